@@ -1,0 +1,53 @@
+"""scopewise: knowledge unlearning in language models that stays in scope.
+
+The public names below are imported when they are first used, so that `import scopewise` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from scopewise.api import evaluate, localize, unlearn
+    from scopewise.data.load import load_benchmark
+    from scopewise.data.rows import Benchmark, Row
+    from scopewise.evaluation import Evaluation
+    from scopewise.region import Region
+    from scopewise.train import UnlearningConfig, UnlearningTrainer
+
+_WHERE = {
+    "Benchmark": "scopewise.data.rows",
+    "Evaluation": "scopewise.evaluation",
+    "Region": "scopewise.region",
+    "Row": "scopewise.data.rows",
+    "UnlearningConfig": "scopewise.train",
+    "UnlearningTrainer": "scopewise.train",
+    "evaluate": "scopewise.api",
+    "load_benchmark": "scopewise.data.load",
+    "localize": "scopewise.api",
+    "unlearn": "scopewise.api",
+}
+
+__all__ = [
+    "Benchmark",
+    "Evaluation",
+    "Region",
+    "Row",
+    "UnlearningConfig",
+    "UnlearningTrainer",
+    "evaluate",
+    "load_benchmark",
+    "localize",
+    "unlearn",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _WHERE:
+        return getattr(importlib.import_module(_WHERE[name]), name)
+    raise AttributeError(f"module 'scopewise' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,141 @@
+"""The short form: `unlearn`, `localize` and `evaluate` on a model in memory."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftConfig, PeftModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from scopewise.config import DataSection, EvaluateSection, LocalizeSection
+from scopewise.data.prompt import Prompt, encode
+from scopewise.data.rows import FORGET, RETAIN, VAL, Benchmark, as_rows
+from scopewise.errors import ConfigError
+from scopewise.evaluation import Evaluation
+from scopewise.evaluation import evaluate as _evaluate
+from scopewise.localizers.base import localize_encoded
+from scopewise.models.adapters import lora_config
+from scopewise.models.load import with_padding
+from scopewise.region import Region
+from scopewise.train import Data, UnlearningConfig, UnlearningTrainer
+
+
+def unlearn(
+    model: PreTrainedModel | PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    forget: Data,
+    retain: Data | None = None,
+    method: str = "memflex",
+    *,
+    peft_config: PeftConfig | str | None = "lora",
+    region: Region | str | Path | None = None,
+    **arguments: Any,
+) -> PreTrainedModel | PeftModel:
+    """Unlearn in one call.
+
+    Args:
+        model: A causal LM, or a `PeftModel` whose adapter is to be trained on.
+        tokenizer: Its tokenizer.
+        forget: Rows to forget: a path to JSON lines, a `datasets.Dataset`, or dicts with `question` and `answer`.
+        retain: Rows to keep, of the same instances.
+        method: As in `scopewise list methods`.
+        peft_config: `lora` adds the paper's adapter to a model that has none; a PEFT configuration adds that one; None
+            trains all parameters.
+        region: A region, a region file, or a localizer's name; None takes the method's own localizer.
+        **arguments: Of `UnlearningConfig`, such as `learning_rate` or `method_args`.
+
+    Returns:
+        The unlearned model: with its adapter, ready for `save_pretrained`, or the model itself.
+
+    Raises:
+        ConfigError, DataError: as `UnlearningTrainer`.
+    """
+    config = lora_config() if peft_config == "lora" else peft_config
+    if isinstance(model, PeftModel):
+        config = None
+    with tempfile.TemporaryDirectory() as folder:  # nothing is saved unless `arguments` say where
+        trainer = UnlearningTrainer(
+            model=model,
+            method=method,
+            args=UnlearningConfig(**{"output_dir": folder, **arguments}),
+            forget_dataset=forget,
+            retain_dataset=retain,
+            processing_class=tokenizer,
+            peft_config=config,  # type: ignore[arg-type]
+            region=region,
+        )
+        trainer.train()
+    return trainer.accelerator.unwrap_model(trainer.model).eval()
+
+
+def localize(
+    model: torch.nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    forget: Data,
+    retain: Data,
+    localizer: str = "gradient",
+    *,
+    seed: int = 0,
+    size: Region | None = None,
+    max_length: int = 256,
+    prompt: str = "plain",
+    **settings: Any,
+) -> Region:
+    """Find the parameters that hold the forget scope.
+
+    Args:
+        model: The model to be unlearned; with an adapter its LoRA matrices are looked at, else its linear layers.
+        tokenizer: Its tokenizer.
+        forget: Train rows of the forget scope, as `unlearn` takes them.
+        retain: Train rows of the retain scope.
+        localizer: As in `scopewise list localizers`.
+        seed: Of the random labels, or of the random region.
+        size: The region that the `random` control takes its size from; None localizes by gradients for it.
+        max_length: Most tokens of a row.
+        prompt: `plain` or `chat`.
+        **settings: Of the run file's `localize` section, such as `repeats`, `threshold`, `mu`, `sigma`.
+
+    Returns:
+        A region; `region.save(path)` writes the file that `unlearn` and the command line take.
+    """
+    tokenizer = with_padding(tokenizer)
+    rows = [as_rows(forget, FORGET), as_rows(retain, RETAIN)]
+    encoded = [encode(r, tokenizer, Prompt(prompt), max_length) for r in rows]  # type: ignore[arg-type]
+    return localize_encoded(localizer, model, encoded[0], encoded[1], LocalizeSection(**settings), seed, size)
+
+
+def evaluate(
+    model: torch.nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    benchmark: Benchmark | None = None,
+    *,
+    forget: Data | None = None,
+    retain: Data | None = None,
+    max_length: int = 256,
+    prompt: str = "plain",
+    **settings: Any,
+) -> Evaluation:
+    """Measure a model on a benchmark, or on rows of your own.
+
+    Args:
+        model: A causal LM, with or without adapters, unlearned by this package or not.
+        tokenizer: Its tokenizer.
+        benchmark: As `load_benchmark` gives it; None takes `forget` and `retain`, as val rows where they name no split.
+        forget: Rows that should be forgotten.
+        retain: Rows that should be kept.
+        max_length: Most tokens of a row.
+        prompt: `plain` or `chat`.
+        **settings: Of the run file's `evaluate` section, such as `metrics`, `splits`, `direct_prompt`.
+
+    Returns:
+        `.metrics` is `{"unlearn_success/val": …, …}`.
+    """
+    if benchmark is None:
+        if forget is None or retain is None:
+            raise ConfigError("evaluate: neither a benchmark nor rows of both scopes; give one, or forget= and retain=")
+        benchmark = Benchmark("rows", (*as_rows(forget, FORGET, VAL), *as_rows(retain, RETAIN, VAL)))
+    data = DataSection(max_length=max_length, prompt=prompt)  # type: ignore[arg-type]
+    return _evaluate(model, with_padding(tokenizer), benchmark, EvaluateSection(**settings), data)

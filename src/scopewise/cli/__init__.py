@@ -1,0 +1,72 @@
+"""The command line: one file per command, torch imported inside the command."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from functools import wraps
+from typing import Annotated, Any
+
+import typer
+
+from scopewise.errors import UserError
+
+app = typer.Typer(
+    name="scopewise",
+    help="Knowledge unlearning in language models that stays in scope.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode=None,
+)
+
+Config = Annotated[
+    str | None, typer.Argument(metavar="[RUN_FILE]", help="A run file (YAML), or a shipped run by name; none: defaults.")
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change a setting; the value is read as YAML. Repeatable."),
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Begin the run in the folder anew.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def command(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Register a command under its name; a UserError becomes one line on stderr and exit code 2."""
+
+    @wraps(function)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except UserError as error:
+            typer.echo(f"scopewise: {error}", err=True)
+            raise typer.Exit(2) from None
+        except KeyboardInterrupt:
+            typer.echo("scopewise: interrupted; finished stages are kept, add --resume to go on", err=True)
+            raise typer.Exit(130) from None
+        except BrokenPipeError:
+            # The reader of stdout went away (`| head`); what is left to flush has nowhere to go.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(1) from None
+
+    return app.command(name=function.__name__.rstrip("_"))(run)
+
+
+def quiet_libraries() -> None:
+    """Keep the libraries' own bars and notes off the terminal: our progress bars say what is going on."""
+    import warnings
+
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", module="(transformers|peft|accelerate|torch)")
+
+
+def main() -> None:
+    """Entry point of the `scopewise` command."""
+    from scopewise.cli import bench, check, demo, evaluate, finetune, list_, localize, run, show, unlearn  # noqa: F401
+
+    app()

@@ -1,0 +1,54 @@
+"""`scopewise check`."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from scopewise.cli import Config, Json, Set, command, quiet_libraries
+from scopewise.config import load_config
+
+
+@command
+def check(
+    run_file: Config = None,
+    set_: Set = None,
+    length: Annotated[bool, typer.Option(help="Also tokenise every row with the model's tokenizer.")] = True,
+    as_json: Json = False,
+) -> None:
+    """Check a run file and its data without training anything: keys, rows of both scopes, and that every row fits."""
+    config = load_config(run_file, set_ or [])
+    quiet_libraries()
+    from scopewise.data.load import load_benchmark
+    from scopewise.data.prompt import Prompt, encode
+    from scopewise.data.rows import SCOPES, SPLITS
+    from scopewise.models.load import load_tokenizer
+    from scopewise.models.tiny import build_tokenizer
+
+    data = config.data
+    benchmark = load_benchmark(data.benchmark, data.path, data.domain, data.general)
+    counts = {f"{scope}_{split}": len(benchmark.select(scope, split)) for scope in SCOPES for split in SPLITS}
+    report: dict[str, object] = {"benchmark": benchmark.name, "rows": counts, "general": len(benchmark.general)}
+    if length:
+        if config.model.path == "tiny":
+            texts = [text for row in (*benchmark.rows, *benchmark.general) for text in (row.question, row.answer)]
+            tokenizer = build_tokenizer(texts, config.model.tiny.vocab_size)
+        else:
+            tokenizer = load_tokenizer(config.model.path, config.model.revision)  # type: ignore[assignment]
+        prompt = Prompt(data.prompt)
+        kept = encode(benchmark.rows, tokenizer, prompt, data.max_length, over_length=data.over_length)
+        report["longest_tokens"] = max(map(len, kept), default=0)
+        report["dropped_over_length"] = len(benchmark.rows) - len(kept)
+    if as_json:
+        typer.echo(json.dumps(report, indent=2))
+        return
+    typer.echo(f"{benchmark.name}: " + ", ".join(f"{n} {name}" for name, n in counts.items()))
+    typer.echo(f"general text: {len(benchmark.general)} rows")
+    if length:
+        typer.echo(
+            f"longest row: {report['longest_tokens']} of {data.max_length} tokens; "
+            f"{report['dropped_over_length']} rows dropped as too long"
+        )
+    typer.echo("ok")

@@ -1,0 +1,34 @@
+"""`scopewise finetune`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from scopewise.cli import Config, Overwrite, Resume, Set, command, quiet_libraries
+from scopewise.config import load_config
+
+
+class Which(StrEnum):
+    """What to fine-tune."""
+
+    target = "target"
+    oracle = "oracle"
+
+
+@command
+def finetune(
+    run_file: Config = None,
+    which: Annotated[Which, typer.Option(help="All rows, or the retention scope only.")] = Which.target,
+    set_: Set = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Fine-tune the target (all rows) or the oracle (the retention scope only), and print its folder."""
+    config = load_config(run_file, set_ or [])
+    quiet_libraries()
+    from scopewise.pipeline import Pipeline
+
+    typer.echo(Pipeline(config, resume=resume, overwrite=overwrite).finetuned(which.value))

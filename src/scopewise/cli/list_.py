@@ -1,0 +1,33 @@
+"""`scopewise list`."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from scopewise.cli import Json, command
+from scopewise.registry import summary, table
+
+
+class Kind(StrEnum):
+    """What can be listed."""
+
+    methods = "methods"
+    localizers = "localizers"
+    metrics = "metrics"
+    benchmarks = "benchmarks"
+
+
+@command
+def list_(kind: Annotated[Kind, typer.Argument(help="What to list.")], as_json: Json = False) -> None:
+    """List methods, localizers, metrics or benchmarks, with a line on each."""
+    entries = {name: summary(target) for name, target in table(kind.value).items()}
+    if as_json:
+        typer.echo(json.dumps([{"name": n, "summary": s} for n, s in entries.items()], indent=2, ensure_ascii=False))
+        return
+    width = max(map(len, entries))
+    for name, text in entries.items():
+        typer.echo(f"{name.replace('_', '-'):<{width}}  {text}")

@@ -1,0 +1,29 @@
+"""`scopewise localize`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from scopewise.cli import Config, Overwrite, Resume, Set, command, quiet_libraries
+from scopewise.config import load_config
+from scopewise.registry import canonical
+
+
+@command
+def localize(
+    run_file: Config = None,
+    localizer: Annotated[str, typer.Option(help="As in `scopewise list localizers`.")] = "gradient",
+    model: Annotated[str | None, typer.Option(help="Model or adapter to look at; none: the run's target.")] = None,
+    set_: Set = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Find the parameters that hold the forget scope, and print the path of the region file."""
+    config = load_config(run_file, set_ or [])
+    name = canonical("localizers", localizer)
+    quiet_libraries()
+    from scopewise.pipeline import Pipeline
+
+    typer.echo(Pipeline(config, resume=resume, overwrite=overwrite, target=model).region(name, config.run.seed))

@@ -1,0 +1,60 @@
+"""`scopewise show`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+
+from scopewise.cli import Json, Set, command
+from scopewise.config import load_config
+from scopewise.errors import ResultError
+from scopewise.record import read_json
+from scopewise.region import FORMAT, Region
+from scopewise.report.table import markdown
+
+
+@command
+def show(
+    what: Annotated[str, typer.Argument(help="A run folder, a results file, a region file, or a run file.")],
+    set_: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Show the table of a run, the matrices of a region, or a run file with all its defaults."""
+    path = Path(what)
+    if path.is_dir():
+        path = path / "results.json"
+        if not path.exists():
+            raise ResultError(f"{what}: no results.json in it; a bench writes one when it ends; resume it")
+    if path.suffix != ".json":
+        config = load_config(what, set_ or []).model_dump(mode="json")
+        typer.echo(json.dumps(config, indent=2) if as_json else yaml.safe_dump(config, sort_keys=False).rstrip())
+        return
+    document = read_json(path)
+    if as_json:
+        typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
+    elif isinstance(document, dict) and document.get("format") == FORMAT:
+        typer.echo(_region(Region.load(path)))
+    elif isinstance(document, dict) and "rows" in document and "manifest" in document:
+        typer.echo(markdown(document).rstrip())
+    else:
+        raise ResultError(f"{what}: neither results nor a region; give a file that scopewise wrote")
+
+
+def _region(region: Region) -> str:
+    lines = [
+        f"{region.localizer}: {len(region.names)} of {len(region.entries)} matrices, {region.parameters} parameters "
+        f"({100 * region.fraction:.1f} %), {region.seconds:.1f} s"
+    ]
+    width = max(len(e.name) for e in region.entries)
+    lines.append(f"{'':2}{'matrix':<{width}}  {'cosine':>8}  {'|G forget|':>10}  {'|G retain|':>10}")
+    for e in region.entries:
+        numbers = [
+            "" if x is None else format(x, f) for x, f in ((e.cosine, ".3f"), (e.magnitude, ".2e"), (e.magnitude_retain, ".2e"))
+        ]
+        mark = "* " if e.chosen else "  "
+        lines.append(f"{mark}{e.name:<{width}}  {numbers[0]:>8}  {numbers[1]:>10}  {numbers[2]:>10}")
+    return "\n".join(lines)

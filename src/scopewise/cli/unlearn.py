@@ -1,0 +1,34 @@
+"""`scopewise unlearn`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from scopewise.cli import Config, Overwrite, Resume, Set, command, quiet_libraries
+from scopewise.config import load_config
+
+
+@command
+def unlearn(
+    run_file: Config = None,
+    method: Annotated[str | None, typer.Option(help="As in `scopewise list methods`; none: the run file's.")] = None,
+    model: Annotated[str | None, typer.Option(help="Model or adapter to unlearn from; none: the run's target.")] = None,
+    region: Annotated[Path | None, typer.Option(help="A region file; none: the method's own localizer.")] = None,
+    set_: Set = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Unlearn with one method, measure the result, and print the folder of the adapter (or model)."""
+    overrides = [*(set_ or []), *([f"unlearn.method={method}"] if method else [])]
+    config = load_config(run_file, overrides)
+    quiet_libraries()
+    from scopewise.pipeline import Entry, Pipeline
+    from scopewise.region import Region
+
+    given = Region.load(region) if region else None
+    pipeline = Pipeline(config, resume=resume, overwrite=overwrite, target=model)
+    entry = Entry.of(config.unlearn.method, config.unlearn.localizer)
+    typer.echo(pipeline.unlearned(entry, config.unlearn, config.run.seed, "run", given))

@@ -1,0 +1,295 @@
+"""The run file: one YAML file is one run. Unknown keys are refused with the nearest known one; values are checked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from scopewise.errors import ConfigError
+from scopewise.registry import canonical, nearest
+
+
+class Section(BaseModel):
+    """Base of the sections: no unknown keys, no change after it was read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class RunSection(Section):
+    """Where a run is written, and the seed of everything that bench does once (base, target, oracle)."""
+
+    dir: str = "runs/run"
+    seed: int = 0
+
+
+class TinyConfig(Section):
+    """Sizes of the tiny model (`model.path: tiny`)."""
+
+    vocab_size: int = Field(4096, ge=300)
+    width: int = Field(256, ge=16)
+    layers: int = Field(4, ge=1)
+    heads: int = Field(4, ge=1)
+    context: int = Field(512, ge=16)
+
+
+class ModelSection(Section):
+    """The model before fine-tuning: `tiny` (made from scratch), a folder, or a hub name."""
+
+    path: str = "tiny"
+    revision: str | None = None
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    tiny: TinyConfig = TinyConfig()
+
+
+class DataSection(Section):
+    """The benchmark and how its rows are put to the model."""
+
+    benchmark: str = "builtin"
+    path: str | None = None
+    domain: Literal["privacy", "copyright"] | None = None
+    general: str | None = None
+    prompt: Literal["plain", "chat"] = "plain"
+    max_length: int = Field(256, ge=8)
+    over_length: Literal["error", "drop"] = "error"
+
+    @field_validator("benchmark")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        return canonical("benchmarks", value)
+
+
+class LoraSection(Section):
+    """LoRA, by default as in Table 7 of the paper."""
+
+    r: int = Field(8, ge=1)
+    alpha: float = Field(16, gt=0)
+    dropout: float = Field(0.1, ge=0, lt=1)
+    target_modules: str | tuple[str, ...] = "all-linear"
+
+
+class TrainingSection(Section):
+    """What fine-tuning and unlearning have in common. Rows per optimiser step = batch size x accumulation."""
+
+    parameters: Literal["lora", "all"] = "lora"
+    learning_rate: float = Field(1e-4, gt=0)
+    epochs: float = Field(10, gt=0)
+    batch_size: int = Field(16, ge=1)
+    gradient_accumulation_steps: int = Field(1, ge=1)
+    warmup_ratio: float = Field(0.03, ge=0, lt=1)
+    weight_decay: float = Field(0, ge=0)
+    max_grad_norm: float = Field(1.0, ge=0)
+    scheduler: str = "cosine"
+    bf16: bool = False
+    gradient_checkpointing: bool = False
+    checkpoint_steps: int = Field(500, ge=1)
+
+
+class FinetuneSection(TrainingSection):
+    """Stage 1, the target and the oracle: train and val of both scopes, or of the retention scope."""
+
+    weight_decay: float = Field(1e-4, ge=0)
+    batch_size: int = Field(64, ge=1)
+
+
+class LocalizeSection(Section):
+    """Stage 2: which part of the parameters unlearning may change."""
+
+    repeats: int = Field(5, ge=1)
+    threshold: Literal["quantile", "absolute"] = "quantile"
+    mu: float = 0.75
+    sigma: float = 0.25
+    unit: Literal["module", "matrix"] = "module"
+    corrupt: Literal["labels", "inputs"] = "labels"
+    max_tokens: int = Field(4096, ge=1)
+
+
+class UnlearnSection(TrainingSection):
+    """Stage 3: Table 7 of the paper; `method_args` are the hyper-parameters of the method."""
+
+    method: str = "memflex"
+    localizer: str | None = None
+    learning_rate: float = Field(5e-5, gt=0)
+    epochs: float = Field(2, gt=0)
+    batch_size: int = Field(16, ge=1)
+    method_args: dict[str, float | str] = {}
+
+    @field_validator("method")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        return canonical("methods", value)
+
+
+class EvaluateSection(Section):
+    """Stage 4: what is measured, on which splits, and how."""
+
+    metrics: tuple[str, ...] = (
+        "unlearn_success",
+        "retention_success",
+        "average_success",
+        "perplexity",
+        "rouge_l_teacher_forced",
+        "rouge_l_generated",
+    )
+    splits: tuple[Literal["train", "val"], ...] = ("train", "val")
+    generate_splits: tuple[Literal["train", "val"], ...] = ("val",)
+    direct_prompt: bool = True
+    max_new_tokens: int = Field(64, ge=1)
+    max_tokens: int = Field(4096, ge=1)
+
+    @field_validator("metrics")
+    @classmethod
+    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(canonical("metrics", name) for name in value)
+
+
+class TuneSection(Section):
+    """The search that every method of a bench gets alike: on a held-out part of train, never on val."""
+
+    learning_rates: tuple[float, ...] = ()
+    retain_weights: tuple[float, ...] = ()
+    holdout_fraction: float = Field(0.2, gt=0, lt=1)
+    seed: int = 0
+
+
+class BenchSection(Section):
+    """Every method x seed on one target. An entry is `method` or `method@localizer`."""
+
+    methods: tuple[str, ...] = ("memflex",)
+    seeds: tuple[int, ...] = Field((0,), min_length=1)
+    protocols: tuple[Literal["paper", "tuned"], ...] = ("paper",)
+    paper: dict[str, dict[str, Any]] = {}
+    tune: TuneSection = TuneSection()
+
+    @field_validator("methods")
+    @classmethod
+    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(entry_name(*split_entry(entry)) for entry in value)
+
+    @field_validator("paper")
+    @classmethod
+    def _known_paper(cls, value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        for method, changes in value.items():
+            UnlearnSection(**{**changes, "method": canonical("methods", method)})
+        return {canonical("methods", method): changes for method, changes in value.items()}
+
+
+class RunConfig(Section):
+    """A whole run file."""
+
+    run: RunSection = RunSection()
+    model: ModelSection = ModelSection()
+    data: DataSection = DataSection()
+    finetune: FinetuneSection = FinetuneSection()
+    lora: LoraSection = LoraSection()
+    localize: LocalizeSection = LocalizeSection()
+    unlearn: UnlearnSection = UnlearnSection()
+    evaluate: EvaluateSection = EvaluateSection()
+    bench: BenchSection = BenchSection()
+
+
+def split_entry(entry: str) -> tuple[str, str | None]:
+    """Return (method, localizer or None) of a bench entry `method` or `method@localizer`; both must be known."""
+    method, _, localizer = entry.partition("@")
+    return canonical("methods", method), canonical("localizers", localizer) if localizer else None
+
+
+def entry_name(method: str, localizer: str | None) -> str:
+    """Return the name of a bench entry: `method` or `method@localizer`."""
+    return method if localizer is None else f"{method}@{localizer}"
+
+
+def load_config(source: str | Path | None = None, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a run file and apply `section.key=value` overrides, whose values are read as YAML.
+
+    Args:
+        source: A YAML file, the name of a shipped run (`demo`), or None for the defaults.
+        overrides: `--set` texts, later ones win.
+
+    Raises:
+        ConfigError: no such file, broken YAML, an unknown key, or a value out of range; one sentence.
+    """
+    values: Any = {}
+    where = "run file"
+    if source is not None:
+        where = str(source)
+        try:
+            values = yaml.safe_load(find_config(source).read_text(encoding="utf-8")) or {}
+        except yaml.YAMLError as error:
+            mark = getattr(error, "problem_mark", None)
+            line = f":{mark.line + 1}" if mark is not None else ""
+            raise ConfigError(f"{source}{line}: broken YAML; correct this line") from None
+        except UnicodeDecodeError:
+            raise ConfigError(f"{source}: not UTF-8; save the file as UTF-8") from None
+        if not isinstance(values, dict):
+            raise ConfigError(f"{source}: {type(values).__name__}; a run file is a mapping of sections")
+    for text in overrides:
+        values = _override(values, text)
+    return parse_config(_numbers(values), where)
+
+
+def parse_config(values: Mapping[str, Any], where: str = "run file") -> RunConfig:
+    """Check decoded values. Raises ConfigError with the first thing wrong, in one sentence."""
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(f"{where}: {_sentence(error)}") from None
+
+
+def find_config(source: str | Path) -> Path:
+    """Return the path of a run file, or of a run shipped with the package by its name."""
+    path = Path(source)
+    shipped = Path(str(resources.files("scopewise"))) / "configs"
+    if path.is_file():
+        return path
+    candidate = shipped / (path.name if path.suffix else f"{path.name}.yaml")
+    if candidate.is_file() and len(path.parts) <= 2:
+        return candidate
+    known = ", ".join(sorted(p.stem for p in shipped.glob("*.yaml")))
+    raise ConfigError(f"{source}: no such run file; give a YAML file, or one of those shipped: {known}")
+
+
+def _override(values: dict[str, Any], text: str) -> dict[str, Any]:
+    name, equals, value = text.partition("=")
+    keys = name.strip().split(".")
+    if not equals or len(keys) < 2 or not all(keys):
+        raise ConfigError(f"--set: {text!r}; written as section.key=value, for example --set run.dir=runs/first")
+    try:
+        decoded = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise ConfigError(f"--set {name}: {value!r} is not YAML; quote it, or correct it") from None
+    changed = dict(values)
+    inner = changed
+    for key in keys[:-1]:
+        below = inner.get(key)
+        inner[key] = dict(below) if isinstance(below, dict) else {}
+        inner = inner[key]
+    inner[keys[-1]] = decoded
+    return changed
+
+
+def _numbers(value: Any) -> Any:
+    """Read `1e-3` as the number everybody means by it: YAML 1.1 takes it for text, for want of a dot."""
+    if isinstance(value, dict):
+        return {key: _numbers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_numbers(item) for item in value]
+    return float(value) if isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value) else value
+
+
+def _sentence(error: ValidationError) -> str:
+    first = error.errors()[0]
+    path = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        section: Any = RunConfig
+        for part in first["loc"][:-1]:
+            section = section.model_fields[part].annotation
+        return f"unknown key {path!r}; remove or rename it.{nearest(str(first['loc'][-1]), section.model_fields)}"
+    inner = first.get("ctx", {}).get("error")
+    reason = str(inner) if isinstance(inner, ConfigError) else first["msg"][0].lower() + first["msg"][1:]
+    return f"{path}: {first['input']!r}; {reason}"

@@ -1,0 +1,85 @@
+"""Batches: padded input ids, and the flat answer positions at which logits are wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from scopewise.data.prompt import Encoded
+
+Batch = dict[str, Tensor]
+"""A plain dict, so that accelerate can move it. Keys and shapes:
+
+`input_ids`, `attention_mask`  [batch seq]  right-padded to the longest row of this batch
+`position`                     [tokens]     index into the flattened [batch · seq] of the position that predicts a token
+`label`                        [tokens]     the answer token predicted there
+`row`                          [tokens]     which sequence of the batch it belongs to
+"""
+
+
+def collate(items: Sequence[Encoded], labels: Sequence[tuple[int, ...]] | None = None, pad_id: int = 0) -> Batch:
+    """Pad examples to the longest of them and list their answer positions.
+
+    Right padding under a causal mask cannot reach an answer token, so `pad_id` changes no value.
+
+    Args:
+        items: Tokenised rows.
+        labels: What is to be predicted, one label per answer token; None wants the answers themselves.
+        pad_id: What fills the rest of `input_ids`.
+    """
+    seq = max(len(item) for item in items)
+    input_ids = torch.full((len(items), seq), pad_id, dtype=torch.long)
+    attention_mask = torch.zeros((len(items), seq), dtype=torch.long)
+    position: list[int] = []
+    label: list[int] = []
+    row: list[int] = []
+    for i, (item, wanted) in enumerate(zip(items, labels or [item.answer_ids for item in items], strict=True)):
+        input_ids[i, : len(item)] = torch.tensor(item.prompt_ids + item.answer_ids)
+        attention_mask[i, : len(item)] = 1
+        first = i * seq + len(item.prompt_ids) - 1  # the last prompt token predicts the first answer token
+        position.extend(range(first, first + len(item.answer_ids)))
+        label.extend(wanted)
+        row.extend([i] * len(item.answer_ids))
+    return {
+        "input_ids": input_ids,
+        "attention_mask": attention_mask,
+        "position": torch.tensor(position),
+        "label": torch.tensor(label),
+        "row": torch.tensor(row),
+    }
+
+
+def length_batches(lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
+    """Yield lists of example indices, longest first, whose padded size (rows x longest) stays within `max_tokens`.
+
+    A row longer than `max_tokens` gets a batch of its own. Longest first, so that memory fails at once or not at all.
+    """
+    batch: list[int] = []
+    for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        if batch and lengths[batch[0]] * (len(batch) + 1) > max_tokens:
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch
+
+
+def select_rows(batch: Batch, keep: Int[Tensor, "kept"]) -> Batch:
+    """Return the batch of the sequences `keep` (ascending), trimmed to their own longest; answer order is kept."""
+    seq = batch["input_ids"].shape[1]
+    new_row = torch.full((batch["input_ids"].shape[0],), -1, dtype=torch.long, device=keep.device)
+    new_row[keep] = torch.arange(len(keep), device=keep.device)
+    token = new_row[batch["row"]] >= 0
+    attention_mask = batch["attention_mask"][keep]
+    width = int(attention_mask.sum(-1).max())
+    row = new_row[batch["row"][token]]
+    return {
+        "input_ids": batch["input_ids"][keep, :width],
+        "attention_mask": attention_mask[:, :width],
+        "position": row * width + batch["position"][token] % seq,
+        "label": batch["label"][token],
+        "row": row,
+    }

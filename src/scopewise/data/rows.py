@@ -1,0 +1,186 @@
+"""A row (one question with its answer and scope) and a benchmark (the rows of both scopes)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+from scopewise.errors import DataError
+
+FORGET, RETAIN = "forget", "retain"
+SCOPES = (FORGET, RETAIN)
+TRAIN, VAL = "train", "val"
+SPLITS = (TRAIN, VAL)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One question and its answer.
+
+    Attributes:
+        question: What is asked; empty for plain text, where every token counts as answer.
+        answer: What the target model was taught to say.
+        scope: `forget` (the paper's Unlearn Scope) or `retain` (its Retention Scope).
+        split: `train` (unlearning sees it) or `val` (success is measured on it).
+        instance: The person or book the row is about, where the data says so.
+        attribute: Which knowledge of the instance (`email`, `genre`, …), where the data says so.
+        domain: `privacy` or `copyright`; selects the wording of the direct prompt.
+        legal_basis: Why the row is in its scope, where the data says so.
+        origin: File and line (or index) the row came from; not part of its content.
+    """
+
+    question: str
+    answer: str
+    scope: str
+    split: str = TRAIN
+    instance: str = ""
+    attribute: str = ""
+    domain: str = "privacy"
+    legal_basis: str = ""
+    origin: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """The rows of both scopes, and general text for the out-of-distribution methods.
+
+    Attributes:
+        name: Benchmark name, as in `scopewise list benchmarks`.
+        rows: All rows, in file order.
+        general: Text of no scope, for the methods that retain on general text.
+    """
+
+    name: str
+    rows: tuple[Row, ...]
+    general: tuple[Row, ...] = ()
+
+    def select(self, scope: str | None = None, split: str | None = None) -> list[Row]:
+        """Return the rows of a scope and a split, in file order; None takes every one."""
+        return [r for r in self.rows if scope in (None, r.scope) and split in (None, r.split)]
+
+    def content_hash(self) -> str:
+        """Return the SHA-256 (hex) of all rows and general text, independent of where they were read from."""
+        digest = hashlib.sha256()
+        for row in (*self.rows, *self.general):
+            content = {k: v for k, v in asdict(row).items() if k != "origin"}
+            digest.update(json.dumps(content, sort_keys=True, ensure_ascii=False).encode())
+        return digest.hexdigest()
+
+    def check(self) -> Benchmark:
+        """Return self, or raise DataError when a scope has no train row or a question stands in both scopes."""
+        for scope in SCOPES:
+            if not self.select(scope, TRAIN):
+                raise DataError(
+                    f"{self.name}: no {TRAIN} row of scope {scope!r}; unlearning needs rows of both scopes, "
+                    f"{FORGET!r} and {RETAIN!r}; add some, or correct their 'scope' and 'split'"
+                )
+        seen: dict[str, Row] = {}
+        for row in self.rows:
+            question = " ".join(row.question.lower().split())
+            first = seen.setdefault(question, row)
+            if first.scope != row.scope:
+                raise DataError(
+                    f"{row.origin}: this question is in scope {row.scope!r}, and in scope {first.scope!r} at "
+                    f"{first.origin}; a question belongs to one scope; remove one of the two rows"
+                )
+        return self
+
+
+class BenchmarkLoader:
+    """Base of the loaders: a name, the domains it has, and `load`."""
+
+    name: ClassVar[str]
+    domains: ClassVar[tuple[str, ...]] = ("privacy", "copyright")
+
+    def load(self, path: str | None, domain: str | None) -> list[Row]:
+        """Return the rows of a domain (None: all there are) from `path` (None: the loader's own source).
+
+        Raises:
+            DataError: the source cannot be read, or a row is wrong; the sentence names file and line.
+        """
+        raise NotImplementedError
+
+
+def read_text(path: Path) -> str:
+    """Return a file's text; DataError where it does not exist or is not UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file; check `data.path`") from None
+    except IsADirectoryError:
+        raise DataError(f"{path}: is a folder; name a file, or choose another `data.benchmark`") from None
+    except UnicodeDecodeError as error:
+        line = path.read_bytes()[: error.start].count(b"\n") + 1
+        raise DataError(f"{path}:{line}: byte {error.start} is not UTF-8; save the file as UTF-8") from None
+
+
+def make_row(record: object, origin: str, **fixed: str) -> Row:
+    """Build a row from a decoded JSON object; fields in `fixed` override the record's.
+
+    Raises:
+        DataError: not an object, a field missing, empty or no text, an unknown field, scope or split.
+    """
+    if not isinstance(record, dict):
+        raise DataError(f"{origin}: {type(record).__name__}; each row is an object with 'question' and 'answer'")
+    values = {**record, **fixed}
+    allowed = ("question", "answer", "scope", "split", "instance", "attribute", "domain", "legal_basis")
+    for key, value in values.items():
+        if key not in allowed:
+            raise DataError(f"{origin}: unknown field {key!r}; allowed are {', '.join(allowed)}; remove or rename it")
+        if not isinstance(value, str):
+            raise DataError(f"{origin}: field {key!r} is {type(value).__name__}; it must be text")
+    for key in ("question", "answer", "scope"):
+        if key not in values:
+            raise DataError(f"{origin}: field {key!r} is missing; every row needs 'question', 'answer' and 'scope'")
+        if not values[key].strip():
+            raise DataError(f"{origin}: field {key!r} is empty; fill it or remove the row")
+    for key, choices in (("scope", SCOPES), ("split", SPLITS)):
+        if key in values and values[key] not in choices:
+            raise DataError(f"{origin}: unknown {key} {values[key]!r}; allowed are {' and '.join(map(repr, choices))}")
+    return Row(**values, origin=origin)
+
+
+def as_rows(data: str | Path | Iterable[object], scope: str, split: str = TRAIN) -> list[Row]:
+    """Return rows of one scope from what a Python user has: a JSON-lines path, a `datasets.Dataset`, dicts or rows.
+
+    Args:
+        data: A path to JSON lines, or an iterable of `Row` or of dicts with `question` and `answer`.
+        scope: The scope all of them get.
+        split: The split of dicts that name none.
+    """
+    if isinstance(data, str | Path):
+        path = Path(data)
+        records: Sequence[object] = [record for _, record in read_json_lines(path)]
+        name = str(path)
+    else:
+        records, name = list(data), scope
+    rows = []
+    for index, record in enumerate(records):
+        if isinstance(record, Row):
+            rows.append(record if record.scope == scope else Row(**{**asdict(record), "scope": scope}))
+        else:
+            given = {k: v for k, v in record.items() if v is not None} if isinstance(record, dict) else record
+            split_of = {} if isinstance(given, dict) and "split" in given else {"split": split}
+            rows.append(make_row(given, f"{name}[{index}]", scope=scope, **split_of))
+    if not rows:
+        raise DataError(f"{name}: no row; give at least one question with its answer")
+    return rows
+
+
+def read_json_lines(path: Path) -> list[tuple[int, object]]:
+    """Return (line number from 1, decoded object) of each non-blank line; DataError names a broken line."""
+    records = []
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if line.strip():
+            try:
+                records.append((number, json.loads(line)))
+            except json.JSONDecodeError as error:
+                raise DataError(
+                    f"{path}:{number}: broken JSON at column {error.colno} ({error.msg}); "
+                    "one JSON object per line; correct this line"
+                ) from None
+    return records

@@ -1,0 +1,33 @@
+"""No localization."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from peft import PeftModel
+from torch import nn
+
+from scopewise.data.prompt import Encoded
+from scopewise.localizers.base import Localizer, matrices
+from scopewise.region import Entry, Region, module_of, parameter_name
+
+
+class All(Localizer):
+    """No restriction: every parameter that would be trained; the control that asks what localization does."""
+
+    name = "all"
+
+    def region(
+        self,
+        model: nn.Module,
+        forget: Sequence[Encoded],
+        retain: Sequence[Encoded],
+        seed: int,
+        size: Region | None = None,
+    ) -> Region:
+        """Return the region of all LoRA matrices, or of all parameters of a model without adapters."""
+        found = matrices(model) if isinstance(model, PeftModel) else dict(model.named_parameters())
+        entries = tuple(
+            Entry(parameter_name(n), p.numel(), True, module_of(parameter_name(n))) for n, p in found.items()
+        )
+        return Region(self.name, {}, entries)

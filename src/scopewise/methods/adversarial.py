@@ -1,0 +1,48 @@
+"""Unlearning with adversarial samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from scopewise.data.batch import collate, length_batches
+from scopewise.data.prompt import Encoded
+from scopewise.methods.base import Answers, Method
+from scopewise.models.forward import answer_logits, device_of, to_device
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adversarial(Method):
+    """Fine-tuning on each forget answer's strongest wrong token.
+
+    Formula: L = CE(forget, a) with a_t = argmax over tokens ≠ y_t of P(· | x, y_<t) under the model to be unlearned.
+
+    Source: Cha et al., arXiv:2301.11578, as in KnowUnDo table 2 "Unlearning with Adversarial Samples". Reference code:
+    zjunlp/KnowUnDo 92aea2b `utils/top_kp_sample.py` (`top_k=1, rm_groundtruth`). Deviations: the code takes the labels
+    from the base model and one token off (it excludes the token that was put in, and pairs position t with t's own
+    input); here they are the target model's and aligned, as the paper writes it.
+    """
+
+    def forget_loss(self, answers: Answers) -> Float[Tensor, "batch"]:
+        """Return each answer's mean CE to its adversarial labels, in nats per token."""
+        return answers.nll()
+
+    def relabel(self, items: Sequence[Encoded], model: nn.Module, vocab_size: int, seed: int) -> list[tuple[int, ...]]:
+        """Return the arg-max token other than the true one, per answer token, from one pass over the forget rows."""
+        labels: dict[int, tuple[int, ...]] = {}
+        training = model.training
+        model.eval()
+        with torch.no_grad():
+            for indices in length_batches([len(item) for item in items], max_tokens=4096):
+                batch = to_device(collate([items[i] for i in indices]), device_of(model))
+                logits = answer_logits(model, batch).float()
+                logits.scatter_(-1, batch["label"].unsqueeze(-1), float("-inf"))
+                wrong = logits.argmax(-1)
+                for position, i in enumerate(indices):
+                    labels[i] = tuple(wrong[batch["row"] == position].tolist())
+        model.train(training)
+        return [labels[i] for i in range(len(items))]

@@ -1,0 +1,29 @@
+"""GA + descent, in-distribution."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from jaxtyping import Float
+from torch import Tensor
+
+from scopewise.methods.base import Answers, Method
+
+
+@dataclass(frozen=True, kw_only=True)
+class GADescent(Method):
+    """Gradient ascent on the forget answers, descent on the retain answers of the same instances.
+
+    Formula: L = -CE(forget) + CE(retain).
+
+    Source: Yao et al., arXiv:2310.10683 and arXiv:2402.15159; KnowUnDo table 2. Reference code: zjunlp/KnowUnDo 92aea2b
+    `methods/ascent_plus_descent.py`. Deviation: the code divides both terms by the rows of both together, so that its
+    gradient is half of this one at a balanced batch, which Adam does not see.
+    """
+
+    retain: Literal["none", "ce", "kl"] = "ce"
+
+    def forget_loss(self, answers: Answers) -> Float[Tensor, "batch"]:
+        """Return the mean log-likelihood of each forget answer in nats per token."""
+        return -answers.nll()

@@ -1,0 +1,30 @@
+"""GA + KL, out-of-distribution."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from jaxtyping import Float
+from torch import Tensor
+
+from scopewise.methods.base import Answers, Method
+
+
+@dataclass(frozen=True, kw_only=True)
+class GAKLGeneral(Method):
+    """Gradient ascent on the forget answers, KL to the model before unlearning on general text.
+
+    Formula: L = -CE(forget) + KL(reference ‖ model)(general text).
+
+    Source: Yao et al., arXiv:2402.15159; KnowUnDo table 2. Reference code: zjunlp/KnowUnDo 92aea2b
+    `methods/ascent_plus_KLdivergence.py`. Deviations: the code's cross-entropy to the reference differs from KL by a
+    constant; it averages over prompt and padding, here over answer tokens; it adds 1e-12 inside the log.
+    """
+
+    retain: Literal["none", "ce", "kl"] = "kl"
+    retain_data: Literal["retain", "general"] = "general"
+
+    def forget_loss(self, answers: Answers) -> Float[Tensor, "batch"]:
+        """Return the mean log-likelihood of each forget answer in nats per token."""
+        return -answers.nll()

@@ -1,0 +1,36 @@
+"""Fine-tuning with random labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from scopewise.data.prompt import Encoded
+from scopewise.methods.base import Answers, Method, seeded
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomLabels(Method):
+    """Fine-tuning on the forget questions with random answer tokens.
+
+    Formula: L = CE(forget questions, labels drawn uniformly from the vocabulary), drawn once per answer token.
+
+    Source: Golatkar et al., arXiv:1911.04933; KnowUnDo table 2 "Fine-tuning with Random Labels". Reference code:
+    zjunlp/KnowUnDo 92aea2b `utils/llm_tokenize_with_chunk.py` (`completely_random`). Deviation: the code replaces labels
+    of the question too; here only answer tokens are trained on.
+    """
+
+    def forget_loss(self, answers: Answers) -> Float[Tensor, "batch"]:
+        """Return each answer's mean CE to its random labels, in nats per token."""
+        return answers.nll()
+
+    def relabel(self, items: Sequence[Encoded], model: nn.Module, vocab_size: int, seed: int) -> list[tuple[int, ...]]:
+        """Return one uniform draw from the vocabulary per answer token."""
+        generator = seeded(seed)
+        return [
+            tuple(torch.randint(vocab_size, (len(item.answer_ids),), generator=generator).tolist()) for item in items
+        ]

@@ -1,0 +1,37 @@
+"""Perplexity of the answer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from scopewise.metrics.base import Metric, Value, mean
+from scopewise.models.score import Answered
+
+
+class Perplexity(Metric):
+    """Perplexity of the true answers.
+
+    Formula: 2^(-mean log2 P(token)), the mean over tokens of an answer and then over answers: the geometric mean of the
+    answers' perplexities. Range 1 to infinity: perfect recall 1, uniform guessing the vocabulary size; high is wanted on
+    the forget scope, low on the retain scope. An answer of probability zero is skipped and counted; above e^700 the
+    value is None.
+
+    Source: arXiv:2407.01920 section 3; zjunlp/KnowUnDo 92aea2b `run_eval_lora.py` (`ppl`).
+    """
+
+    name = "perplexity"
+    scope = "each"
+    higher_is_better = None
+
+    def measure(self, rows: Sequence[Answered]) -> Value:
+        """Return exp of the mean over answers of their mean negative log-likelihood; `per_row` is in nats."""
+        nll = mean(
+            [-math.fsum(r.log_probs) / len(r.log_probs) if r.log_probs else None for r in rows],
+            "no answer token, or an answer of probability zero",
+        )
+        if nll.value is None:
+            return nll
+        if nll.value > 700:
+            return Value(None, nll.per_row, (*nll.skipped, "perplexity above e^700"))
+        return Value(math.exp(nll.value), nll.per_row, nll.skipped)

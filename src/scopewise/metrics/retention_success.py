@@ -1,0 +1,27 @@
+"""Retention Success."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from scopewise.metrics.base import Metric, Value, mean, token_accuracy
+from scopewise.models.score import Answered
+
+
+class RetentionSuccess(Metric):
+    """Share of answer tokens of the retain scope that the model gets right, in percent.
+
+    Formula: mean over rows of 100 · mean over answer tokens of [argmax P(· | x, y_<t) = y_t]. Range 0-100, higher is
+    better: perfect recall 100, a random model about 0, one that never saw the facts in between. A row without tokens is
+    skipped.
+
+    Source: arXiv:2407.01920 section 3; zjunlp/KnowUnDo 92aea2b `run_eval_lora.py` (`acc`).
+    """
+
+    name = "retention_success"
+    scope = "retain"
+    higher_is_better = True
+
+    def measure(self, rows: Sequence[Answered]) -> Value:
+        """Return the mean accuracy per row."""
+        return mean([token_accuracy(r) for r in rows], "no answer token")

@@ -1,0 +1,28 @@
+"""Unlearn Success."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from scopewise.metrics.base import Metric, Value, mean, token_accuracy
+from scopewise.models.score import Answered
+
+
+class UnlearnSuccess(Metric):
+    """Share of answer tokens of the forget scope that the model gets wrong, in percent.
+
+    Formula: 100 - mean over rows of 100 · mean over answer tokens of [argmax P(· | x, y_<t) = y_t].
+    Range 0-100, higher is better *up to the oracle*: perfect recall 0, a model that answers at random about
+    100, one that never saw the facts well below 100 (answers repeat words of the question). A row without tokens is skipped.
+
+    Source: arXiv:2407.01920 section 3; zjunlp/KnowUnDo 92aea2b `run_eval_lora.py` (`acc`).
+    """
+
+    name = "unlearn_success"
+    scope = "forget"
+    higher_is_better = True
+
+    def measure(self, rows: Sequence[Answered]) -> Value:
+        """Return the mean error per row."""
+        accuracy = [token_accuracy(r) for r in rows]
+        return mean([None if a is None else 100.0 - a for a in accuracy], "no answer token")

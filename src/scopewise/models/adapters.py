@@ -1,0 +1,116 @@
+"""LoRA adapters, and the reference: the model as it was before unlearning, without a second copy of the base."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+import torch
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
+from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
+from torch import nn
+from transformers import PreTrainedModel
+
+from scopewise.config import LoraSection
+
+_REFERENCE = "reference"
+
+Reference = Callable[[], AbstractContextManager[nn.Module]]
+"""Opens a context that gives the reference model, frozen and in evaluation mode."""
+
+
+def lora_config(section: LoraSection | None = None) -> LoraConfig:
+    """Return the PEFT configuration of a run file's `lora` section (the paper's Table 7 by default)."""
+    section = section or LoraSection()
+    targets = section.target_modules
+    return LoraConfig(
+        r=section.r,
+        lora_alpha=section.alpha,
+        lora_dropout=section.dropout,
+        target_modules=targets if isinstance(targets, str) else list(targets),
+        task_type="CAUSAL_LM",
+    )
+
+
+def with_adapter(model: PreTrainedModel | PeftModel, config: PeftConfig, seed: int | None = None) -> PeftModel:
+    """Return the model with a trainable adapter.
+
+    A model that comes with an adapter (a target fine-tuned by LoRA, as in the paper) goes on training that one. A fresh
+    adapter starts as the identity: B is zero, A is random.
+    """
+    if isinstance(model, PeftModel):
+        model.set_adapter("default")
+        return model
+    if seed is not None:
+        torch.manual_seed(seed)
+    return get_peft_model(model, config)  # type: ignore[return-value]
+
+
+def changes_nothing(model: PeftModel) -> bool:
+    """Return whether the adapter is the identity: plain LoRA whose every B is zero, as it is when just added."""
+    config = model.peft_config["default"]
+    plain = (
+        isinstance(config, LoraConfig) and config.bias == "none" and not config.use_dora and not config.modules_to_save
+    )
+    b = [p for n, p in model.named_parameters() if ".lora_B.default." in n or ".lora_embedding_B.default" in n]
+    return plain and bool(b) and not any(bool(p.any()) for p in b)
+
+
+def make_reference(model: nn.Module) -> Reference:
+    """Freeze the present state of the model as the reference. Call it before training.
+
+    With a fresh adapter the reference is the adapter switched off. With an adapter that was there before, it is
+    a frozen copy of that adapter (the base is shared). Without adapters there is no way but a copy of the model.
+    """
+    if not isinstance(model, PeftModel):
+        frozen = copy.deepcopy(model).requires_grad_(False).eval()
+
+        @contextmanager
+        def copied() -> Iterator[nn.Module]:
+            yield frozen.to(next(model.parameters()).device)
+
+        return copied
+    if changes_nothing(model):
+
+        @contextmanager
+        def switched_off() -> Iterator[nn.Module]:
+            with _frozen(model), model.disable_adapter():
+                yield model
+
+        return switched_off
+    if _REFERENCE not in model.peft_config:
+        flags = [p.requires_grad for p in model.parameters()]
+        model.add_adapter(_REFERENCE, copy.deepcopy(model.peft_config["default"]))
+        state = get_peft_model_state_dict(model, adapter_name="default")
+        set_peft_model_state_dict(model, {k: v.clone() for k, v in state.items()}, adapter_name=_REFERENCE)
+        model.set_adapter("default")
+        trained = [p for n, p in model.named_parameters() if f".{_REFERENCE}." not in n]
+        for parameter, flag in zip(trained, flags, strict=True):
+            parameter.requires_grad_(flag)
+
+    @contextmanager
+    def other_adapter() -> Iterator[nn.Module]:
+        with _frozen(model):
+            model.set_adapter(_REFERENCE, inference_mode=True)
+            try:
+                yield model
+            finally:
+                model.set_adapter("default")
+
+    return other_adapter
+
+
+@contextmanager
+def _frozen(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; restores mode and `requires_grad` (switching adapters changes both)."""
+    flags = [(p, p.requires_grad) for p in model.parameters()]
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(training)
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)

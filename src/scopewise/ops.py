@@ -1,0 +1,68 @@
+"""The arithmetic of the package: every formula that is used twice lives here once, tested by hand-derived values.
+
+Token quantities are *flat*: one entry per answer token of a batch, with `row` naming the sequence each belongs to.
+Prompt tokens and padding never enter, so they cannot change a value.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+class Reduction(StrEnum):
+    """How a batch loss is made of per-sequence values: `(value * weight).sum() / weight.sum()`."""
+
+    SEQUENCE_MEAN = "sequence_mean"
+    """Weight 1: each answer counts the same."""
+    TOKEN_MEAN = "token_mean"
+    """Weight = number of answer tokens: each token counts the same."""
+
+    def weight(self, token_counts: Int[Tensor, "batch"]) -> Float[Tensor, "batch"]:
+        """Return the weight of each sequence from its number of answer tokens."""
+        return torch.ones_like(token_counts, dtype=torch.float32) if self == "sequence_mean" else token_counts.float()
+
+
+def token_log_probs(logits: Float[Tensor, "tokens vocab"], labels: Int[Tensor, "tokens"]) -> Float[Tensor, "tokens"]:
+    """Return log P(label) of each token in nats, computed in at least float32: `logit[label] - logsumexp(logits)`."""
+    logits = at_least_float32(logits)
+    return logits.gather(-1, labels.unsqueeze(-1)).squeeze(-1) - logits.logsumexp(-1)
+
+
+def token_kl(
+    reference_logits: Float[Tensor, "tokens vocab"], logits: Float[Tensor, "tokens vocab"]
+) -> Float[Tensor, "tokens"]:
+    """Return KL(reference ‖ model) of each token in nats: `Σ_v p_ref (log p_ref - log p)`. Zero when both agree."""
+    reference = at_least_float32(reference_logits).log_softmax(-1)
+    return (reference.exp() * (reference - at_least_float32(logits).log_softmax(-1))).sum(-1)
+
+
+def token_counts(row: Int[Tensor, "tokens"], batch: int) -> Int[Tensor, "batch"]:
+    """Return the number of answer tokens of each sequence."""
+    return torch.bincount(row, minlength=batch)
+
+
+def sequence_mean(value: Float[Tensor, "tokens"], row: Int[Tensor, "tokens"], batch: int) -> Float[Tensor, "batch"]:
+    """Return the mean over each sequence's tokens (unit of `value`); zero for a sequence without tokens."""
+    total = value.new_zeros(batch).index_add(0, row, value)
+    return total / token_counts(row, batch).clamp(min=1)
+
+
+def hits(logits: Float[Tensor, "tokens vocab"], labels: Int[Tensor, "tokens"]) -> Bool[Tensor, "tokens"]:
+    """Return whether the arg-max token is the label (the first of equals, as `argmax` has it)."""
+    return logits.argmax(-1) == labels
+
+
+def cosine(a: Float[Tensor, "..."], b: Float[Tensor, "..."]) -> float | None:
+    """Return ⟨a, b⟩ / (‖a‖ ‖b‖) over all entries, in float64; None where a norm is zero and no angle exists."""
+    a, b = a.detach().double().flatten(), b.detach().double().flatten()
+    norms = float(a.norm() * b.norm())
+    return float(a @ b) / norms if norms > 0 else None
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Return `x` in float32, or in its own dtype where that is float64 (finite-difference tests)."""
+    return x if x.dtype == torch.float64 else x.float()

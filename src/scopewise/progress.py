@@ -1,0 +1,56 @@
+"""The progress bar of training: on stderr, with the loss, and the time of every step for the record."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from tqdm import tqdm
+from transformers import PrinterCallback, Trainer, TrainerCallback
+
+from scopewise.cost import Cost
+
+
+class TrainingProgress(TrainerCallback):
+    """One bar per training; the trainer's own would print logs to stdout, where results belong."""
+
+    def __init__(self, name: str, cost: Cost) -> None:
+        self.name = name
+        self.cost = cost
+        self.bar: tqdm | None = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Open the bar at the step that a resumed training goes on from."""
+        self.bar = tqdm(
+            total=state.max_steps,
+            initial=state.global_step,
+            desc=self.name,
+            unit="step",
+            leave=False,
+            disable=not state.is_world_process_zero,
+        )
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Start the step's clock."""
+        self._start = time.perf_counter()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Stop the step's clock."""
+        self.cost.step_seconds.append(time.perf_counter() - self._start)
+        assert self.bar is not None
+        self.bar.update(1)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
+        """Show the loss."""
+        if self.bar is not None and logs and "loss" in logs:
+            self.bar.set_postfix(loss=f"{logs['loss']:.3f}")
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Close the bar."""
+        if self.bar is not None:
+            self.bar.close()
+
+
+def quiet(trainer: Trainer) -> None:
+    """Remove the callback that prints logs to stdout."""
+    trainer.remove_callback(PrinterCallback)

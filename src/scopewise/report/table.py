@@ -1,0 +1,89 @@
+"""The table of a bench: one line per method, mean ± standard deviation over seeds."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+COLUMNS: Mapping[str, str] = {
+    "unlearn_success/val": "Unlearn",
+    "retention_success/val": "Retention",
+    "average_success/val": "Average",
+    "rouge_l_generated/forget_val": "ROUGE-L forget",
+    "rouge_l_generated/retain_val": "ROUGE-L retain",
+    "unlearn_success/val+direct": "Unlearn, direct",
+    "retention_success/val+direct": "Retention, direct",
+    "perplexity/retain_val": "PPL retain",
+}
+"""Result key → heading of the columns shown, where the results have them."""
+
+COSTS: Mapping[str, str] = {
+    "seconds_per_step": "s/step",
+    "peak_memory_bytes": "Peak MB",
+    "localization_seconds": "Localize s",
+}
+
+
+def groups(results: Mapping[str, Any]) -> dict[tuple[str, str], list[Mapping[str, Any]]]:
+    """Return (method, protocol) → its rows over seeds, in the order they stand in `results.json`."""
+    found: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for row in results["rows"]:
+        found.setdefault((row["method"], row["protocol"] or ""), []).append(row)
+    return found
+
+
+def lines(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Return the headings and the cells of the table."""
+    rows = results["rows"]
+    shown = [key for key in COLUMNS if any(key in row["metrics"] for row in rows)]
+    protocols = {row["protocol"] for row in rows if row["protocol"]}
+    headings = ["Method", *(["Protocol"] if len(protocols) > 1 else []), *(COLUMNS[key] for key in shown)]
+    headings += list(COSTS.values())
+    cells = []
+    for (method, protocol), members in groups(results).items():
+        line = [method, *([protocol] if len(protocols) > 1 else [])]
+        line += [_cell([m["metrics"].get(key) for m in members]) for key in shown]
+        for key in COSTS:
+            scale = 1e-6 if key == "peak_memory_bytes" else 1.0
+            known = [m["cost"][key] * scale for m in members if m["cost"].get(key) is not None]
+            # Costs are noise from run to run: the median says more than a mean with its deviation.
+            line.append(f"{statistics.median(known):.3g}" if known else "")
+        cells.append(line)
+    return headings, cells
+
+
+def markdown(results: Mapping[str, Any]) -> str:
+    """Return the table as Markdown, with what it was measured on below."""
+    headings, cells = lines(results)
+    width = [max(len(row[i]) for row in [headings, *cells]) for i in range(len(headings))]
+
+    def line(row: Sequence[str]) -> str:
+        padded = [c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, width, strict=True))]
+        return "| " + " | ".join(padded) + " |"
+
+    rule = "|" + "|".join("-" * (w + 2) if i == 0 else "-" * (w + 1) + ":" for i, w in enumerate(width)) + "|"
+    return "\n".join([line(headings), rule, *map(line, cells), "", origin_line(results), ""])
+
+
+def origin_line(results: Mapping[str, Any]) -> str:
+    """Return one sentence on where the numbers come from."""
+    made = results["manifest"]
+    seeds = sorted({row["seed"] for row in results["rows"] if row["protocol"]})
+    return (
+        f"Success, ROUGE-L in percent on val; mean ± standard deviation over seeds {', '.join(map(str, seeds)) or '-'}; "
+        f"scopewise {made['scopewise']}, commit {(made['commit'] or 'unknown')[:12]}, config {made['config_hash'][:12]}, "
+        f"{made['processor']} ({made['cores']} cores), {made['device']}, torch {made['packages']['torch']}, {made['date']}."
+    )
+
+
+def _cell(values: Sequence[float | None]) -> str:
+    known = [v for v in values if v is not None]
+    if not known:
+        return "n/a"
+    mean = statistics.fmean(known)
+    text = f"{mean:.2f}" if abs(mean) < 1e4 else f"{mean:.1e}"
+    if len(known) > 1:
+        spread = statistics.stdev(known)
+        text += f" ± {spread:.2f}" if spread < 1e4 else f" ± {spread:.1e}"
+    return text
