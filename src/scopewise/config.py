@@ -138,7 +138,7 @@ class EvaluateSection(Section):
     )
     splits: tuple[Literal["train", "val"], ...] = ("train", "val")
     generate_splits: tuple[Literal["train", "val"], ...] = ("val",)
-    direct_prompt: bool = True
+    direct_splits: tuple[Literal["train", "val"], ...] = ("train", "val")
     max_new_tokens: int = Field(64, ge=1)
     max_tokens: int = Field(4096, ge=1)
 

@@ -62,9 +62,9 @@ def evaluate(
     settings, data = settings or EvaluateSection(), data or DataSection()
     metrics: list[Metric] = [registry.lookup("metrics", name)() for name in settings.metrics]
     values: dict[str, Value] = {}
-    for direct in (False, True) if settings.direct_prompt else (False,):
+    for direct, splits in ((False, settings.splits), (True, settings.direct_splits)):
         prompt = Prompt(data.prompt, direct)
-        for split in settings.splits:
+        for split in splits:
             rows = benchmark.select(split=split)
             if not rows:
                 continue

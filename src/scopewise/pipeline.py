@@ -30,7 +30,7 @@ from scopewise.localizers.base import localize_encoded
 from scopewise.methods.base import Method, make_method
 from scopewise.models.adapters import lora_config, with_adapter
 from scopewise.models.load import default_device, load_model, load_tokenizer, save_model
-from scopewise.models.tiny import build_tiny
+from scopewise.models.tiny import build_tiny, tokenizer_texts
 from scopewise.progress import TrainingProgress, quiet
 from scopewise.region import Region
 from scopewise.report.table import markdown
@@ -88,9 +88,9 @@ class Pipeline:
             return self.config.model.path
 
         def build(work: Path) -> dict[str, Any]:
-            # The tokenizer may see all text: it is the vocabulary of a model that "read" the benchmark.
-            texts = [t for row in (*self.benchmark.rows, *self.benchmark.general) for t in (row.question, row.answer)]
-            model, tokenizer = build_tiny(texts, self.config.model.tiny, self.config.run.seed)
+            model, tokenizer = build_tiny(
+                tokenizer_texts(self.benchmark.rows), self.config.model.tiny, self.config.run.seed
+            )
             save_model(model, tokenizer, work)
             return {"parameters": model.num_parameters()}
 
@@ -225,7 +225,7 @@ class Pipeline:
         trials = []
         sections = grid(self._section(entry, {}), make_method(entry.method), tune)
         settings = self.config.evaluate.model_copy(
-            update={"metrics": ("average_success",), "splits": (VAL,), "direct_prompt": False}
+            update={"metrics": ("average_success",), "splits": (VAL,), "direct_splits": ()}
         )
         for index, section in enumerate(sections):
             path = self.path / "tuning" / entry.name / f"trial{index}.json"

@@ -22,7 +22,8 @@ app = typer.Typer(
 )
 
 Config = Annotated[
-    str | None, typer.Argument(metavar="[RUN_FILE]", help="A run file (YAML), or a shipped run by name; none: defaults.")
+    str | None,
+    typer.Argument(metavar="[RUN_FILE]", help="A run file (YAML), or a shipped run by name; none: defaults."),
 ]
 Set = Annotated[
     list[str] | None,

@@ -25,7 +25,7 @@ def check(
     from scopewise.data.prompt import Prompt, encode
     from scopewise.data.rows import SCOPES, SPLITS
     from scopewise.models.load import load_tokenizer
-    from scopewise.models.tiny import build_tokenizer
+    from scopewise.models.tiny import build_tokenizer, tokenizer_texts
 
     data = config.data
     benchmark = load_benchmark(data.benchmark, data.path, data.domain, data.general)
@@ -33,8 +33,7 @@ def check(
     report: dict[str, object] = {"benchmark": benchmark.name, "rows": counts, "general": len(benchmark.general)}
     if length:
         if config.model.path == "tiny":
-            texts = [text for row in (*benchmark.rows, *benchmark.general) for text in (row.question, row.answer)]
-            tokenizer = build_tokenizer(texts, config.model.tiny.vocab_size)
+            tokenizer = build_tokenizer(tokenizer_texts(benchmark.rows), config.model.tiny.vocab_size)
         else:
             tokenizer = load_tokenizer(config.model.path, config.model.revision)  # type: ignore[assignment]
         prompt = Prompt(data.prompt)

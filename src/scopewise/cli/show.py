@@ -53,7 +53,8 @@ def _region(region: Region) -> str:
     lines.append(f"{'':2}{'matrix':<{width}}  {'cosine':>8}  {'|G forget|':>10}  {'|G retain|':>10}")
     for e in region.entries:
         numbers = [
-            "" if x is None else format(x, f) for x, f in ((e.cosine, ".3f"), (e.magnitude, ".2e"), (e.magnitude_retain, ".2e"))
+            "" if x is None else format(x, f)
+            for x, f in ((e.cosine, ".3f"), (e.magnitude, ".2e"), (e.magnitude_retain, ".2e"))
         ]
         mark = "* " if e.chosen else "  "
         lines.append(f"{mark}{e.name:<{width}}  {numbers[0]:>8}  {numbers[1]:>10}  {numbers[2]:>10}")

@@ -19,7 +19,7 @@ def load_benchmark(
         name: One of `scopewise list benchmarks`.
         path: Local file or folder; None takes the benchmark's own source (shipped, or the hub).
         domain: `privacy` or `copyright`; None takes every domain the source has.
-        general: Out-of-distribution text: a `.txt` file (one paragraph per row), a `.jsonl` file of `{"text": …}`;
+        general: Out-of-distribution text: a `.txt` file (paragraphs, in rows of at most 50 words), a `.jsonl` file of `{"text": …}`;
             None takes the text shipped with the package.
 
     Returns:
@@ -45,8 +45,9 @@ def _read_text_rows(path: Path) -> list[Row]:
                 raise DataError(f'{path}:{line}: needs a field "text" that is not empty')
             texts.append(str(record["text"]))
     else:
-        # Short lines are headings (wikitext) and too little text to learn from.
-        texts = [line.strip() for line in read_text(path).split("\n") if len(line.split()) >= 10]
+        # Short lines are headings (wikitext) and too little text to learn from; long ones become several rows.
+        lines = [line.split() for line in read_text(path).split("\n")]
+        texts = [" ".join(words[i : i + 50]) for words in lines for i in range(0, len(words) - 9, 50)]
     if not texts:
         raise DataError(f"{path}: no paragraph of ten words or more; data.general needs running text")
     return [Row("", text, RETAIN, origin=f"{path}[{i}]") for i, text in enumerate(texts)]

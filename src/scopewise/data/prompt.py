@@ -25,7 +25,7 @@ def direct_prompt(row: Row) -> str:
     if row.domain not in _MATTER:
         raise DataError(
             f"{row.origin}: domain {row.domain!r}; the direct prompt is worded for {' and '.join(_MATTER)}; "
-            "set 'domain', or evaluate.direct_prompt=false"
+            "set 'domain', or evaluate.direct_splits=[]"
         )
     return _DIRECT.format(domain=row.domain, matter=_MATTER[row.domain])
 

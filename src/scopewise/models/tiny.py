@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from scopewise.config import TinyConfig
+from scopewise.data.rows import Row
 
 
 def build_tiny(texts: Sequence[str], config: TinyConfig, seed: int) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
@@ -39,6 +40,11 @@ def build_tiny(texts: Sequence[str], config: TinyConfig, seed: int) -> tuple[Lla
         )
     )
     return model, tokenizer
+
+
+def tokenizer_texts(rows: Iterable[Row]) -> list[str]:
+    """Return the text of the rows, both scopes: the vocabulary of a model that "read" the benchmark."""
+    return [text for row in rows for text in (row.question, row.answer)]
 
 
 def build_tokenizer(texts: Sequence[str], vocab_size: int) -> PreTrainedTokenizerFast:

@@ -1,0 +1,39 @@
+# Two commands on a fresh machine: `make demo` and `make test`. Each makes .venv by itself.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test check docs bench bench-speed clean
+
+# torch goes first and alone: left to the resolver, pip would pick a CUDA build of several gigabytes.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: $(VENV)/.installed
+	$(BIN)/scopewise demo --overwrite
+
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python src/scopewise/data/builtin/make.py --check
+	$(BIN)/python docs/make_cli.py --check
+
+docs: $(VENV)/.installed
+	$(BIN)/python docs/make_cli.py
+
+bench: $(VENV)/.installed
+	$(BIN)/scopewise bench configs/knowundo_privacy_tiny.yaml --set data.path=../shared/data/knowundo_privacy --resume
+
+bench-speed: $(VENV)/.installed
+	$(BIN)/python benchmarks/speed.py --data ../shared/data/knowundo_privacy
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
