@@ -68,7 +68,7 @@ class LoraSection(Section):
     """LoRA, by default as in Table 7 of the paper."""
 
     r: int = Field(8, ge=1)
-    alpha: float = Field(16, gt=0)
+    alpha: int = Field(16, gt=0)
     dropout: float = Field(0.1, ge=0, lt=1)
     target_modules: str | tuple[str, ...] = "all-linear"
 

@@ -61,7 +61,7 @@ class UnlearningConfig(TrainingArguments):
     method_args: dict[str, Any] = field(default_factory=dict)
     max_length: int = field(default=256)
     prompt: str = field(default="plain")
-    localize: LocalizeSection = field(default_factory=LocalizeSection)
+    localize: LocalizeSection = field(default_factory=lambda: LocalizeSection())
 
 
 class UnlearningTrainer(Trainer):

@@ -19,8 +19,8 @@ def load_benchmark(
         name: One of `scopewise list benchmarks`.
         path: Local file or folder; None takes the benchmark's own source (shipped, or the hub).
         domain: `privacy` or `copyright`; None takes every domain the source has.
-        general: Out-of-distribution text: a `.txt` file (paragraphs, in rows of at most 50 words), a `.jsonl` file of `{"text": …}`;
-            None takes the text shipped with the package.
+        general: Out-of-distribution text: a `.txt` file (paragraphs, in rows of at most 50 words) or a `.jsonl` file
+            of `{"text": …}`; None takes the text shipped with the package.
 
     Returns:
         The checked benchmark: rows of both scopes, and general text.

@@ -112,7 +112,8 @@ def encode(
     full_ids = tokenizer(fulls, add_special_tokens=special)["input_ids"] if fulls else []
     prompt_ids = tokenizer(texts, add_special_tokens=special)["input_ids"] if texts else []
     end: list[int] = [tokenizer.eos_token_id] if eos and tokenizer.eos_token_id is not None else []
-    encoded, too_long = [], []
+    encoded: list[Encoded] = []
+    too_long: list[Encoded] = []
     for row, full, before in zip(rows, full_ids, prompt_ids, strict=True):
         if full and full[-1] == tokenizer.eos_token_id and special:
             full = full[:-1]  # tokenizers that append EOS themselves (T5, some BPE post-processors)

@@ -12,6 +12,7 @@ from scopewise import registry
 from scopewise.config import LocalizeSection
 from scopewise.data.prompt import Encoded
 from scopewise.errors import ConfigError
+from scopewise.models.forward import output_embeddings
 from scopewise.region import Region, parameter_name
 
 
@@ -79,13 +80,12 @@ def matrices(model: nn.Module) -> Mapping[str, nn.Parameter]:
             if ".lora_A.default." in n or ".lora_B.default." in n
         }
     else:
-        head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
-        linear = {
-            f"{name}.weight": module.weight
+        head = output_embeddings(model)
+        found = {
+            parameter_name(f"{name}.weight"): module.weight  # type: ignore[misc]
             for name, module in model.named_modules()
             if isinstance(module, nn.Linear) and module is not head
         }
-        found = {parameter_name(n): p for n, p in linear.items()}
     if not found:
         raise ConfigError(
             "localize: this model has no linear layer and no LoRA matrix to choose from; "

@@ -96,7 +96,7 @@ class Gradient(Localizer):
 
         The loss of a row is the mean CE of its answer in nats per token; rows count the same.
         """
-        vocab_size = output_embeddings(model).weight.shape[0]  # type: ignore[union-attr, index]
+        vocab_size = int(output_embeddings(model).weight.shape[0])  # type: ignore
         generator = torch.Generator().manual_seed(seed)
         shared = self.settings.corrupt == "labels"
         passes = 1 if shared else self.settings.repeats
