@@ -190,11 +190,15 @@ class Pipeline:
         }
 
     def bench(self) -> dict[str, Any]:
-        """Run every method x seed under every protocol; write and return `results.json`, and write `table.md`."""
+        """Run every method x seed under every protocol; write and return `results.json`, and write `table.md`.
+
+        Both are written again after every model, with `complete: false` until the last: a long bench can be looked at.
+        """
         bench = self.config.bench
         entries = [Entry.parse(text) for text in bench.methods]
         rows = [self.evaluated(self.finetuned(which), which) for which in ("target", "oracle")]
         tuning: dict[str, list[dict[str, Any]]] = {}
+        results = self._write_results(rows, tuning, complete=False)
         for protocol in bench.protocols:
             for entry in entries:
                 if protocol == "tuned":
@@ -207,15 +211,8 @@ class Pipeline:
                     folder = self.unlearned(entry, section, seed, protocol)
                     row = record.read_json(folder / "stage.json")
                     rows.append({"model": "unlearned", **row, "path": str(folder.relative_to(self.path))})
-        results = {
-            "format": RESULTS_FORMAT,
-            "manifest": {**self._manifest(), "device": _device_name()},
-            "config": self.config.model_dump(mode="json"),
-            "rows": rows,
-            "tuning": tuning,
-        }
-        record.write_json(self.path / "results.json", results)
-        record.write_text(self.path / "table.md", markdown(results))
+                    last = (protocol, entry, seed) == (bench.protocols[-1], entries[-1], bench.seeds[-1])
+                    results = self._write_results(rows, tuning, complete=last)
         return results
 
     def tuned(self, entry: Entry) -> list[Trial]:
@@ -346,6 +343,21 @@ class Pipeline:
     def _section(self, entry: Entry, changes: Mapping[str, Any]) -> UnlearnSection:
         values = {**self.config.unlearn.model_dump(), **changes, "method": entry.method, "localizer": entry.localizer}
         return UnlearnSection.model_validate(values)
+
+    def _write_results(
+        self, rows: list[dict[str, Any]], tuning: dict[str, list[dict[str, Any]]], *, complete: bool
+    ) -> dict[str, Any]:
+        results = {
+            "format": RESULTS_FORMAT,
+            "complete": complete,
+            "manifest": {**self._manifest(), "device": _device_name()},
+            "config": self.config.model_dump(mode="json"),
+            "rows": rows,
+            "tuning": tuning,
+        }
+        record.write_json(self.path / "results.json", results)
+        record.write_text(self.path / "table.md", markdown(results))
+        return results
 
     def _manifest(self) -> dict[str, Any]:
         return record.manifest(self.config, self.benchmark.content_hash())

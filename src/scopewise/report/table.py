@@ -63,7 +63,8 @@ def markdown(results: Mapping[str, Any]) -> str:
         return "| " + " | ".join(padded) + " |"
 
     rule = "|" + "|".join("-" * (w + 2) if i == 0 else "-" * (w + 1) + ":" for i, w in enumerate(width)) + "|"
-    return "\n".join([line(headings), rule, *map(line, cells), "", origin_line(results), ""])
+    unfinished = [] if results["complete"] else ["", "**Not finished:** the bench is under way, or was stopped."]
+    return "\n".join([line(headings), rule, *map(line, cells), *unfinished, "", origin_line(results), ""])
 
 
 def origin_line(results: Mapping[str, Any]) -> str:

@@ -1,0 +1,161 @@
+"""The command line as a user types it: text, exit codes, and that nothing is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+SCOPEWISE = [sys.executable, "-m", "scopewise"]
+TINY = ["model.tiny.width=32", "model.tiny.layers=1", "model.tiny.heads=2", "model.tiny.vocab_size=400"]
+SHORT = ["finetune.epochs=0.2", "unlearn.epochs=0.2", "evaluate.max_new_tokens=4", "evaluate.splits=[val]"]
+
+
+def scopewise(*arguments: str, settings: list[str] | None = None, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    words = [*SCOPEWISE, *arguments]
+    for setting in settings or []:
+        words += ["--set", setting]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "200", "NO_COLOR": "1"}
+    return subprocess.run(words, capture_output=True, text=True, cwd=cwd, env=environment, timeout=300, check=False)
+
+
+def test_help_answers_in_half_a_second() -> None:
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        done = scopewise("--help")
+        seconds.append(time.perf_counter() - start)
+        assert done.returncode == 0
+    # The bound is the house's 0.5 s with room for a busy machine; importing torch alone takes over 1 s.
+    assert min(seconds) < 1.0
+    for name in "demo finetune localize unlearn evaluate run bench list check show".split():
+        assert name in done.stdout
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["list", "methods"], ["show", "demo"]])
+def test_answers_without_importing_torch(arguments: list[str]) -> None:
+    code = (
+        "import sys\nfrom scopewise.cli import main\n"
+        f"sys.argv = ['scopewise', *{arguments!r}]\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("kind", ["methods", "localizers", "metrics", "benchmarks"])
+def test_list_json_names_every_entry_with_a_summary(kind: str) -> None:
+    from scopewise.registry import table
+
+    entries = json.loads(scopewise("list", kind, "--json").stdout)
+    assert [e["name"] for e in entries] == list(table(kind))
+    assert all(e["summary"] for e in entries)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["bench", "nowhere.yaml"], "nowhere.yaml: no such run file"),
+        (["check", "--set", "run.dri=x"], "unknown key 'run.dri'"),
+        (["check", "--set", "run.dri=x"], "Did you mean 'dir'?"),
+        (["check", "--set", "rundir"], "written as section.key=value"),
+        (["check", "--set", "finetune.learning_rate=-1"], "finetune.learning_rate: -1"),
+        (["unlearn", "--method", "memflx"], "Did you mean 'memflex'?"),
+        (["bench", "--set", "bench.methods=[memflex@randm]"], "Did you mean 'random'?"),
+        (["check", "--set", "data.benchmark=jsonl"], "data.path"),
+        (["check", "--set", "data.benchmark=jsonl", "--set", "data.path=gone.jsonl"], "gone.jsonl: no such file"),
+        (["check", "--set", "data.max_length=20"], "rows do not fit"),
+        (["show", "nowhere.json"], "nowhere.json: No such file"),
+        (["evaluate", "/nowhere"], "/nowhere"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_two(arguments: list[str], sentence: str, tmp_path: Path) -> None:
+    done = scopewise(*arguments, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert done.stdout == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_check_names_file_and_line_of_a_bad_row(tmp_path: Path) -> None:
+    file = tmp_path / "mine.jsonl"
+    file.write_text(
+        '{"question": "Q", "answer": "A", "scope": "forget"}\n{"question": "R", "answer": "", "scope": "retain"}\n'
+    )
+    done = scopewise("check", settings=["data.benchmark=jsonl", f"data.path={file}"])
+    assert done.returncode == 2
+    assert f"{file}:2: field 'answer' is empty" in done.stderr
+
+
+def test_show_prints_a_run_file_with_its_defaults_and_it_loads_again(tmp_path: Path) -> None:
+    shown = yaml.safe_load(scopewise("show", "configs/demo.yaml").stdout)
+    assert {"run", "data", "bench"} <= set(shown)
+    assert {"dir"} <= set(shown["run"])
+    assert {"methods", "seeds"} <= set(shown["bench"])
+    again = tmp_path / "again.yaml"
+    again.write_text(yaml.safe_dump(shown))
+    assert yaml.safe_load(scopewise("show", str(again)).stdout) == shown
+
+
+@pytest.mark.slow
+def test_staged_commands_from_own_data_to_a_measured_adapter(tmp_path: Path) -> None:
+    rows = []
+    for i, name in enumerate(["Ada", "Ben", "Cleo", "Dov"]):
+        rows.append(
+            {"question": f"Where does {name} live?", "answer": f"{name} lives at {i} Mill Lane.", "scope": "forget"}
+        )
+        rows.append(
+            {"question": f"What does {name} write?", "answer": f"{name} writes sea stories.", "scope": "retain"}
+        )
+    rows += [{**r, "question": "Please: " + r["question"], "split": "val"} for r in rows]
+    (tmp_path / "mine.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    own = ["data.benchmark=jsonl", f"data.path={tmp_path / 'mine.jsonl'}", *TINY, *SHORT, "finetune.epochs=1"]
+
+    target = scopewise("finetune", settings=[*own, f"run.dir={tmp_path / 'a'}", "finetune.parameters=all"])
+    assert target.returncode == 0, target.stderr
+    folder = target.stdout.strip()
+    region = scopewise("localize", "--model", folder, settings=[*own, f"run.dir={tmp_path / 'b'}"])
+    assert region.returncode == 0, region.stderr
+    shown = scopewise("show", region.stdout.strip())
+    assert "lora_A" in shown.stdout
+    words = ["unlearn", "--method", "ga-kl", "--model", folder, "--region", region.stdout.strip()]
+    unlearned = scopewise(*words, settings=[*own, f"run.dir={tmp_path / 'c'}"])
+    assert unlearned.returncode == 0, unlearned.stderr
+    assert "Ada" not in unlearned.stderr  # forget data is personal: logs never print it
+    measured = scopewise("evaluate", unlearned.stdout.strip(), "--json", settings=own)
+    assert measured.returncode == 0, measured.stderr
+    stage = json.loads((Path(unlearned.stdout.strip()) / "stage.json").read_text())
+    assert json.loads(measured.stdout) == pytest.approx(stage["metrics"], rel=1e-4)
+
+
+@pytest.mark.slow
+def test_demo_in_small_prints_the_table_and_refuses_to_overwrite(tmp_path: Path) -> None:
+    small = [*TINY, *SHORT, f"run.dir={tmp_path / 'run'}"]
+    done = scopewise("demo", settings=small)
+    assert done.returncode == 0, done.stderr
+    for line in ("target", "oracle", "gradient_ascent", "ga_descent", "memflex", "memflex@random"):
+        assert f"| {line} " in done.stdout
+    assert str(tmp_path / "run" / "results.json") in done.stderr
+    assert "it/s" in done.stderr or "step" in done.stderr  # a bar for every long stage
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert {"method", "seed", "metrics"} <= set(results["rows"][0])
+    assert scopewise("show", str(tmp_path / "run")).stdout.strip() in done.stdout
+    pickles = [p for p in (tmp_path / "run").rglob("*") if p.suffix in {".bin", ".pt", ".pth", ".pkl"}]
+    assert pickles == []
+
+    refused = scopewise("demo", settings=small)
+    assert refused.returncode == 2
+    assert "--resume" in refused.stderr
+    other = scopewise("demo", "--resume", settings=[*small, "unlearn.learning_rate=0.5"])
+    assert other.returncode == 2
+    assert "unlearn.learning_rate" in other.stderr
+    assert json.loads((tmp_path / "run" / "results.json").read_text()) == results
