@@ -35,7 +35,7 @@ def test_help_answers_in_half_a_second() -> None:
         assert done.returncode == 0
     # The bound is the house's 0.5 s with room for a busy machine; importing torch alone takes over 1 s.
     assert min(seconds) < 1.0
-    for name in "demo finetune localize unlearn evaluate run bench list check show".split():
+    for name in ["demo", "finetune", "localize", "unlearn", "evaluate", "run", "bench", "list", "check", "show"]:
         assert name in done.stdout
 
 
