@@ -1,0 +1,137 @@
+"""Shapes are checked while the tests run, nothing leaves the machine, and models are tiny."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
+os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+from jaxtyping import install_import_hook
+
+install_import_hook("scopewise", "beartype.beartype")  # before anything of scopewise is imported
+
+import pytest
+import torch
+
+from scopewise.config import TinyConfig
+from scopewise.data.load import load_benchmark
+from scopewise.data.prompt import encode
+from scopewise.data.rows import FORGET, RETAIN, TRAIN, Row
+from scopewise.models.tiny import build_tiny, tokenizer_texts
+from scopewise.train import UnlearningConfig, UnlearningTrainer
+
+torch.set_num_threads(1)
+
+TINY = TinyConfig(vocab_size=300, width=32, layers=2, heads=2, context=256)
+
+
+@pytest.fixture(scope="session")
+def benchmark_rows() -> list[Row]:
+    """All rows of the built-in benchmark."""
+    return list(load_benchmark("builtin").rows)
+
+
+@pytest.fixture(scope="session")
+def _tiny(benchmark_rows: list[Row]) -> tuple[Any, Any]:
+    model, tokenizer = build_tiny(tokenizer_texts(benchmark_rows), TINY, seed=0)
+    with torch.no_grad():  # weights of std 0.02 give nearly uniform predictions and no arg-max worth the name
+        for parameter in model.parameters():
+            if parameter.dim() == 2:
+                parameter.mul_(4)
+    return model.eval(), tokenizer
+
+
+@pytest.fixture
+def tiny(_tiny: tuple[Any, Any]) -> tuple[Any, Any]:
+    """A fresh copy of an untrained Llama (width 32, 2 layers, 300 tokens), in evaluation mode, and its tokenizer."""
+    model, tokenizer = _tiny
+    return copy.deepcopy(model), copy.deepcopy(tokenizer)
+
+
+def _short(rows: list[Row], scope: str, tokenizer: Any, count: int) -> list[Row]:
+    chosen = [r for r in rows if r.scope == scope and r.split == TRAIN]
+    lengths = [len(tokenizer(r.question + r.answer)["input_ids"]) for r in chosen]
+    return [r for _, r in sorted(zip(lengths, chosen, strict=True), key=lambda p: p[0])[:count]]
+
+
+@pytest.fixture(scope="session")
+def forget(benchmark_rows: list[Row], _tiny: tuple[Any, Any]) -> list[Row]:
+    """The eight shortest train rows of the forget scope."""
+    return _short(benchmark_rows, FORGET, _tiny[1], 8)
+
+
+@pytest.fixture(scope="session")
+def retain(benchmark_rows: list[Row], _tiny: tuple[Any, Any]) -> list[Row]:
+    """The eight shortest train rows of the retain scope."""
+    return _short(benchmark_rows, RETAIN, _tiny[1], 8)
+
+
+@pytest.fixture(scope="session")
+def general() -> list[Row]:
+    """Eight short pieces of general text."""
+    words = ["snow", "iron", "wind", "tide", "moss", "salt", "rain", "sand"]
+    return [Row("", f"There is {word} in the valley, and none of it is new.", RETAIN, origin=word) for word in words]
+
+
+@pytest.fixture
+def encoded(tiny: tuple[Any, Any], forget: list[Row], retain: list[Row]) -> tuple[list, list]:
+    """Both scopes, tokenised."""
+    return encode(forget, tiny[1]), encode(retain, tiny[1])
+
+
+@pytest.fixture
+def make_trainer(forget: list[Row], retain: list[Row], general: list[Row], tmp_path: Any) -> Callable[..., Any]:
+    """Build an `UnlearningTrainer` on the small rows: SGD, no clipping, no warm-up, on the CPU, silent."""
+
+    def make(
+        model: Any, tokenizer: Any, method: Any, *, peft_config: Any = None, region: Any = "all", **args: Any
+    ) -> UnlearningTrainer:
+        settings: dict[str, Any] = {
+            "output_dir": str(tmp_path / "out"),
+            "use_cpu": True,
+            "optim": "sgd",
+            "learning_rate": 0.1,
+            "lr_scheduler_type": "constant",
+            "warmup_steps": 0.0,
+            "max_grad_norm": 0.0,
+            "max_steps": 1,
+            "per_device_train_batch_size": 8,
+            "disable_tqdm": True,
+            "logging_strategy": "no",
+            **args,
+        }
+        return UnlearningTrainer(
+            model=model,
+            method=method,
+            args=UnlearningConfig(**settings),
+            forget_dataset=forget,
+            retain_dataset=retain,
+            general_dataset=general,
+            processing_class=tokenizer,
+            peft_config=peft_config,
+            region=region,
+        )
+
+    return make
+
+
+@pytest.fixture
+def trained_adapter(tiny: tuple[Any, Any]) -> tuple[Any, Any]:
+    """The tiny model with an adapter that does something (B is not zero), as a LoRA-tuned target has; no dropout."""
+    from scopewise.config import LoraSection
+    from scopewise.models.adapters import lora_config, with_adapter
+
+    model, tokenizer = tiny
+    model = with_adapter(model, lora_config(LoraSection(r=2, alpha=4, dropout=0.0)), seed=0)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if ".lora_B." in name:
+                parameter.normal_(std=0.1)
+    return model.eval(), tokenizer

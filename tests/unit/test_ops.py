@@ -1,0 +1,91 @@
+"""The formulas of `ops` against values worked out by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from jaxtyping import TypeCheckError
+
+from scopewise.ops import Reduction, cosine, hits, sequence_mean, token_counts, token_kl, token_log_probs
+
+
+def test_shapes_are_checked_while_the_tests_run() -> None:
+    """The canary of conftest's import hook: three labels for two rows of logits must not pass for a broadcast."""
+    with pytest.raises(TypeCheckError):
+        token_log_probs(torch.zeros(2, 5), torch.zeros(3, dtype=torch.long))
+
+
+def test_kinds_are_checked_while_the_tests_run() -> None:
+    with pytest.raises(TypeCheckError):
+        token_log_probs(torch.zeros(2, 5), torch.zeros(2))
+
+
+def test_log_prob_of_two_tokens() -> None:
+    """Logits (ln 3, 0): probabilities 3/4 and 1/4. Logits (0, 0): 1/2."""
+    logits = torch.tensor([[math.log(3), 0.0], [math.log(3), 0.0], [0.0, 0.0]])
+    got = token_log_probs(logits, torch.tensor([0, 1, 1]))
+    assert got.tolist() == pytest.approx([math.log(3 / 4), math.log(1 / 4), math.log(1 / 2)])
+
+
+def test_log_prob_of_half_precision_logits_is_float32() -> None:
+    """Uniform over 1000 tokens: -ln 1000 = -6.907755, which bfloat16 would round to -6.90625."""
+    got = token_log_probs(torch.zeros(1, 1000, dtype=torch.bfloat16), torch.tensor([7]))
+    assert got.dtype == torch.float32
+    assert float(got) == pytest.approx(-math.log(1000), abs=1e-5)
+
+
+def test_kl_by_hand_and_its_direction() -> None:
+    """KL((3/4, 1/4) ‖ (1/2, 1/2)) = 3/4 ln 3/2 + 1/4 ln 1/2 = 3/4 ln 3 - ln 2; the other way ln 2 - 1/2 ln 3."""
+    p, q = torch.tensor([[math.log(3), 0.0]]), torch.zeros(1, 2)
+    assert float(token_kl(p, q)) == pytest.approx(0.75 * math.log(3) - math.log(2), abs=1e-6)
+    assert float(token_kl(q, p)) == pytest.approx(math.log(2) - 0.5 * math.log(3), abs=1e-6)
+
+
+def test_kl_is_zero_when_logits_differ_by_a_constant() -> None:
+    logits = torch.tensor([[0.3, -2.0, 5.0]])
+    assert float(token_kl(logits, logits + 11.0)) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_token_counts() -> None:
+    assert token_counts(torch.tensor([0, 0, 2]), 4).tolist() == [2, 0, 1, 0]
+
+
+def test_sequence_mean() -> None:
+    """Rows 0: (1 + 3) / 2 = 2, row 1: no token, 0, row 2: 5."""
+    got = sequence_mean(torch.tensor([1.0, 5.0, 3.0]), torch.tensor([0, 2, 0]), 3)
+    assert got.tolist() == [2.0, 0.0, 5.0]
+
+
+def test_reduction_weights() -> None:
+    counts = torch.tensor([3, 1])
+    assert Reduction.SEQUENCE_MEAN.weight(counts).tolist() == [1.0, 1.0]
+    assert Reduction.TOKEN_MEAN.weight(counts).tolist() == [3.0, 1.0]
+
+
+def test_hits_take_the_first_of_equals() -> None:
+    logits = torch.tensor([[0.0, 1.0], [1.0, 1.0], [1.0, 1.0]])
+    assert hits(logits, torch.tensor([1, 0, 1])).tolist() == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "want"),
+    [
+        ([1.0, 0.0], [0.0, 2.0], 0.0),
+        ([1.0, 2.0], [-2.0, -4.0], -1.0),
+        ([3.0, 4.0], [4.0, 3.0], 24 / 25),  # 12 + 12 over 5 · 5
+    ],
+)
+def test_cosine(a: list[float], b: list[float], want: float) -> None:
+    assert cosine(torch.tensor(a), torch.tensor(b)) == pytest.approx(want, abs=1e-12)
+
+
+def test_cosine_with_zero_is_no_angle() -> None:
+    assert cosine(torch.zeros(2), torch.ones(2)) is None
+
+
+def test_cosine_of_tiny_gradients_does_not_underflow() -> None:
+    """1e-30² is below float32's range, not below float64's."""
+    tiny = torch.full((2,), 1e-30)
+    assert cosine(tiny, tiny) == pytest.approx(1.0)

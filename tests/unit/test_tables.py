@@ -1,0 +1,104 @@
+"""The tables of methods, localizers, metrics and benchmarks, their folders and their documents agree."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+import scopewise
+from scopewise import registry
+from scopewise.data.rows import BenchmarkLoader
+from scopewise.errors import ConfigError
+from scopewise.localizers.base import Localizer
+from scopewise.methods.base import Method, make_method
+from scopewise.metrics.base import Metric
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = Path(str(scopewise.__file__)).parent
+BASES = {"methods": Method, "localizers": Localizer, "metrics": Metric, "benchmarks": BenchmarkLoader}
+ENTRIES = [(kind, name) for kind in registry.TABLES for name in registry.table(kind)]
+FOLDERS = ["methods", "localizers", "metrics"]
+
+
+def test_all_kinds_are_tested() -> None:
+    assert set(BASES) == set(registry.TABLES)
+
+
+@pytest.mark.parametrize(("kind", "name"), ENTRIES)
+def test_entry_is_importable_named_and_described(kind: str, name: str) -> None:
+    cls = registry.lookup(kind, name)
+    assert issubclass(cls, BASES[kind])
+    if kind != "methods":  # a method's name is its key alone
+        assert cls.name == name
+    assert registry.summary(registry.table(kind)[name]) == inspect.getdoc(cls).split("\n", 1)[0]
+    assert registry.lookup(kind, name.replace("_", "-")) is cls
+
+
+@pytest.mark.parametrize("kind", FOLDERS)
+def test_one_file_per_row_and_one_row_per_file(kind: str) -> None:
+    files = {p.stem for p in (PACKAGE / kind).glob("*.py")} - {"__init__", "base"}
+    table = registry.table(kind)
+    assert files == set(table)
+    for name, target in table.items():
+        assert target.partition(":")[0] == f"scopewise.{kind}.{name}"
+
+
+@pytest.mark.parametrize("kind", FOLDERS)
+def test_no_class_of_the_kind_is_left_out_of_the_table(kind: str) -> None:
+    classes = {t.partition(":")[2] for t in registry.table(kind).values()}
+    for path in (PACKAGE / kind).glob("*.py"):
+        found = set(re.findall(rf"^class (\w+)\({BASES[kind].__name__}\)", path.read_text("utf-8"), re.MULTILINE))
+        assert found <= classes
+
+
+@pytest.mark.parametrize(("kind", "name"), [e for e in ENTRIES if e[0] != "benchmarks"])
+def test_documented_with_a_heading_of_its_own(kind: str, name: str) -> None:
+    document = ROOT / "docs" / ("metrics.md" if kind == "metrics" else "methods.md")
+    headings = re.findall(r"^#+ (.*)$", document.read_text(encoding="utf-8"), re.MULTILINE)
+    assert any(re.search(rf"\b{name}\b", heading.replace("`", "")) for heading in headings)
+
+
+@pytest.mark.parametrize("name", registry.table("methods"))
+def test_a_methods_localizer_is_known(name: str) -> None:
+    assert make_method(name).localizer in registry.table("localizers")
+
+
+@pytest.mark.parametrize("kind", registry.TABLES)
+def test_unknown_name_lists_the_known(kind: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        registry.lookup(kind, "zzz")
+    assert all(name in str(caught.value) for name in registry.table(kind))
+
+
+def test_unknown_kind() -> None:
+    with pytest.raises(ConfigError, match=r"Did you mean 'methods'\?"):
+        registry.table("method")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        ({"retain_wieght": 1.0}, "Did you mean 'retain_weight'?"),
+        ({"retain_weight": "much"}, "unlearn.method_args.retain_weight: 'much'; must be a number"),
+        pytest.param(
+            {"retain": "l2"}, "unlearn.method_args.retain: 'l2'; one of none, ce, kl",
+            marks=pytest.mark.xfail(strict=True, reason="bug in methods/base.py make_method: checked after the class is built"),
+        ),
+        pytest.param(
+            {"retain_data": "all"}, "unlearn.method_args.retain_data: 'all'",
+            marks=pytest.mark.xfail(strict=True, reason="bug in methods/base.py make_method: checked after the class is built"),
+        ),
+    ],
+)
+def test_wrong_hyper_parameters(arguments: dict[str, object], part: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        make_method("ga-kl", **arguments)
+    assert part in str(caught.value)
+
+
+def test_public_names_exist() -> None:
+    assert all(getattr(scopewise, name) is not None for name in scopewise.__all__)
+    assert set(scopewise.__all__) == set(scopewise._WHERE)
