@@ -31,6 +31,11 @@ torch.set_num_threads(1)
 TINY = TinyConfig(vocab_size=300, width=32, layers=2, heads=2, context=256)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """PEFT asks transformers for a property by its old name; nothing of ours can change that."""
+    config.addinivalue_line("filterwarnings", "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+
+
 @pytest.fixture(scope="session")
 def benchmark_rows() -> list[Row]:
     """All rows of the built-in benchmark."""

@@ -39,9 +39,10 @@ class TinyConfig(Section):
 
 
 class ModelSection(Section):
-    """The model before fine-tuning: `tiny` (made from scratch), a folder, or a hub name."""
+    """The model before fine-tuning: `tiny` (made from scratch), a folder, or a hub name; `target` skips fine-tuning."""
 
     path: str = "tiny"
+    target: str | None = None
     revision: str | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     tiny: TinyConfig = TinyConfig()
@@ -114,10 +115,16 @@ class UnlearnSection(TrainingSection):
 
     method: str = "memflex"
     localizer: str | None = None
+    region: str | None = None
     learning_rate: float = Field(5e-5, gt=0)
     epochs: float = Field(2, gt=0)
     batch_size: int = Field(16, ge=1)
     method_args: dict[str, float | str] = {}
+
+    @field_validator("localizer")
+    @classmethod
+    def _known_localizer(cls, value: str | None) -> str | None:
+        return None if value is None else canonical("localizers", value)
 
     @field_validator("method")
     @classmethod
@@ -175,7 +182,10 @@ class BenchSection(Section):
     @classmethod
     def _known_paper(cls, value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         for method, changes in value.items():
-            UnlearnSection(**{**changes, "method": canonical("methods", method)})
+            try:
+                UnlearnSection(**{**changes, "method": canonical("methods", method)})
+            except ValidationError as error:
+                raise ConfigError(f"bench.paper.{method}.{_sentence(error, UnlearnSection)}") from None
         return {canonical("methods", method): changes for method, changes in value.items()}
 
 
@@ -282,14 +292,12 @@ def _numbers(value: Any) -> Any:
     return float(value) if isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value) else value
 
 
-def _sentence(error: ValidationError) -> str:
+def _sentence(error: ValidationError, section: Any = None) -> str:
     first = error.errors()[0]
     path = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        section: Any = RunConfig
+        section = section or RunConfig
         for part in first["loc"][:-1]:
             section = section.model_fields[part].annotation
         return f"unknown key {path!r}; remove or rename it.{nearest(str(first['loc'][-1]), section.model_fields)}"
-    inner = first.get("ctx", {}).get("error")
-    reason = str(inner) if isinstance(inner, ConfigError) else first["msg"][0].lower() + first["msg"][1:]
-    return f"{path}: {first['input']!r}; {reason}"
+    return f"{path}: {first['input']!r}; {first['msg'][0].lower()}{first['msg'][1:]}"

@@ -66,19 +66,15 @@ class Pipeline:
         config: The run file.
         resume: Go on with the run in the folder.
         overwrite: Begin it anew.
-        target: Model or adapter to unlearn from; None fine-tunes one as the run file says.
     """
 
-    def __init__(
-        self, config: RunConfig, *, resume: bool = False, overwrite: bool = False, target: str | None = None
-    ) -> None:
+    def __init__(self, config: RunConfig, *, resume: bool = False, overwrite: bool = False) -> None:
         self.config = config
         data = config.data
         # Data first: bad input must not leave an empty run behind.
         self.benchmark = load_benchmark(data.benchmark, data.path, data.domain, data.general)
         self.folder = record.RunFolder(config, resume=resume, overwrite=overwrite)
         self.path = self.folder.path
-        self.target = target
 
     # -- stages ---------------------------------------------------------------------------------------------------
 
@@ -98,8 +94,8 @@ class Pipeline:
 
     def finetuned(self, which: str) -> Path:
         """Return the folder of the `target` (all rows of both scopes) or the `oracle` (the retain scope only)."""
-        if which == "target" and self.target is not None:
-            return Path(self.target)
+        if which == "target" and self.config.model.target is not None:
+            return Path(self.config.model.target)
         base = self.base()
         section = self.config.finetune
 
@@ -140,14 +136,12 @@ class Pipeline:
         found.with_origin(self._manifest()).save(path)
         return path
 
-    def unlearned(
-        self, entry: Entry, section: UnlearnSection, seed: int, protocol: str, region: Region | None = None
-    ) -> Path:
+    def unlearned(self, entry: Entry, section: UnlearnSection, seed: int, protocol: str) -> Path:
         """Return the folder of an unlearned model, with its evaluation and its region (given, or the localizer's)."""
         name = f"models/{entry.name}/{protocol}/seed{seed}"
 
         def build(work: Path) -> dict[str, Any]:
-            model, tokenizer, cost, used = self._unlearn(work, entry, section, seed, self.benchmark, "", region)
+            model, tokenizer, cost, used = self._unlearn(work, entry, section, seed, self.benchmark, "")
             evaluation = self._evaluate(model, tokenizer, f"{entry.name}, seed {seed}")
             record.write_json(work / "evaluation.json", evaluation.document())
             if used is not None:
@@ -174,7 +168,8 @@ class Pipeline:
             evaluation = self._evaluate(self._on_device(load_model(model)), tokenizer, which)
             record.write_json(path, evaluation.document())
         document = record.read_json(path)
-        stage = record.read_json(Path(model) / "stage.json")
+        made = Path(model) / "stage.json"
+        cost = record.read_json(made)["cost"] if made.exists() else {}  # a target from elsewhere cost us nothing
         return {
             "model": which,
             "method": which,
@@ -185,7 +180,7 @@ class Pipeline:
             "region_fraction": None,
             "metrics": {key: value["value"] for key, value in document.items()},
             "skipped": {key: value["skipped"] for key, value in document.items() if value["skipped"]},
-            "cost": {**stage["cost"], "localization_seconds": None},
+            "cost": {**cost, "localization_seconds": None},
             "path": str(Path(model).name),
         }
 
@@ -248,9 +243,9 @@ class Pipeline:
         seed: int,
         benchmark: Benchmark,
         prefix: str,
-        region: Region | None = None,
     ) -> tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerBase, Cost, Region | None]:
         target = self.finetuned("target")
+        region = Region.load(section.region) if section.region is not None else None
         if region is None and entry.localizer != "all":
             region = Region.load(self.region(entry.localizer, seed, benchmark, prefix))
         tokenizer = load_tokenizer(target)
@@ -288,7 +283,7 @@ class Pipeline:
             weight_decay=section.weight_decay,
             max_grad_norm=section.max_grad_norm,
             bf16=section.bf16,
-            gradient_checkpointing=section.gradient_checkpointing,
+            activation_checkpointing=section.gradient_checkpointing,
             seed=seed,
             save_strategy="steps",
             save_steps=section.checkpoint_steps,

@@ -24,7 +24,7 @@ from scopewise.data.rows import FORGET, RETAIN, as_rows
 from scopewise.errors import ConfigError, ModelError
 from scopewise.localizers.base import localize_encoded
 from scopewise.methods.base import RETAIN_LOSSES, Answers, Method, make_method
-from scopewise.models.adapters import make_reference, with_adapter
+from scopewise.models.adapters import Reference, frozen_reference, with_adapter
 from scopewise.models.forward import answer_logits
 from scopewise.models.load import load_model, load_tokenizer, with_padding
 from scopewise.region import Region, parameter_name
@@ -143,12 +143,12 @@ class UnlearningTrainer(Trainer):
 
         if peft_config is not None:
             model = with_adapter(model, peft_config, args.seed)
-        if isinstance(model, PeftModel) and args.gradient_checkpointing:
+        if isinstance(model, PeftModel) and (args.activation_checkpointing or args.gradient_checkpointing):
             # Without it nothing below the first checkpoint requires a gradient, and every B stays zero.
             model.enable_input_require_grads()
         self.region = _region(region, self.method, model, forget, retain, args)
         apply_region(model, self.region)
-        self._reference = make_reference(model) if self.method.retain == "kl" and kept else None
+        self._reference: Reference | None = None
         super().__init__(
             model=model,  # type: ignore[arg-type]
             args=args,
@@ -165,7 +165,13 @@ class UnlearningTrainer(Trainer):
         assert isinstance(rows, Rows)
         tokenizer = self.processing_class
         rows.labels = self.method.relabel(rows.forget, self.model, len(tokenizer), self.args.seed)  # type: ignore[arg-type]
-        return super().train(*args, **kwargs)
+        if self.method.retain != "kl":
+            return super().train(*args, **kwargs)
+        with frozen_reference(self.model) as self._reference:  # type: ignore[arg-type]
+            try:
+                return super().train(*args, **kwargs)
+            finally:
+                self._reference = None
 
     def compute_loss(
         self, model: nn.Module, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Any = None
@@ -195,7 +201,9 @@ class UnlearningTrainer(Trainer):
                 len(is_forget) - forget_rows,
             )
             reference = None
-            if self._reference is not None:
+            if self.method.retain == "kl":
+                if self._reference is None:
+                    raise ConfigError("compute_loss: there is no reference outside of train(); call train()")
                 keep = torch.arange(forget_rows, len(is_forget), device=is_forget.device)
                 with self._reference() as frozen:
                     reference = answer_logits(frozen, select_rows(inputs, keep))

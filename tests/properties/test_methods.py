@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import TrainerCallback
 
 from scopewise.config import LoraSection
 from scopewise.data.batch import collate
@@ -15,7 +16,7 @@ from scopewise.data.prompt import Encoded
 from scopewise.errors import ConfigError
 from scopewise.methods import METHODS
 from scopewise.methods.base import RETAIN_LOSSES, Answers, Method, make_method
-from scopewise.models.adapters import lora_config, make_reference, with_adapter
+from scopewise.models.adapters import frozen_reference, lora_config, with_adapter
 from scopewise.models.forward import answer_logits
 from scopewise.region import Entry, Region, module_of, parameter_name
 
@@ -185,14 +186,18 @@ def test_token_mean_counts_tokens_over_the_whole_step(size: int, tiny: Any, make
 
     model, tokenizer = tiny
     trainer = make_trainer(
-        copy.deepcopy(model), tokenizer, Descent(), per_device_train_batch_size=size, gradient_accumulation_steps=8 // size
+        copy.deepcopy(model),
+        tokenizer,
+        Descent(),
+        per_device_train_batch_size=size,
+        gradient_accumulation_steps=8 // size,
     )
     items = trainer.train_dataset.forget
     trainer.train()
     batch = collate(items)
     torch.nn.functional.cross_entropy(answer_logits(model, batch), batch["label"]).backward()
     for wanted, got in zip(model.parameters(), trainer.model.parameters(), strict=True):
-        assert float((wanted - 0.1 * wanted.grad - got).abs().max()) < 1e-6
+        assert float((wanted - 0.1 * wanted.grad - got).detach().abs().max()) < 1e-6
 
 
 def region_of(model: Any, chosen: Callable[[str], bool]) -> Region:
@@ -224,21 +229,27 @@ def test_the_reference_does_not_move(name: str, tiny: Any, encoded: Any, make_tr
     with torch.no_grad():
         target = answer_logits(model, batch)
     trainer = make_trainer(model, tokenizer, make_method(name, retain="kl"), peft_config=LORA, max_steps=2)
+    seen: list[Any] = []
+
+    class Look(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            with trainer._reference() as frozen:
+                seen.append(answer_logits(frozen, batch))
+
+    trainer.add_callback(Look())
     trainer.train()
-    with trainer._reference() as frozen:
-        reference = answer_logits(frozen, batch)
     with torch.no_grad():
         moved = answer_logits(trainer.model.eval(), batch)
-    assert torch.equal(reference, target)
+    assert len(seen) == 2
+    assert all(torch.equal(reference, target) for reference in seen)
     assert float((moved - target).abs().max()) > 1e-3
 
 
 @methods
 def test_kl_of_the_untouched_model_is_zero(name: str, trained_adapter: Any, encoded: Any) -> None:
     model, _ = trained_adapter
-    reference = make_reference(model)
     batch = collate(encoded[1])
-    with reference() as frozen:
+    with frozen_reference(model) as reference, reference() as frozen:
         kept = answer_logits(frozen, batch)
     logits = answer_logits(model, batch)
     answers = Answers(logits, batch["label"], batch["row"], len(encoded[1]))
@@ -262,7 +273,8 @@ def test_loss_of_a_step_is_the_weighted_sum_of_its_terms(
     items.labels = method.relabel(items.forget, model, 300, 0)
     batches, _ = trainer.get_batch_samples(iter(trainer.get_train_dataloader()), 1, torch.device("cpu"))
     assert len(batches) == 1
-    got = float(trainer.compute_loss(model, batches[0]).detach())
+    with frozen_reference(model) as trainer._reference:
+        got = float(trainer.compute_loss(model, batches[0]).detach())
     full = len(batches[0]["is_forget"]) == len(items)
     assert full
     assert got == pytest.approx(float(want), abs=1e-5)

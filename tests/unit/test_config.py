@@ -82,7 +82,6 @@ def test_other_names(override: str, near: str) -> None:
     assert f"Did you mean {near!r}?" in message(None, override)
 
 
-@pytest.mark.xfail(strict=True, reason="bug in config.py: unlearn.localizer is not checked")
 def test_unknown_localizer_of_the_run() -> None:
     assert "Did you mean 'gradient'?" in message(None, "unlearn.localizer=gradiant")
 
@@ -123,7 +122,9 @@ def test_exponents_are_numbers(tmp_path: Path, text: str, value: float) -> None:
     """YAML 1.1 reads `1e-3`, without a dot, as text."""
     assert load_config(None, [f"unlearn.learning_rate={text}"]).unlearn.learning_rate == value
     path = tmp_path / "r.yaml"
-    path.write_text(f"unlearn: {{method_args: {{retain_weight: {text}}}}}\nbench: {{tune: {{learning_rates: [{text}]}}}}")
+    path.write_text(
+        f"unlearn: {{method_args: {{retain_weight: {text}}}}}\nbench: {{tune: {{learning_rates: [{text}]}}}}"
+    )
     config = load_config(path)
     assert config.unlearn.method_args["retain_weight"] == value
     assert config.bench.tune.learning_rates == (value,)
@@ -147,7 +148,6 @@ def test_value_out_of_range_names_key_and_value(override: str, key: str) -> None
     assert given in text
 
 
-@pytest.mark.xfail(strict=True, reason="bug in config.py _known_paper: pydantic's own many lines")
 def test_settings_of_one_method_are_checked_in_one_sentence() -> None:
     """`bench.paper` holds changes of the `unlearn` section per method."""
     assert "learning_rat" in message(None, "bench.paper={memflex: {learning_rat: 1}}")

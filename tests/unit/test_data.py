@@ -328,7 +328,6 @@ def test_every_builtin_row_is_cut_at_the_answer(tiny: Any, benchmark_rows: list[
         assert tiny[1].decode(item.answer_ids) == item.row.answer
 
 
-@pytest.mark.xfail(strict=True, reason="bug in data/prompt.py encode: the blank line of the prompt counts as answer (GPT-2)")
 def test_answer_begins_at_the_answer_with_a_merging_tokenizer() -> None:
     """GPT-2's splitting makes one token of a final blank line, and two of one before a word.
 

@@ -84,12 +84,12 @@ def test_unknown_kind() -> None:
         ({"retain_wieght": 1.0}, "Did you mean 'retain_weight'?"),
         ({"retain_weight": "much"}, "unlearn.method_args.retain_weight: 'much'; must be a number"),
         pytest.param(
-            {"retain": "l2"}, "unlearn.method_args.retain: 'l2'; one of none, ce, kl",
-            marks=pytest.mark.xfail(strict=True, reason="bug in methods/base.py make_method: checked after the class is built"),
+            {"retain": "l2"},
+            "unlearn.method_args.retain: 'l2'; one of none, ce, kl",
         ),
         pytest.param(
-            {"retain_data": "all"}, "unlearn.method_args.retain_data: 'all'",
-            marks=pytest.mark.xfail(strict=True, reason="bug in methods/base.py make_method: checked after the class is built"),
+            {"retain_data": "all"},
+            "unlearn.method_args.retain_data: 'all'",
         ),
     ],
 )

@@ -23,7 +23,7 @@ app = typer.Typer(
 
 Config = Annotated[
     str | None,
-    typer.Argument(metavar="[RUN_FILE]", help="A run file (YAML), or a shipped run by name; none: defaults."),
+    typer.Argument(metavar="RUN_FILE", help="A run file (YAML), or a shipped run by name; none: defaults."),
 ]
 Set = Annotated[
     list[str] | None,

@@ -21,9 +21,9 @@ def localize(
     overwrite: Overwrite = False,
 ) -> None:
     """Find the parameters that hold the forget scope, and print the path of the region file."""
-    config = load_config(run_file, set_ or [])
+    config = load_config(run_file, [*(set_ or []), *([f"model.target={model}"] if model else [])])
     name = canonical("localizers", localizer)
     quiet_libraries()
     from scopewise.pipeline import Pipeline
 
-    typer.echo(Pipeline(config, resume=resume, overwrite=overwrite, target=model).region(name, config.run.seed))
+    typer.echo(Pipeline(config, resume=resume, overwrite=overwrite).region(name, config.run.seed))

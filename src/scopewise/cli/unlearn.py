@@ -22,13 +22,11 @@ def unlearn(
     overwrite: Overwrite = False,
 ) -> None:
     """Unlearn with one method, measure the result, and print the folder of the adapter (or model)."""
-    overrides = [*(set_ or []), *([f"unlearn.method={method}"] if method else [])]
-    config = load_config(run_file, overrides)
+    given = {"unlearn.method": method, "model.target": model, "unlearn.region": region}
+    config = load_config(run_file, [*(set_ or []), *(f"{key}={value}" for key, value in given.items() if value)])
     quiet_libraries()
     from scopewise.pipeline import Entry, Pipeline
-    from scopewise.region import Region
 
-    given = Region.load(region) if region else None
-    pipeline = Pipeline(config, resume=resume, overwrite=overwrite, target=model)
+    pipeline = Pipeline(config, resume=resume, overwrite=overwrite)
     entry = Entry.of(config.unlearn.method, config.unlearn.localizer)
-    typer.echo(pipeline.unlearned(entry, config.unlearn, config.run.seed, "run", given))
+    typer.echo(pipeline.unlearned(entry, config.unlearn, config.run.seed, "run"))

@@ -87,8 +87,8 @@ def encode(
 ) -> list[Encoded]:
     """Tokenise rows. Nothing is ever cut.
 
-    The answer begins at the first token in which the prompt's ids and those of prompt + answer differ, so a token
-    that a tokenizer merges across the boundary counts as answer.
+    Prompt and answer are tokenised as one text, as a model reads them. The answer begins at the first token that holds
+    a character of it, so a token that a tokenizer merges across the boundary counts as answer.
 
     Args:
         rows: What to tokenise.
@@ -109,17 +109,13 @@ def encode(
     texts = [prompt.text(row, tokenizer) for row in rows]
     special = prompt.name != "chat"  # a chat template writes its own special tokens
     fulls = [text + row.answer for text, row in zip(texts, rows, strict=True)]
-    full_ids = tokenizer(fulls, add_special_tokens=special)["input_ids"] if fulls else []
-    prompt_ids = tokenizer(texts, add_special_tokens=special)["input_ids"] if texts else []
+    full_ids, starts = _ids_and_starts(texts, fulls, tokenizer, special)
     end: list[int] = [tokenizer.eos_token_id] if eos and tokenizer.eos_token_id is not None else []
     encoded: list[Encoded] = []
     too_long: list[Encoded] = []
-    for row, full, before in zip(rows, full_ids, prompt_ids, strict=True):
+    for row, full, start in zip(rows, full_ids, starts, strict=True):
         if full and full[-1] == tokenizer.eos_token_id and special:
             full = full[:-1]  # tokenizers that append EOS themselves (T5, some BPE post-processors)
-        start = 0
-        while start < min(len(before), len(full) - 1) and before[start] == full[start]:
-            start += 1
         # Without a BOS, plain text has nothing to predict its first token from: that token becomes the prompt.
         start = max(start, 1)
         item = Encoded(row, tuple(full[:start]), tuple(full[start:]) + tuple(end))
@@ -129,6 +125,30 @@ def encode(
     if too_long and over_length == "error":
         raise DataError(too_long_sentence(too_long, max_length))
     return encoded
+
+
+def _ids_and_starts(
+    texts: Sequence[str], fulls: Sequence[str], tokenizer: PreTrainedTokenizerBase, special: bool
+) -> tuple[list[list[int]], list[int]]:
+    """Return the ids of each full text, and the index of the first token that belongs to the answer."""
+    if not fulls:
+        return [], []
+    if tokenizer.is_fast:
+        encoding = tokenizer(list(fulls), add_special_tokens=special, return_offsets_mapping=True)
+        # Special tokens have the empty span (0, 0): never past the prompt's end.
+        starts = [
+            next((i for i, (_, end) in enumerate(spans) if end > len(text)), len(spans))
+            for text, spans in zip(texts, encoding["offset_mapping"], strict=True)
+        ]
+        return encoding["input_ids"], starts
+    # A slow tokenizer knows no offsets: the longest common prefix with the prompt alone is the nearest it can say.
+    full_ids = tokenizer(list(fulls), add_special_tokens=special)["input_ids"]
+    prompt_ids = tokenizer(list(texts), add_special_tokens=special)["input_ids"]
+    starts = []
+    for full, before in zip(full_ids, prompt_ids, strict=True):
+        common = next((i for i, (a, b) in enumerate(zip(full, before, strict=False)) if a != b), len(before))
+        starts.append(min(common, len(full) - 1))
+    return full_ids, starts
 
 
 def too_long_sentence(too_long: Sequence[Encoded], max_length: int) -> str:

@@ -52,7 +52,10 @@ class Random(Localizer):
             Entry(name, p.numel(), names[name] in chosen, module_of(name)) for name, p in matrices(model).items()
         )
         return Region(
-            self.name, {"unit": size.settings.get("unit", "module"), "seed": seed, "size_of": size.localizer}, entries
+            self.name,
+            {"unit": size.settings.get("unit", "module"), "seed": seed, "size_of": size.localizer},
+            entries,
+            seconds=size.seconds,
         )
 
 

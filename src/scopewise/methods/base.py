@@ -110,12 +110,12 @@ def make_method(name: str, **arguments: Any) -> Method:
                 f"unlearn.method_args: unknown {key!r}; {registry.canonical('methods', name)} takes "
                 f"{', '.join(known)}.{registry.nearest(key, known)}"
             )
-        if isinstance(known[key].default, float) and not isinstance(value, int | float):
+        if isinstance(known[key].default, float) and (isinstance(value, bool) or not isinstance(value, int | float)):
             raise ConfigError(f"unlearn.method_args.{key}: {value!r}; must be a number")
+        choices = {"retain": ("none", *RETAIN_LOSSES), "retain_data": ("retain", "general")}.get(key)
+        if choices and value not in choices:
+            raise ConfigError(f"unlearn.method_args.{key}: {value!r}; one of {', '.join(choices)}")
     method: Method = cls(**arguments)
-    for key, choices in (("retain", ("none", *RETAIN_LOSSES)), ("retain_data", ("retain", "general"))):
-        if getattr(method, key) not in choices:
-            raise ConfigError(f"unlearn.method_args.{key}: {getattr(method, key)!r}; one of {', '.join(choices)}")
     return method
 
 

@@ -44,7 +44,7 @@ def with_adapter(model: PreTrainedModel | PeftModel, config: PeftConfig, seed: i
         return model
     if seed is not None:
         torch.manual_seed(seed)
-    return get_peft_model(model, config)  # type: ignore[return-value]
+    return get_peft_model(model, copy.deepcopy(config))  # type: ignore[return-value]
 
 
 def changes_nothing(model: PeftModel) -> bool:
@@ -57,20 +57,24 @@ def changes_nothing(model: PeftModel) -> bool:
     return plain and bool(b) and not any(bool(p.any()) for p in b)
 
 
-def make_reference(model: nn.Module) -> Reference:
-    """Freeze the present state of the model as the reference. Call it before training.
+@contextmanager
+def frozen_reference(model: nn.Module) -> Iterator[Reference]:
+    """Keep the present state of the model as the reference, for as long as the context is open.
 
-    With a fresh adapter the reference is the adapter switched off. With an adapter that was there before, it is
-    a frozen copy of that adapter (the base is shared). Without adapters there is no way but a copy of the model.
+    With a fresh adapter the reference is the adapter switched off. With an adapter that was there before, it is a frozen
+    copy of that adapter, which is removed again at the end: it holds what is to be forgotten, and must not be saved with
+    the result. Without adapters there is no way but a copy of the model.
     """
     if not isinstance(model, PeftModel):
         frozen = copy.deepcopy(model).requires_grad_(False).eval()
 
         @contextmanager
         def copied() -> Iterator[nn.Module]:
-            yield frozen.to(next(model.parameters()).device)
+            with torch.no_grad():
+                yield frozen.to(next(model.parameters()).device)
 
-        return copied
+        yield copied
+        return
     if changes_nothing(model):
 
         @contextmanager
@@ -78,16 +82,16 @@ def make_reference(model: nn.Module) -> Reference:
             with _frozen(model), model.disable_adapter():
                 yield model
 
-        return switched_off
-    if _REFERENCE not in model.peft_config:
-        flags = [p.requires_grad for p in model.parameters()]
-        model.add_adapter(_REFERENCE, copy.deepcopy(model.peft_config["default"]))
-        state = get_peft_model_state_dict(model, adapter_name="default")
-        set_peft_model_state_dict(model, {k: v.clone() for k, v in state.items()}, adapter_name=_REFERENCE)
-        model.set_adapter("default")
-        trained = [p for n, p in model.named_parameters() if f".{_REFERENCE}." not in n]
-        for parameter, flag in zip(trained, flags, strict=True):
-            parameter.requires_grad_(flag)
+        yield switched_off
+        return
+    flags = [p.requires_grad for p in model.parameters()]
+    trained = list(model.parameters())
+    model.add_adapter(_REFERENCE, copy.deepcopy(model.peft_config["default"]))
+    state = get_peft_model_state_dict(model, adapter_name="default")
+    set_peft_model_state_dict(model, {k: v.clone() for k, v in state.items()}, adapter_name=_REFERENCE)
+    model.set_adapter("default")
+    for parameter, flag in zip(trained, flags, strict=True):
+        parameter.requires_grad_(flag)
 
     @contextmanager
     def other_adapter() -> Iterator[nn.Module]:
@@ -98,7 +102,13 @@ def make_reference(model: nn.Module) -> Reference:
             finally:
                 model.set_adapter("default")
 
-    return other_adapter
+    try:
+        yield other_adapter
+    finally:
+        flags = [p.requires_grad for p in trained]
+        model.delete_adapter(_REFERENCE)
+        for parameter, flag in zip(trained, flags, strict=True):
+            parameter.requires_grad_(flag)
 
 
 @contextmanager

@@ -78,11 +78,7 @@ def with_padding(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
 
 def save_model(model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, path: str | Path) -> None:
     """Save a folder that `AutoModelForCausalLM` or `AutoPeftModelForCausalLM` loads, with its tokenizer."""
-    if isinstance(model, PeftModel):
-        # The reference adapter (see models/adapters.py) is ours, not part of what comes out.
-        model.save_pretrained(str(path), selected_adapters=["default"])
-    else:
-        model.save_pretrained(str(path))
+    model.save_pretrained(str(path))
     tokenizer.save_pretrained(str(path))
 
 

@@ -1,0 +1,519 @@
+"""Time and memory of scopewise against the paper's loops (`restated.py`), on the same rows and the same model.
+
+    python benchmarks/speed.py --data ../shared/data/knowundo_privacy [--model RUN/target] [--rows N] [--out FILE]
+
+Three comparisons, each verified (both sides must give the same numbers) and each a ratio of medians from rounds in which
+the two sides take turns: localization, the gradient of an unlearning step, scoring. README.md says what is in and what is
+not. Markdown on stdout, JSON in `--out`, progress on stderr. CPU, float32.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+import restated
+from scopewise.config import LocalizeSection, LoraSection, TinyConfig
+from scopewise.cost import Cost
+from scopewise.data.batch import length_batches
+from scopewise.data.load import load_benchmark
+from scopewise.data.prompt import Encoded, encode
+from scopewise.data.rows import FORGET, RETAIN, TRAIN, VAL, Benchmark
+from scopewise.localizers.gradient import Gradient, _corrupted
+from scopewise.metrics.retention_success import RetentionSuccess
+from scopewise.metrics.unlearn_success import UnlearnSuccess
+from scopewise.models.adapters import lora_config, with_adapter
+from scopewise.models.forward import output_embeddings
+from scopewise.models.load import load_model, load_tokenizer
+from scopewise.models.score import Answered, score
+from scopewise.models.tiny import build_tiny, tokenizer_texts
+from scopewise.ops import cosine
+from scopewise.record import manifest, write_json
+from scopewise.region import parameter_name
+from scopewise.train import UnlearningConfig, UnlearningTrainer
+
+GOALS = {"localization": 8.0, "unlearning step": 6.0, "scoring": 8.0}
+REPEATS_PAPER_CODE = 3
+REPEATS_DEFAULT = 5
+MEMORY_ROWS = 16
+LEAST_COSINE = 0.9999
+LARGEST_DIFFERENCE = 1e-4
+
+Gradients = dict[str, Tensor]
+
+
+@dataclass
+class Setup:
+    """What every comparison works on: the model with its adapter, its tokenizer, and the tokenised rows."""
+
+    model: PeftModel
+    tokenizer: PreTrainedTokenizerBase
+    benchmark: Benchmark
+    seed: int
+
+    def rows(self, scope: str | None, split: str) -> list[Encoded]:
+        """Return the tokenised rows of a scope and a split."""
+        return encode(self.benchmark.select(scope, split), self.tokenizer)
+
+    @property
+    def pad_id(self) -> int:
+        """What the restated loops pad with: end of sequence, as the paper's code."""
+        return int(self.tokenizer.eos_token_id)
+
+    @property
+    def vocab_size(self) -> int:
+        """Size of the head."""
+        return int(output_embeddings(self.model).weight.shape[0])
+
+
+def prepare(data: str, model: str | None, seed: int, threads: int) -> Setup:
+    """Load rows and model; add LoRA with small random B, since at B = 0 no A has a gradient to compare."""
+    torch.set_num_threads(threads)
+    benchmark = load_benchmark("knowundo", data, "privacy")
+    if model is None:
+        base, tokenizer = build_tiny(tokenizer_texts(benchmark.rows), TinyConfig(), seed)
+    else:
+        base, tokenizer = load_model(model, "float32"), load_tokenizer(model)
+    peft_model = with_adapter(base, lora_config(LoraSection(dropout=0.0)), seed)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in peft_model.named_parameters():
+            if "lora_B" in name:
+                parameter.copy_(0.02 * torch.randn(parameter.shape, generator=generator))
+                parameter.requires_grad_(True)
+            elif "lora_A" in name:
+                parameter.requires_grad_(True)
+    return Setup(peft_model.eval(), tokenizer, benchmark, seed)
+
+
+def interleaved(
+    restated_side: Callable[[], object], our_side: Callable[[], object], rounds: int, what: str
+) -> dict[str, Any]:
+    """Time both sides in turns, `rounds` times each, and return seconds and the ratio of medians."""
+    seconds: dict[str, list[float]] = {"restated": [], "scopewise": []}
+    for number in range(rounds):
+        for side, function in (("restated", restated_side), ("scopewise", our_side)):
+            start = time.perf_counter()
+            function()
+            seconds[side].append(time.perf_counter() - start)
+        last = {side: f"{values[-1]:.2f}s" for side, values in seconds.items()}
+        print(f"{what}: round {number + 1} of {rounds}: {last}", file=sys.stderr)
+    return timing(seconds)
+
+
+def timing(seconds: dict[str, list[float]]) -> dict[str, Any]:
+    """Return least and median seconds of each side and the ratio of medians."""
+    summary: dict[str, Any] = {
+        side: {"min": min(values), "median": statistics.median(values), "all": values}
+        for side, values in seconds.items()
+    }
+    summary["ratio"] = summary["restated"]["median"] / summary["scopewise"]["median"]
+    return summary
+
+
+def agreement(theirs: Gradients, ours: Gradients) -> dict[str, float]:
+    """Return how far two sets of gradients agree.
+
+    `cosine` is over all entries. `max_relative_difference` is the largest over matrices of max|a - b| / max|a|. Raises
+    SystemExit where the direction differs: a ratio of different work is no result.
+    """
+    if set(theirs) != set(ours):
+        raise SystemExit(f"gradients of different matrices: {sorted(set(theirs) ^ set(ours))[:3]}")
+    names = sorted(theirs)
+    angle = cosine(torch.cat([theirs[n].flatten() for n in names]), torch.cat([ours[n].flatten() for n in names]))
+    worst = max(float((theirs[n] - ours[n]).abs().max() / theirs[n].abs().max()) for n in names)
+    if angle is None or angle < LEAST_COSINE:
+        raise SystemExit(f"gradients disagree: cosine {angle}")
+    return {"cosine": angle, "max_relative_difference": worst}
+
+
+def named(gradients: Gradients) -> Gradients:
+    """Return gradients under the names that regions use."""
+    return {parameter_name(name): gradient for name, gradient in gradients.items()}
+
+
+def sample(items: Sequence[Encoded], rows: int, seed: int) -> list[Encoded]:
+    """Return a seeded random sample, or all for 0: representative of the lengths."""
+    return list(items) if rows == 0 or rows >= len(items) else random.Random(seed).sample(list(items), rows)
+
+
+def corrupted_rows(items: Sequence[Encoded], repeats: int, vocab_size: int, seed: int) -> list[Encoded]:
+    """Return the rows that `Gradient(corrupt="inputs")` forwards: its own draws, in its own order."""
+    generator = torch.Generator().manual_seed(seed)
+    return [_corrupted(item, vocab_size, generator) for _ in range(repeats) for item in items]
+
+
+def drawn_labels(
+    items: Sequence[Encoded], repeats: int, vocab_size: int, seed: int, max_tokens: int
+) -> list[tuple[int, ...]]:
+    """Return the labels that `Gradient(corrupt="labels")` draws, by repeat and then by row, in its own batch order."""
+    generator = torch.Generator().manual_seed(seed)
+    labels: list[list[tuple[int, ...]]] = [[()] * len(items) for _ in range(repeats)]
+    for indices in length_batches([len(item) for item in items], max_tokens):
+        counts = [len(items[i].answer_ids) for i in indices]
+        drawn = torch.randint(vocab_size, (repeats, sum(counts)), generator=generator)
+        for repeat, parts in enumerate(drawn.split(counts, dim=1)[k] for k in range(len(counts))):
+            for copy in range(repeats):
+                labels[copy][indices[repeat]] = tuple(parts[copy].tolist())
+    return [label for copy in labels for label in copy]
+
+
+def localization(setup: Setup, rows: int, rounds: int) -> dict[str, Any]:
+    """Compare Eq. 8's averaged gradient in both readings, over both scopes."""
+    scopes = [(sample(setup.rows(s, TRAIN), rows, setup.seed), setup.seed + i) for i, s in enumerate((FORGET, RETAIN))]
+    model, vocab_size, pad_id = setup.model, setup.vocab_size, setup.pad_id
+
+    code = Gradient(LocalizeSection(corrupt="inputs", repeats=REPEATS_PAPER_CODE))
+    given = [corrupted_rows(items, REPEATS_PAPER_CODE, vocab_size, seed) for items, seed in scopes]
+    theirs = [named(restated.localization_gradient(model, many, pad_id)) for many in given]
+    ours = [code.gradients(model, items, seed) for items, seed in scopes]
+    result = {
+        "rows_per_scope": [len(items) for items, _ in scopes],
+        "repeats": REPEATS_PAPER_CODE,
+        "agreement": [agreement(a, b) for a, b in zip(theirs, ours, strict=True)],
+        **interleaved(
+            lambda: [restated.localization_gradient(model, many, pad_id) for many in given],
+            lambda: [code.gradients(model, items, seed) for items, seed in scopes],
+            rounds,
+            "localization",
+        ),
+    }
+
+    # The plain loop of the default reading is five passes: one scope is enough.
+    text = Gradient(LocalizeSection(corrupt="labels", repeats=REPEATS_DEFAULT))
+    items, seed = scopes[0]
+    labels = drawn_labels(items, REPEATS_DEFAULT, vocab_size, seed, text.settings.max_tokens)
+    many = list(items) * REPEATS_DEFAULT
+    plain = named(restated.localization_gradient(model, many, pad_id, labels))
+    result["default_reading"] = {
+        "rows": len(items),
+        "repeats": REPEATS_DEFAULT,
+        "agreement": [agreement(plain, text.gradients(model, items, seed))],
+        **interleaved(
+            lambda: restated.localization_gradient(model, many, pad_id, labels),
+            lambda: text.gradients(model, items, seed),
+            rounds,
+            "localization, default reading",
+        ),
+    }
+    return result
+
+
+def make_trainer(setup: Setup, folder: str) -> UnlearningTrainer:
+    """Return the trainer of GA + descent over all train rows, everything at its defaults, on the CPU."""
+    return UnlearningTrainer(
+        setup.model,
+        method="ga_descent",
+        args=UnlearningConfig(output_dir=folder, use_cpu=True, seed=setup.seed, disable_tqdm=True),
+        forget_dataset=setup.rows(FORGET, TRAIN),
+        retain_dataset=setup.rows(RETAIN, TRAIN),
+        processing_class=setup.tokenizer,
+    )
+
+
+def sampled_steps(trainer: UnlearningTrainer, steps: int) -> list[list[int]]:
+    """Return the first steps of epoch 0 as the trainer's own sampler orders them (steps are shuffled)."""
+    per_step = trainer.args.per_device_train_batch_size
+    order = list(trainer._get_train_sampler())
+    return [order[start : start + per_step] for start in range(0, steps * per_step, per_step)]
+
+
+def trainer_step(trainer: UnlearningTrainer, indices: list[int]) -> None:
+    """Do what the trainer does for a step's gradient: collate, sum the weights, loss, backward."""
+    batches, count = trainer.get_batch_samples(iter([trainer._collate(indices)]), 1, torch.device("cpu"))
+    trainer.compute_loss(trainer.model, batches[0], num_items_in_batch=count).backward()
+
+
+def rows_and_factors(trainer: UnlearningTrainer, indices: list[int]) -> tuple[list[Encoded], list[float]]:
+    """Return the rows of a step and the sign of each."""
+    data: Any = trainer.train_dataset
+    return [data.item(i) for i in indices], [-1.0 if i < len(data.forget) else 1.0 for i in indices]
+
+
+def take_gradients(model: nn.Module) -> Gradients:
+    """Return the gradients of the trained parameters, and clear them."""
+    found = {n: p.grad.clone() for n, p in model.named_parameters() if p.requires_grad and p.grad is not None}
+    model.zero_grad()
+    return found
+
+
+def unlearning_step(setup: Setup, steps: int, rounds: int) -> dict[str, Any]:
+    """Compare the gradient of several GA + descent steps of 16 rows."""
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = make_trainer(setup, folder)
+        model, pad_id = trainer.model.eval(), setup.pad_id
+        chosen = sampled_steps(trainer, steps)
+        rows = [rows_and_factors(trainer, indices) for indices in chosen]
+        agreements, ratios = [], []
+        for indices, (items, factors) in zip(chosen, rows, strict=True):
+            restated.step_gradient(model, items, factors, pad_id)
+            theirs = take_gradients(model)
+            trainer_step(trainer, indices)
+            ours = take_gradients(model)
+            # The restated step divides each term by all rows, ours by the term's own rows.
+            share = len(items) / sum(f < 0 for f in factors)
+            agreements.append(agreement({n: g * share for n, g in theirs.items()}, ours))
+        seconds: dict[str, list[list[float]]] = {"restated": [], "scopewise": []}
+        for number in range(rounds):
+            taken: dict[str, list[float]] = {"restated": [], "scopewise": []}
+            for indices, (items, factors) in zip(chosen, rows, strict=True):
+                start = time.perf_counter()
+                restated.step_gradient(model, items, factors, pad_id)
+                middle = time.perf_counter()
+                model.zero_grad()
+                begin = time.perf_counter()
+                trainer_step(trainer, indices)
+                end = time.perf_counter()
+                model.zero_grad()
+                taken["restated"].append(middle - start)
+                taken["scopewise"].append(end - begin)
+            for side, values in taken.items():
+                seconds[side].append(values)
+            print(f"unlearning step: round {number + 1} of {rounds}: {taken}", file=sys.stderr)
+        for step in range(len(chosen)):
+            one = {side: [values[step] for values in per_round] for side, per_round in seconds.items()}
+            ratios.append(timing(one)["ratio"])
+        per_step = {side: [sum(v) / len(v) for v in per_round] for side, per_round in seconds.items()}
+        return {
+            "rows_per_step": len(chosen[0]),
+            "steps": len(chosen),
+            "agreement": agreements,
+            **timing(per_step),
+            "ratio_per_step": ratios,
+            "median_step_ratio": statistics.median(ratios),
+        }
+
+
+def scoring(setup: Setup, rounds: int) -> dict[str, Any]:
+    """Compare accuracy and log-probability of all val rows."""
+    items = setup.rows(None, VAL)
+    theirs = restated.score_rows(setup.model, setup.tokenizer, items, setup.pad_id)
+    ours = score(setup.model, setup.tokenizer, items)
+
+    def restated_success(scope: str) -> float:
+        accuracy = [s.accuracy for s, item in zip(theirs, items, strict=True) if item.row.scope == scope]
+        mean = sum(accuracy) / len(accuracy)
+        return 100.0 - mean if scope == FORGET else mean
+
+    def our_success(scope: str) -> float:
+        metric = UnlearnSuccess() if scope == FORGET else RetentionSuccess()
+        value = metric.measure([a for a in ours if a.row.scope == scope]).value
+        assert value is not None
+        return value
+
+    def mean_log_prob(row: Answered) -> float:
+        return sum(row.log_probs) / len(row.log_probs)
+
+    numbers = {
+        "unlearn_success": [restated_success(FORGET), our_success(FORGET)],
+        "retention_success": [restated_success(RETAIN), our_success(RETAIN)],
+        "mean_log_prob": [
+            sum(s.mean_log_prob for s in theirs) / len(items),
+            sum(map(mean_log_prob, ours)) / len(items),
+        ],
+    }
+    for name, (a, b) in numbers.items():
+        if abs(a - b) > LARGEST_DIFFERENCE:
+            raise SystemExit(f"scores disagree: {name} is {a} and {b}")
+    return {
+        "rows": len(items),
+        "agreement": numbers,
+        "largest_row_difference": max(
+            abs(a.mean_log_prob - mean_log_prob(b)) for a, b in zip(theirs, ours, strict=True)
+        ),
+        "same_predicted_text": sum(a.predicted == b.predicted for a, b in zip(theirs, ours, strict=True)),
+        **interleaved(
+            lambda: restated.score_rows(setup.model, setup.tokenizer, items, setup.pad_id),
+            lambda: score(setup.model, setup.tokenizer, items),
+            rounds,
+            "scoring",
+        ),
+    }
+
+
+def memory_of_one(setup: Setup, what: str, side: str, batch: int) -> dict[str, int]:
+    """Return the resident bytes before a piece of work on 16 rows, and the peak inside it. Run in a process of its own.
+
+    A row is put through first, so that what the libraries allocate once is not counted.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        if what == "unlearning step":
+            trainer = make_trainer(setup, folder)
+            trainer.model.eval()
+            indices = sampled_steps(trainer, 1)[0]
+            items, factors = rows_and_factors(trainer, indices)
+        elif what == "localization":
+            items = sample(setup.rows(FORGET, TRAIN), MEMORY_ROWS, setup.seed)
+        else:
+            items = sample(setup.rows(None, VAL), MEMORY_ROWS, setup.seed)
+        model, pad_id, length = setup.model, setup.pad_id, restated.TRAINING_LENGTH
+        short = replace(items[0], prompt_ids=items[0].prompt_ids[:4], answer_ids=items[0].answer_ids[:4])
+        enough = MEMORY_ROWS * restated.LOCALIZATION_LENGTH  # so that ours forwards all rows at once, too
+        work: Callable[[], object]
+        if what == "localization":
+            localizer = Gradient(LocalizeSection(corrupt="inputs", repeats=1, max_tokens=enough))
+            localizer.gradients(model, [short], setup.seed)
+            many = corrupted_rows(items, 1, setup.vocab_size, setup.seed)
+            if side == "restated":
+                work = lambda: restated.localization_gradient(model, many, pad_id, batch=batch)  # noqa: E731
+            else:
+                work = lambda: localizer.gradients(model, items, setup.seed)  # noqa: E731
+        elif what == "unlearning step":
+            Gradient(LocalizeSection(repeats=1)).gradients(model, [short], setup.seed)
+            if side == "restated":
+                work = lambda: restated.step_gradient(model, items, factors, pad_id, batch=batch)  # noqa: E731
+            else:
+                work = lambda: trainer_step(trainer, indices)  # noqa: E731
+        else:
+            score(model, setup.tokenizer, [short])
+            if side == "restated":
+                work = lambda: restated.score_rows(model, setup.tokenizer, items, pad_id, batch=batch)  # noqa: E731
+            else:
+                work = lambda: score(model, setup.tokenizer, items, max_tokens=MEMORY_ROWS * length)  # noqa: E731
+        with Cost() as idle:
+            pass
+        with Cost() as busy:
+            work()
+    return {"before": idle.peak_memory_bytes, "peak": busy.peak_memory_bytes}
+
+
+def memory(what: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Measure peak resident memory of both sides at 16 rows per forward, and of the restated loop at 1, each in a process.
+
+    glibc is told to return every block above 64 KiB at once, so that the resident set is what is alive.
+    """
+    found: dict[str, Any] = {"rows": MEMORY_ROWS}
+    for key, side, batch in (
+        ("restated_1_row", "restated", 1),
+        ("restated_equal_batch", "restated", MEMORY_ROWS),
+        ("scopewise", "scopewise", MEMORY_ROWS),
+    ):
+        print(f"memory: {what}, {key}", file=sys.stderr)
+        command = [sys.executable, __file__, "--data", arguments.data, "--seed", str(arguments.seed)]
+        command += ["--threads", str(arguments.threads), "--memory-of", what, side, str(batch)]
+        command += ["--model", arguments.model] if arguments.model else []
+        environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+        done = subprocess.run(command, capture_output=True, text=True, env=environment)
+        if done.returncode:
+            raise SystemExit(f"memory: {what}, {key} failed:\n{done.stderr[-2000:]}")
+        measured = json.loads(done.stdout.splitlines()[-1])
+        found[key] = {**measured, "added": measured["peak"] - measured["before"]}
+    found["ratio"] = found["restated_equal_batch"]["added"] / max(1, found["scopewise"]["added"])
+    return found
+
+
+def verdict(name: str, ratio: float) -> str:
+    """Return whether a ratio reaches its goal, in words."""
+    if name not in GOALS:
+        return ""
+    goal = GOALS[name]
+    return f"goal {goal:g}x: reached" if ratio >= goal else f"**goal {goal:g}x, measured {ratio:.1f}x**"
+
+
+def table(results: dict[str, Any]) -> str:
+    """Return the Markdown tables of time and memory."""
+    localized = results["localization"]
+    entries = [
+        ("localization", localized),
+        ("localization, default reading", localized["default_reading"]),
+        ("unlearning step", results["unlearning step"]),
+        ("scoring", results["scoring"]),
+    ]
+    lines = [
+        "| Comparison | restated s (min / median) | scopewise s (min / median) | ratio of medians | agreement | goal |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, entry in entries:
+        sides = [f"{entry[s]['min']:.3f} / {entry[s]['median']:.3f}" for s in ("restated", "scopewise")]
+        if isinstance(entry["agreement"], list):
+            least = min(a["cosine"] for a in entry["agreement"])
+            worst = max(a["max_relative_difference"] for a in entry["agreement"])
+            agrees = f"1 - cosine {1 - least:.1e}, max. rel. difference {worst:.1e}"
+        else:
+            difference = max(abs(a - b) for a, b in entry["agreement"].values())
+            agrees = f"largest difference {difference:.1e}"
+        lines.append(
+            f"| {name} | {sides[0]} | {sides[1]} | {entry['ratio']:.1f}x | {agrees} | {verdict(name, entry['ratio'])} |"
+        )
+    with_memory = [(name, entry["memory"]) for name, entry in results.items() if "memory" in entry]
+    if with_memory:
+        lines += [
+            "",
+            "| Peak memory over idle, MiB | restated, 1 row | restated, 16 rows | scopewise, 16 rows | ratio at 16 |",
+            "|---|---|---|---|---|",
+        ]
+    for name, entry in with_memory:
+        added = [entry[k]["added"] / 2**20 for k in ("restated_1_row", "restated_equal_batch", "scopewise")]
+        lines.append(f"| {name} | {added[0]:.0f} | {added[1]:.0f} | {added[2]:.0f} | {entry['ratio']:.1f}x |")
+    return "\n".join(lines)
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Return the command line."""
+    parser = argparse.ArgumentParser(description="Time and memory of scopewise against the paper's loops.")
+    parser.add_argument("--data", required=True, help="folder with the privacy rows of KnowUnDo")
+    parser.add_argument("--model", help="a target made by `scopewise finetune`; none takes the untrained tiny model")
+    parser.add_argument("--rows", type=int, default=64, help="rows per scope in the localization (0: all)")
+    parser.add_argument("--steps", type=int, default=8, help="different unlearning steps")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of each side")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--no-memory", action="store_true", help="leave the memory comparison out")
+    parser.add_argument("--out", default=str(Path(__file__).parent / "results" / "speed.json"))
+    parser.add_argument("--memory-of", nargs=3, help=argparse.SUPPRESS)  # what the memory comparison starts itself with
+    return parser.parse_args(arguments)
+
+
+def main() -> None:
+    """Run all comparisons, or one memory measurement of a child process."""
+    arguments = parse()
+    setup = prepare(arguments.data, arguments.model, arguments.seed, arguments.threads)
+    if arguments.memory_of:
+        what, side, batch = arguments.memory_of
+        print(json.dumps(memory_of_one(setup, what, side, int(batch))))
+        return
+    results = {
+        "localization": localization(setup, arguments.rows, arguments.rounds),
+        "unlearning step": unlearning_step(setup, arguments.steps, arguments.rounds),
+        "scoring": scoring(setup, arguments.rounds),
+    }
+    if not arguments.no_memory:
+        for what, entry in results.items():
+            entry["memory"] = memory(what, arguments)
+    for name, goal in GOALS.items():
+        results[name]["goal"] = goal
+        results[name]["reached"] = results[name]["ratio"] >= goal
+    document = {
+        "manifest": manifest(None, setup.benchmark.content_hash()),
+        "seed": arguments.seed,
+        "rows": arguments.rows,
+        "rounds": arguments.rounds,
+        "threads": arguments.threads,
+        "dtype": "float32",
+        "parameters": sum(p.numel() for p in setup.model.parameters()),
+        "vocabulary": setup.vocab_size,
+        "trained_model": arguments.model is not None,
+        "results": results,
+    }
+    write_json(arguments.out, document)
+    print(table(results))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""A run that was cut short and resumed is the run that went straight through; checkpointing changes no gradient."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from scopewise.config import LoraSection
+from scopewise.models.adapters import lora_config, with_adapter
+from scopewise.region import parameter_name
+
+DROPOUT = lora_config(LoraSection(r=2, alpha=4, dropout=0.2))
+NONE = lora_config(LoraSection(r=2, alpha=4, dropout=0.0))
+
+
+def adapter_of(model: Any) -> dict[str, torch.Tensor]:
+    return {parameter_name(n): p.detach().clone() for n, p in model.named_parameters() if "lora_" in n}
+
+
+@pytest.mark.parametrize("start", ["fresh", "continued"])
+@pytest.mark.parametrize(("method", "region"), [("memflex", "gradient"), ("ga_kl", "all"), ("random_labels", "all")])
+def test_resumed_is_straight_through(
+    method: str, region: str, start: str, tiny: Any, make_trainer: Any, tmp_path: Path
+) -> None:
+    """Four steps (two epochs of two) with dropout and AdamW; a checkpoint after the third, in the second epoch."""
+    model, tokenizer = tiny
+    model = with_adapter(model, DROPOUT, 0)
+    if start == "continued":
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if "lora_B" in name:
+                    parameter.normal_(std=0.1, generator=torch.Generator().manual_seed(0))
+
+    def run(out: str, resume: str | None = None) -> dict[str, torch.Tensor]:
+        trainer = make_trainer(
+            copy.deepcopy(model),
+            tokenizer,
+            method,
+            region=region,
+            output_dir=str(tmp_path / out),
+            optim="adamw_torch",
+            learning_rate=1e-2,
+            lr_scheduler_type="cosine",
+            max_steps=4,
+            per_device_train_batch_size=8,
+            save_strategy="steps",
+            save_steps=3.0,
+            max_grad_norm=1.0,
+        )
+        trainer.train(resume_from_checkpoint=resume)
+        assert trainer.state.global_step == 4
+        return adapter_of(trainer.model)
+
+    straight = run("a")
+    resumed = run("b", str(tmp_path / "a" / "checkpoint-3"))
+    assert straight.keys() == resumed.keys()
+    begin = adapter_of(model)
+    assert max(float((straight[n] - begin[n]).abs().max()) for n in straight) > 1e-3
+    assert max(float((straight[n] - resumed[n]).abs().max()) for n in straight) < 1e-6
+
+
+@pytest.mark.filterwarnings("ignore:.gradient_checkpointing:FutureWarning")
+@pytest.mark.parametrize("method", ["gradient_ascent", "ga_kl"])
+def test_gradient_checkpointing_changes_no_gradient(method: str, tiny: Any, make_trainer: Any) -> None:
+    """One SGD step from a fresh adapter: B must move, and as without checkpointing."""
+    model, tokenizer = tiny
+    after = []
+    for checkpointing in (False, True):
+        trainer = make_trainer(
+            copy.deepcopy(model),
+            tokenizer,
+            method,
+            peft_config=NONE,
+            learning_rate=1.0,
+            gradient_checkpointing=checkpointing,
+            gradient_checkpointing_kwargs={"use_reentrant": False} if checkpointing else None,
+        )
+        trainer.train()
+        after.append(adapter_of(trainer.model))
+    for name, value in after[0].items():
+        if "lora_B" in name:
+            assert bool(value.any())
+        assert float((value - after[1][name]).abs().max()) < 1e-6

@@ -1,0 +1,208 @@
+"""Localizers: the gradient of Eq. 8 against a plain loop, exact control sizes, and a model left as it was."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from scopewise.config import LocalizeSection, LoraSection
+from scopewise.data.batch import length_batches
+from scopewise.data.prompt import Encoded
+from scopewise.errors import ConfigError, ResultError
+from scopewise.localizers import LOCALIZERS
+from scopewise.localizers.base import localize_encoded, matrices
+from scopewise.localizers.gradient import Gradient
+from scopewise.models.adapters import lora_config, with_adapter
+from scopewise.region import Region, module_of, parameter_name
+from scopewise.train import apply_region
+
+LORA = lora_config(LoraSection(r=2, alpha=4, dropout=0.1))
+localizers = pytest.mark.parametrize("name", LOCALIZERS)
+
+
+def plain_gradients(model: Any, items: list[Encoded], labels: list[tuple[int, ...]]) -> dict[str, torch.Tensor]:
+    """Mean over rows of the mean CE of the answer, by the model's own forward, row by row."""
+    model.zero_grad()
+    loss = torch.zeros(())
+    for item, wanted in zip(items, labels, strict=True):
+        logits = model(torch.tensor([item.prompt_ids + item.answer_ids])).logits[0, len(item.prompt_ids) - 1 : -1]
+        loss = loss + torch.nn.functional.cross_entropy(logits, torch.tensor(wanted)) / len(items)
+    loss.backward()
+    gradients = {n: p.grad.clone() for n, p in matrices(model).items()}
+    model.zero_grad()
+    return gradients
+
+
+@pytest.mark.parametrize("repeats", [1, 3])
+@pytest.mark.parametrize("adapter", [True, False])
+def test_fused_repeats_are_the_mean_of_single_passes(adapter: bool, repeats: int, request: Any, encoded: Any) -> None:
+    """The same labels, drawn as `Gradient` draws them, in `repeats` separate passes."""
+    model, _ = request.getfixturevalue("trained_adapter" if adapter else "tiny")
+    items = encoded[0]
+    got = Gradient(LocalizeSection(repeats=repeats, max_tokens=256)).gradients(model, items, seed=5)
+    generator = torch.Generator().manual_seed(5)
+    draws: dict[int, list[tuple[int, ...]]] = {}
+    batches = list(length_batches([len(i) for i in items], 256))
+    assert len(batches) > 1
+    for indices in batches:
+        counts = [len(items[i].answer_ids) for i in indices]
+        labels = torch.randint(300, (repeats, sum(counts)), generator=generator)
+        for place, part in enumerate(labels.split(counts, dim=1)):
+            draws[indices[place]] = [tuple(row.tolist()) for row in part]
+    single = [plain_gradients(model, items, [draws[i][n] for i in range(len(items))]) for n in range(repeats)]
+    for name, gradient in got.items():
+        want = torch.stack([s[name] for s in single]).mean(0)
+        assert float((gradient - want).abs().max()) < 1e-5 * max(1.0, float(want.abs().max()))
+        assert bool(want.any())
+
+
+def test_inputs_mode_makes_as_many_passes_as_repeats(trained_adapter: Any, encoded: Any) -> None:
+    """Two repeats are the mean of both, hence neither the first alone nor the sum."""
+    model, _ = trained_adapter
+    one = Gradient(LocalizeSection(repeats=1, corrupt="inputs")).gradients(model, encoded[0], 5)
+    two = Gradient(LocalizeSection(repeats=2, corrupt="inputs")).gradients(model, encoded[0], 5)
+    name = next(iter(one))
+    assert not torch.allclose(one[name], two[name])
+    assert 0.3 < float(two[name].norm() / one[name].norm()) < 1.5
+
+
+@localizers
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("adapter", [True, False])
+def test_model_is_left_as_it_was(name: str, adapter: bool, training: bool, tiny: Any, encoded: Any) -> None:
+    model = with_adapter(tiny[0], LORA, 0) if adapter else tiny[0]
+    model.train(training)
+    for i, parameter in enumerate(model.parameters()):  # any pattern of flags and gradients
+        parameter.requires_grad_(i % 3 != 0)
+        parameter.grad = torch.full_like(parameter, 7.0) if i % 4 == 1 else None
+    before = [
+        (p.detach().clone(), p.requires_grad, p.grad if p.grad is None else p.grad.clone()) for p in model.parameters()
+    ]
+    modes = [m.training for m in model.modules()]
+    localize_encoded(name, model, *encoded)
+    for parameter, (value, flag, gradient) in zip(model.parameters(), before, strict=True):
+        assert torch.equal(parameter, value)
+        assert parameter.requires_grad == flag
+        assert (parameter.grad is None) == (gradient is None)
+        assert gradient is None or torch.equal(parameter.grad, gradient)
+    assert [m.training for m in model.modules()] == modes
+    assert not any(p._backward_hooks or p._post_accumulate_grad_hooks for p in model.parameters())
+
+
+@localizers
+@pytest.mark.parametrize("adapter", [True, False])
+def test_same_seed_same_region(name: str, adapter: bool, tiny: Any, encoded: Any) -> None:
+    model = with_adapter(tiny[0], LORA, 0) if adapter else tiny[0]
+    first, again = (localize_encoded(name, model, *encoded, seed=3) for _ in range(2))
+    assert first.entries == again.entries
+    assert first.names
+    assert first.names <= {parameter_name(n) for n, _ in model.named_parameters()}
+
+
+@pytest.mark.parametrize("unit", ["module", "matrix"])
+def test_random_region_has_exactly_the_size(unit: str, trained_adapter: Any, encoded: Any) -> None:
+    model, _ = trained_adapter
+    settings = LocalizeSection(unit=unit)
+    size = localize_encoded("gradient", model, *encoded, settings)
+    regions = [localize_encoded("random", model, *encoded, settings, seed, size) for seed in range(5)]
+    assert {r.parameters for r in regions} == {size.parameters}
+    assert 0 < size.fraction < 1
+    assert len({r.names for r in regions}) > 1
+    if unit == "module":  # A and B of a module go together
+        for region in regions:
+            assert {module_of(n) for n in region.names} & {e.module for e in region.entries if not e.chosen} == set()
+
+
+def test_gradient_region_is_at_least_half_of_the_modules(trained_adapter: Any, encoded: Any) -> None:
+    """Each quantile condition leaves three quarters of the 14 modules (2 layers of 7), so both leave at least half."""
+    region = localize_encoded("gradient", trained_adapter[0], *encoded)
+    modules = {e.module for e in region.entries}
+    assert len(modules) == 14
+    assert len({e.module for e in region.entries if e.chosen}) >= 7
+    mu, sigma = region.settings["mu_used"], region.settings["sigma_used"]
+    for entry in region.entries:
+        assert entry.chosen == (entry.cosine < mu and entry.magnitude > sigma)
+
+
+def test_fresh_adapter_is_localized_by_its_b(tiny: Any, encoded: Any) -> None:
+    """B = 0 leaves every A without a gradient: A follows its B, and the magnitude is that of B alone."""
+    model = with_adapter(tiny[0], LORA, 0)
+    gradients = Gradient().gradients(model, encoded[0], 0)
+    assert not any(bool(g.any()) for n, g in gradients.items() if ".lora_A." in n)
+    region = localize_encoded("gradient", model, *encoded)
+    magnitude = {e.name: e.magnitude for e in region.entries}
+    for name, gradient in gradients.items():
+        if ".lora_B." in name:
+            assert magnitude[name] == pytest.approx(float(gradient.abs().mean()), rel=1e-5)
+            assert magnitude[name.replace("lora_B", "lora_A")] == magnitude[name]
+
+
+def test_impossible_threshold_gives_the_range(trained_adapter: Any, encoded: Any) -> None:
+    settings = LocalizeSection(threshold="absolute", mu=-2, sigma=0.0)
+    with pytest.raises(ConfigError, match=r"no module has cosine < -2 .* cosines are .* magnitudes"):
+        localize_encoded("gradient", trained_adapter[0], *encoded, settings)
+
+
+def test_embeddings_and_head_are_never_chosen_from(tiny: Any) -> None:
+    names = set(matrices(tiny[0]))
+    assert len(names) == 14
+    assert not any("embed" in n or "head" in n or "norm" in n for n in names)
+
+
+def test_region_file_round_trip(trained_adapter: Any, encoded: Any, tmp_path: Path) -> None:
+    region = localize_encoded("gradient", trained_adapter[0], *encoded).with_origin({"commit": "abc"})
+    region.save(tmp_path / "region.json")
+    assert Region.load(tmp_path / "region.json") == region
+
+
+def test_edited_region_file_is_respected(trained_adapter: Any, encoded: Any, make_trainer: Any, tmp_path: Path) -> None:
+    model, tokenizer = trained_adapter
+    path = tmp_path / "region.json"
+    localize_encoded("gradient", model, *encoded).save(path)
+    document = json.loads(path.read_text())
+    for entry in document["entries"]:
+        entry["chosen"] = entry["name"].endswith("layers.0.self_attn.q_proj.lora_B.weight")
+    path.write_text(json.dumps(document))
+    before = {parameter_name(n): p.detach().clone() for n, p in model.named_parameters()}
+    trainer = make_trainer(model, tokenizer, "ga_descent", region=str(path))
+    trainer.train()
+    moved = {
+        parameter_name(n) for n, p in trainer.model.named_parameters() if not torch.equal(p, before[parameter_name(n)])
+    }
+    assert {n.split("layers.")[1] for n in moved} == {"0.self_attn.q_proj.lora_B.weight"}
+
+
+def test_region_of_another_model_is_refused(tiny: Any, trained_adapter: Any, encoded: Any, make_trainer: Any) -> None:
+    """A region over weights, for a model with an adapter whose base weights have other names."""
+    import copy
+
+    base = copy.deepcopy(trained_adapter[0]).unload()
+    region = localize_encoded("gradient", base, *encoded)
+    with pytest.raises(ConfigError, match=r"matrices are not in this model, the first is .*localize again"):
+        make_trainer(*trained_adapter, "memflex", region=region)
+
+
+def test_region_that_chooses_nothing_is_refused(tiny: Any) -> None:
+    with pytest.raises(ConfigError, match="no matrix is chosen"):
+        apply_region(tiny[0], Region("test", {}, ()))
+
+
+@pytest.mark.parametrize("text", ["[", "{}", '{"format": "other/1"}', "[]"])
+def test_not_a_region_file(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "r.json"
+    path.write_text(text)
+    with pytest.raises(ResultError, match=r"r\.json: "):
+        Region.load(path)
+    with pytest.raises(ResultError, match="No such file"):
+        Region.load(tmp_path / "absent.json")
+
+
+def test_random_needs_a_size(tiny: Any, encoded: Any) -> None:
+    from scopewise.localizers.random import Random
+
+    with pytest.raises(ConfigError, match="no region to take the size from"):
+        Random().region(tiny[0], *encoded, 0)
