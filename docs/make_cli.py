@@ -12,10 +12,10 @@ WIDTH = 100
 # Before the imports: click and typer read the width of the terminal, which must not decide what is committed.
 os.environ.update(COLUMNS=str(WIDTH), TERMINAL_WIDTH=str(WIDTH), NO_COLOR="1")
 
-import typer  # noqa: E402
-from typer.testing import CliRunner  # noqa: E402
+import typer
+from typer.testing import CliRunner
 
-from scopewise import cli  # noqa: E402
+from scopewise import cli
 
 TARGET = Path(__file__).parent / "cli.md"
 HEAD = """# Command line

@@ -194,7 +194,7 @@ def test_kl_differs_by_the_entropy_of_the_reference(index: int, step: Step) -> N
     The reference p does not depend on what is trained, hence equal gradients. Their function with p on both sides
     gives the entropy. They average over every position, ours over those that predict an answer token; these coincide
     for a row without padding, without its last token (theirs), whose prompt is a single token (ours). What is left is
-    their 1e-12 inside the logarithm, below 1e-8 here, as no probability of this model is below 1e-4.
+    their 1e-12 inside the logarithm: less than 1e-7, as no probability of this model is below 1e-5 (asserted below).
     """
     ids = RETAIN[index][0] + RETAIN[index][1]
     theirs = THEIRS["kl"]["unpadded"][index]
@@ -216,6 +216,7 @@ def test_kl_over_prompts_and_padding(step: Step) -> None:
             m(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits.flatten(0, 1)
             for m in (reference, model)
         )
+    assert min(p.softmax(-1).min().item(), q.softmax(-1).min().item()) > 1e-5
     kl = token_kl(p, q)
     entropy = -(p.softmax(-1) * p.log_softmax(-1)).sum(-1)
     assert (kl + entropy).mean().item() == close(THEIRS["kl"]["padded"]["loss"])
@@ -301,8 +302,8 @@ def test_region_of_corrupted_rows(index: int, corrupted_as_recorded: dict[str, l
     for name in theirs["cosine"]:
         entry = entries[parameter_name(name)]
         assert entry.cosine == close(theirs["cosine"][name])
-        assert entry.magnitude == close(theirs["magnitude"][name])
-        assert entry.magnitude_retain == close(theirs["magnitude_retain"][name])
+        assert entry.magnitude == pytest.approx(theirs["magnitude"][name], rel=TOLERANCE)
+        assert entry.magnitude_retain == pytest.approx(theirs["magnitude_retain"][name], rel=TOLERANCE)
     assert region.names == {parameter_name(name) for name in chosen["names"]}
 
 
@@ -319,7 +320,7 @@ def test_region_decided_by_module(corrupted_as_recorded: dict[str, list[Encoded]
             for s in ("forget", "retain")
         )
         assert entry.cosine == close(float(nn.functional.cosine_similarity(f.double(), r.double(), dim=0)))
-        assert entry.magnitude == close(float(f.abs().mean()))
+        assert entry.magnitude == pytest.approx(float(f.abs().mean()), rel=TOLERANCE)
 
 
 @pytest.fixture
@@ -376,7 +377,7 @@ def test_region_of_relabelled_rows(adapter: str, labels_as_recorded: dict[str, l
             assert (entry.cosine, cosine) == (None, 0.0)
         else:
             assert entry.cosine == close(cosine)
-        assert entry.magnitude == close(theirs["magnitude"][name])
+        assert entry.magnitude == pytest.approx(theirs["magnitude"][name], rel=TOLERANCE)
     assert zero == (8 if adapter == "fresh" else 0)
     assert region.names == {parameter_name(name) for name in chosen["names"]}
 
