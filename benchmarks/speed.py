@@ -450,7 +450,7 @@ def table(results: dict[str, Any]) -> str:
         ("scoring", results["scoring"]),
     ]
     lines = [
-        "| Comparison | restated s (min / median) | scopewise s | ratio of medians | of processor time | agreement | goal |",
+        "| Comparison | restated s (min / median) | scopewise s (same) | ratio of medians | of CPU time | agreement | goal |",
         "|---|---|---|---|---|---|---|",
     ]
     for name, entry in entries:
