@@ -24,6 +24,7 @@ from scopewise.cost import Cost
 from scopewise.data.load import load_benchmark
 from scopewise.data.prompt import Encoded, Prompt, encode
 from scopewise.data.rows import FORGET, RETAIN, TRAIN, VAL, Benchmark
+from scopewise.errors import ConfigError
 from scopewise.evaluation import Evaluation, evaluate
 from scopewise.finetune import Descent
 from scopewise.localizers.base import localize_encoded
@@ -191,6 +192,11 @@ class Pipeline:
         """
         bench = self.config.bench
         entries = [Entry.parse(text) for text in bench.methods]
+        if self.config.unlearn.region is not None and len(entries) > 1:
+            # One region for all would make a control a copy of what it controls.
+            raise ConfigError(
+                "unlearn.region: given for a bench of several methods; name localizers as method@localizer"
+            )
         rows = [self.evaluated(self.finetuned(which), which) for which in ("target", "oracle")]
         tuning: dict[str, list[dict[str, Any]]] = {}
         results = self._write_results(rows, tuning, complete=False)
