@@ -6,6 +6,7 @@ import contextlib
 import resource
 import statistics
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -36,10 +37,23 @@ class Cost:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.seconds = time.perf_counter() - self._start
-        self.peak_memory_bytes = (
-            torch.cuda.max_memory_allocated() if torch.cuda.is_available() else peak_resident_bytes()
-        )
+        self.seconds += time.perf_counter() - self._start
+        self.peak_memory_bytes = max(self.peak_memory_bytes, self._peak())
+
+    @staticmethod
+    def _peak() -> int:
+        return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else peak_resident_bytes()
+
+    def so_far(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps of the cost, from inside the block."""
+        seconds = self.seconds + time.perf_counter() - self._start
+        return {"step_seconds": self.step_seconds, "seconds": seconds, "peak_memory_bytes": self._peak()}
+
+    def go_on_from(self, kept: Mapping[str, Any]) -> None:
+        """Count on from what a checkpoint kept, so that a resumed training costs what both parts cost."""
+        self.step_seconds[:0] = kept["step_seconds"]
+        self.seconds += kept["seconds"]
+        self.peak_memory_bytes = max(self.peak_memory_bytes, kept["peak_memory_bytes"])
 
     def document(self) -> dict[str, Any]:
         """Return what results keep: the median step (the first ones warm up), all seconds, peak memory."""

@@ -1,20 +1,19 @@
-"""Runs the stages: base → target, oracle → localize → unlearn → evaluate → results. Each stage is done or not begun.
+"""The stages of a run: base → target, oracle → localize → unlearn → evaluate. Each stage is done or not begun.
 
-A stage writes into `NAME.partial` and is renamed when it is whole, so that a folder that exists is finished: after a
-kill at any moment, `--resume` skips finished stages, goes on with the last complete checkpoint of the one that was
-under way, and reaches the numbers of an undisturbed run, since every stage depends on its inputs and seed alone.
+A stage depends on its inputs and its seed alone, and keeps what they were: after a kill at any moment `--resume` skips
+finished stages, goes on with the last complete checkpoint of the one that was under way, and reaches the numbers of an
+undisturbed run; a stage that was made with other settings is refused.
 """
 
 from __future__ import annotations
 
-import os
+import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -24,7 +23,6 @@ from scopewise.cost import Cost
 from scopewise.data.load import load_benchmark
 from scopewise.data.prompt import Encoded, Prompt, encode
 from scopewise.data.rows import FORGET, RETAIN, TRAIN, VAL, Benchmark
-from scopewise.errors import ConfigError
 from scopewise.evaluation import Evaluation, evaluate
 from scopewise.finetune import Descent
 from scopewise.localizers.base import localize_encoded
@@ -34,11 +32,7 @@ from scopewise.models.load import default_device, load_model, load_tokenizer, sa
 from scopewise.models.tiny import build_tiny, tokenizer_texts
 from scopewise.progress import TrainingProgress, quiet
 from scopewise.region import Region
-from scopewise.report.table import markdown
 from scopewise.train import UnlearningConfig, UnlearningTrainer
-from scopewise.tune import Trial, grid, holdout
-
-RESULTS_FORMAT = "scopewise-results/1"
 
 
 @dataclass(frozen=True)
@@ -74,6 +68,7 @@ class Pipeline:
         data = config.data
         # Data first: bad input must not leave an empty run behind.
         self.benchmark = load_benchmark(data.benchmark, data.path, data.domain, data.general)
+        self.data_hash = self.benchmark.content_hash()
         self.folder = record.RunFolder(config, resume=resume, overwrite=overwrite)
         self.path = self.folder.path
 
@@ -81,17 +76,17 @@ class Pipeline:
 
     def base(self) -> str:
         """Return the path or name of the model before fine-tuning; makes the tiny one where it is asked for."""
-        if self.config.model.path != "tiny":
-            return self.config.model.path
+        model = self.config.model
+        if model.path != "tiny":
+            return model.path
 
         def build(work: Path) -> dict[str, Any]:
-            model, tokenizer = build_tiny(
-                tokenizer_texts(self.benchmark.rows), self.config.model.tiny, self.config.run.seed
-            )
-            save_model(model, tokenizer, work)
-            return {"parameters": model.num_parameters()}
+            made, tokenizer = build_tiny(tokenizer_texts(self.benchmark.rows), model.tiny, self.config.run.seed)
+            save_model(made, tokenizer, work)
+            return {"parameters": made.num_parameters()}
 
-        return str(self._stage("base", build))
+        inputs = {"model.tiny": model.tiny.model_dump(), "run.seed": self.config.run.seed, "data": self.data_hash}
+        return str(self._stage("base", inputs, build))
 
     def finetuned(self, which: str) -> Path:
         """Return the folder of the `target` (all rows of both scopes) or the `oracle` (the retain scope only)."""
@@ -110,12 +105,16 @@ class Pipeline:
             )
             return {"rows": len(items), "cost": cost.document()}
 
-        return self._stage(which, build)
+        return self._stage(which, self._inputs(self.config.run.seed, finetune=_decisive(section)), build)
 
     def region(self, localizer: str, seed: int, benchmark: Benchmark | None = None, prefix: str = "") -> Path:
         """Return the region file of a localizer for a seed; a control takes its size from `gradient`'s of that seed."""
         path = self.path / "regions" / f"{prefix}{localizer}-seed{seed}.json"
+        parameters = self.config.unlearn.parameters
+        inputs = self._inputs(seed, localize=self.config.localize.model_dump(), parameters=parameters)
         if path.exists():
+            made = Region.load(path).origin or {}
+            self.folder.same_inputs(path, made.get("inputs", inputs), inputs)
             return path
         from scopewise import registry
 
@@ -134,17 +133,14 @@ class Pipeline:
             seed,
             size,
         )
-        found.with_origin(self._manifest()).save(path)
+        found.with_origin({**record.manifest(self.config, self.data_hash), "inputs": inputs}).save(path)
         return path
 
     def unlearned(self, entry: Entry, section: UnlearnSection, seed: int, protocol: str) -> Path:
-        """Return the folder of an unlearned model, with its evaluation and its region (given, or the localizer's)."""
-        name = f"models/{entry.name}/{protocol}/seed{seed}"
+        """Return the folder of an unlearned model, with the region it was trained on (given, or the localizer's)."""
 
         def build(work: Path) -> dict[str, Any]:
-            model, tokenizer, cost, used = self._unlearn(work, entry, section, seed, self.benchmark, "")
-            evaluation = self._evaluate(model, tokenizer, f"{entry.name}, seed {seed}")
-            record.write_json(work / "evaluation.json", evaluation.document())
+            _, _, cost, used = self._unlearn(work, entry, section, seed, self.benchmark, "")
             if used is not None:
                 used.save(work / "region.json")
             return {
@@ -152,24 +148,41 @@ class Pipeline:
                 "localizer": entry.localizer,
                 "protocol": protocol,
                 "seed": seed,
-                "settings": _settings(section, make_method(entry.method, **section.method_args)),
+                "settings": _decisive(section),
                 "region_fraction": 1.0 if used is None else used.fraction,
-                "metrics": evaluation.metrics,
-                "skipped": {k: list(v.skipped) for k, v in evaluation.values.items() if v.skipped},
                 "cost": {**cost.document(), "localization_seconds": None if used is None else used.seconds},
             }
 
-        return self._stage(name, build)
+        inputs = self._inputs(seed, unlearn=_decisive(section), localizer=entry.localizer)
+        if section.region is not None:
+            inputs["region"] = Region.load(section.region).content_hash()
+        elif entry.localizer != "all":
+            inputs["localize"] = self.config.localize.model_dump()
+        return self._stage(f"models/{entry.name}/{protocol}/seed{seed}", inputs, build)
 
-    def evaluated(self, model: str | Path, which: str) -> dict[str, Any]:
-        """Return the row of a model that was not unlearned (`target`, `oracle`), measured once."""
-        path = self.path / f"{which}.evaluation.json"
-        if not path.exists():
-            tokenizer = load_tokenizer(model)
-            evaluation = self._evaluate(self._on_device(load_model(model)), tokenizer, which)
-            record.write_json(path, evaluation.document())
-        document = record.read_json(path)
-        made = Path(model) / "stage.json"
+    def measured(self, model: Path, name: str) -> dict[str, Any]:
+        """Return the evaluation document of a model, metric key → value, `per_row`, `skipped`.
+
+        Measured once, into `NAME.evaluation.json`, and again only where other measures are asked for.
+
+        Args:
+            model: Folder or hub name of the model.
+            name: What the run folder calls it: `target`, `oracle`, or the path of an unlearned model's folder in it.
+        """
+        path = self.path / f"{name}.evaluation.json"
+        inputs = {**self._inputs(None), "evaluate": self.config.evaluate.model_dump(mode="json"), "model": str(model)}
+        if path.exists() and (kept := record.read_json(path))["inputs"] == inputs:
+            return kept["values"]
+        loaded = self._on_device(load_model(model, self.config.model.dtype))
+        values = self._evaluate(loaded, load_tokenizer(model), name.removeprefix("models/")).document()
+        origin = record.manifest(self.config, self.data_hash)
+        record.write_json(path, {"values": values, "inputs": inputs, "origin": origin})
+        return values
+
+    def row(self, which: str) -> dict[str, Any]:
+        """Return the row of results of a model that was not unlearned: `target` or `oracle`."""
+        model = self.finetuned(which)
+        made = model / "stage.json"
         cost = record.read_json(made)["cost"] if made.exists() else {}  # a target from elsewhere cost us nothing
         return {
             "model": which,
@@ -179,65 +192,44 @@ class Pipeline:
             "seed": self.config.run.seed,
             "settings": {},
             "region_fraction": None,
-            "metrics": {key: value["value"] for key, value in document.items()},
-            "skipped": {key: value["skipped"] for key, value in document.items() if value["skipped"]},
+            **_measures(self.measured(model, which)),
             "cost": {**cost, "localization_seconds": None},
-            "path": str(Path(model).name),
+            "path": model.name,
         }
 
-    def bench(self) -> dict[str, Any]:
-        """Run every method x seed under every protocol; write and return `results.json`, and write `table.md`.
+    def unlearned_row(self, entry: Entry, section: UnlearnSection, seed: int, protocol: str) -> dict[str, Any]:
+        """Return the row of results of an unlearned model; makes and measures it where that was not done."""
+        folder = self.unlearned(entry, section, seed, protocol)
+        path = str(folder.relative_to(self.path))
+        made = record.read_json(folder / "stage.json")
+        del made["inputs"]
+        return {"model": "unlearned", **made, **_measures(self.measured(folder, path)), "path": path}
 
-        Both are written again after every model, with `complete: false` until the last: a long bench can be looked at.
+    def tried(self, entry: Entry, section: UnlearnSection, part: Benchmark, seed: int, name: str) -> float:
+        """Return Average Success (percent) on the val rows of `part` after unlearning its train rows; kept in a file.
+
+        Args:
+            entry: Method and localizer.
+            section: The settings tried.
+            part: Train rows, a part of which stands as val.
+            seed: Of the unlearning.
+            name: Path of the trial inside the run folder, without ending.
         """
-        bench = self.config.bench
-        entries = [Entry.parse(text) for text in bench.methods]
-        if self.config.unlearn.region is not None and len(entries) > 1:
-            # One region for all would make a control a copy of what it controls.
-            raise ConfigError(
-                "unlearn.region: given for a bench of several methods; name localizers as method@localizer"
-            )
-        rows = [self.evaluated(self.finetuned(which), which) for which in ("target", "oracle")]
-        tuning: dict[str, list[dict[str, Any]]] = {}
-        results = self._write_results(rows, tuning, complete=False)
-        for protocol in bench.protocols:
-            for entry in entries:
-                if protocol == "tuned":
-                    trials = self.tuned(entry)
-                    tuning[entry.name] = [t.document() for t in trials]
-                    section = max(trials, key=lambda t: (t.score, -t.section.learning_rate)).section
-                else:
-                    section = self._section(entry, bench.paper.get(entry.method, {}))
-                for seed in bench.seeds:
-                    folder = self.unlearned(entry, section, seed, protocol)
-                    row = record.read_json(folder / "stage.json")
-                    rows.append({"model": "unlearned", **row, "path": str(folder.relative_to(self.path))})
-                    last = (protocol, entry, seed) == (bench.protocols[-1], entries[-1], bench.seeds[-1])
-                    results = self._write_results(rows, tuning, complete=last)
-        return results
-
-    def tuned(self, entry: Entry) -> list[Trial]:
-        """Return the trials of an entry's grid: unlearned on a part of train, measured on the held-out rest of it."""
-        tune = self.config.bench.tune
-        part = holdout(self.benchmark, tune.holdout_fraction, tune.seed)
-        trials = []
-        sections = grid(self._section(entry, {}), make_method(entry.method), tune)
+        path = self.path / f"{name}.json"
+        inputs = json.loads(json.dumps(self._inputs(seed, unlearn=_decisive(section), part=part.content_hash())))
+        if path.exists():
+            kept = record.read_json(path)
+            self.folder.same_inputs(path, kept["inputs"], inputs)
+            return kept["score"]
         settings = self.config.evaluate.model_copy(
             update={"metrics": ("average_success",), "splits": (VAL,), "direct_splits": ()}
         )
-        for index, section in enumerate(sections):
-            path = self.path / "tuning" / entry.name / f"trial{index}.json"
-            if not path.exists():
-                work = self.path / "tuning" / entry.name / f"trial{index}.partial"
-                model, tokenizer, _, _ = self._unlearn(work, entry, section, tune.seed, part, "tuning-")
-                label = f"tune {entry.name}, trial {index + 1} of {len(sections)}"
-                measured = evaluate(model, tokenizer, part, settings, self.config.data, label)
-                score = measured.metrics["average_success/val"]
-                record.write_json(path, {"section": section.model_dump(mode="json"), "score": score})
-                shutil.rmtree(work)
-            document = record.read_json(path)
-            trials.append(Trial(UnlearnSection.model_validate(document["section"]), document["score"]))
-        return trials
+        work = self.path / f"{name}.partial"
+        model, tokenizer, _, _ = self._unlearn(work, entry, section, seed, part, "tuning-")
+        score = evaluate(model, tokenizer, part, settings, self.config.data, name).metrics["average_success/val"]
+        record.write_json(path, {"score": score, "inputs": inputs})
+        shutil.rmtree(work)
+        return score or 0.0
 
     # -- what stages share ----------------------------------------------------------------------------------------
 
@@ -341,38 +333,16 @@ class Pipeline:
     ) -> Evaluation:
         return evaluate(model, tokenizer, self.benchmark, self.config.evaluate, self.config.data, name)
 
-    def _section(self, entry: Entry, changes: Mapping[str, Any]) -> UnlearnSection:
-        values = {**self.config.unlearn.model_dump(), **changes, "method": entry.method, "localizer": entry.localizer}
-        return UnlearnSection.model_validate(values)
+    def _inputs(self, seed: int | None, **others: Any) -> dict[str, Any]:
+        """Return what every stage on the data depends on, and what this one depends on besides."""
+        config = self.config
+        data = config.data.model_dump(include={"prompt", "max_length", "over_length"})
+        model = config.model.model_dump(include={"path", "target", "revision", "dtype"})
+        common = {"data": {**data, "content": self.data_hash}, "model": model, "lora": config.lora.model_dump()}
+        return common | ({} if seed is None else {"seed": seed}) | others
 
-    def _write_results(
-        self, rows: list[dict[str, Any]], tuning: dict[str, list[dict[str, Any]]], *, complete: bool
-    ) -> dict[str, Any]:
-        results = {
-            "format": RESULTS_FORMAT,
-            "complete": complete,
-            "manifest": {**self._manifest(), "device": _device_name()},
-            "config": self.config.model_dump(mode="json"),
-            "rows": rows,
-            "tuning": tuning,
-        }
-        record.write_json(self.path / "results.json", results)
-        record.write_text(self.path / "table.md", markdown(results))
-        return results
-
-    def _manifest(self) -> dict[str, Any]:
-        return record.manifest(self.config, self.benchmark.content_hash())
-
-    def _stage(self, name: str, build: Callable[[Path], dict[str, Any]]) -> Path:
-        final = self.path / name
-        if not final.exists():
-            work = final.with_name(f"{final.name}.partial")
-            work.mkdir(parents=True, exist_ok=True)
-            document = build(work)
-            record.write_json(work / "stage.json", {**document, "origin": self._manifest()})
-            shutil.rmtree(work / "checkpoints", ignore_errors=True)
-            os.replace(work, final)
-        return final
+    def _stage(self, name: str, inputs: dict[str, Any], build: Callable[[Path], dict[str, Any]]) -> Path:
+        return self.folder.stage(name, inputs, self.data_hash, build)
 
 
 def _last_checkpoint(folder: Path) -> str | None:
@@ -385,11 +355,13 @@ def _last_checkpoint(folder: Path) -> str | None:
     return None
 
 
-def _settings(section: UnlearnSection, method: Method) -> dict[str, Any]:
-    kept = ("learning_rate", "epochs", "batch_size", "gradient_accumulation_steps", "parameters", "scheduler")
-    weights = {"forget_weight": method.forget_weight, "retain_weight": method.retain_weight}
-    return {key: getattr(section, key) for key in kept} | weights
+def _decisive(section: TrainingSection) -> dict[str, Any]:
+    """Return the settings that decide what training gives; how often it is saved on the way does not."""
+    return section.model_dump(mode="json", exclude={"checkpoint_steps", "method", "localizer", "region"})
 
 
-def _device_name() -> str:
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else str(default_device())
+def _measures(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "metrics": {key: value["value"] for key, value in values.items()},
+        "skipped": {key: value["skipped"] for key, value in values.items() if value["skipped"]},
+    }

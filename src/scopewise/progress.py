@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import time
+from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 from transformers import PrinterCallback, Trainer, TrainerCallback
 
 from scopewise.cost import Cost
+from scopewise.record import write_json
 
 
 class TrainingProgress(TrainerCallback):
@@ -20,7 +23,10 @@ class TrainingProgress(TrainerCallback):
         self.bar: tqdm | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Open the bar at the step that a resumed training goes on from."""
+        """Open the bar at the step that a resumed training goes on from, and count its cost on from there."""
+        kept = _cost_file(args, state)
+        if state.global_step and kept.exists():
+            self.cost.go_on_from(json.loads(kept.read_text(encoding="utf-8")))
         self.bar = tqdm(
             total=state.max_steps,
             initial=state.global_step,
@@ -40,6 +46,11 @@ class TrainingProgress(TrainerCallback):
         assert self.bar is not None
         self.bar.update(1)
 
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Put the cost so far beside the checkpoint."""
+        if state.is_world_process_zero:
+            write_json(_cost_file(args, state), self.cost.so_far())
+
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
         """Show the loss."""
         if self.bar is not None and logs and "loss" in logs:
@@ -49,6 +60,10 @@ class TrainingProgress(TrainerCallback):
         """Close the bar."""
         if self.bar is not None:
             self.bar.close()
+
+
+def _cost_file(args: Any, state: Any) -> Path:
+    return Path(args.output_dir) / f"checkpoint-{state.global_step}" / "cost.json"
 
 
 def quiet(trainer: Trainer) -> None:

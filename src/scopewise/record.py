@@ -9,7 +9,7 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -75,6 +75,8 @@ def manifest(config: RunConfig | None, data_hash: str | None) -> dict[str, Any]:
 class RunFolder:
     """The folder of one run, and the rules for writing to it.
 
+    A finished stage is never made again, and never with other inputs: see `stage`.
+
     Attributes:
         path: The folder.
     """
@@ -83,10 +85,10 @@ class RunFolder:
         """Open the folder that `config.run.dir` names, or refuse.
 
         Raises:
-            ResultError: it holds a run and neither resume nor overwrite was asked for, or resume was asked for
-                with another config than it was begun with.
+            ResultError: it holds a run and neither resume nor overwrite was asked for, or it holds other files.
         """
         self.path = Path(config.run.dir)
+        self.config = config
         marker = self.path / "config.yaml"
         if self.path.exists() and any(self.path.iterdir()) and not marker.exists() and not _only_temporary(self.path):
             raise ResultError(f"run.dir: {self.path}; a folder that holds other files; name a new one")
@@ -97,16 +99,53 @@ class RunFolder:
                 f"run.dir: {self.path} holds a run; add --resume to go on with it, --overwrite to begin it anew, "
                 "or name another with --set run.dir=…"
             )
-        elif marker.exists():
-            begun = RunConfig.model_validate(yaml.safe_load(marker.read_text(encoding="utf-8")))
-            if config_hash(begun) != config_hash(config):
-                changed = ", ".join(_differences(begun.model_dump(), config.model_dump()))
-                raise ResultError(
-                    f"run.dir: {self.path} was begun with another config ({changed}); resume with the one it was "
-                    "begun with, or name a new folder"
-                )
         if not marker.exists():
             write_text(marker, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
+
+    def stage(
+        self, name: str, inputs: Mapping[str, Any], data_hash: str, build: Callable[[Path], Mapping[str, Any]]
+    ) -> Path:
+        """Return the folder of a stage; build it where it does not exist.
+
+        It is built in `NAME.partial` and renamed when it is whole, so that a folder with its name is finished.
+
+        Args:
+            name: Path of the stage's folder inside the run folder.
+            inputs: Everything that decides what comes out of it, as plain values; kept in `stage.json`.
+            data_hash: Of the benchmark, for the manifest.
+            build: Fills the folder it is given, and returns what `stage.json` is to hold besides inputs and origin.
+
+        Raises:
+            ResultError: the stage was made, or begun, with other inputs; the sentence names those that differ.
+        """
+        inputs = json.loads(json.dumps(inputs))
+        final = self.path / name
+        if final.exists():
+            self.same_inputs(final, read_json(final / "stage.json")["inputs"], inputs)
+            return final
+        work = final.with_name(f"{final.name}.partial")
+        begun = work / "inputs.json"
+        if begun.exists():
+            self.same_inputs(work, read_json(begun), inputs)
+        else:
+            write_json(begun, inputs)
+        document = build(work)
+        origin = manifest(self.config, data_hash)
+        write_json(work / "stage.json", {**document, "inputs": inputs, "origin": origin})
+        shutil.rmtree(work / "checkpoints", ignore_errors=True)
+        begun.unlink()
+        os.replace(work, final)
+        return final
+
+    def same_inputs(self, path: Path, made: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+        """Raise ResultError where something was made with other inputs than it is asked for now."""
+        changed = _differences(made, json.loads(json.dumps(now)))
+        if changed:
+            shown = "; ".join(f"{key} was {before!r}, now {after!r}" for key, before, after in changed[:4])
+            raise ResultError(
+                f"run.dir: {path} was made with other settings ({shown}); go on with those it was made with, "
+                "or name a new folder with --set run.dir=…"
+            )
 
 
 def _remove_run(path: Path) -> None:
@@ -119,15 +158,15 @@ def _only_temporary(path: Path) -> bool:
     return all(child.name.endswith(".tmp") for child in path.iterdir())
 
 
-def _differences(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "") -> list[str]:
+def _differences(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any, Any]]:
+    """Return (dotted key, value in a, value in b) of everything that differs; a missing key counts as None."""
     found = []
-    for key in a:
-        if prefix + key == "run.dir":
-            continue
-        if isinstance(a[key], dict) and isinstance(b[key], dict) and set(a[key]) == set(b[key]):
-            found += _differences(a[key], b[key], f"{prefix}{key}.")
-        elif a[key] != b[key]:
-            found.append(prefix + key)
+    for key in dict.fromkeys((*a, *b)):
+        before, after = a.get(key), b.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            found += _differences(before, after, f"{prefix}{key}.")
+        elif before != after:
+            found.append((prefix + key, before, after))
     return found
 
 

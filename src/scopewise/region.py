@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -73,6 +74,10 @@ class Region:
     def with_origin(self, origin: Mapping[str, Any]) -> Region:
         """Return the region with its manifest."""
         return replace(self, origin=dict(origin))
+
+    def content_hash(self) -> str:
+        """Return the SHA-256 (hex) of the names of the matrices that may change."""
+        return hashlib.sha256("\n".join(sorted(self.names)).encode()).hexdigest()
 
     def save(self, path: str | Path) -> None:
         """Write the region as JSON, atomically."""

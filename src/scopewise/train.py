@@ -339,22 +339,35 @@ class PairedSampler(Sampler[int]):
 def apply_region(model: nn.Module, region: Region | None) -> None:
     """Let only the region's parameters require a gradient, so that nothing else is computed, stored or decayed.
 
+    Where the model has LoRA matrices on a module that the region names by its weight, those are trained.
+
     Raises:
         ConfigError: the region chooses nothing, or names parameters that the model does not have.
     """
     if region is None:
         return
     present = {parameter_name(n): p for n, p in model.named_parameters()}
-    missing = sorted(region.names - set(present))
+    chosen, missing = set(), []
+    for entry in region.entries:
+        if not entry.chosen:
+            continue
+        # A region made before the adapter was added names modules: with LoRA their A and B are what is trained.
+        lora = {f"{entry.module}.lora_A.weight", f"{entry.module}.lora_B.weight"} & set(present)
+        if lora and entry.name not in lora:
+            chosen |= lora
+        elif entry.name in present:
+            chosen.add(entry.name)
+        else:
+            missing.append(entry.name)
     if missing:
         raise ConfigError(
             f"region: {len(missing)} of its {len(region.names)} matrices are not in this model, the first is "
-            f"{missing[0]}; it was made for another model or another adapter; localize again"
+            f"{min(missing)}; it was made for another model or another adapter; localize again"
         )
-    if not region.names:
+    if not chosen:
         raise ConfigError("region: no matrix is chosen; set 'chosen' to true for some of its entries")
     for name, parameter in present.items():
-        parameter.requires_grad_(name in region.names)
+        parameter.requires_grad_(name in chosen)
 
 
 def _region(

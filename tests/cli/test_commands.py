@@ -133,8 +133,17 @@ def test_staged_commands_from_own_data_to_a_measured_adapter(tmp_path: Path) -> 
     assert "Ada" not in unlearned.stderr  # forget data is personal: logs never print it
     measured = scopewise("evaluate", unlearned.stdout.strip(), "--json", settings=own)
     assert measured.returncode == 0, measured.stderr
-    stage = json.loads((Path(unlearned.stdout.strip()) / "stage.json").read_text())
-    assert json.loads(measured.stdout) == pytest.approx(stage["metrics"], rel=1e-4)
+    kept = json.loads(Path(unlearned.stdout.strip() + ".evaluation.json").read_text())["values"]
+    assert json.loads(measured.stdout) == pytest.approx({k: v["value"] for k, v in kept.items()}, rel=1e-4)
+
+    # Another method joins the same folder; a stage with other settings is refused, and what was made stays.
+    words = ["unlearn", "--method", "gradient-ascent", "--model", folder, "--resume"]
+    second = scopewise(*words, settings=[*own, f"run.dir={tmp_path / 'c'}"])
+    assert second.returncode == 0, second.stderr
+    changed = scopewise(*words, settings=[*own, f"run.dir={tmp_path / 'c'}", "unlearn.learning_rate=0.5"])
+    assert changed.returncode == 2
+    assert "unlearn.learning_rate was 5e-05, now 0.5" in changed.stderr
+    assert {p.name for p in (tmp_path / "c" / "models").iterdir()} == {"ga_kl", "gradient_ascent"}
 
 
 @pytest.mark.slow
@@ -157,5 +166,5 @@ def test_demo_in_small_prints_the_table_and_refuses_to_overwrite(tmp_path: Path)
     assert "--resume" in refused.stderr
     other = scopewise("demo", "--resume", settings=[*small, "unlearn.learning_rate=0.5"])
     assert other.returncode == 2
-    assert "unlearn.learning_rate" in other.stderr
+    assert "unlearn.learning_rate was 0.001, now 0.5" in other.stderr
     assert json.loads((tmp_path / "run" / "results.json").read_text()) == results

@@ -54,9 +54,9 @@ def test_killed_three_times_it_ends_with_the_same_numbers(tmp_path: Path) -> Non
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors.decode()[-2000:]
 
-    def numbers(folder: Path) -> list[tuple[str, int, dict[str, float]]]:
+    def numbers(folder: Path) -> list[tuple[str, int, dict[str, float], int]]:
         rows = json.loads((folder / "results.json").read_text())["rows"]
-        return [(row["method"], row["seed"], row["metrics"]) for row in rows]
+        return [(row["method"], row["seed"], row["metrics"], row["cost"]["steps"]) for row in rows]
 
     assert numbers(disturbed) == numbers(straight)
     assert not list(disturbed.rglob("*.partial"))

@@ -177,13 +177,13 @@ def test_edited_region_file_is_respected(trained_adapter: Any, encoded: Any, mak
 
 
 def test_region_of_another_model_is_refused(tiny: Any, trained_adapter: Any, encoded: Any, make_trainer: Any) -> None:
-    """A region over weights, for a model with an adapter whose base weights have other names."""
+    """A region over LoRA's matrices, for a model that has none."""
     import copy
 
     base = copy.deepcopy(trained_adapter[0]).unload()
-    region = localize_encoded("gradient", base, *encoded)
+    region = localize_encoded("gradient", trained_adapter[0], *encoded)
     with pytest.raises(ConfigError, match=r"matrices are not in this model, the first is .*localize again"):
-        make_trainer(*trained_adapter, "memflex", region=region)
+        make_trainer(base, tiny[1], "memflex", region=region)
 
 
 def test_region_that_chooses_nothing_is_refused(tiny: Any) -> None:
@@ -206,3 +206,14 @@ def test_random_needs_a_size(tiny: Any, encoded: Any) -> None:
 
     with pytest.raises(ConfigError, match="no region to take the size from"):
         Random().region(tiny[0], *encoded, 0)
+
+
+def test_region_made_before_the_adapter_names_its_modules(tiny: Any, encoded: Any, make_trainer: Any) -> None:
+    """A and B of exactly the modules whose weight was chosen are trained."""
+    model, tokenizer = tiny
+    region = localize_encoded("gradient", model, *encoded)
+    assert 0 < len(region.names) < len(region.entries)
+    trainer = make_trainer(model, tokenizer, "ga_descent", peft_config=lora_config(LoraSection()), region=region)
+    trained = {parameter_name(n) for n, p in trainer.model.named_parameters() if p.requires_grad}
+    modules = {name.removesuffix(".weight") for name in region.names}
+    assert trained == {f"{module}.lora_{side}.weight" for module in modules for side in "AB"}

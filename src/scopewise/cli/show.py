@@ -26,9 +26,10 @@ def show(
     """Show the table of a run, the matrices of a region, or a run file with all its defaults."""
     path = Path(what)
     if path.is_dir():
-        path = path / "results.json"
-        if not path.exists():
-            raise ResultError(f"{what}: no results.json in it; a bench writes one when it ends; resume it")
+        found = [path / name for name in ("results.partial.json", "results.json") if (path / name).exists()]
+        if not found:
+            raise ResultError(f"{what}: no results.json in it; `scopewise bench` writes one")
+        path = found[0]
     if path.suffix != ".json":
         config = load_config(what, set_ or []).model_dump(mode="json")
         typer.echo(json.dumps(config, indent=2) if as_json else yaml.safe_dump(config, sort_keys=False).rstrip())

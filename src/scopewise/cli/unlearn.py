@@ -29,4 +29,5 @@ def unlearn(
 
     pipeline = Pipeline(config, resume=resume, overwrite=overwrite)
     entry = Entry.of(config.unlearn.method, config.unlearn.localizer)
-    typer.echo(pipeline.unlearned(entry, config.unlearn, config.run.seed, "run"))
+    row = pipeline.unlearned_row(entry, config.unlearn, config.run.seed, "run")
+    typer.echo(pipeline.path / row["path"])

@@ -1,0 +1,105 @@
+"""README and docs as a reader types them: files are written, shell blocks and Python blocks run, in order.
+
+A fence that says `title="FILE"` is that file (a second one of the same name goes on with it). A block that is not run has
+`<!-- not run: why -->` on the line before it. What takes long with a real model is made small by the folder it runs in: a
+tiny model under the hub's name, and a short `configs/demo.yaml`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = ["README.md", "docs/tutorial.md"]
+FENCE = re.compile(
+    r"^(?:<!-- not run: (?P<why>.+?) -->\n+)?```(?P<language>\w+)(?: title=\"(?P<title>[^\"]+)\")?\n(?P<text>.*?)^```$",
+    re.MULTILINE | re.DOTALL,
+)
+RUN = {"bash", "console", "python"}
+SMALL = {
+    "model": {"tiny": {"width": 32, "layers": 2, "heads": 2, "vocab_size": 400}},
+    "finetune": {"parameters": "all", "epochs": 0.2},
+    "unlearn": {"epochs": 0.2},
+    "evaluate": {"max_new_tokens": 4, "splits": ["val"], "direct_splits": []},
+    "bench": {"methods": ["gradient_ascent", "memflex"]},
+}
+
+
+@dataclass
+class Block:
+    """A fenced block of a document."""
+
+    language: str
+    title: str | None
+    text: str
+    why_not: str | None
+
+
+def blocks(document: str) -> list[Block]:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    return [Block(m["language"], m["title"], m["text"], m["why"]) for m in FENCE.finditer(text)]
+
+
+def commands(block: Block) -> str:
+    """The commands of a block: of a console block the lines after `$`, without their comments' alignment."""
+    if block.language != "console":
+        return block.text
+    return "\n".join(line[2:] for line in block.text.splitlines() if line.startswith("$ "))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """A folder that looks like the reader's: the demo was run, and a model lies under a hub's name."""
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "demo.yaml").write_text(yaml.safe_dump(SMALL))
+    demo = ["bench", "configs/demo.yaml", "--set", "run.dir=runs/demo"]
+    done = run([sys.executable, "-m", "scopewise", *demo], tmp_path)
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "Qwen").mkdir()
+    (tmp_path / "Qwen" / "Qwen3-0.6B").symlink_to(tmp_path / "runs" / "demo" / "target")
+    (tmp_path / "path" / "to").mkdir(parents=True)
+    (tmp_path / "path" / "to" / "model").symlink_to(tmp_path / "runs" / "demo" / "target")
+    yield tmp_path
+
+
+def run(words: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PATH": path, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(words, capture_output=True, text=True, cwd=cwd, env=environment, timeout=500, check=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_a_document_runs_from_top_to_bottom(document: str, folder: Path) -> None:
+    code = ""
+    for block in blocks(document):
+        if block.title:
+            with open(folder / block.title, "a", encoding="utf-8") as file:
+                file.write(block.text)
+        elif block.why_not or block.language not in RUN:
+            continue
+        elif block.language == "python":
+            code += block.text + "\n"
+        else:
+            done = run(["bash", "-euo", "pipefail", "-c", commands(block)], folder)
+            assert done.returncode == 0, f"{block.text}\n{done.stdout}\n{done.stderr}"
+    if code:
+        done = run([sys.executable, "-c", code], folder)
+        assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+
+
+@pytest.mark.parametrize("document", sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("docs/*.md")))
+def test_every_shell_block_is_run_or_says_why_not(document: str) -> None:
+    shell = [b for b in blocks(document) if b.language in RUN]
+    assert document in DOCUMENTS or all(b.why_not for b in shell)
+    fences = re.findall(r"^```(\w+)", (ROOT / document).read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(fences) == len(blocks(document))  # none escaped the pattern
