@@ -24,7 +24,7 @@ from scopewise.data.load import load_benchmark
 from scopewise.data.prompt import encode
 from scopewise.data.rows import FORGET, RETAIN, TRAIN, Row
 from scopewise.models.tiny import build_tiny, tokenizer_texts
-from scopewise.train import UnlearningConfig, UnlearningTrainer
+from scopewise.training.trainer import UnlearningConfig, UnlearningTrainer
 
 torch.set_num_threads(1)
 

@@ -14,15 +14,15 @@ if TYPE_CHECKING:
     from scopewise.data.rows import Benchmark, Row
     from scopewise.evaluation import Evaluation
     from scopewise.region import Region
-    from scopewise.train import UnlearningConfig, UnlearningTrainer
+    from scopewise.training.trainer import UnlearningConfig, UnlearningTrainer
 
 _WHERE = {
     "Benchmark": "scopewise.data.rows",
     "Evaluation": "scopewise.evaluation",
     "Region": "scopewise.region",
     "Row": "scopewise.data.rows",
-    "UnlearningConfig": "scopewise.train",
-    "UnlearningTrainer": "scopewise.train",
+    "UnlearningConfig": "scopewise.training.trainer",
+    "UnlearningTrainer": "scopewise.training.trainer",
     "evaluate": "scopewise.api",
     "load_benchmark": "scopewise.data.load",
     "localize": "scopewise.api",

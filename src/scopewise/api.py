@@ -20,7 +20,7 @@ from scopewise.localizers.base import localize_encoded
 from scopewise.models.adapters import lora_config
 from scopewise.models.load import with_padding
 from scopewise.region import Region
-from scopewise.train import Data, UnlearningConfig, UnlearningTrainer
+from scopewise.training.trainer import Data, UnlearningConfig, UnlearningTrainer
 
 
 def unlearn(

@@ -99,14 +99,19 @@ class FinetuneSection(TrainingSection):
 
 
 class LocalizeSection(Section):
-    """Stage 2: which part of the parameters unlearning may change."""
+    """Stage 2: which part of the parameters unlearning may change; docs/methods.md says which localizer reads what."""
 
     repeats: int = Field(5, ge=1)
-    threshold: Literal["quantile", "absolute"] = "quantile"
+    threshold: Literal["quantile", "absolute", "fraction"] = "quantile"
     mu: float = 0.75
     sigma: float = 0.25
-    unit: Literal["module", "matrix"] = "module"
+    fraction: float = Field(0.5, gt=0, le=1)
+    unit: Literal["module", "matrix", "row", "column", "weight"] = "module"
     corrupt: Literal["labels", "inputs"] = "labels"
+    gamma: float = Field(1e-8, gt=0)
+    overlap_fraction: float = Field(0.1, gt=0, lt=1)
+    core_fraction: float = Field(0.2, gt=0, lt=1)
+    pattern: str = "."
     max_tokens: int = Field(4096, ge=1)
 
 

@@ -40,15 +40,44 @@ def token_kl(
     return (reference.exp() * (reference - at_least_float32(logits).log_softmax(-1))).sum(-1)
 
 
+def token_entropy(logits: Float[Tensor, "tokens vocab"]) -> Float[Tensor, "tokens"]:
+    """Return the Shannon entropy of each token's distribution in nats, 0 to log V: `logsumexp(z) - Σ_v p_v z_v`."""
+    logits = at_least_float32(logits)
+    return logits.logsumexp(-1) - (logits.softmax(-1) * logits).sum(-1)
+
+
+def token_cross_entropy(
+    wanted: Float[Tensor, "tokens vocab"], logits: Float[Tensor, "tokens vocab"]
+) -> Float[Tensor, "tokens"]:
+    """Return the cross-entropy of each token to a wanted distribution in nats: `-Σ_v q_v log p_v`."""
+    return -(wanted * at_least_float32(logits).log_softmax(-1)).sum(-1)
+
+
+def squared_distance(a: Float[Tensor, "tokens hidden"], b: Float[Tensor, "#tokens hidden"]) -> Float[Tensor, "tokens"]:
+    """Return the mean over dimensions of the squared difference of two states: `‖a - b‖² / d`."""
+    return (at_least_float32(a) - at_least_float32(b)).square().mean(-1)
+
+
+def token_position(row: Int[Tensor, "tokens"], batch: int) -> Int[Tensor, "tokens"]:
+    """Return the index (from 0) of each answer token within its own answer; tokens of a sequence stand together."""
+    counts = token_counts(row, batch)
+    first = counts.cumsum(0) - counts
+    return torch.arange(len(row), device=row.device) - first[row]
+
+
 def token_counts(row: Int[Tensor, "tokens"], batch: int) -> Int[Tensor, "batch"]:
     """Return the number of answer tokens of each sequence."""
     return torch.bincount(row, minlength=batch)
 
 
+def sequence_sum(value: Float[Tensor, "tokens"], row: Int[Tensor, "tokens"], batch: int) -> Float[Tensor, "batch"]:
+    """Return the sum over each sequence's tokens (unit of `value`); zero for a sequence without tokens."""
+    return value.new_zeros(batch).index_add(0, row, value)
+
+
 def sequence_mean(value: Float[Tensor, "tokens"], row: Int[Tensor, "tokens"], batch: int) -> Float[Tensor, "batch"]:
     """Return the mean over each sequence's tokens (unit of `value`); zero for a sequence without tokens."""
-    total = value.new_zeros(batch).index_add(0, row, value)
-    return total / token_counts(row, batch).clamp(min=1)
+    return sequence_sum(value, row, batch) / token_counts(row, batch).clamp(min=1)
 
 
 def hits(logits: Float[Tensor, "tokens vocab"], labels: Int[Tensor, "tokens"]) -> Bool[Tensor, "tokens"]:

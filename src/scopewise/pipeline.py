@@ -24,15 +24,15 @@ from scopewise.data.load import load_benchmark
 from scopewise.data.prompt import Encoded, Prompt, encode
 from scopewise.data.rows import FORGET, RETAIN, TRAIN, VAL, Benchmark
 from scopewise.evaluation import Evaluation, evaluate
-from scopewise.finetune import Descent
 from scopewise.localizers.base import localize_encoded
 from scopewise.methods.base import Method, make_method
 from scopewise.models.adapters import lora_config, with_adapter
 from scopewise.models.load import default_device, load_model, load_tokenizer, save_model
 from scopewise.models.tiny import build_tiny, tokenizer_texts
-from scopewise.progress import TrainingProgress, quiet
 from scopewise.region import Region
-from scopewise.train import UnlearningConfig, UnlearningTrainer
+from scopewise.training.finetune import Descent
+from scopewise.training.progress import TrainingProgress, quiet
+from scopewise.training.trainer import UnlearningConfig, UnlearningTrainer
 
 
 @dataclass(frozen=True)

@@ -24,11 +24,16 @@ _PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets", "tokeniz
 
 def write_text(path: str | Path, text: str) -> None:
     """Write a file so that a reader, or a kill at any moment, sees the old content or the new, never a part."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: str | Path, content: bytes) -> None:
+    """Write a binary file as `write_text` does."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(text)
+    with open(temporary, "wb") as file:
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)

@@ -1,18 +1,26 @@
-"""A region: which matrices of a model may change, as a file that can be looked at, edited and used again."""
+"""A region: which parameters of a model may change, as a file that can be looked at, edited and used again.
+
+The JSON file decides matrix by matrix. A region of rows, columns or single weights has a bit per weight beside it, in a
+safetensors file of the same name.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from scopewise.errors import ResultError
-from scopewise.record import write_json
+import numpy as np
+from safetensors.numpy import load_file, save
 
-FORMAT = "scopewise-region/1"
+from scopewise.errors import ResultError
+from scopewise.record import write_bytes, write_json
+
+FORMAT = "scopewise-region/2"
+TERMS = ("forget", "retain")
 
 
 @dataclass(frozen=True)
@@ -24,6 +32,8 @@ class Entry:
         parameters: Number of its entries.
         chosen: Whether unlearning may change it. Edit this to change the region.
         module: The unit it was decided with.
+        selected: How many of its entries may change if it is chosen; None for all of them.
+        score: The localizer's score of its unit, higher = rather chosen; None where it has none.
         cosine: cos_i of Eq. 8, -1 to 1; None where a gradient is zero or the localizer uses none.
         magnitude: mean |G_UL| of its unit, in nats per unit of the parameter.
         magnitude_retain: The same of G_RT.
@@ -33,14 +43,39 @@ class Entry:
     parameters: int
     chosen: bool
     module: str
+    selected: int | None = None
+    score: float | None = None
     cosine: float | None = None
     magnitude: float | None = None
     magnitude_retain: float | None = None
 
 
 @dataclass(frozen=True)
+class Mask:
+    """Which entries of a matrix may change: a bit each, packed.
+
+    Attributes:
+        bits: `np.packbits` of the flattened mask.
+        shape: Of the matrix.
+    """
+
+    bits: np.ndarray
+    shape: tuple[int, ...]
+
+    @staticmethod
+    def pack(mask: np.ndarray) -> Mask:
+        """Pack a boolean array."""
+        return Mask(np.packbits(mask.reshape(-1)), tuple(mask.shape))
+
+    def unpack(self) -> np.ndarray:
+        """Return the boolean array."""
+        count = int(np.prod(self.shape))
+        return np.unpackbits(self.bits, count=count).astype(bool).reshape(self.shape)
+
+
+@dataclass(frozen=True)
 class Region:
-    """A mask over parameters, matrix by matrix.
+    """A mask over parameters: whole matrices, or entries of them.
 
     Attributes:
         localizer: Which localizer made it.
@@ -48,6 +83,8 @@ class Region:
         entries: Every matrix it could choose from.
         seconds: What localizing took.
         origin: Manifest of where it was made.
+        masks: Of the matrices that may change in part only: name → mask; or `forget:NAME` and `retain:NAME` → what the two
+            terms of the loss may change, where that differs.
     """
 
     localizer: str
@@ -55,6 +92,7 @@ class Region:
     entries: tuple[Entry, ...]
     seconds: float = 0.0
     origin: Mapping[str, Any] | None = None
+    masks: Mapping[str, Mask] = field(default_factory=dict)
 
     @property
     def names(self) -> frozenset[str]:
@@ -64,23 +102,38 @@ class Region:
     @property
     def parameters(self) -> int:
         """Number of single parameters that may change."""
-        return sum(e.parameters for e in self.entries if e.chosen)
+        return sum(e.parameters if e.selected is None else e.selected for e in self.entries if e.chosen)
 
     @property
     def fraction(self) -> float:
         """Share (0-1) of the localizable parameters that may change."""
         return self.parameters / max(1, sum(e.parameters for e in self.entries))
 
+    @property
+    def splits_terms(self) -> bool:
+        """Whether the forget and the retain term may change different entries."""
+        return any(name.startswith("forget:") for name in self.masks)
+
+    def mask(self, name: str, term: str | None = None) -> np.ndarray | None:
+        """Return which entries of a matrix may change (by a term, `forget` or `retain`); None for all of them."""
+        found = self.masks.get(name if term is None else f"{term}:{name}") or self.masks.get(name)
+        return None if found is None else found.unpack()
+
     def with_origin(self, origin: Mapping[str, Any]) -> Region:
         """Return the region with its manifest."""
         return replace(self, origin=dict(origin))
 
     def content_hash(self) -> str:
-        """Return the SHA-256 (hex) of the names of the matrices that may change."""
-        return hashlib.sha256("\n".join(sorted(self.names)).encode()).hexdigest()
+        """Return the SHA-256 (hex) of what may change: the names of the chosen matrices, and their masks."""
+        digest = hashlib.sha256("\n".join(sorted(self.names)).encode())
+        for key in sorted(self.masks):
+            if key.rpartition(":")[2] in self.names:
+                digest.update(key.encode() + self.masks[key].bits.tobytes())
+        return digest.hexdigest()
 
     def save(self, path: str | Path) -> None:
-        """Write the region as JSON, atomically."""
+        """Write the region as JSON, and its masks beside it as safetensors, both atomically."""
+        path = Path(path)
         document = {
             "format": FORMAT,
             "localizer": self.localizer,
@@ -89,23 +142,32 @@ class Region:
             "chosen_fraction": self.fraction,
             "seconds": self.seconds,
             "origin": self.origin,
+            "masks": {name: list(mask.shape) for name, mask in self.masks.items()},
             "entries": [asdict(e) for e in self.entries],
         }
+        if self.masks:  # first: a region file without its masks must not pass for a whole one
+            write_bytes(path.with_suffix(".safetensors"), save({name: m.bits for name, m in self.masks.items()}))
         write_json(path, document)
 
     @staticmethod
     def load(path: str | Path) -> Region:
-        """Read a region file. Raises ResultError where it is not one."""
+        """Read a region file. Raises ResultError where it is not one, or its masks are not beside it."""
+        path = Path(path)
         try:
-            document = json.loads(Path(path).read_text(encoding="utf-8"))
+            document = json.loads(path.read_text(encoding="utf-8"))
             if document["format"] != FORMAT:
                 raise ResultError(f"{path}: format {document['format']!r}; {FORMAT!r} is read; localize again")
+            shapes, beside = document["masks"], path.with_suffix(".safetensors")
+            if shapes and not beside.exists():
+                raise ResultError(f"{beside}: no such file; it holds the masks of {path.name}; keep the two together")
+            bits = load_file(beside) if shapes else {}
             return Region(
                 localizer=document["localizer"],
                 settings=document["settings"],
                 entries=tuple(Entry(**entry) for entry in document["entries"]),
                 seconds=document["seconds"],
                 origin=document["origin"],
+                masks={name: Mask(bits[name], tuple(shape)) for name, shape in shapes.items()},
             )
         except OSError as error:
             raise ResultError(f"{path}: {error.strerror}; give a region file made by `scopewise localize`") from None

@@ -11,7 +11,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,7 +56,7 @@ def commands(block: Block) -> str:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
+def folder(tmp_path: Path) -> Path:
     """A folder that looks like the reader's: the demo was run, and a model lies under a hub's name."""
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "demo.yaml").write_text(yaml.safe_dump(SMALL))
@@ -68,7 +67,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     (tmp_path / "Qwen" / "Qwen3-0.6B").symlink_to(tmp_path / "runs" / "demo" / "target")
     (tmp_path / "path" / "to").mkdir(parents=True)
     (tmp_path / "path" / "to" / "model").symlink_to(tmp_path / "runs" / "demo" / "target")
-    yield tmp_path
+    return tmp_path
 
 
 def run(words: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:

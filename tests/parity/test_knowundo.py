@@ -51,7 +51,7 @@ from scopewise.models.adapters import frozen_reference
 from scopewise.models.score import score
 from scopewise.ops import Reduction, token_kl
 from scopewise.region import parameter_name
-from scopewise.train import UnlearningConfig, UnlearningTrainer
+from scopewise.training.trainer import UnlearningConfig, UnlearningTrainer
 
 TOLERANCE = 1e-5
 THEIRS = json.loads(Path(__file__).with_name("knowundo_92aea2b.json").read_text(encoding="utf-8"))
@@ -102,7 +102,7 @@ def step(tmp_path: Path) -> Step:
         )
         batch = trainer._collate(list(range(len(forget) + len(retain))))
         batches, _ = trainer.get_batch_samples(iter([batch]), 1, torch.device("cpu"))
-        with frozen_reference(model) if trainer.method.retain == "kl" else nullcontext() as trainer._reference:
+        with frozen_reference(model) if trainer.method.needs_reference else nullcontext() as trainer.terms.reference:
             set_adapter(model, phase)
             loss = trainer.compute_loss(model, batches[0])
             loss.backward()
@@ -264,7 +264,7 @@ def corrupted_as_recorded(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Enc
     """Make the localizer's random corruption give their rows; return what to call it with."""
     rows = {scope: corrupted(scope) for scope in ("forget", "retain")}
     queue = chain(passes(rows["forget"]), passes(rows["retain"]))
-    monkeypatch.setattr("scopewise.localizers.gradient._corrupted", lambda item, vocabulary, generator: next(queue))
+    monkeypatch.setattr("scopewise.models.gradients._corrupted", lambda item, vocabulary, generator: next(queue))
     return {scope: [copies[0] for copies in rows[scope]] for scope in rows}
 
 

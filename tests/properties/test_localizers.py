@@ -14,11 +14,12 @@ from scopewise.data.batch import length_batches
 from scopewise.data.prompt import Encoded
 from scopewise.errors import ConfigError, ResultError
 from scopewise.localizers import LOCALIZERS
-from scopewise.localizers.base import localize_encoded, matrices
+from scopewise.localizers.base import localize_encoded
 from scopewise.localizers.gradient import Gradient
 from scopewise.models.adapters import lora_config, with_adapter
+from scopewise.models.gradients import matrices
 from scopewise.region import Region, module_of, parameter_name
-from scopewise.train import apply_region
+from scopewise.training.mask import RegionMask
 
 LORA = lora_config(LoraSection(r=2, alpha=4, dropout=0.1))
 localizers = pytest.mark.parametrize("name", LOCALIZERS)
@@ -188,7 +189,7 @@ def test_region_of_another_model_is_refused(tiny: Any, trained_adapter: Any, enc
 
 def test_region_that_chooses_nothing_is_refused(tiny: Any) -> None:
     with pytest.raises(ConfigError, match="no matrix is chosen"):
-        apply_region(tiny[0], Region("test", {}, ()))
+        RegionMask(tiny[0], Region("test", {}, ()))
 
 
 @pytest.mark.parametrize("text", ["[", "{}", '{"format": "other/1"}', "[]"])
@@ -217,3 +218,169 @@ def test_region_made_before_the_adapter_names_its_modules(tiny: Any, encoded: An
     trained = {parameter_name(n) for n, p in trainer.model.named_parameters() if p.requires_grad}
     modules = {name.removesuffix(".weight") for name in region.names}
     assert trained == {f"{module}.lora_{side}.weight" for module in modules for side in "AB"}
+
+
+UNITS = ["module", "matrix", "row", "column", "weight"]
+SCORED = ["gradient", "weight_attribution", "fisher_ratio", "activation_ratio"]
+
+
+@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize("name", SCORED)
+@pytest.mark.parametrize("adapter", [True, False])
+def test_a_budget_is_kept_and_filled(name: str, unit: str, adapter: bool, request: Any, encoded: Any) -> None:
+    """At most the fraction asked for, and no unit more would fit; the masks hold whole units."""
+    model = request.getfixturevalue("trained_adapter" if adapter else "tiny")[0]
+    settings = LocalizeSection(unit=unit, threshold="fraction", fraction=0.3)
+    region = localize_encoded(name, model, *encoded, settings)
+    total = sum(p.numel() for p in matrices(model).values())
+    largest = {"weight": 1, "row": 128, "column": 128}.get(unit, 0.25 * total)
+    assert 0.3 * total - largest <= region.parameters <= 0.3 * total
+    for key, mask in region.masks.items():
+        bits = mask.unpack()
+        assert bits.shape == tuple(matrices(model)[key].shape)
+        assert unit == "weight" or bool((bits == bits[:, :1] if unit == "row" else bits == bits[:1]).all())
+
+
+@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize("name", SCORED)
+def test_random_control_of_any_unit_has_the_same_size(name: str, unit: str, trained_adapter: Any, encoded: Any) -> None:
+    model = trained_adapter[0]
+    settings = LocalizeSection(unit=unit, threshold="fraction", fraction=0.4)
+    region = localize_encoded(name, model, *encoded, settings)
+    controls = [localize_encoded("random", model, *encoded, settings, seed=seed, size=region) for seed in (0, 1)]
+    assert [c.parameters for c in controls] == [region.parameters] * 2
+    assert len({c.content_hash() for c in [region, *controls]}) > 1
+
+
+@pytest.mark.parametrize("threshold", ["quantile", "fraction"])
+@pytest.mark.parametrize("unit", UNITS)
+def test_higher_score_is_chosen_first(unit: str, threshold: str, tiny: Any, encoded: Any) -> None:
+    from scopewise.localizers.base import choose, unit_means, unit_sizes
+
+    model = tiny[0]
+    generator = torch.Generator().manual_seed(0)
+    scores = {name: torch.randn(p.shape, generator=generator) for name, p in matrices(model).items()}
+    means = unit_means(scores, unit)
+    chosen = choose(means, unit_sizes(scores, unit), LocalizeSection(unit=unit, threshold=threshold, fraction=0.5))
+    inside = torch.cat([means[u][chosen[u]] for u in means])
+    outside = torch.cat([means[u][~chosen[u]] for u in means])
+    assert len(inside)
+    assert len(outside)
+    assert float(inside.min()) >= float(outside.max())
+    if threshold == "quantile":  # sigma = .25: three quarters of the units
+        assert len(inside) == pytest.approx(0.75 * (len(inside) + len(outside)), abs=1)
+
+
+def test_the_highest_are_found_exactly_and_ties_go_to_the_first() -> None:
+    """Against a sort, with negative values, infinities, zeros of both signs and many ties."""
+    from scopewise.localizers.base import highest
+
+    values = torch.tensor([3.0, -1.0, 0.0, 3.0, -0.0, float("inf"), -float("inf"), 3.0, 1e-40, 2.5])
+    for count in range(11):
+        masks = highest({"a": values[:4], "b": values[4:]}, count)
+        flat = torch.cat([masks["a"], masks["b"]])
+        assert int(flat.sum()) == count
+        if 0 < count < 10:
+            assert float(values[flat].min()) >= float(values[~flat].max())
+    assert torch.cat(list(highest({"a": values[:4], "b": values[4:]}, 3).values())).nonzero().flatten().tolist() == [
+        0,
+        3,
+        5,
+    ]
+
+
+def test_fisher_is_the_mean_of_each_rows_squared_gradient(trained_adapter: Any, encoded: Any) -> None:
+    """Against a backward pass for each row alone."""
+    from scopewise.models.gradients import mean_gradients, mean_squared_gradients
+
+    model, items = trained_adapter[0], encoded[0]
+    got = mean_squared_gradients(model, items, 4096, "rows")
+    alone = [mean_gradients(model, [item], 4096, "row") for item in items]
+    for name, value in got.items():
+        want = torch.stack([g[name].square() for g in alone]).mean(0)
+        assert torch.allclose(value, want, rtol=1e-4, atol=1e-12 + 1e-5 * float(want.max()))
+
+
+def test_activations_are_those_of_the_answer_tokens(tiny: Any, encoded: Any) -> None:
+    """Of the first block's `q_proj`, whose input is the normed embedding, by hand."""
+    from scopewise.models.gradients import mean_activations
+
+    model, items = tiny[0], encoded[0]
+    got = mean_activations(model, items, 4096, "rows")["model.layers.0.self_attn.q_proj.weight"]
+    block = model.model.layers[0]
+    with torch.no_grad():
+        tokens = torch.cat([model.model.embed_tokens(torch.tensor(item.answer_ids)) for item in items])
+        want = block.input_layernorm(tokens).abs().mean(0)
+    assert torch.allclose(got, want, atol=1e-6)
+
+
+def test_weight_attribution_by_hand(tiny: Any, encoded: Any) -> None:
+    """|g_f (θ - g_r / γ)| from the two plain gradients."""
+    from scopewise.localizers.weight_attribution import WeightAttribution
+
+    model = tiny[0]
+    plain = [plain_gradients(model, items, [i.answer_ids for i in items]) for items in encoded]
+    got = WeightAttribution(LocalizeSection(gamma=1e-3)).scores(model, *encoded, 0)
+    for name, parameter in matrices(model).items():
+        want = (plain[0][name] * (parameter - plain[1][name] / 1e-3)).abs().detach()
+        assert torch.allclose(got[name], want, rtol=1e-3, atol=1e-6 * float(want.max()))
+
+
+def test_grail_masks_each_terms_gradient(trained_adapter: Any, encoded: Any, make_trainer: Any) -> None:
+    """A step of SGD is `-lr · ((1 - U) ∇(-.4 CE_f) + (1 - R) ∇(2 CE_r))`, with the shares of U and R as set."""
+    import copy
+
+    model, tokenizer = trained_adapter
+    settings = LocalizeSection(overlap_fraction=0.5, core_fraction=0.2)
+    region = localize_encoded("grail", model, *encoded, settings)
+    assert region.splits_terms
+    start = {n: p.detach().clone() for n, p in matrices(model).items()}
+    moved = {}
+    for term, weights in {
+        "both": {},
+        "forget": {"retain_weight": 0.0},
+        "retain": {"forget_weight": 0.0},
+    }.items():
+        for which, given in (("masked", region), ("whole", "all")):
+            method = {"method_args": weights}
+            trainer = make_trainer(
+                copy.deepcopy(model), tokenizer, "grail", region=given, per_device_train_batch_size=16, **method
+            )
+            trainer.train()
+            moved[term, which] = {n: p.detach() - start[n] for n, p in matrices(trainer.model).items()}
+    for name in start:
+        forget = torch.from_numpy(region.mask(name, "forget"))
+        retain = torch.from_numpy(region.mask(name, "retain"))
+        assert float((~retain).float().mean()) == pytest.approx(0.2, abs=0.02)
+        assert float((~forget).float().mean()) <= 0.5
+        want = forget * moved["forget", "whole"][name] + retain * moved["retain", "whole"][name]
+        assert torch.allclose(moved["both", "masked"][name], want, atol=1e-6)
+
+
+def test_named_matches_or_says_how_names_look(tiny: Any, encoded: Any) -> None:
+    region = localize_encoded("named", tiny[0], *encoded, LocalizeSection(pattern=r"layers\.1\.mlp"))
+    assert {n.split(".")[2] for n in region.names} == {"1"}
+    assert len(region.names) == 3
+    for pattern, part in (("nothing", "they are named like model.layers.0"), ("(", "no regular expression")):
+        with pytest.raises(ConfigError, match=part):
+            localize_encoded("named", tiny[0], *encoded, LocalizeSection(pattern=pattern))
+
+
+def test_masks_are_saved_and_a_region_without_them_is_refused(
+    trained_adapter: Any, encoded: Any, tmp_path: Path
+) -> None:
+    settings = LocalizeSection(unit="weight", threshold="fraction", fraction=0.1)
+    region = localize_encoded("fisher_ratio", trained_adapter[0], *encoded, settings)
+    region.save(tmp_path / "r.json")
+    again = Region.load(tmp_path / "r.json")
+    assert again.content_hash() == region.content_hash()
+    assert again.parameters == region.parameters
+    (tmp_path / "r.safetensors").unlink()
+    with pytest.raises(ResultError, match=r"r\.safetensors"):
+        Region.load(tmp_path / "r.json")
+
+
+def test_part_of_a_weight_cannot_be_expressed_by_lora(tiny: Any, encoded: Any, make_trainer: Any) -> None:
+    region = localize_encoded("gradient", tiny[0], *encoded, LocalizeSection(unit="weight"))
+    with pytest.raises(ConfigError, match="which LoRA's matrices on it cannot express"):
+        make_trainer(*tiny, "ga_descent", peft_config=LORA, region=region)

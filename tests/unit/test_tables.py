@@ -50,8 +50,8 @@ def test_one_file_per_row_and_one_row_per_file(kind: str) -> None:
 def test_no_class_of_the_kind_is_left_out_of_the_table(kind: str) -> None:
     classes = {t.partition(":")[2] for t in registry.table(kind).values()}
     for path in (PACKAGE / kind).glob("*.py"):
-        found = set(re.findall(rf"^class (\w+)\({BASES[kind].__name__}\)", path.read_text("utf-8"), re.MULTILINE))
-        assert found <= classes
+        if path.stem != "base":  # holds the abstract ones
+            assert set(re.findall(r"^class (\w+)\(", path.read_text("utf-8"), re.MULTILINE)) <= classes
 
 
 @pytest.mark.parametrize(("kind", "name"), [e for e in ENTRIES if e[0] != "benchmarks"])
@@ -85,7 +85,7 @@ def test_unknown_kind() -> None:
         ({"retain_weight": "much"}, "unlearn.method_args.retain_weight: 'much'; must be a number"),
         pytest.param(
             {"retain": "l2"},
-            "unlearn.method_args.retain: 'l2'; one of none, ce, kl",
+            "unlearn.method_args.retain: 'l2'; none, or some of ce, kl, hidden joined by '+'",
         ),
         pytest.param(
             {"retain_data": "all"},

@@ -30,6 +30,7 @@ class Row:
         attribute: Which knowledge of the instance (`email`, `genre`, …), where the data says so.
         domain: `privacy` or `copyright`; selects the wording of the direct prompt.
         legal_basis: Why the row is in its scope, where the data says so.
+        alternative: What may be answered instead, for the methods that train on it (forget rows).
         origin: File and line (or index) the row came from; not part of its content.
     """
 
@@ -41,6 +42,7 @@ class Row:
     attribute: str = ""
     domain: str = "privacy"
     legal_basis: str = ""
+    alternative: str = ""
     origin: str = field(default="", compare=False)
 
 
@@ -127,7 +129,7 @@ def make_row(record: object, origin: str, **fixed: str) -> Row:
     if not isinstance(record, dict):
         raise DataError(f"{origin}: {type(record).__name__}; each row is an object with 'question' and 'answer'")
     values = {**record, **fixed}
-    allowed = ("question", "answer", "scope", "split", "instance", "attribute", "domain", "legal_basis")
+    allowed = ("question", "answer", "scope", "split", "instance", "attribute", "domain", "legal_basis", "alternative")
     for key, value in values.items():
         if key not in allowed:
             raise DataError(f"{origin}: unknown field {key!r}; allowed are {', '.join(allowed)}; remove or rename it")

@@ -8,7 +8,8 @@ from peft import PeftModel
 from torch import nn
 
 from scopewise.data.prompt import Encoded
-from scopewise.localizers.base import Localizer, matrices
+from scopewise.localizers.base import Localizer
+from scopewise.models.gradients import matrices
 from scopewise.region import Entry, Region, module_of, parameter_name
 
 

@@ -1,19 +1,24 @@
-"""The contract of a localizer."""
+"""The contract of a localizer, and how units are chosen by their scores."""
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from peft import PeftModel
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from scopewise import registry
 from scopewise.config import LocalizeSection
 from scopewise.data.prompt import Encoded
 from scopewise.errors import ConfigError
-from scopewise.models.forward import output_embeddings
-from scopewise.region import Region, parameter_name
+from scopewise.models.gradients import matrices
+from scopewise.region import Entry, Mask, Region, module_of
+
+WHOLE = ("module", "matrix")
+"""Units that are whole matrices; the others (row, column, weight) are parts of them."""
 
 
 class Localizer:
@@ -50,6 +55,41 @@ class Localizer:
         raise NotImplementedError
 
 
+class ScoreLocalizer(Localizer):
+    """Base of the localizers that score every weight: `scores`; units are chosen by the mean score of their weights."""
+
+    def scores(
+        self, model: nn.Module, forget: Sequence[Encoded], retain: Sequence[Encoded], seed: int
+    ) -> Mapping[str, Tensor]:
+        """Return a score for each entry of each of `matrices(model)`, float32, higher = rather to be changed."""
+        raise NotImplementedError
+
+    def region(
+        self,
+        model: nn.Module,
+        forget: Sequence[Encoded],
+        retain: Sequence[Encoded],
+        seed: int,
+        size: Region | None = None,
+    ) -> Region:
+        """Return the units with the highest scores, as `localize.unit` and `localize.threshold` say."""
+        start = time.perf_counter()
+        scores = self.scores(model, forget, retain, seed)
+        settings = self.settings
+        by_unit = unit_means(scores, settings.unit)
+        chosen = choose(by_unit, unit_sizes(matrices(model), settings.unit), settings)
+        means = {name: float(score.mean()) for name, score in scores.items()}
+        return build_region(
+            self.name,
+            {**settings.model_dump(), "seed": seed},
+            matrices(model),
+            chosen,
+            settings.unit,
+            {name: {"score": mean} for name, mean in means.items()},
+            time.perf_counter() - start,
+        )
+
+
 def localize_encoded(
     name: str,
     model: nn.Module,
@@ -67,28 +107,154 @@ def localize_encoded(
     return region
 
 
-def matrices(model: nn.Module) -> Mapping[str, nn.Parameter]:
-    """Return the matrices a region may choose from, by `parameter_name`, in the model's order.
+# -- units: what a region chooses as a whole ----------------------------------------------------------------------
+#
+# A "unit tensor" has one value per unit of a matrix: [1, 1] for a whole matrix, [rows, 1], [1, columns], or the matrix's
+# own shape. It broadcasts against the matrix. A module's unit stands under its name with a [1, 1] tensor.
 
-    With an adapter: the A and B matrices of LoRA. Without: the weights of linear layers but the head (embeddings, head,
-    norms and biases belong to no module of the paper, and a region never changes them).
+
+def unit_sums(values: Mapping[str, Tensor], unit: str) -> dict[str, Tensor]:
+    """Return the sum of a quantity over each unit's weights, as unit tensors by matrix, or by module."""
+    dims: dict[str, tuple[int, ...]] = {"row": (1,), "column": (0,), "weight": ()}
+    if unit not in WHOLE:
+        return {name: value.sum(dims[unit], keepdim=True) if dims[unit] else value for name, value in values.items()}
+    sums: dict[str, Tensor] = {}
+    for name, value in values.items():
+        key = name if unit == "matrix" else module_of(name)
+        total = value.sum().reshape(1, 1)
+        sums[key] = sums[key] + total if key in sums else total
+    return sums
+
+
+def unit_sizes(parameters: Mapping[str, Tensor], unit: str) -> dict[str, int]:
+    """Return how many weights each unit of a matrix (or a module) has."""
+    if unit == "weight":
+        return dict.fromkeys(parameters, 1)
+    if unit in ("row", "column"):
+        return {name: p.shape[1 if unit == "row" else 0] for name, p in parameters.items()}
+    sizes: dict[str, int] = {}
+    for name, parameter in parameters.items():
+        key = name if unit == "matrix" else module_of(name)
+        sizes[key] = sizes.get(key, 0) + parameter.numel()
+    return sizes
+
+
+def unit_means(values: Mapping[str, Tensor], unit: str) -> dict[str, Tensor]:
+    """Return the mean of a quantity over each unit's weights."""
+    sizes = unit_sizes(values, unit)
+    return {key: total / sizes[key] for key, total in unit_sums(values, unit).items()}
+
+
+def choose(scores: Mapping[str, Tensor], sizes: Mapping[str, int], settings: LocalizeSection) -> dict[str, Tensor]:
+    """Return which units are chosen, as boolean unit tensors.
+
+    Args:
+        scores: One per unit.
+        sizes: Weights per unit.
+        settings: `absolute` takes scores above sigma; `quantile` those above the sigma-quantile of the units' scores;
+            `fraction` the highest ones that together have at most that share of the parameters. Of equal scores the
+            first in the model's order is taken.
+
+    Raises:
+        ConfigError: nothing is chosen; the sentence gives the range of the scores.
     """
-    if isinstance(model, PeftModel):
-        found = {
-            parameter_name(n): p
-            for n, p in model.named_parameters()
-            if ".lora_A.default." in n or ".lora_B.default." in n
-        }
+    flat = {key: score.flatten() for key, score in scores.items()}
+    if settings.threshold == "absolute":
+        chosen = {key: score > settings.sigma for key, score in flat.items()}
     else:
-        head = output_embeddings(model)
-        found = {
-            parameter_name(f"{name}.weight"): module.weight  # type: ignore[misc]
-            for name, module in model.named_modules()
-            if isinstance(module, nn.Linear) and module is not head
-        }
-    if not found:
+        units = sum(len(score) for score in flat.values())
+        if settings.threshold == "quantile":
+            _check_share("sigma", settings.sigma)
+            count = units - math.floor(settings.sigma * units)
+        else:
+            count = _count_within(flat, sizes, settings.fraction)
+        chosen = highest(flat, count)
+    if not any(bool(mask.any()) for mask in chosen.values()):
+        low, high = min(float(s.min()) for s in flat.values()), max(float(s.max()) for s in flat.values())
         raise ConfigError(
-            "localize: this model has no linear layer and no LoRA matrix to choose from; "
-            "name its layers in lora.target_modules"
+            f"localize: no unit is chosen; scores are {low:.3g} to {high:.3g}, a unit has {min(sizes.values())} weights or "
+            "more; lower localize.sigma, raise localize.fraction, or take a smaller localize.unit"
         )
-    return found
+    return {key: mask.reshape(scores[key].shape) for key, mask in chosen.items()}
+
+
+def highest(scores: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
+    """Return masks of the `count` highest of all values; of equal ones the first in order. Exact, without a sort.
+
+    The value of the last one taken is found bit by bit: floats are ordered as their bit patterns are, once negative ones
+    are turned round. Each round counts, so that no second copy of all scores is made.
+    """
+    if count <= 0:
+        return {key: torch.zeros_like(value, dtype=torch.bool) for key, value in scores.items()}
+    low, high = -(2**31), 2**31 - 1  # at least `count` keys are >= low; fewer are > high
+    while low < high:
+        middle = (low + high + 1) // 2
+        if sum(int((_ordered(value) >= middle).sum()) for value in scores.values()) >= count:
+            low = middle
+        else:
+            high = middle - 1
+    masks = {key: _ordered(value) > low for key, value in scores.items()}
+    left = count - sum(int(mask.sum()) for mask in masks.values())
+    for key, value in scores.items():
+        ties = torch.nonzero(_ordered(value) == low).flatten()[:left]
+        masks[key][ties] = True
+        left -= len(ties)
+    return masks
+
+
+def _ordered(value: Tensor) -> Tensor:
+    """Return int32 keys in the order of float32 values."""
+    bits = value.float().contiguous().view(torch.int32)
+    return torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
+
+
+def _count_within(scores: Mapping[str, Tensor], sizes: Mapping[str, int], fraction: float) -> int:
+    """Return how many of the highest units have together at most `fraction` of all weights."""
+    total = sum(len(score) * sizes[key] for key, score in scores.items())
+    budget = math.floor(fraction * total)
+    if len(set(sizes.values())) == 1:
+        return budget // next(iter(sizes.values()))
+    values = torch.cat([score.float().cpu() for score in scores.values()])
+    weights = torch.cat([torch.full((len(score),), sizes[key]) for key, score in scores.items()])
+    order = torch.sort(values, descending=True, stable=True).indices
+    return int((weights[order].cumsum(0) <= budget).sum())
+
+
+def _check_share(name: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise ConfigError(f"localize.{name}: {value}; a quantile is 0 to 1; or set localize.threshold=absolute")
+
+
+def build_region(
+    localizer: str,
+    settings: Mapping[str, Any],
+    parameters: Mapping[str, Tensor],
+    chosen: Mapping[str, Tensor],
+    unit: str,
+    measures: Mapping[str, Mapping[str, float | None]],
+    seconds: float = 0.0,
+) -> Region:
+    """Build a region from chosen units.
+
+    Args:
+        localizer: Its name.
+        settings: What it was made with.
+        parameters: The matrices it could choose from.
+        chosen: Boolean unit tensors, by matrix or by module.
+        unit: What the units are.
+        measures: Values of `Entry` for each matrix, such as `score` or `cosine`.
+        seconds: What localizing took.
+    """
+    entries, masks = [], {}
+    for name, parameter in parameters.items():
+        mask = chosen[module_of(name) if unit == "module" else name]
+        selected = None
+        if unit not in WHOLE:
+            whole = mask.expand(parameter.shape)
+            selected = int(whole.sum())
+            if 0 < selected < parameter.numel():
+                masks[name] = Mask.pack(whole.cpu().numpy())
+        entries.append(
+            Entry(name, parameter.numel(), bool(mask.any()), module_of(name), selected, **measures.get(name, {}))
+        )
+    return Region(localizer, settings, tuple(entries), seconds=seconds, masks=masks)

@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from scopewise.data.batch import collate, length_batches
 from scopewise.data.prompt import Encoded
 from scopewise.errors import ConfigError
-from scopewise.localizers.base import Localizer, matrices
-from scopewise.models.forward import answer_logits, device_of, output_embeddings, to_device
-from scopewise.ops import at_least_float32, cosine, sequence_mean
-from scopewise.region import Entry, Region, module_of
-
-Gradients = dict[str, Tensor]
+from scopewise.localizers.base import WHOLE, Localizer, build_region, choose, unit_sizes, unit_sums
+from scopewise.models.gradients import Gradients, matrices, mean_gradients
+from scopewise.region import Region, module_of
 
 
 class Gradient(Localizer):
@@ -31,10 +23,12 @@ class Gradient(Localizer):
     N repeats, θ_loc = {θ_i : cos(G_UL,i, G_RT,i) < µ and mean|G_UL,i| > σ} (Eq. 8, 9).
 
     `unit`: the paper decides per module (LoRA's A and B together, or one weight), the code per matrix. A fresh adapter
-    has B = 0, hence no gradient on any A: deciding by module lets A follow its B.
+    has B = 0, hence no gradient on any A: deciding by module lets A follow its B. A row, column or single weight works the
+    same (the cosine of single weights is 1 or -1).
     `threshold`: `absolute` takes µ and σ as they stand; they do not transfer between models. `quantile` reads them as
     fractions: the µ-quantile of the cosines and the σ-quantile of the magnitudes. µ = .75, σ = .25 leave each condition
     three quarters of the modules, so that at least half of them satisfy both (if cosines and magnitudes do not tie).
+    `fraction` takes the highest mean|G_UL,i| · (1 - cos_i) / 2 (ours: one number that both conditions raise).
     `corrupt`: `labels` replaces every label and leaves the input (the paper's text): the N repeats then share one forward
     and one backward, exactly, since the loss is linear in the labels. `inputs` replaces half of the answer tokens, drawn
     with replacement, in inputs and labels alike (the code) and needs N passes.
@@ -60,144 +54,93 @@ class Gradient(Localizer):
             ConfigError: no module satisfies both conditions; the sentence gives the observed range.
         """
         start = time.perf_counter()
+        settings, unit = self.settings, self.settings.unit
         unlearn = self.gradients(model, forget, seed, "forget")
         keep = self.gradients(model, retain, seed + 1, "retain")
-        unit_of = {name: (name if self.settings.unit == "matrix" else module_of(name)) for name in unlearn}
-        units = {unit: [n for n in unlearn if unit_of[n] == unit] for unit in dict.fromkeys(unit_of.values())}
-        cosines = {u: cosine(_joined(unlearn, names), _joined(keep, names)) for u, names in units.items()}
-        magnitude = {u: _mean_abs(unlearn, names) for u, names in units.items()}
-        magnitude_retain = {u: _mean_abs(keep, names) for u, names in units.items()}
-        mu, sigma = self._thresholds(cosines, magnitude)
-        chosen = {u for u in units if (c := cosines[u]) is not None and c < mu and magnitude[u] > sigma}
-        if not chosen:
-            known = [c for c in cosines.values() if c is not None]
-            raise ConfigError(
-                f"localize: no module has cosine < {mu:.3g} and magnitude > {sigma:.3g}; cosines are "
-                f"{min(known, default=0):.3g} to {max(known, default=0):.3g}, magnitudes {min(magnitude.values()):.3g} to "
-                f"{max(magnitude.values()):.3g}; raise localize.mu, lower localize.sigma, or use threshold=quantile"
-            )
-        entries = tuple(
-            Entry(
-                name=name,
-                parameters=parameter.numel(),
-                chosen=unit_of[name] in chosen,
-                module=module_of(name),
-                cosine=cosines[unit_of[name]],
-                magnitude=magnitude[unit_of[name]],
-                magnitude_retain=magnitude_retain[unit_of[name]],
-            )
-            for name, parameter in matrices(model).items()
+        cosines, magnitude, _ = _measures(unlearn, keep, unit)
+        used: dict[str, float] = {}
+        if settings.threshold == "fraction":
+            scores = {u: magnitude[u] * (1 - cosines[u].nan_to_num(1.0)) / 2 for u in cosines}
+            chosen = choose(scores, unit_sizes(unlearn, unit), settings)
+        else:
+            mu, sigma = self._thresholds(cosines, magnitude)
+            used = {"mu_used": mu, "sigma_used": sigma}
+            chosen = {u: (cosines[u] < mu) & (magnitude[u] > sigma) for u in cosines}  # no cosine: NaN, never less
+            if not any(bool(mask.any()) for mask in chosen.values()):
+                raise ConfigError(_nothing_chosen(cosines, magnitude, mu, sigma))
+        shown = _measures(unlearn, keep, unit if unit in WHOLE else "matrix")
+        measures = {}
+        for name in unlearn:
+            at = [float(values[module_of(name) if unit == "module" else name]) for values in shown]
+            measures[name] = {
+                "cosine": at[0] if at[0] == at[0] else None,
+                "magnitude": at[1],
+                "magnitude_retain": at[2],
+            }
+        made = {**settings.model_dump(), **used, "seed": seed}
+        return build_region(
+            self.name, made, matrices(model), chosen, unit, measures, seconds=time.perf_counter() - start
         )
-        settings = {**self.settings.model_dump(), "mu_used": mu, "sigma_used": sigma, "seed": seed}
-        return Region(self.name, settings, entries, seconds=time.perf_counter() - start)
 
     def gradients(self, model: nn.Module, items: Sequence[Encoded], seed: int, what: str = "rows") -> Gradients:
-        """Return the gradient of the relabelled loss on each matrix, averaged over rows and repeats, in float32.
+        """Return the gradient of the relabelled loss on each matrix, averaged over rows and repeats."""
+        settings = self.settings
+        return mean_gradients(
+            model, items, settings.max_tokens, what, repeats=settings.repeats, corrupt=settings.corrupt, seed=seed
+        )
 
-        The loss of a row is the mean CE of its answer in nats per token; rows count the same.
-        """
-        vocab_size = int(output_embeddings(model).weight.shape[0])  # type: ignore
-        generator = torch.Generator().manual_seed(seed)
-        shared = self.settings.corrupt == "labels"
-        passes = 1 if shared else self.settings.repeats
-        device = device_of(model)
-        with _gradients_of(model) as gradients:
-            progress = tqdm(total=passes * len(items), desc=f"localize: gradients, {what}", unit="row", leave=False)
-            for _ in range(passes):
-                given = items if shared else [_corrupted(item, vocab_size, generator) for item in items]
-                for indices in length_batches([len(item) for item in given], self.settings.max_tokens):
-                    batch = to_device(collate([given[i] for i in indices]), device)
-                    if shared:
-                        draws = (self.settings.repeats, len(batch["label"]))
-                        labels = torch.randint(vocab_size, draws, generator=generator).to(device)
-                    else:
-                        labels = batch["label"].unsqueeze(0)
-                    nll = _mean_nll(answer_logits(model, batch), labels)
-                    loss = sequence_mean(nll, batch["row"], len(indices)).sum() / (passes * len(items))
-                    loss.backward()
-                    progress.update(len(indices))
-            progress.close()
-            return {name: gradient.clone() for name, gradient in gradients().items()}
-
-    def _thresholds(self, cosines: Mapping[str, float | None], magnitude: Mapping[str, float]) -> tuple[float, float]:
+    def _thresholds(self, cosines: Mapping[str, Tensor], magnitude: Mapping[str, Tensor]) -> tuple[float, float]:
         mu, sigma = self.settings.mu, self.settings.sigma
         if self.settings.threshold == "absolute":
             return mu, sigma
         if not (0 <= mu <= 1 and 0 <= sigma <= 1):
             raise ConfigError(f"localize: mu={mu}, sigma={sigma}; quantiles are 0 to 1; or set threshold=absolute")
-        known = [c for c in cosines.values() if c is not None]
-        if not known:
+        known = _flat(cosines)
+        known = known[~np.isnan(known)]
+        if not len(known):
             raise ConfigError("localize: every gradient is zero; is the model's loss independent of these matrices?")
-        # The next float up or down, so that a module exactly at the quantile satisfies the strict inequality.
+        # The next float up or down, so that a unit exactly at the quantile satisfies the strict inequality.
         return (
             float(np.nextafter(np.quantile(known, mu), np.inf)),
-            float(np.nextafter(np.quantile(list(magnitude.values()), sigma), -np.inf)),
+            float(np.nextafter(np.quantile(_flat(magnitude), sigma), -np.inf)),
         )
 
 
-def _mean_nll(logits: Float[Tensor, "tokens vocab"], labels: Int[Tensor, "repeats tokens"]) -> Float[Tensor, "tokens"]:
-    """Mean over the repeats of the CE of each token: one logsumexp serves them all."""
-    logits = at_least_float32(logits)
-    return logits.logsumexp(-1) - logits.gather(-1, labels.T).mean(-1)
+def _measures(unlearn: Gradients, keep: Gradients, unit: str) -> tuple[dict[str, Tensor], ...]:
+    """Return cosine (NaN where a gradient is zero), mean |G_UL| and mean |G_RT| of each unit, in float64."""
+    a = {name: gradient.double() for name, gradient in unlearn.items()}
+    b = {name: keep[name].double() for name in unlearn}
+    dot = unit_sums({name: a[name] * b[name] for name in a}, unit)
+    norm_a = unit_sums({name: value.square() for name, value in a.items()}, unit)
+    norm_b = unit_sums({name: value.square() for name, value in b.items()}, unit)
+    cosines = {u: dot[u] / (norm_a[u].sqrt() * norm_b[u].sqrt()) for u in dot}
+    return cosines, _mean_abs(a, unit), _mean_abs(b, unit)
 
 
-def _corrupted(item: Encoded, vocab_size: int, generator: torch.Generator) -> Encoded:
-    """Replace tokens of the answer half as often as it has tokens, at places drawn with replacement."""
-    answer = list(item.answer_ids)
-    for _ in range(len(answer) // 2):
-        place = int(torch.randint(len(answer), (), generator=generator))
-        answer[place] = int(torch.randint(vocab_size, (), generator=generator))
-    return replace(item, answer_ids=tuple(answer))
+def _mean_abs(gradients: Mapping[str, Tensor], unit: str) -> dict[str, Tensor]:
+    """Mean |G| of each unit; of a module, over the matrices that have a gradient.
 
-
-def _joined(gradients: Gradients, names: Sequence[str]) -> Tensor:
-    return torch.cat([gradients[n].flatten() for n in names])
-
-
-def _mean_abs(gradients: Gradients, names: Sequence[str]) -> float:
-    """Mean |G| over the matrices that have a gradient: a fresh A, exactly zero, must not halve its module's."""
-    parts = [gradients[n].abs().flatten() for n in names if bool(gradients[n].any())]
-    return float(torch.cat(parts).mean()) if parts else 0.0
-
-
-@contextmanager
-def _gradients_of(model: nn.Module) -> Iterator:
-    """Collect gradients of the localizable matrices alone, in float32; leave the model as it was.
-
-    In evaluation mode, as the authors' code: dropout would only add noise to a mean.
+    A fresh A, exactly zero, must not halve its module's.
     """
-    targets = matrices(model)
-    saved = [(p, p.requires_grad, p.grad) for p in model.parameters()]
-    training = model.training
-    model.eval()
-    totals: Gradients = {}
-    handles = []
-    wanted = {id(p): name for name, p in targets.items()}
-    for parameter, _, _ in saved:
-        parameter.grad = None
-        parameter.requires_grad_(id(parameter) in wanted)
-    for name, parameter in targets.items():
-        if parameter.dtype not in (torch.float32, torch.float64):  # a sum over many batches would round in 16 bits
+    total = unit_sums({name: gradient.abs() for name, gradient in gradients.items()}, unit)
+    if unit != "module":
+        sizes = unit_sizes(gradients, unit)
+        return {u: total[u] / sizes[u] for u in total}
+    counted = {name: torch.full_like(g, float(bool(g.any()))) for name, g in gradients.items()}
+    weights = unit_sums(counted, unit)
+    return {u: total[u] / weights[u].clamp(min=1) for u in total}
 
-            def accumulate(p: Tensor, name: str = name) -> None:
-                assert p.grad is not None
-                totals[name] = totals[name].add_(p.grad) if name in totals else p.grad.float()
-                p.grad = None
 
-            handles.append(parameter.register_post_accumulate_grad_hook(accumulate))
+def _nothing_chosen(cosines: Mapping[str, Tensor], magnitude: Mapping[str, Tensor], mu: float, sigma: float) -> str:
+    known, sizes = _flat(cosines), _flat(magnitude)
+    known = known[~np.isnan(known)]
+    low, high = (known.min(), known.max()) if len(known) else (0.0, 0.0)
+    return (
+        f"localize: no module has cosine < {mu:.3g} and magnitude > {sigma:.3g}; cosines are {low:.3g} to {high:.3g}, "
+        f"magnitudes {sizes.min():.3g} to {sizes.max():.3g}; raise localize.mu, lower localize.sigma, or use "
+        "threshold=quantile"
+    )
 
-    def collected() -> Gradients:
-        return {
-            name: totals[name] if name in totals else (torch.zeros_like(p) if p.grad is None else p.grad)
-            for name, p in targets.items()
-        }
 
-    try:
-        yield collected
-    finally:
-        for handle in handles:
-            handle.remove()
-        for parameter, required, gradient in saved:
-            parameter.requires_grad_(required)
-            parameter.grad = gradient
-        model.train(training)
+def _flat(values: Mapping[str, Tensor]) -> np.ndarray:
+    return torch.cat([value.flatten() for value in values.values()]).cpu().numpy()

@@ -9,19 +9,24 @@ import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from scopewise.data.prompt import Encoded
 from scopewise.errors import ConfigError
-from scopewise.localizers.base import Localizer, matrices
-from scopewise.region import Entry, Region, module_of
+from scopewise.localizers.base import WHOLE, Localizer, build_region, unit_means, unit_sizes
+from scopewise.models.gradients import matrices
+from scopewise.region import Region, module_of
 
 
 class Random(Localizer):
     """As many parameters as another region, chosen at random: the control that asks whether *where* matters.
 
-    Units (modules, or matrices where the other region was decided by matrix) are drawn uniformly from all sets of units
-    that have exactly the same number of parameters, so that the two regions differ in place alone.
+    Units are of the kind the other region was decided by. Whole modules or matrices are drawn uniformly from all sets of
+    them that have exactly the same number of parameters. Rows, columns and single weights are drawn uniformly from all
+    of their size, as many of each size as the other region has. So the two regions differ in place alone.
+
+    Source: ours; the paper has no such control.
     """
 
     name = "random"
@@ -38,25 +43,46 @@ class Random(Localizer):
         """Return a random region with the size of `size`.
 
         Raises:
-            ConfigError: `size` is None, or no set of units has exactly its number of parameters (it was edited).
+            ConfigError: `size` is None, or no set of units has exactly its number of parameters (it was edited), or its
+                two terms have different masks.
         """
         if size is None:
             raise ConfigError("localizer random: no region to take the size from; give one, made by `gradient`")
-        by_matrix = size.settings.get("unit") == "matrix"
-        names = {name: (name if by_matrix else module_of(name)) for name in matrices(model)}
-        sizes: Counter[str] = Counter()
-        for name, parameter in matrices(model).items():
-            sizes[names[name]] += parameter.numel()
-        chosen = draw_subset(sizes, size.parameters, random.Random(seed))
-        entries = tuple(
-            Entry(name, p.numel(), names[name] in chosen, module_of(name)) for name, p in matrices(model).items()
-        )
-        return Region(
-            self.name,
-            {"unit": size.settings.get("unit", "module"), "seed": seed, "size_of": size.localizer},
-            entries,
-            seconds=size.seconds,
-        )
+        if size.splits_terms:
+            raise ConfigError(
+                f"localizer random: {size.localizer} has a mask for each term; use one that has a single mask"
+            )
+        unit = str(size.settings.get("unit", "module"))
+        parameters = matrices(model)
+        if unit in WHOLE:
+            units = unit_means(parameters, unit)
+            sizes: Counter[str] = Counter()
+            for name, parameter in parameters.items():
+                sizes[name if unit == "matrix" else module_of(name)] += parameter.numel()
+            drawn = draw_subset(sizes, size.parameters, random.Random(seed))
+            chosen = {key: torch.full((1, 1), key in drawn) for key in units}
+        else:
+            chosen = _draw_parts(parameters, unit, size, seed)
+        made = {"unit": unit, "seed": seed, "size_of": size.localizer}
+        return build_region(self.name, made, parameters, chosen, unit, {})
+
+
+def _draw_parts(parameters: Mapping[str, Tensor], unit: str, size: Region, seed: int) -> dict[str, Tensor]:
+    """Draw rows, columns or weights: of each size as many as `size` has."""
+    sizes = unit_sizes(parameters, unit)
+    shapes = {name: unit_means({name: p.detach()}, unit)[name].shape for name, p in parameters.items()}
+    generator = torch.Generator().manual_seed(seed)
+    chosen: dict[str, Tensor] = {}
+    selected = {e.name: (e.selected or 0) if e.chosen else 0 for e in size.entries}
+    for length in sorted(set(sizes.values())):
+        names = [name for name in parameters if sizes[name] == length]
+        counts = [shapes[name].numel() for name in names]
+        wanted = sum(selected.get(name, 0) for name in names) // length
+        flat = torch.zeros(sum(counts), dtype=torch.bool)
+        flat[torch.randperm(len(flat), generator=generator)[:wanted]] = True
+        for name, part in zip(names, flat.split(counts), strict=True):
+            chosen[name] = part.reshape(shapes[name]).to(parameters[name].device)
+    return chosen
 
 
 def draw_subset(sizes: Mapping[str, int], total: int, rng: random.Random) -> frozenset[str]:

@@ -9,5 +9,19 @@ METHODS: dict[str, str] = {
     "ga_kl": "scopewise.methods.ga_kl:GAKL",
     "ga_kl_general": "scopewise.methods.ga_kl_general:GAKLGeneral",
     "memflex": "scopewise.methods.memflex:MemFlex",
+    "grail": "scopewise.methods.grail:GRAIL",
+    "npo": "scopewise.methods.npo:NPO",
+    "sim_npo": "scopewise.methods.sim_npo:SimNPO",
+    "dpo": "scopewise.methods.dpo:DPO",
+    "alt_po": "scopewise.methods.alt_po:AltPO",
+    "relearn": "scopewise.methods.relearn:ReLearn",
+    "rmu": "scopewise.methods.rmu:RMU",
+    "undial": "scopewise.methods.undial:UNDIAL",
+    "wga": "scopewise.methods.wga:WGA",
+    "sat_imp": "scopewise.methods.sat_imp:SatImp",
+    "ce_u": "scopewise.methods.ce_u:CEU",
+    "pdu": "scopewise.methods.pdu:PDU",
+    "blade": "scopewise.methods.blade:BLADE",
+    "task_vector": "scopewise.methods.task_vector:TaskVector",
 }
-"""Name → class of every method that `--method` takes, in the order of the paper's table."""
+"""Name → class of every method that `--method` takes: those of the paper's table in its order, then the others."""

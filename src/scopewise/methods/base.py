@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args, get_type_hints
 
 import torch
 from jaxtyping import Float, Int
@@ -13,28 +13,55 @@ from torch import Tensor, nn
 from scopewise import registry
 from scopewise.data.prompt import Encoded
 from scopewise.errors import ConfigError
-from scopewise.ops import Reduction, sequence_mean, token_kl, token_log_probs
+from scopewise.ops import Reduction, sequence_mean, sequence_sum, squared_distance, token_kl, token_log_probs
+
+Need = Literal["logits", "reference_logits", "reference_nll", "alternative", "hidden"]
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What a loss sees of a batch: logits at answer positions, and nothing of prompts or padding.
+    """What a loss sees of a batch: what the model gives at answer positions, and nothing of prompts or padding.
 
     Attributes:
-        logits: Of the model being trained, in the model's dtype.
+        logits: Of the model being trained, in the model's dtype. Empty ([tokens, 0]) where a method needs hidden states.
         label: The token wanted at each position: the true answer, or what `Method.relabel` put there.
         row: The sequence each token belongs to.
         batch: Number of sequences.
+        reference_logits: Of the model before unlearning; where a method (or a retain term) needs them.
+        reference_nll: Negative log-likelihood of each answer under the model before unlearning, in nats, summed over its
+            tokens; where a method needs it.
+        hidden: States after the decoder block that the method names, at the answer tokens themselves (each has read its
+            token); where a method or a retain term needs them.
+        reference_hidden: The same of the model before unlearning, for the retain term `hidden`.
+        alternative: The answers to be preferred over these, sequence by sequence; where a method needs them.
     """
 
     logits: Float[Tensor, "tokens vocab"]
     label: Int[Tensor, "tokens"]
     row: Int[Tensor, "tokens"]
     batch: int
+    reference_logits: Float[Tensor, "tokens vocab"] | None = None
+    reference_nll: Float[Tensor, "batch"] | None = None
+    hidden: Float[Tensor, "tokens hidden"] | None = None
+    reference_hidden: Float[Tensor, "tokens hidden"] | None = None
+    alternative: Answers | None = None
+
+    def token_nll(self) -> Float[Tensor, "tokens"]:
+        """Return each answer token's negative log-likelihood in nats."""
+        return -token_log_probs(self.logits, self.label)
 
     def nll(self) -> Float[Tensor, "batch"]:
         """Return each answer's mean negative log-likelihood, in nats per token (the CE of the paper)."""
-        return self.mean(-token_log_probs(self.logits, self.label))
+        return self.mean(self.token_nll())
+
+    def nll_sum(self) -> Float[Tensor, "batch"]:
+        """Return each answer's negative log-likelihood in nats, summed over its tokens."""
+        return sequence_sum(self.token_nll(), self.row, self.batch)
+
+    def log_ratio(self) -> Float[Tensor, "batch"]:
+        """Return log P(answer) - log P_reference(answer) of each answer, in nats; needs `reference_nll`."""
+        assert self.reference_nll is not None
+        return self.reference_nll - self.nll_sum()
 
     def mean(self, value: Float[Tensor, "tokens"]) -> Float[Tensor, "batch"]:
         """Return the mean of a token quantity over each answer."""
@@ -46,27 +73,35 @@ class Method:
     """Base of the methods: hyper-parameters as fields, and `forget_loss`.
 
     The loss of a step is `forget_weight · L_forget + retain_weight · L_retain`, where each L is the mean over the
-    step's sequences (all micro-batches and processes together) of the per-sequence values, as `reduction` says.
+    step's sequences (all micro-batches and processes together) of the per-sequence values, as `weight` says.
 
     Attributes:
         forget_weight: Factor of the forget term.
         retain_weight: Factor of the retain term.
-        retain: Retain term: `none`, `ce` (descent on the answers) or `kl` (KL to the reference, Σ over the vocabulary).
+        retain: Retain term: `none`, or terms of `RETAIN_LOSSES` joined by `+` (`ce`, `kl`, `ce+kl`, `hidden`).
         retain_data: What the retain term is over: `retain` (in-distribution) or `general` (out-of-distribution text).
     """
 
     forget_weight: float = 1.0
     retain_weight: float = 1.0
-    retain: Literal["none", "ce", "kl"] = "none"
+    retain: str = "none"
     retain_data: Literal["retain", "general"] = "retain"
 
     localizer: ClassVar[str] = "all"
     """Localizer used where the run names none."""
     reduction: ClassVar[Reduction] = Reduction.SEQUENCE_MEAN
+    needs: ClassVar[frozenset[Need]] = frozenset({"logits"})
+    """What of `Answers` the forget loss reads besides labels."""
+    trains_on: ClassVar[Literal["answer", "alternative"]] = "answer"
+    """Whether the forget rows are trained with their answers, or with alternatives in place of these."""
 
     def forget_loss(self, answers: Answers) -> Float[Tensor, "batch"]:
         """Return the forget term of each sequence, to be minimised. It must not mix sequences."""
         raise NotImplementedError
+
+    def weight(self, token_counts: Int[Tensor, "batch"]) -> Float[Tensor, "batch"]:
+        """Return the weight of each sequence in the step's mean, from its number of answer tokens."""
+        return self.reduction.weight(token_counts)
 
     def relabel(self, items: Sequence[Encoded], model: nn.Module, vocab_size: int, seed: int) -> list[tuple[int, ...]]:
         """Return the labels of each forget answer, one per answer token. Called once, before the first step.
@@ -79,21 +114,88 @@ class Method:
         """
         return [item.answer_ids for item in items]
 
+    def hidden_layer(self, layers: int) -> int | None:
+        """Return the decoder block (from 0) whose states are needed, of a model with `layers` blocks; None for none."""
+        return round(0.5 * (layers - 1)) if "hidden" in self.retain_terms else None
 
-RetainLoss = Callable[[Answers, Float[Tensor, "tokens vocab"] | None], Float[Tensor, "batch"]]
+    @property
+    def change_factor(self) -> float:
+        """Factor that the whole change of the parameters is multiplied by when training has ended; 1 leaves it."""
+        return 1.0
+
+    @property
+    def retain_terms(self) -> tuple[str, ...]:
+        """Names of the retain terms."""
+        return () if self.retain == "none" else tuple(self.retain.split("+"))
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether a step forwards the model before unlearning."""
+        return "reference_logits" in self.needs or bool({"kl", "hidden"} & set(self.retain_terms))
 
 
-def _ce(answers: Answers, reference: Float[Tensor, "tokens vocab"] | None) -> Float[Tensor, "batch"]:
+@dataclass(frozen=True, kw_only=True)
+class Preference(Method):
+    """Base of the methods that prefer an alternative over the answer, or train on it in place of the answer.
+
+    Attributes:
+        alternative: Where alternatives come from: `row` (the rows' own field), `refusal` (shipped sentences), or
+            `generated` (by the model itself before unlearning).
+    """
+
+    alternative: Literal["row", "refusal", "generated"] = "refusal"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Constrained(Method):
+    """Base of the methods that hold the retain loss within a budget, by a dual variable in place of a fixed weight.
+
+    With r = L_retain - budget over a step's rows, the step minimises `forget_weight · L_forget + λ r + ½ penalty
+    max(0, r)²`, where λ starts at `retain_weight`, and goes up by `dual_step · r` after it where r > 0, down by
+    `slack · dual_step · |r|` where r < 0; never below zero. λ moves once per optimiser step, whatever its micro-batches.
+
+    Attributes:
+        budget_factor: Budget as a multiple of the retain loss before unlearning, over all retain rows.
+        budget_nats: Added to it, in nats per token.
+        dual_step: Step of the dual variable.
+        slack: Factor of the step while the budget is kept.
+        penalty: ρ of the quadratic term; 0 for none.
+        warmup_fraction: Share (0-1) of the training during which λ stays as it begins.
+        inner_steps: Plain SGD steps on the retain loss before each optimiser step but the first.
+        inner_learning_rate: Of these steps, whose gradient is clipped to norm 1.
+    """
+
+    retain: str = "ce"
+    budget_factor: float = 1.0
+    budget_nats: float = 0.0
+    dual_step: float = 1.0
+    slack: float = 1.0
+    penalty: float = 0.0
+    warmup_fraction: float = 0.0
+    inner_steps: int = 0
+    inner_learning_rate: float = 2e-4
+
+
+RetainLoss = Callable[[Answers], Float[Tensor, "batch"]]
+
+
+def _ce(answers: Answers) -> Float[Tensor, "batch"]:
     return answers.nll()
 
 
-def _kl(answers: Answers, reference: Float[Tensor, "tokens vocab"] | None) -> Float[Tensor, "batch"]:
-    assert reference is not None
-    return answers.mean(token_kl(reference, answers.logits))
+def _kl(answers: Answers) -> Float[Tensor, "batch"]:
+    assert answers.reference_logits is not None
+    return answers.mean(token_kl(answers.reference_logits, answers.logits))
 
 
-RETAIN_LOSSES: Mapping[str, RetainLoss] = {"ce": _ce, "kl": _kl}
-"""Retain terms: per-sequence value from the answers and, for `kl`, the reference's logits at the same positions."""
+def _hidden(answers: Answers) -> Float[Tensor, "batch"]:
+    assert answers.hidden is not None
+    assert answers.reference_hidden is not None
+    return answers.mean(squared_distance(answers.hidden, answers.reference_hidden))
+
+
+RETAIN_LOSSES: Mapping[str, RetainLoss] = {"ce": _ce, "kl": _kl, "hidden": _hidden}
+"""Retain terms: the per-sequence value, to be minimised."""
 
 
 def make_method(name: str, **arguments: Any) -> Method:
@@ -104,18 +206,25 @@ def make_method(name: str, **arguments: Any) -> Method:
     """
     cls = registry.lookup("methods", name)
     known = {f.name: f for f in fields(cls)}
+    types = get_type_hints(cls)
     for key, value in arguments.items():
         if key not in known:
             raise ConfigError(
                 f"unlearn.method_args: unknown {key!r}; {registry.canonical('methods', name)} takes "
                 f"{', '.join(known)}.{registry.nearest(key, known)}"
             )
-        if isinstance(known[key].default, float) and (isinstance(value, bool) or not isinstance(value, int | float)):
+        if types[key] in (int, float) and (isinstance(value, bool) or not isinstance(value, int | float)):
             raise ConfigError(f"unlearn.method_args.{key}: {value!r}; must be a number")
-        choices = {"retain": ("none", *RETAIN_LOSSES), "retain_data": ("retain", "general")}.get(key)
+        if types[key] is int and value != int(value):
+            raise ConfigError(f"unlearn.method_args.{key}: {value!r}; must be a whole number")
+        if key == "retain" and value != "none" and not set(str(value).split("+")) <= set(RETAIN_LOSSES):
+            raise ConfigError(
+                f"unlearn.method_args.retain: {value!r}; none, or some of {', '.join(RETAIN_LOSSES)} joined by '+'"
+            )
+        choices = get_args(types[key])
         if choices and value not in choices:
             raise ConfigError(f"unlearn.method_args.{key}: {value!r}; one of {', '.join(choices)}")
-    method: Method = cls(**arguments)
+    method: Method = cls(**{k: int(v) if types[k] is int else v for k, v in arguments.items()})
     return method
 
 

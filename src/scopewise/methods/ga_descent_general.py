@@ -22,7 +22,7 @@ class GADescentGeneral(Method):
     gradient is half of this one at a balanced batch, which Adam does not see.
     """
 
-    retain: Literal["none", "ce", "kl"] = "ce"
+    retain: str = "ce"
     retain_data: Literal["retain", "general"] = "general"
 
     def forget_loss(self, answers: Answers) -> Float[Tensor, "batch"]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from jaxtyping import Float
 from torch import Tensor
@@ -22,7 +21,7 @@ class GAKL(Method):
     constant; it averages over prompt and padding, here over answer tokens; it adds 1e-12 inside the log.
     """
 
-    retain: Literal["none", "ce", "kl"] = "kl"
+    retain: str = "kl"
 
     def forget_loss(self, answers: Answers) -> Float[Tensor, "batch"]:
         """Return the mean log-likelihood of each forget answer in nats per token."""

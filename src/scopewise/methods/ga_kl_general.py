@@ -22,7 +22,7 @@ class GAKLGeneral(Method):
     constant; it averages over prompt and padding, here over answer tokens; it adds 1e-12 inside the log.
     """
 
-    retain: Literal["none", "ce", "kl"] = "kl"
+    retain: str = "kl"
     retain_data: Literal["retain", "general"] = "general"
 
     def forget_loss(self, answers: Answers) -> Float[Tensor, "batch"]:

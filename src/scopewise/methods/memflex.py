@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
@@ -23,7 +23,7 @@ class MemFlex(Method):
     `forget_weight=0.4, retain_weight=2.0` here.
     """
 
-    retain: Literal["none", "ce", "kl"] = "ce"
+    retain: str = "ce"
 
     localizer: ClassVar[str] = "gradient"
 

@@ -9,12 +9,13 @@ from contextlib import AbstractContextManager, contextmanager
 import torch
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from scopewise.config import LoraSection
 
 _REFERENCE = "reference"
+_COMBINED = "combined"
 
 Reference = Callable[[], AbstractContextManager[nn.Module]]
 """Opens a context that gives the reference model, frozen and in evaluation mode."""
@@ -109,6 +110,50 @@ def frozen_reference(model: nn.Module) -> Iterator[Reference]:
         model.delete_adapter(_REFERENCE)
         for parameter, flag in zip(trained, flags, strict=True):
             parameter.requires_grad_(flag)
+
+
+def trained_state(model: nn.Module) -> dict[str, Tensor]:
+    """Return a copy of the adapter's weights, or of all parameters of a model without one."""
+    if isinstance(model, PeftModel):
+        return {k: v.clone() for k, v in get_peft_model_state_dict(model, adapter_name="default").items()}
+    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+
+def scale_change(model: nn.Module, before: dict[str, Tensor], factor: float) -> None:
+    """Replace the trained weights θ by θ_before + factor · (θ - θ_before), in float32.
+
+    With LoRA, θ is the product BA. From a fresh adapter (B was zero) the result is factor · B. From one that was there
+    before, it is the sum of two products, hence an adapter of twice the rank; exact either way.
+
+    Args:
+        model: As trained; changed in place.
+        before: Its `trained_state` when training began.
+        factor: Negative to go the other way.
+    """
+    with torch.no_grad():
+        if not isinstance(model, PeftModel):
+            for name, parameter in model.named_parameters():
+                start = before[name].float()
+                parameter.copy_(start + factor * (parameter.float() - start))
+            return
+        if not any(bool(value.any()) for name, value in before.items() if "lora_B" in name):
+            for name, parameter in model.named_parameters():
+                if ".lora_B.default." in name:
+                    parameter.mul_(factor)
+            return
+    flags = {name: p.requires_grad for name, p in model.named_parameters()}
+    model.add_adapter(_REFERENCE, copy.deepcopy(model.peft_config["default"]))
+    set_peft_model_state_dict(model, before, adapter_name=_REFERENCE)
+    model.add_weighted_adapter(["default", _REFERENCE], [factor, 1 - factor], _COMBINED, combination_type="cat")
+    model.set_adapter(_COMBINED)
+    model.delete_adapter("default")
+    model.delete_adapter(_REFERENCE)
+    # What is saved is called `default`, as every other adapter.
+    model.add_weighted_adapter([_COMBINED], [1.0], "default", combination_type="cat")
+    model.set_adapter("default")
+    model.delete_adapter(_COMBINED)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(flags.get(name, True))
 
 
 @contextmanager

@@ -1,12 +1,15 @@
-"""The forward pass that computes logits at answer positions only."""
+"""The forward pass that computes logits, and states of a layer, at answer positions only."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from accelerate.utils import extract_model_from_parallel
 from jaxtyping import Float
+from peft import PeftModel
 from torch import Tensor, nn
 
 from scopewise.data.batch import Batch
@@ -24,19 +27,82 @@ def answer_logits(model: nn.Module, batch: Batch) -> Float[Tensor, "tokens vocab
         model: A Hugging Face causal LM, plain, with adapters, or wrapped.
         batch: As `collate` makes it, on the model's device.
     """
-    head = output_embeddings(model)
-    position = batch["position"]
+    return _forward(model, batch, batch["position"])
+
+
+def answer_outputs(
+    model: nn.Module, batch: Batch, *, logits: bool, layer: int | None
+) -> tuple[Float[Tensor, "tokens vocab"] | None, Float[Tensor, "tokens hidden"] | None]:
+    """Return logits that predict the answer tokens, and the states after block `layer` that have read them.
+
+    Args:
+        model: As in `answer_logits`.
+        batch: As in `answer_logits`.
+        logits: Whether logits are wanted. Without them nothing above `layer` is computed.
+        layer: Decoder block, from 0; None for no states.
+    """
+    if layer is None:
+        return (answer_logits(model, batch) if logits else None), None
+    captured: list[Tensor] = []
+    # `position` is where a token is predicted; one further on the token itself has been read.
+    read = batch["position"] + 1
+
+    def capture(_: nn.Module, __: Any, output: Any) -> None:
+        hidden = output[0] if isinstance(output, tuple) else output
+        captured.append(hidden.flatten(0, 1)[read.to(hidden.device)])
+
+    handle = decoder_blocks(model)[layer].register_forward_hook(capture)
+    try:
+        with contextlib.nullcontext() if logits else _cut_above(model, layer):
+            found = _forward(model, batch, batch["position"] if logits else batch["position"][:0])
+    finally:
+        handle.remove()
+    return (found if logits else None), captured[0]
+
+
+def _forward(model: nn.Module, batch: Batch, position: Tensor) -> Tensor:
+    """Run the model's own forward with the head at `position` (indices into [batch · seq]) alone."""
 
     def gather(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         hidden = args[0]
         return (hidden.flatten(0, 1)[position.to(hidden.device)].unsqueeze(0), *args[1:])
 
-    handle = head.register_forward_pre_hook(gather)
+    handle = output_embeddings(model).register_forward_pre_hook(gather)
     try:
         output = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)
     finally:
         handle.remove()
     return output.logits.squeeze(0)
+
+
+def decoder_blocks(model: nn.Module) -> nn.ModuleList:
+    """Return the blocks of a decoder, through any wrapper. Raises ModelError where they are not one list of modules."""
+    owner, name = _blocks_of(model)
+    return getattr(owner, name)
+
+
+def _blocks_of(model: nn.Module) -> tuple[nn.Module, str]:
+    inner: Any = extract_model_from_parallel(model)
+    if isinstance(inner, PeftModel):
+        inner = inner.get_base_model()
+    layers = inner.config.get_text_config().num_hidden_layers
+    for owner in inner.modules():
+        for name, child in owner.named_children():
+            if isinstance(child, nn.ModuleList) and len(child) == layers:
+                return owner, name
+    raise ModelError(f"model: {type(inner).__name__} has no list of {layers} decoder blocks; states cannot be read")
+
+
+@contextlib.contextmanager
+def _cut_above(model: nn.Module, layer: int) -> Iterator[None]:
+    """Take away the blocks above `layer` for the time of a forward."""
+    owner, name = _blocks_of(model)
+    whole = getattr(owner, name)
+    setattr(owner, name, whole[: layer + 1])
+    try:
+        yield
+    finally:
+        setattr(owner, name, whole)
 
 
 def output_embeddings(model: nn.Module) -> nn.Module:

@@ -13,7 +13,7 @@ from scopewise.data.batch import collate, length_batches
 from scopewise.data.prompt import Encoded
 from scopewise.data.rows import Row
 from scopewise.models.forward import answer_logits, device_of, to_device
-from scopewise.ops import hits, token_log_probs
+from scopewise.ops import hits, sequence_sum, token_log_probs
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,23 @@ def score(
     return [answered[i] for i in range(len(items))]
 
 
+def sequence_nll(
+    model: torch.nn.Module, items: Sequence[Encoded], description: str, max_tokens: int = 4096
+) -> list[float]:
+    """Return the negative log-likelihood of each answer in nats, summed over its tokens, in fp32 and without dropout."""
+    found: dict[int, float] = {}
+    training = model.training
+    model.eval()
+    with torch.inference_mode(), tqdm(total=len(items), desc=description, unit="row", leave=False) as progress:
+        for indices in length_batches([len(item) for item in items], max_tokens):
+            batch = to_device(collate([items[i] for i in indices]), device_of(model))
+            nll = -token_log_probs(answer_logits(model, batch), batch["label"])
+            found.update(zip(indices, sequence_sum(nll, batch["row"], len(indices)).tolist(), strict=True))
+            progress.update(len(indices))
+    model.train(training)
+    return [found[i] for i in range(len(items))]
+
+
 def generate(
     model: torch.nn.Module,
     tokenizer: PreTrainedTokenizerBase,
@@ -81,8 +98,10 @@ def generate(
     max_new_tokens: int = 64,
     max_tokens: int = 16384,
     description: str = "generate",
+    temperature: float = 0.0,
+    seed: int = 0,
 ) -> list[str]:
-    """Continue each row's prompt greedily, in left-padded batches of similar prompt length.
+    """Continue each row's prompt, in left-padded batches of similar prompt length.
 
     Args:
         model: A causal LM; put into evaluation mode, and back.
@@ -91,13 +110,16 @@ def generate(
         max_new_tokens: Where a model that never stops is stopped.
         max_tokens: Padded tokens per batch, prompt and new ones.
         description: Of the progress bar.
+        temperature: 0 continues greedily; above it, tokens are sampled.
+        seed: Of the sampling; the state of torch's generators is left as it was.
 
     Returns:
         One text per row, in order, stripped of surrounding white space.
     """
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
     config = GenerationConfig(
-        do_sample=False,
+        do_sample=temperature > 0,
+        **({"temperature": temperature, "top_k": 0} if temperature > 0 else {}),
         max_new_tokens=max_new_tokens,
         pad_token_id=pad,
         eos_token_id=tokenizer.eos_token_id,
@@ -107,7 +129,12 @@ def generate(
     device = device_of(model)
     training = model.training
     model.eval()
-    with torch.inference_mode(), tqdm(total=len(items), desc=description, unit="row", leave=False) as progress:
+    with (
+        torch.random.fork_rng(),
+        torch.inference_mode(),
+        tqdm(total=len(items), desc=description, unit="row", leave=False) as progress,
+    ):
+        torch.manual_seed(seed)
         for indices in length_batches([len(item.prompt_ids) + max_new_tokens for item in items], max_tokens):
             prompts = [items[i].prompt_ids for i in indices]
             width = max(map(len, prompts))

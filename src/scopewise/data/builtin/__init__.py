@@ -31,5 +31,10 @@ def read_general() -> list[Row]:
     return [Row("", record["text"], RETAIN, origin=f"general.jsonl:{line}") for line, record in records]  # type: ignore[index]
 
 
+def read_refusals() -> list[str]:
+    """Return the shipped sentences that decline to answer."""
+    return _file("refusals.txt").read_text(encoding="utf-8").splitlines()
+
+
 def _file(name: str) -> Path:
     return Path(str(resources.files(__name__))) / name

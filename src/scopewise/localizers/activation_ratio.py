@@ -1,0 +1,37 @@
+"""Ratio of activations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor, nn
+
+from scopewise.data.prompt import Encoded
+from scopewise.localizers.base import ScoreLocalizer
+from scopewise.models.gradients import matrices, mean_activations
+
+
+class ActivationRatio(ScoreLocalizer):
+    """Inputs of a layer that are more active on forget answers than on retain answers.
+
+    Formula: the score of every weight in column j is mean_forget |x_j| / (mean_retain |x_j| + ε), x the layer's input at the
+    answer tokens, ε a thousandth of the layer's mean |x|. With `unit=column` a column of `down_proj` is an MLP neuron.
+
+    Source: selective pruning, Pochinkov & Schoots, arXiv:2403.01267 (`abs`). Reference code: nickypro/taker 1f5a5b4
+    `src/taker/scoring.py`. Deviations: it chooses what may be trained, not what is zeroed; every linear layer (there
+    `down_proj` and `o_proj`); answer tokens (there all of a text); ε relative (there 1e-3 and 1e-4).
+    """
+
+    name = "activation_ratio"
+
+    def scores(
+        self, model: nn.Module, forget: Sequence[Encoded], retain: Sequence[Encoded], seed: int
+    ) -> Mapping[str, Tensor]:
+        """Return the ratio of each weight's input."""
+        unlearn = mean_activations(model, forget, self.settings.max_tokens, "forget")
+        keep = mean_activations(model, retain, self.settings.max_tokens, "retain")
+        scores = {}
+        for name, parameter in matrices(model).items():
+            ratio = unlearn[name] / (keep[name] + 1e-3 * keep[name].mean() + 1e-30)
+            scores[name] = ratio.unsqueeze(0).expand(parameter.shape)
+        return scores

@@ -1,0 +1,35 @@
+"""Ratio of diagonal Fisher informations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor, nn
+
+from scopewise.data.prompt import Encoded
+from scopewise.localizers.base import ScoreLocalizer
+from scopewise.models.gradients import mean_squared_gradients
+
+
+class FisherRatio(ScoreLocalizer):
+    """Weights that matter more to the forget scope than to the retain scope, by squared gradients.
+
+    Formula: F_f,i / (F_r,i + ε), F_i the mean over rows of (∂ CE of the true answer / ∂θ_i)², ε a thousandth of the mean F_r.
+
+    Source: the selection of Foster et al., arXiv:2308.07707 (F_forget > α F_all, α = 10), and on language models Cha et al.,
+    arXiv:2408.06621 (F_f / (F_r + 1e-5)). Reference code: if-loops/selective-synaptic-dampening cdfdc0e `src/ssd.py`,
+    csm9493/efficient-llm-unlearning 272484a `measure_importance.py`. Deviations: squares of each *row's* gradient (there of
+    each batch's, so that its size matters); ε relative, since 1e-5 swamps the F of a trained model.
+    """
+
+    name = "fisher_ratio"
+
+    def scores(
+        self, model: nn.Module, forget: Sequence[Encoded], retain: Sequence[Encoded], seed: int
+    ) -> Mapping[str, Tensor]:
+        """Return the ratio of each weight."""
+        unlearn = mean_squared_gradients(model, forget, self.settings.max_tokens, "forget")
+        keep = mean_squared_gradients(model, retain, self.settings.max_tokens, "retain")
+        weights = sum(value.numel() for value in keep.values())
+        floor = 1e-3 * sum(float(value.sum()) for value in keep.values()) / weights
+        return {name: unlearn[name] / (keep[name] + max(floor, 1e-30)) for name in unlearn}

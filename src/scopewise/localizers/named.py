@@ -1,0 +1,50 @@
+"""Matrices chosen by name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from torch import nn
+
+from scopewise.data.prompt import Encoded
+from scopewise.errors import ConfigError
+from scopewise.localizers.base import Localizer
+from scopewise.models.gradients import matrices
+from scopewise.region import Entry, Region, module_of
+
+
+class Named(Localizer):
+    r"""The matrices whose name matches a pattern, whatever the data say: layers or modules known beforehand.
+
+    `localize.pattern` is a regular expression searched in the name, such as `layers\\.[567]\\.mlp\\.down_proj`, where RMU's
+    authors train.
+
+    Source: ours.
+    """
+
+    name = "named"
+
+    def region(
+        self,
+        model: nn.Module,
+        forget: Sequence[Encoded],
+        retain: Sequence[Encoded],
+        seed: int,
+        size: Region | None = None,
+    ) -> Region:
+        """Return the region. Raises ConfigError where nothing matches; the sentence shows how names look."""
+        pattern = self.settings.pattern
+        try:
+            found = {name: bool(re.search(pattern, name)) for name in matrices(model)}
+        except re.error as error:
+            raise ConfigError(f"localize.pattern: {pattern!r} is no regular expression ({error}); correct it") from None
+        if not any(found.values()):
+            raise ConfigError(
+                f"localize.pattern: {pattern!r} matches none of {len(found)} matrices; they are named like "
+                f"{next(iter(found))}"
+            )
+        entries = tuple(
+            Entry(name, parameter.numel(), found[name], module_of(name)) for name, parameter in matrices(model).items()
+        )
+        return Region(self.name, {"pattern": pattern}, entries)

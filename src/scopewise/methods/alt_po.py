@@ -1,0 +1,40 @@
+"""Alternate preference optimization."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from scopewise.methods.base import Answers, Need, Preference
+
+
+@dataclass(frozen=True, kw_only=True)
+class AltPO(Preference):
+    """Prefer a plausible wrong answer, written by the model itself, over the forget answer.
+
+    Formula: that of `dpo`, L = -(2/β) log σ(β [log P(w|x)/P_ref(w|x) - log P(y|x)/P_ref(y|x)]) + CE(retain), with w sampled
+    from the model before unlearning.
+
+    Source: Mekala et al., arXiv:2409.13474. Reference code: molereddy/Alternate-Preference-Optimization c9b78bd (`subdpo`:
+    β 0.1, retain weight 1). Deviations: one alternate per row (there five, each a row); an alternate that repeats the
+    answer is drawn again, which the code does not check.
+
+    Attributes:
+        beta: β, per nat: how far apart the two are driven.
+    """
+
+    beta: float = 0.1
+    alternative: Literal["row", "refusal", "generated"] = "generated"
+    retain: str = "ce"
+
+    needs: ClassVar[frozenset[Need]] = frozenset({"logits", "reference_nll", "alternative"})
+
+    def forget_loss(self, answers: Answers) -> Float[Tensor, "batch"]:
+        """Return each pair's loss: (2/β) log 2 at the start."""
+        assert answers.alternative is not None
+        margin = answers.alternative.log_ratio() - answers.log_ratio()
+        return -2 / self.beta * logsigmoid(self.beta * margin)

@@ -1,0 +1,45 @@
+"""Cross-entropy unlearning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from scopewise.methods.base import Answers, Method
+from scopewise.ops import Reduction, at_least_float32, token_cross_entropy, token_position
+
+
+@dataclass(frozen=True, kw_only=True)
+class CEU(Method):
+    """Learn the model's own distribution with the true token struck out; bounded gradient, no reference.
+
+    Formula: L = mean_t -Σ_v q_v log P(v | x, y_<t), q = softmax(z with z_{y_t} = -∞) without gradient, over the answer tokens
+    but the first n, the mean over all tokens of a step. It tends to the entropy of the other tokens, never to 0.
+
+    Source: Yang, arXiv:2503.01224. Reference code: locuslab/open-unlearning d3d7cf9 `ceu.py` (equal; a micro-batch with
+    answers of n tokens or fewer alone gives NaN there, and here those rows weigh nothing).
+
+    Attributes:
+        ignore_first_tokens: n: the first tokens keep their fluency, and stay recoverable.
+    """
+
+    ignore_first_tokens: int = 1
+
+    reduction: ClassVar[Reduction] = Reduction.TOKEN_MEAN
+
+    def weight(self, token_counts: Int[Tensor, "batch"]) -> Float[Tensor, "batch"]:
+        """Return the number of tokens that count."""
+        return (token_counts - self.ignore_first_tokens).clamp(min=0).float()
+
+    def forget_loss(self, answers: Answers) -> Float[Tensor, "batch"]:
+        """Return each answer's mean cross-entropy over the tokens that count, in nats per token; 0 where none does."""
+        logits = at_least_float32(answers.logits)
+        others = logits.detach().scatter(-1, answers.label.unsqueeze(-1), float("-inf")).softmax(-1)
+        counted = token_position(answers.row, answers.batch) >= self.ignore_first_tokens
+        value = token_cross_entropy(others, logits) * counted
+        share = answers.mean(counted.to(value.dtype))
+        return torch.where(share > 0, answers.mean(value) / share.clamp(min=1e-9), 0.0)

@@ -1,0 +1,39 @@
+"""Preference optimization towards refusals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from scopewise.methods.base import Answers, Need, Preference
+
+
+@dataclass(frozen=True, kw_only=True)
+class DPO(Preference):
+    """Prefer "I do not know" over the forget answer.
+
+    Formula: L = -(2/β) log σ(β [log P(w|x)/P_ref(w|x) - log P(y|x)/P_ref(y|x)]) + CE(retain), w the refusal, y the answer.
+
+    Source: Rafailov et al., arXiv:2305.18290; with refusals: Maini et al., arXiv:2401.06121, in the scaling of NPO (2/β).
+    Reference code: locuslab/open-unlearning d3d7cf9 `compute_dpo_loss` (equal), whose defaults these are. Deviation: a row
+    keeps its refusal over the epochs (there it is drawn anew each time), so that both references are computed once.
+
+    Attributes:
+        beta: β, per nat: how far apart the two are driven.
+    """
+
+    beta: float = 0.1
+    alternative: Literal["row", "refusal", "generated"] = "refusal"
+    retain: str = "ce"
+
+    needs: ClassVar[frozenset[Need]] = frozenset({"logits", "reference_nll", "alternative"})
+
+    def forget_loss(self, answers: Answers) -> Float[Tensor, "batch"]:
+        """Return each pair's loss: (2/β) log 2 at the start."""
+        assert answers.alternative is not None
+        margin = answers.alternative.log_ratio() - answers.log_ratio()
+        return -2 / self.beta * logsigmoid(self.beta * margin)

@@ -1,0 +1,42 @@
+"""Saturation and importance weighting."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from jaxtyping import Float
+from torch import Tensor
+
+from scopewise.methods.base import Answers, Method
+from scopewise.ops import Reduction
+
+
+@dataclass(frozen=True, kw_only=True)
+class SatImp(Method):
+    """Ascent weighted towards tokens that are known but not beyond doubt.
+
+    Formula: L = -mean_t p_t^β1 (1 - p_t)^β2 NLL_t + 0.1 CE(retain), p_t = P(y_t | x, y_<t) without gradient, the mean over all
+    tokens of a step. The weight is largest at p = β1 / (β1 + β2).
+
+    Source: Yang et al., arXiv:2505.11953, section 5. Reference code: tmlr-group/SatImp 51314c0, whose README gives β1 = 5,
+    β2 = 0.1 and retain weight 0.1, and locuslab/open-unlearning d3d7cf9 `compute_satimp_loss` (equal as a function; its
+    configuration has β2 = 1, which spares fully memorised tokens, and exchanges the two weights).
+
+    Attributes:
+        beta1: β1: how soon a token is left alone.
+        beta2: β2: how much a token that is certain is spared.
+    """
+
+    beta1: float = 5.0
+    beta2: float = 0.1
+    retain_weight: float = 0.1
+    retain: str = "ce"
+
+    reduction: ClassVar[Reduction] = Reduction.TOKEN_MEAN
+
+    def forget_loss(self, answers: Answers) -> Float[Tensor, "batch"]:
+        """Return each answer's weighted log-likelihood, in nats per token."""
+        nll = answers.token_nll()
+        p = (-nll.detach()).exp()
+        return -answers.mean(p**self.beta1 * (1 - p).clamp(min=0) ** self.beta2 * nll)

@@ -1,0 +1,36 @@
+"""Task vector negation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+
+from scopewise.methods.base import Answers, Method
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskVector(Method):
+    """Learn the forget answers still better, then go as far in the opposite direction.
+
+    Formula: θ_new = θ - α (θ_learnt - θ), θ_learnt trained by descent, L = CE(forget).
+
+    Source: Ilharco et al., arXiv:2212.04089; as an unlearning baseline Shi et al., arXiv:2407.06460. Reference code:
+    jaechan-repo/muse_bench 54719c5 `task_vector.py` (α 5 in its script, chosen among 1 to 16). Deviations: the arithmetic is in
+    float32 (there bf16, where small differences round away); with LoRA the difference is taken of the products BA, exactly.
+
+    Attributes:
+        scale: α. It can be changed afterwards only by training again.
+    """
+
+    scale: float = 5.0
+
+    @property
+    def change_factor(self) -> float:
+        """Return -α: the other direction."""
+        return -self.scale
+
+    def forget_loss(self, answers: Answers) -> Float[Tensor, "batch"]:
+        """Return each answer's mean CE in nats per token: this is descent."""
+        return answers.nll()

@@ -1,0 +1,36 @@
+"""Weighted gradient ascent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from jaxtyping import Float
+from torch import Tensor
+
+from scopewise.methods.base import Answers, Method
+from scopewise.ops import Reduction
+
+
+@dataclass(frozen=True, kw_only=True)
+class WGA(Method):
+    """Ascent that leaves a token alone once it is unlikely.
+
+    Formula: L = -mean_t p_t^β NLL_t + CE(retain), p_t = P(y_t | x, y_<t) without gradient, the mean over all tokens of a step.
+
+    Source: Wang et al., arXiv:2502.19301. Reference code: tmlr-group/G-effect ef368ee, and locuslab/open-unlearning d3d7cf9
+    `compute_wga_loss` (equal), whose β = 1 and unit weights these are.
+
+    Attributes:
+        beta: β: how soon a token is left alone; 0 is plain ascent.
+    """
+
+    beta: float = 1.0
+    retain: str = "ce"
+
+    reduction: ClassVar[Reduction] = Reduction.TOKEN_MEAN
+
+    def forget_loss(self, answers: Answers) -> Float[Tensor, "batch"]:
+        """Return each answer's weighted log-likelihood, in nats per token."""
+        nll = answers.token_nll()
+        return -answers.mean((-self.beta * nll.detach()).exp() * nll)

@@ -1,0 +1,79 @@
+"""Answers to put in place of the forget answers: refusals, the rows' own, or the model's inventions."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from rouge_score.rouge_scorer import RougeScorer
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from scopewise.data.builtin import read_refusals
+from scopewise.data.prompt import Encoded
+from scopewise.errors import DataError
+from scopewise.models.score import generate
+
+_TRIES = 4
+_TOO_CLOSE = 0.8  # ROUGE-L recall of the answer's words: above it the facts are still there
+
+
+def alternatives(
+    source: str, items: Sequence[Encoded], model: nn.Module, tokenizer: PreTrainedTokenizerBase, seed: int
+) -> list[str]:
+    """Return another answer for each row.
+
+    Args:
+        source: `row` takes the rows' own `alternative`; `refusal` draws from the sentences shipped with the package;
+            `generated` samples from the model at temperature 1, draws again what repeats the answer, and falls back on
+            the answer of another row where it cannot do else.
+        items: The forget rows, tokenised.
+        model: The model before unlearning.
+        tokenizer: Its tokenizer.
+        seed: Of what is drawn.
+
+    Raises:
+        DataError: `row`, and a row has no alternative.
+    """
+    if source == "row":
+        for item in items:
+            if not item.row.alternative:
+                raise DataError(
+                    f"{item.row.origin}: no 'alternative'; add one to each forget row, or set "
+                    "unlearn.method_args.alternative to 'refusal' or 'generated'"
+                )
+        return [item.row.alternative for item in items]
+    rng = random.Random(seed)
+    if source == "refusal":
+        refusals = read_refusals()
+        return [rng.choice(refusals) for _ in items]
+    return _generated(items, model, tokenizer, rng)
+
+
+def _generated(
+    items: Sequence[Encoded], model: nn.Module, tokenizer: PreTrainedTokenizerBase, rng: random.Random
+) -> list[str]:
+    scorer = RougeScorer(["rougeL"])
+    found: dict[int, str] = {}
+    longest = max(len(item.answer_ids) for item in items)
+    for attempt in range(_TRIES):
+        missing = [i for i in range(len(items)) if i not in found]
+        if not missing:
+            break
+        texts = generate(
+            model,
+            tokenizer,
+            [items[i] for i in missing],
+            max_new_tokens=longest + 8,
+            temperature=1.0 + 0.5 * attempt,  # a model that memorised its answers repeats them unless it is warmed
+            seed=rng.randrange(2**31),
+            description=f"alternatives, round {attempt + 1}",
+        )
+        for i, text in zip(missing, texts, strict=True):
+            if text and scorer.score(items[i].row.answer, text)["rougeL"].recall < _TOO_CLOSE:
+                found[i] = text
+    for i in range(len(items)):
+        if i not in found:
+            others = [item.row.answer for item in items if item.row.answer != items[i].row.answer]
+            found[i] = rng.choice(others) if others else rng.choice(read_refusals())
+    return [found[i] for i in range(len(items))]

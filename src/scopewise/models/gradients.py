@@ -1,0 +1,222 @@
+"""Gradients of a loss on rows with respect to the matrices a region may choose from; the model is left as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from peft import PeftModel
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from scopewise.data.batch import Batch, collate, length_batches
+from scopewise.data.prompt import Encoded
+from scopewise.errors import ConfigError
+from scopewise.models.forward import answer_logits, device_of, output_embeddings, to_device
+from scopewise.ops import at_least_float32, sequence_mean
+from scopewise.region import parameter_name
+
+Gradients = dict[str, Tensor]
+
+
+def matrices(model: nn.Module) -> Mapping[str, nn.Parameter]:
+    """Return the matrices a region may choose from, by `parameter_name`, in the model's order.
+
+    With an adapter: the A and B matrices of LoRA. Without: the weights of linear layers but the head (embeddings, head,
+    norms and biases belong to no module of the paper, and a region never changes them).
+    """
+    return {name: module.weight for name, module in linear_modules(model).items()}
+
+
+def linear_modules(model: nn.Module) -> Mapping[str, Any]:
+    """Return the linear layers that hold the `matrices`, under the same names."""
+    adapted = isinstance(model, PeftModel)
+    head = output_embeddings(model)
+    found = {
+        parameter_name(f"{name}.weight"): module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear)
+        and ((".lora_A.default" in name or ".lora_B.default" in name) if adapted else module is not head)
+    }
+    if not found:
+        raise ConfigError(
+            "localize: this model has no linear layer and no LoRA matrix to choose from; "
+            "name its layers in lora.target_modules"
+        )
+    return found
+
+
+def mean_gradients(
+    model: nn.Module,
+    items: Sequence[Encoded],
+    max_tokens: int,
+    what: str,
+    *,
+    repeats: int = 0,
+    corrupt: str = "labels",
+    seed: int = 0,
+) -> Gradients:
+    """Return the gradient of the loss on each matrix, averaged over rows, in float32.
+
+    The loss of a row is the mean CE of its answer in nats per token; rows count the same.
+
+    Args:
+        model: A causal LM; evaluation mode is used, since dropout would only add noise to a mean.
+        items: The rows.
+        max_tokens: Padded tokens per batch.
+        what: The rows' name, for the progress bar.
+        repeats: 0 takes the true answers; else so many random relabellings, averaged.
+        corrupt: `labels` draws every label anew and leaves the inputs: the repeats share one forward and one backward,
+            exactly, since the loss is linear in the labels. `inputs` replaces half of the answer tokens, drawn with
+            replacement, in inputs and labels alike, and takes a pass for each repeat.
+        seed: Of the relabellings.
+    """
+    vocab_size = int(output_embeddings(model).weight.shape[0])  # type: ignore
+    generator = torch.Generator().manual_seed(seed)
+    inputs = bool(repeats) and corrupt == "inputs"
+    passes = repeats if inputs else 1
+    with _gradients_of(model) as gradients:
+        progress = tqdm(total=passes * len(items), desc=f"localize: gradients, {what}", unit="row", leave=False)
+        for _ in range(passes):
+            given = [_corrupted(item, vocab_size, generator) for item in items] if inputs else items
+            for batch in _batches(model, given, max_tokens):
+                labels = batch["label"].unsqueeze(0)
+                if repeats and not inputs:
+                    drawn = torch.randint(vocab_size, (repeats, labels.shape[1]), generator=generator)
+                    labels = drawn.to(labels.device)
+                rows = len(batch["input_ids"])
+                nll = _mean_nll(answer_logits(model, batch), labels)
+                (sequence_mean(nll, batch["row"], rows).sum() / (passes * len(items))).backward()
+                progress.update(rows)
+        progress.close()
+        return {name: gradient.clone() for name, gradient in gradients().items()}
+
+
+def mean_squared_gradients(model: nn.Module, items: Sequence[Encoded], max_tokens: int, what: str) -> Gradients:
+    """Return the mean over rows of the squared gradient of each row's CE on its true answer: the diagonal Fisher.
+
+    Row by row, whatever the batches: a linear layer's gradient of a row is the product of its outputs' gradients with
+    its inputs, so one backward of a whole batch gives the gradient of each of its rows. In float32.
+    """
+    modules = linear_modules(model)
+    totals = {name: torch.zeros_like(module.weight, dtype=torch.float32) for name, module in modules.items()}
+
+    def watch(name: str, _: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+        inputs = args[0].detach()
+
+        def add(gradient: Tensor) -> None:
+            # [rows out in], one row at a time: a matrix for each row of a batch at once would be the largest tensor of all.
+            for given, wanted in zip(inputs.float(), gradient.float(), strict=True):
+                totals[name] += (wanted.T @ given).square() / len(items)
+
+        output.register_hook(add)
+
+    with _gradients_of(model):
+        handles = [module.register_forward_hook(partial(watch, name)) for name, module in modules.items()]
+        progress = tqdm(total=len(items), desc=f"localize: squared gradients, {what}", unit="row", leave=False)
+        try:
+            for batch in _batches(model, items, max_tokens):
+                rows = len(batch["input_ids"])
+                nll = _mean_nll(answer_logits(model, batch), batch["label"].unsqueeze(0))
+                # The sum over rows: each row's own gradient, undivided, reaches its own tokens.
+                sequence_mean(nll, batch["row"], rows).sum().backward()
+                progress.update(rows)
+        finally:
+            progress.close()
+            for handle in handles:
+                handle.remove()
+    return totals
+
+
+def mean_activations(model: nn.Module, items: Sequence[Encoded], max_tokens: int, what: str) -> dict[str, Tensor]:
+    """Return the mean absolute input of each linear layer at the answer tokens, per input feature, in float32."""
+    modules = linear_modules(model)
+    totals = {name: torch.zeros(m.weight.shape[1], device=m.weight.device) for name, m in modules.items()}
+    tokens = sum(len(item.answer_ids) for item in items)
+    read: list[Tensor] = []
+
+    def add(name: str, _: nn.Module, args: tuple[Tensor, ...]) -> None:
+        inputs = args[0].flatten(0, -2)[read[-1].to(args[0].device)]
+        totals[name] += inputs.float().abs().sum(0) / tokens
+
+    handles = [m.register_forward_pre_hook(partial(add, n)) for n, m in modules.items()]
+    training = model.training
+    model.eval()
+    progress = tqdm(total=len(items), desc=f"localize: activations, {what}", unit="row", leave=False)
+    try:
+        with torch.no_grad():
+            for batch in _batches(model, items, max_tokens):
+                read.append(batch["position"] + 1)  # where the answer tokens have been read
+                answer_logits(model, batch)
+                progress.update(len(batch["input_ids"]))
+    finally:
+        progress.close()
+        model.train(training)
+        for handle in handles:
+            handle.remove()
+    return totals
+
+
+def _batches(model: nn.Module, items: Sequence[Encoded], max_tokens: int) -> Iterator[Batch]:
+    for indices in length_batches([len(item) for item in items], max_tokens):
+        yield to_device(collate([items[i] for i in indices]), device_of(model))
+
+
+def _mean_nll(logits: Float[Tensor, "tokens vocab"], labels: Int[Tensor, "repeats tokens"]) -> Float[Tensor, "tokens"]:
+    """Mean over the repeats of the CE of each token: one logsumexp serves them all."""
+    logits = at_least_float32(logits)
+    return logits.logsumexp(-1) - logits.gather(-1, labels.T).mean(-1)
+
+
+def _corrupted(item: Encoded, vocab_size: int, generator: torch.Generator) -> Encoded:
+    """Replace tokens of the answer half as often as it has tokens, at places drawn with replacement."""
+    answer = list(item.answer_ids)
+    for _ in range(len(answer) // 2):
+        place = int(torch.randint(len(answer), (), generator=generator))
+        answer[place] = int(torch.randint(vocab_size, (), generator=generator))
+    return replace(item, answer_ids=tuple(answer))
+
+
+@contextmanager
+def _gradients_of(model: nn.Module) -> Iterator:
+    """Collect gradients of the localizable matrices alone, in float32; leave the model as it was."""
+    targets = matrices(model)
+    saved = [(p, p.requires_grad, p.grad) for p in model.parameters()]
+    training = model.training
+    model.eval()
+    totals: Gradients = {}
+    handles = []
+    wanted = {id(p): name for name, p in targets.items()}
+    for parameter, _, _ in saved:
+        parameter.grad = None
+        parameter.requires_grad_(id(parameter) in wanted)
+    for name, parameter in targets.items():
+        if parameter.dtype not in (torch.float32, torch.float64):  # a sum over many batches would round in 16 bits
+
+            def accumulate(p: Tensor, name: str = name) -> None:
+                assert p.grad is not None
+                totals[name] = totals[name].add_(p.grad) if name in totals else p.grad.float()
+                p.grad = None
+
+            handles.append(parameter.register_post_accumulate_grad_hook(accumulate))
+
+    def collected() -> Gradients:
+        return {
+            name: totals[name] if name in totals else (torch.zeros_like(p) if p.grad is None else p.grad)
+            for name, p in targets.items()
+        }
+
+    try:
+        yield collected
+    finally:
+        for handle in handles:
+            handle.remove()
+        for parameter, required, gradient in saved:
+            parameter.requires_grad_(required)
+            parameter.grad = gradient
+        model.train(training)

@@ -1,0 +1,110 @@
+"""The two terms of a loss, for a micro-batch: from one forward pass to what the method makes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from scopewise import ops
+from scopewise.data.batch import Batch, select_rows
+from scopewise.errors import ConfigError, ModelError
+from scopewise.methods.base import RETAIN_LOSSES, Answers, Method
+from scopewise.models.adapters import Reference
+from scopewise.models.forward import answer_outputs
+from scopewise.training.pairing import ALTERNATIVE_GROUP, FORGET_GROUP, RETAIN_GROUP
+
+
+class Terms:
+    """Computes the forget and the retain term of a micro-batch, each divided by the whole step's weights.
+
+    Args:
+        method: The method.
+        layer: Decoder block whose states the method or its retain term needs; None for none.
+        where: Names a step's rows by their indices, for errors.
+
+    Attributes:
+        denominators: Sums of the weights of each term over the step; set before its first micro-batch.
+        reference: Gives the model before unlearning; set for the time of the training where the method needs it.
+    """
+
+    def __init__(self, method: Method, layer: int | None, where: Callable[[Sequence[int]], str]) -> None:
+        self.method = method
+        self.layer = layer
+        self.denominators: dict[str, Tensor] = {}
+        self.reference: Reference | None = None
+        self._where = where
+
+    def __call__(self, model: nn.Module, inputs: Batch) -> tuple[Tensor, Tensor]:
+        """Return both terms; zero where the micro-batch has no row of it.
+
+        Raises:
+            ModelError: a value is not finite; the sentence names the step, the term and the rows.
+        """
+        method, group = self.method, inputs["group"]
+        counts = [int((group == g).sum()) for g in (FORGET_GROUP, ALTERNATIVE_GROUP, RETAIN_GROUP)]
+        # Groups stand one after the other (see `Rows.collate`), so that a group's tokens are a slice and none is copied.
+        starts = [0, counts[0], counts[0] + counts[1], len(group)]
+        terms = method.retain_terms if counts[2] else ()
+        wants_logits = bool(counts[0] and "hidden" not in method.needs) or bool({"ce", "kl"} & set(terms))
+        outputs = answer_outputs(model, inputs, logits=wants_logits, layer=self.layer)
+        forget = retain = torch.zeros((), device=group.device)
+        if counts[0]:
+            answers = _answers(inputs, starts, FORGET_GROUP, *outputs)
+            if counts[1]:
+                answers = replace(answers, alternative=_answers(inputs, starts, ALTERNATIVE_GROUP, *outputs))
+            if "reference_logits" in method.needs:
+                answers = replace(answers, reference_logits=self._before(inputs, 0, starts[1])[0])
+            forget = self._share("forget", method.forget_loss(answers), answers, inputs["index"])
+        if terms:
+            answers = _answers(inputs, starts, RETAIN_GROUP, *outputs)
+            if {"kl", "hidden"} & set(terms):
+                layer = self.layer if "hidden" in terms else None
+                logits, hidden = self._before(inputs, starts[2], starts[3], logits="kl" in terms, layer=layer)
+                answers = replace(answers, reference_logits=logits, reference_hidden=hidden)
+            value = torch.stack([RETAIN_LOSSES[term](answers) for term in terms]).sum(0)
+            retain = self._share("retain", value, answers, inputs["index"][starts[2] :])
+        return forget, retain
+
+    def _before(
+        self, inputs: Batch, start: int, stop: int, *, logits: bool = True, layer: int | None = None
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Return what the model before unlearning gives for the sequences from `start` to `stop`."""
+        if self.reference is None:
+            raise ConfigError("compute_loss: there is no reference outside of train(); call train()")
+        keep = torch.arange(start, stop, device=inputs["row"].device)
+        with self.reference() as frozen:
+            return answer_outputs(frozen, select_rows(inputs, keep), logits=logits, layer=layer)
+
+    def _share(self, term: str, value: Tensor, answers: Answers, index: Tensor) -> Tensor:
+        if value.shape != (answers.batch,):
+            raise ModelError(f"{term} loss: shape {tuple(value.shape)}; a loss gives one value per sequence")
+        if not bool(torch.isfinite(value).all()):
+            bad = index[: answers.batch][~torch.isfinite(value)].tolist()
+            raise ModelError(
+                f"{term} loss: not finite at {self._where(bad[:5])}; lower the learning rate, or check the model's weights "
+                "and dtype"
+            )
+        weight = self.method.weight(ops.token_counts(answers.row, answers.batch))
+        return (value * weight).sum() / self.denominators[term]
+
+
+def _answers(inputs: Batch, starts: Sequence[int], group: int, logits: Tensor | None, hidden: Tensor | None) -> Answers:
+    """Return what a loss sees of one group of sequences."""
+    first, last = starts[group], starts[group + 1]
+    edges = torch.tensor([first, last], device=inputs["row"].device)
+    tokens = slice(*torch.searchsorted(inputs["row"], edges).tolist())
+    label = inputs["label"][tokens]
+    if logits is None:
+        assert hidden is not None
+        logits = hidden.new_empty(len(inputs["label"]), 0)
+    return Answers(
+        logits=logits[tokens],
+        label=label,
+        row=inputs["row"][tokens] - first,
+        batch=last - first,
+        reference_nll=inputs["reference_nll"][first:last] if "reference_nll" in inputs else None,
+        hidden=None if hidden is None else hidden[tokens],
+    )

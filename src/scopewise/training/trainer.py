@@ -1,0 +1,388 @@
+"""The trainer: paired batches, the region, and losses that do not depend on how a step is cut into micro-batches."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftConfig, PeftModel
+from torch import Tensor, nn
+from torch.utils.data import Dataset, Sampler
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
+
+from scopewise import ops
+from scopewise.config import LocalizeSection
+from scopewise.data.batch import Batch
+from scopewise.data.builtin import read_general
+from scopewise.data.prompt import Encoded, Prompt, PromptName, encode
+from scopewise.data.rows import FORGET, RETAIN, as_rows
+from scopewise.errors import ConfigError
+from scopewise.localizers.base import localize_encoded
+from scopewise.methods.base import Constrained, Method, Preference, make_method
+from scopewise.models.adapters import frozen_reference, scale_change, trained_state, with_adapter
+from scopewise.models.alternatives import alternatives
+from scopewise.models.forward import decoder_blocks, to_device
+from scopewise.models.load import load_model, load_tokenizer, with_padding
+from scopewise.models.score import sequence_nll
+from scopewise.record import write_json
+from scopewise.region import Region
+from scopewise.training.dual import Dual
+from scopewise.training.mask import RegionMask
+from scopewise.training.pairing import FORGET_GROUP, RETAIN_GROUP, PairedSampler, Rows, part_of
+from scopewise.training.terms import Terms
+
+Data = str | Path | Iterable[object]
+_STATE = "unlearning_state.json"
+
+
+@dataclass
+class UnlearningConfig(TrainingArguments):
+    """`transformers.TrainingArguments` with the paper's Table 7 as defaults, and what unlearning adds.
+
+    A step sees `per_device_train_batch_size x gradient_accumulation_steps x processes` *rows*: half of them forget
+    rows and half retain rows where the method has a retain term. How they are cut into micro-batches changes nothing.
+
+    Attributes:
+        method_args: Hyper-parameters of the method, as `docs/methods.md` lists them.
+        max_length: Most tokens of prompt and answer together; longer rows are refused, never cut.
+        prompt: `plain` or `chat`.
+        localize: Settings of the localizer, where no region is given.
+    """
+
+    output_dir: str | None = field(default="unlearned")
+    learning_rate: float = field(default=5e-5)
+    num_train_epochs: float = field(default=2.0)
+    per_device_train_batch_size: int = field(default=16)
+    lr_scheduler_type: str = field(default="cosine")
+    warmup_steps: float = field(default=0.03)
+    logging_steps: float = field(default=10)
+    save_strategy: str = field(default="no")
+    report_to: str | list[str] | None = field(default="none")
+    dataloader_pin_memory: bool = field(default_factory=torch.cuda.is_available)
+    remove_unused_columns: bool = field(default=False)
+    logging_nan_inf_filter: bool = field(default=False)
+    method_args: dict[str, Any] = field(default_factory=dict)
+    max_length: int = field(default=256)
+    prompt: PromptName = field(default="plain")
+    localize: LocalizeSection = field(default_factory=lambda: LocalizeSection())
+
+
+class UnlearningTrainer(Trainer):
+    """Unlearn with any method, on any region, by `transformers.Trainer`.
+
+    Args:
+        model: A causal LM, a `PeftModel` (its adapter is trained on), or a path or hub name of either.
+        method: Name of a method, or a `Method`.
+        args: Training arguments; None takes the paper's.
+        forget_dataset: Rows to forget: a path to JSON lines, a `datasets.Dataset`, or dicts with `question` and `answer`.
+        retain_dataset: Rows to keep, of the same instances. Needed by methods with a retain term over them and by
+            localizers that compare the two scopes.
+        general_dataset: General text (dicts with `answer`, or `Row`s) for the out-of-distribution methods; None takes
+            the text shipped with the package.
+        processing_class: The tokenizer; None loads it from the model's path.
+        peft_config: Adds a fresh adapter. None trains the adapter the model has, or all parameters.
+        region: A `Region`, the path of a region file, or a localizer's name; None takes the method's own localizer.
+        callbacks: As in `transformers.Trainer`.
+
+    Attributes:
+        method: The method.
+        region: The region it trains, or None for everything.
+        dual: State of a `Constrained` method during training.
+
+    Raises:
+        ConfigError: a method without the rows it needs, a region of another model, an odd number of rows per step.
+        DataError: wrong rows.
+
+    Example:
+        >>> trainer = UnlearningTrainer("my-model", method="memflex", forget_dataset="forget.jsonl",
+        ...                             retain_dataset="retain.jsonl", peft_config=LoraConfig(r=8))
+        >>> trainer.train()
+        >>> trainer.save_model("adapter")
+    """
+
+    args: UnlearningConfig
+    loss_is_scaled_for_ga = True  # `compute_loss` divides by the whole step's weights, not by a micro-batch's
+
+    def __init__(
+        self,
+        model: str | Path | PreTrainedModel | PeftModel,
+        method: str | Method = "memflex",
+        args: UnlearningConfig | None = None,
+        forget_dataset: Data | None = None,
+        retain_dataset: Data | None = None,
+        general_dataset: Data | None = None,
+        processing_class: PreTrainedTokenizerBase | None = None,
+        peft_config: PeftConfig | None = None,
+        region: Region | str | Path | None = None,
+        callbacks: list[TrainerCallback] | None = None,
+    ) -> None:
+        args = args or UnlearningConfig()
+        if isinstance(model, str | Path):
+            processing_class = processing_class or load_tokenizer(model)
+            model = load_model(model, trainable=True)
+        if processing_class is None:
+            raise ConfigError("processing_class: none given; pass the model's tokenizer")
+        if forget_dataset is None:
+            raise ConfigError("forget_dataset: none given; unlearning needs rows to forget")
+        self.method = method if isinstance(method, Method) else make_method(method, **args.method_args)
+        tokenizer = with_padding(processing_class)
+
+        def tokenized(data: Data, scope: str) -> list[Encoded]:
+            items = list(data) if not isinstance(data, str | Path) else data
+            if isinstance(items, list) and items and isinstance(items[0], Encoded):
+                return items  # type: ignore[return-value]
+            return encode(as_rows(items, scope), tokenizer, Prompt(args.prompt), args.max_length)
+
+        forget = tokenized(forget_dataset, FORGET)
+        retain = [] if retain_dataset is None else tokenized(retain_dataset, RETAIN)
+        kept: Sequence[Encoded] = ()
+        if self.method.retain_terms:
+            if self.method.retain_data == "general":
+                general = read_general() if general_dataset is None else general_dataset
+                kept = tokenized(general, RETAIN)
+            else:
+                kept = retain
+            if not kept:
+                raise ConfigError("retain_dataset: none given; this method needs rows to keep, of the same instances")
+
+        if peft_config is not None:
+            model = with_adapter(model, peft_config, args.seed)
+        if isinstance(model, PeftModel) and (args.activation_checkpointing or args.gradient_checkpointing):
+            # Without it nothing below the first checkpoint requires a gradient, and every B stays zero.
+            model.enable_input_require_grads()
+        self.region = _region(region, self.method, model, forget, retain, args)
+        self.mask = RegionMask(model, self.region)
+        self.dual: Dual | None = None
+        super().__init__(
+            model=model,  # type: ignore[arg-type]
+            args=args,
+            train_dataset=Rows(forget, kept),
+            data_collator=self._collate,
+            processing_class=tokenizer,
+            callbacks=[self.mask, _AfterStep(self), *(callbacks or [])],
+        )
+        self._retain_loss = torch.zeros(())
+        self._retain_loss_before_step: float | None = None
+        hidden = "hidden" in (*self.method.needs, *self.method.retain_terms)
+        layer = self.method.hidden_layer(len(decoder_blocks(model))) if hidden else None
+        self.terms = Terms(self.method, layer, self._where)
+
+    # -- before and after training -------------------------------------------------------------------------------
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Train. What depends on the model before unlearning is made first: labels, alternatives, reference, budget."""
+        assert isinstance(self.model, nn.Module)
+        self.prepare()
+        method = self.method
+        before = trained_state(self.model) if method.change_factor != 1 else None
+        self._load_state(kwargs.get("resume_from_checkpoint", args[0] if args else None))
+        with (
+            frozen_reference(self.model) if method.needs_reference else contextlib.nullcontext() as self.terms.reference
+        ):
+            try:
+                result = super().train(*args, **kwargs)
+            finally:
+                self.terms.reference = None
+        if before is not None:
+            scale_change(self.accelerator.unwrap_model(self.model), before, method.change_factor)
+        return result
+
+    def prepare(self) -> None:
+        """Make what is constant over the training from the model as it is now (`train` does this itself)."""
+        rows, method, tokenizer = self.train_dataset, self.method, self.processing_class
+        assert isinstance(rows, Rows)
+        assert isinstance(tokenizer, PreTrainedTokenizerBase)
+        model: Any = self.model
+        if isinstance(method, Preference) and not rows.alternatives:
+            texts = alternatives(method.alternative, rows.forget, model, tokenizer, self.args.seed)
+            replaced = [replace(item.row, answer=text) for item, text in zip(rows.forget, texts, strict=True)]
+            others = encode(replaced, tokenizer, Prompt(self.args.prompt), self.args.max_length)
+            if method.trains_on == "alternative":
+                rows.forget = others
+            else:
+                rows.alternatives = others
+        rows.labels = method.relabel(rows.forget, model, len(tokenizer), self.args.seed)
+        if "reference_nll" in method.needs:
+            rows.reference_nll = sequence_nll(model, rows.forget, "reference")
+            rows.alternative_nll = sequence_nll(model, rows.alternatives, "reference of alternatives")
+        if isinstance(method, Constrained):
+            self.dual = Dual.begin(method, rows.retain, sequence_nll(model, rows.retain, "retain loss"))
+
+    def _load_state(self, checkpoint: Any) -> None:
+        if self.dual is None or not isinstance(checkpoint, str):
+            return
+        kept = Path(checkpoint) / _STATE
+        if kept.exists():
+            self.dual = Dual(**json.loads(kept.read_text(encoding="utf-8")))
+
+    # -- a step ---------------------------------------------------------------------------------------------------
+
+    def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> Any:
+        """Collect the micro-batches of a step, and the sums of weights that its losses are divided by."""
+        batches, count = super().get_batch_samples(epoch_iterator, num_batches, device)
+        method = self.method
+        if isinstance(method, Constrained):
+            # Dropout here must not move the generators: a resumed training restores them after this.
+            with torch.random.fork_rng():
+                torch.manual_seed(self.args.seed + self.state.global_step)
+                if method.inner_steps and self.state.global_step:
+                    self._inner_steps(sum(int((batch["group"] == RETAIN_GROUP).sum()) for batch in batches))
+                self._set_denominators(batches)
+                many = len(batches) > 1 or self.args.world_size > 1
+                self._retain_loss_before_step = self._retain_loss_of(batches) if method.penalty and many else None
+        self._set_denominators(batches)
+        self._retain_loss = torch.zeros((), device=device)
+        return batches, count
+
+    def _retain_loss_of(self, batches: Sequence[Batch]) -> float:
+        """Return the retain term of a whole step, which the penalty's factor depends on and no micro-batch knows."""
+        whole = torch.zeros((), device=self.args.device)
+        with torch.no_grad():
+            for batch in batches:
+                kept = torch.nonzero(batch["group"] == RETAIN_GROUP).flatten()
+                if len(kept):
+                    part = to_device(part_of(batch, kept), self.args.device)
+                    whole = whole + self.terms(self.model, part)[1]  # type: ignore[arg-type]
+        return float(self.accelerator.reduce(whole, "sum"))  # type: ignore[arg-type]
+
+    def _set_denominators(self, batches: Sequence[Batch]) -> None:
+        """Sum the weights of each term over micro-batches and processes."""
+        sums = torch.zeros(2, device=self.args.device)
+        for batch in batches:
+            weight = self.method.weight(ops.token_counts(batch["row"], len(batch["group"])))
+            forget, retain = batch["group"] == FORGET_GROUP, batch["group"] == RETAIN_GROUP
+            sums += torch.stack([weight[forget].sum(), weight[retain].sum()]).to(sums.device)
+        sums = self.accelerator.reduce(sums, "sum").clamp(min=1e-9)  # type: ignore[union-attr]
+        self.terms.denominators = {"forget": sums[0], "retain": sums[1]}
+
+    def training_step(self, model: nn.Module, inputs: Batch, num_items_in_batch: Any = None) -> Tensor:
+        """Forward and backward of a micro-batch; one after the other for the two terms where their regions differ."""
+        if not self.mask.splits_terms:
+            return super().training_step(model, inputs, num_items_in_batch)
+        total = torch.zeros((), device=self.args.device)
+        for term, inside in (("forget", inputs["group"] != RETAIN_GROUP), ("retain", inputs["group"] == RETAIN_GROUP)):
+            if bool(inside.any()):
+                self.mask.term = term
+                part = part_of(inputs, torch.nonzero(inside).flatten())
+                total = total + super().training_step(model, part, num_items_in_batch)
+        return total
+
+    def compute_loss(
+        self, model: nn.Module, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Return this micro-batch's share of the step's loss; the shares of all micro-batches and processes add up.
+
+        Raises:
+            ModelError: the loss is not finite; the sentence names the step, the term and the rows.
+        """
+        forget, retain = self.terms(model, inputs)
+        self._retain_loss = self._retain_loss + retain.detach()
+        weight = self.method.retain_weight
+        if self.dual is not None and isinstance(self.method, Constrained):
+            known = self._retain_loss_before_step
+            weight = self.dual.weight(self.method, float(self._retain_loss) if known is None else known)
+        total = self.method.forget_weight * forget + weight * retain
+        # DDP averages gradients over processes, while the shares are to be summed.
+        total = total * self.accelerator.num_processes
+        return (total, {}) if return_outputs else total
+
+    def _inner_steps(self, count: int) -> None:
+        """Take the plain SGD steps on the retain loss of a `Constrained` method, over `count` rows each.
+
+        The rows are drawn by seed and step alone, so that a resumed training draws the same.
+        """
+        rows, method = self.train_dataset, self.method
+        assert isinstance(rows, Rows)
+        assert isinstance(method, Constrained)
+        assert isinstance(self.model, nn.Module)
+        rng = random.Random(f"{self.args.seed}/{self.state.global_step}/{self.accelerator.process_index}")
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        self.model.train()
+        self.mask.term = "retain"
+        for _ in range(method.inner_steps):
+            drawn = rng.sample(range(len(rows.retain)), min(count, len(rows.retain)))
+            size = self.args.train_batch_size
+            batches = [
+                to_device(self._collate([len(rows.forget) + i for i in drawn[start : start + size]]), self.args.device)
+                for start in range(0, len(drawn), size)
+            ]
+            self._set_denominators(batches)
+            for batch in batches:
+                self.accelerator.backward(self.terms(self.model, batch)[1] * self.accelerator.num_processes)
+            torch.nn.utils.clip_grad_norm_(trained, 1.0)
+            with torch.no_grad():
+                for parameter in trained:
+                    if parameter.grad is not None:
+                        parameter.add_(parameter.grad, alpha=-method.inner_learning_rate)
+                        parameter.grad = None
+
+    # -- what the library asks for --------------------------------------------------------------------------------
+
+    def _where(self, indices: Sequence[int]) -> str:
+        rows = self.train_dataset
+        assert isinstance(rows, Rows)
+        rows_of = ", ".join(rows.item(i).row.origin or f"row {i}" for i in indices)
+        return f"step {self.state.global_step + 1} ({rows_of})"
+
+    def _collate(self, indices: list[int]) -> Batch:
+        rows = self.train_dataset
+        assert isinstance(rows, Rows)
+        return rows.collate(indices, self.processing_class.pad_token_id or 0)  # type: ignore[union-attr]
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler:
+        rows = self.train_dataset
+        assert isinstance(rows, Rows)
+        per_step = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        return PairedSampler(rows, per_step, self.args.data_seed or self.args.seed)
+
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        """Leave matrices that may change in part to `RegionMask`, which decays those parts alone."""
+        return [name for name in super().get_decay_parameter_names(model) if name not in self.mask.masks]
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        super()._save(output_dir, state_dict)
+        folder = Path(output_dir or self.args.output_dir or ".")
+        # The trainer pickles its arguments beside the weights; what comes out of unlearning holds no pickle.
+        (folder / "training_args.bin").unlink(missing_ok=True)
+        if self.dual is not None and folder.name.startswith("checkpoint-"):
+            write_json(folder / _STATE, self.dual.document())
+
+
+class _AfterStep(TrainerCallback):
+    """Moves the dual variable when a step has been taken."""
+
+    def __init__(self, trainer: UnlearningTrainer) -> None:
+        self.trainer = trainer
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Give the dual variable the retain loss of the whole step."""
+        trainer = self.trainer
+        if trainer.dual is not None and isinstance(trainer.method, Constrained):
+            loss = float(trainer.accelerator.reduce(trainer._retain_loss, "sum"))  # type: ignore[arg-type]
+            trainer.dual.update(trainer.method, loss, state.global_step / max(1, state.max_steps))
+
+
+def _region(
+    region: Region | str | Path | None,
+    method: Method,
+    model: nn.Module,
+    forget: Sequence[Encoded],
+    retain: Sequence[Encoded],
+    args: UnlearningConfig,
+) -> Region | None:
+    if isinstance(region, Region):
+        return region
+    if isinstance(region, Path) or (isinstance(region, str) and region.endswith(".json")):
+        return Region.load(region)
+    name = region or method.localizer
+    if name == "all":
+        return None
+    if not retain:
+        raise ConfigError(f"retain_dataset: none given; the localizer {name!r} compares both scopes")
+    return localize_encoded(name, model, forget, retain, args.localize, args.seed)
