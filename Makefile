@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check docs bench bench-speed clean
+.PHONY: demo test check format docs bench bench-speed clean
 
 # torch goes first and alone: left to the resolver, pip would pick a CUDA build of several gigabytes.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -13,7 +13,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 demo: $(VENV)/.installed
-	$(BIN)/scopewise demo --overwrite
+	$(BIN)/scopewise demo --resume
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest
@@ -25,6 +25,10 @@ check: $(VENV)/.installed
 	$(BIN)/lint-imports
 	$(BIN)/python src/scopewise/data/builtin/make.py --check
 	$(BIN)/python docs/make_cli.py --check
+
+format: $(VENV)/.installed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
 
 docs: $(VENV)/.installed
 	$(BIN)/python docs/make_cli.py

@@ -20,6 +20,7 @@ from scopewise.localizers.base import localize_encoded
 from scopewise.models.adapters import lora_config
 from scopewise.models.load import with_padding
 from scopewise.region import Region
+from scopewise.registry import nearest
 from scopewise.training.trainer import Data, UnlearningConfig, UnlearningTrainer
 
 
@@ -53,6 +54,10 @@ def unlearn(
     Raises:
         ConfigError, DataError: as `UnlearningTrainer`.
     """
+    for name in arguments:
+        if name not in UnlearningConfig.__dataclass_fields__:
+            known = UnlearningConfig.__dataclass_fields__
+            raise ConfigError(f"unlearn: unknown argument {name!r}; those of UnlearningConfig.{nearest(name, known)}")
     config = lora_config() if peft_config == "lora" else peft_config
     if isinstance(model, PeftModel):
         config = None

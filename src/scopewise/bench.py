@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from scopewise import record
-from scopewise.config import UnlearnSection
+from scopewise.config import RunConfig, UnlearnSection
 from scopewise.errors import ConfigError
 from scopewise.methods.base import make_method
 from scopewise.models.load import default_device
@@ -25,14 +25,12 @@ def bench(pipeline: Pipeline) -> dict[str, Any]:
     the results of an earlier one stay as they are until they are complete again.
 
     Raises:
-        ConfigError: one region file for several methods.
+        ConfigError: as `plan`.
     """
     settings = pipeline.config.bench
+    plan(pipeline.config)
     entries = [Entry.parse(text) for text in settings.methods]
-    if pipeline.config.unlearn.region is not None and len(entries) > 1:
-        # One region for all would make a control a copy of what it controls.
-        raise ConfigError("unlearn.region: given for a bench of several methods; name localizers as method@localizer")
-    rows = [pipeline.row(which) for which in ("target", "oracle")]
+    rows = [pipeline.row(which) for which in (("target", "oracle") if settings.oracle else ("target",))]
     tuning: dict[str, list[dict[str, Any]]] = {}
     results = _write(pipeline, rows, tuning, complete=False)
     for protocol in settings.protocols:
@@ -42,7 +40,7 @@ def bench(pipeline: Pipeline) -> dict[str, Any]:
                 tuning[entry.name] = [trial.document() for trial in trials]
                 section = max(trials, key=lambda t: (t.score, -t.section.learning_rate)).section
             else:
-                section = _section(pipeline, entry, settings.paper.get(entry.method, {}))
+                section = section_of(pipeline.config, entry, "paper")
             for seed in settings.seeds:
                 rows.append(pipeline.unlearned_row(entry, section, seed, protocol))
                 last = (protocol, entry, seed) == (settings.protocols[-1], entries[-1], settings.seeds[-1])
@@ -50,20 +48,50 @@ def bench(pipeline: Pipeline) -> dict[str, Any]:
     return results
 
 
+def plan(config: RunConfig) -> None:
+    """Raise ConfigError for anything wrong with a bench that can be known before it begins."""
+    entries = [Entry.parse(text) for text in config.bench.methods]
+    if config.unlearn.region is not None and len(entries) > 1:
+        # One region for all would make a control a copy of what it controls.
+        raise ConfigError("unlearn.region: given for a bench of several methods; name localizers as method@localizer")
+    if config.bench.oracle and config.model.target is not None and config.model.path == "tiny":
+        raise ConfigError(
+            "model.path: 'tiny', while model.target is another model; the oracle has to begin from what the target began "
+            "from; set model.path to that model, or bench.oracle=false to go without"
+        )
+    for protocol in config.bench.protocols:
+        for entry in entries:
+            section = section_of(config, entry, protocol)
+            try:
+                method = make_method(entry.method, **section.method_args)
+            except ConfigError as error:
+                raise ConfigError(
+                    f"{error} (method {entry.method}; what one method of a bench alone takes stands under "
+                    f"bench.settings.{entry.method}.method_args)"
+                ) from None
+            if protocol == "tuned":
+                grid(section, method, config.bench.tune)
+
+
+def section_of(config: RunConfig, entry: Entry, protocol: str) -> UnlearnSection:
+    """Return the settings of an entry under a protocol, before any search."""
+    changes = {**config.bench.settings.get(entry.method, {})}
+    if protocol == "paper":
+        changes |= config.bench.paper.get(entry.method, {})
+    values = {**config.unlearn.model_dump(), **changes, "method": entry.method, "localizer": entry.localizer}
+    return UnlearnSection.model_validate(values)
+
+
 def tuned(pipeline: Pipeline, entry: Entry) -> list[Trial]:
     """Return the trials of an entry's grid: unlearned on a part of train, measured on the held-out rest of it."""
     tune = pipeline.config.bench.tune
     part = holdout(pipeline.benchmark, tune.holdout_fraction, tune.seed)
-    sections = grid(_section(pipeline, entry, {}), make_method(entry.method), tune)
+    section = section_of(pipeline.config, entry, "tuned")
+    sections = grid(section, make_method(entry.method, **section.method_args), tune)
     return [
         Trial(section, pipeline.tried(entry, section, part, tune.seed, f"tuning/{entry.name}/trial{index}"))
         for index, section in enumerate(sections)
     ]
-
-
-def _section(pipeline: Pipeline, entry: Entry, changes: dict[str, Any]) -> UnlearnSection:
-    values = pipeline.config.unlearn.model_dump()
-    return UnlearnSection.model_validate({**values, **changes, "method": entry.method, "localizer": entry.localizer})
 
 
 def _write(

@@ -112,7 +112,13 @@ class LocalizeSection(Section):
     overlap_fraction: float = Field(0.1, gt=0, lt=1)
     core_fraction: float = Field(0.2, gt=0, lt=1)
     pattern: str = "."
+    size_of: str = "gradient"
     max_tokens: int = Field(4096, ge=1)
+
+    @field_validator("size_of")
+    @classmethod
+    def _known_size(cls, value: str) -> str:
+        return canonical("localizers", value)
 
 
 class UnlearnSection(TrainingSection):
@@ -170,11 +176,16 @@ class TuneSection(Section):
 
 
 class BenchSection(Section):
-    """Every method x seed on one target. An entry is `method` or `method@localizer`."""
+    """Every method x seed on one target. An entry is `method` or `method@localizer`.
+
+    `settings` are changes of the `unlearn` section by method, under every protocol; `paper` those under the paper's alone.
+    """
 
     methods: tuple[str, ...] = ("memflex",)
     seeds: tuple[int, ...] = Field((0,), min_length=1)
     protocols: tuple[Literal["paper", "tuned"], ...] = ("paper",)
+    oracle: bool = True
+    settings: dict[str, dict[str, Any]] = {}
     paper: dict[str, dict[str, Any]] = {}
     tune: TuneSection = TuneSection()
 
@@ -183,14 +194,14 @@ class BenchSection(Section):
     def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(entry_name(*split_entry(entry)) for entry in value)
 
-    @field_validator("paper")
+    @field_validator("settings", "paper")
     @classmethod
-    def _known_paper(cls, value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    def _known_settings(cls, value: dict[str, dict[str, Any]], info: Any) -> dict[str, dict[str, Any]]:
         for method, changes in value.items():
             try:
                 UnlearnSection(**{**changes, "method": canonical("methods", method)})
             except ValidationError as error:
-                raise ConfigError(f"bench.paper.{method}.{_sentence(error, UnlearnSection)}") from None
+                raise ConfigError(f"bench.{info.field_name}.{method}.{_sentence(error, UnlearnSection)}") from None
         return {canonical("methods", method): changes for method, changes in value.items()}
 
 
@@ -305,4 +316,7 @@ def _sentence(error: ValidationError, section: Any = None) -> str:
         for part in first["loc"][:-1]:
             section = section.model_fields[part].annotation
         return f"unknown key {path!r}; remove or rename it.{nearest(str(first['loc'][-1]), section.model_fields)}"
-    return f"{path}: {first['input']!r}; {first['msg'][0].lower()}{first['msg'][1:]}"
+    message = f"{first['msg'][0].lower()}{first['msg'][1:]}"
+    if first["type"] == "tuple_type":
+        message = f"a list, for example [{first['input']}]"
+    return f"{path}: {first['input']!r}; {message}"

@@ -27,7 +27,7 @@ from scopewise.evaluation import Evaluation, evaluate
 from scopewise.localizers.base import localize_encoded
 from scopewise.methods.base import Method, make_method
 from scopewise.models.adapters import lora_config, with_adapter
-from scopewise.models.load import default_device, load_model, load_tokenizer, save_model
+from scopewise.models.load import default_device, find_model, load_model, load_tokenizer, save_model
 from scopewise.models.tiny import build_tiny, tokenizer_texts
 from scopewise.region import Region
 from scopewise.training.finetune import Descent
@@ -66,8 +66,12 @@ class Pipeline:
     def __init__(self, config: RunConfig, *, resume: bool = False, overwrite: bool = False) -> None:
         self.config = config
         data = config.data
-        # Data first: bad input must not leave an empty run behind.
+        # Data, model and method first: bad input must not leave an empty run behind, nor show after hours of training.
+        make_method(config.unlearn.method, **config.unlearn.method_args)
         self.benchmark = load_benchmark(data.benchmark, data.path, data.domain, data.general)
+        for path in (config.model.path, config.model.target):
+            if path not in (None, "tiny"):
+                find_model(path, config.model.revision if path == config.model.path else None)
         self.data_hash = self.benchmark.content_hash()
         self.folder = record.RunFolder(config, resume=resume, overwrite=overwrite)
         self.path = self.folder.path
@@ -108,7 +112,7 @@ class Pipeline:
         return self._stage(which, self._inputs(self.config.run.seed, finetune=_decisive(section)), build)
 
     def region(self, localizer: str, seed: int, benchmark: Benchmark | None = None, prefix: str = "") -> Path:
-        """Return the region file of a localizer for a seed; a control takes its size from `gradient`'s of that seed."""
+        """Return the region file of a localizer for a seed; a control takes its size from another's of that seed."""
         path = self.path / "regions" / f"{prefix}{localizer}-seed{seed}.json"
         parameters = self.config.unlearn.parameters
         inputs = self._inputs(seed, localize=self.config.localize.model_dump(), parameters=parameters)
@@ -119,7 +123,7 @@ class Pipeline:
         from scopewise import registry
 
         needs_size = registry.lookup("localizers", localizer).needs_size
-        size = Region.load(self.region("gradient", seed, benchmark, prefix)) if needs_size else None
+        size = Region.load(self.region(self.config.localize.size_of, seed, benchmark, prefix)) if needs_size else None
         target = self.finetuned("target")
         tokenizer = load_tokenizer(target)
         model = self._prepared(target, seed)

@@ -37,7 +37,7 @@ def grid(section: UnlearnSection, method: Method, tune: TuneSection) -> list[Unl
     rates, weights = tune.learning_rates, tune.retain_weights or (1.0,)
     if not rates:
         raise ConfigError("bench.tune.learning_rates: none given; the tuned protocol needs a grid")
-    if method.retain == "none":
+    if not method.retain_terms:
         finer: Sequence[float] = np.geomspace(min(rates), max(rates), len(rates) * len(weights)).tolist()
         return [section.model_copy(update={"learning_rate": rate}) for rate in finer]
     return [

@@ -21,9 +21,11 @@ def check(
     """Check a run file and its data without training anything: keys, rows of both scopes, and that every row fits."""
     config = load_config(run_file, set_ or [])
     quiet_libraries()
+    from scopewise.bench import plan
     from scopewise.data.load import load_benchmark
     from scopewise.data.prompt import Prompt, encode
     from scopewise.data.rows import SCOPES, SPLITS
+    from scopewise.methods.base import make_method
     from scopewise.models.load import load_tokenizer
     from scopewise.models.tiny import build_tokenizer, tokenizer_texts
 
@@ -40,6 +42,15 @@ def check(
         kept = encode(benchmark.rows, tokenizer, prompt, data.max_length, over_length=data.over_length)
         report["longest_tokens"] = max(map(len, kept), default=0)
         report["dropped_over_length"] = len(benchmark.rows) - len(kept)
+    plan(config)
+    make_method(config.unlearn.method, **config.unlearn.method_args)
+    missing = [name for name in ("forget_val", "retain_val") if not counts[name]]
+    if missing:
+        typer.echo(
+            f"scopewise: no rows {' and '.join(missing)}; success is read from val rows, other questions on the same facts; "
+            'give some rows "split": "val"',
+            err=True,
+        )
     if as_json:
         typer.echo(json.dumps(report, indent=2))
         return

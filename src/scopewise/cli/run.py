@@ -23,6 +23,7 @@ def run(
         "methods": [entry_name(config.unlearn.method, config.unlearn.localizer)],
         "seeds": [config.run.seed],
         "protocols": ["paper"],
+        "settings": {},
         "paper": {},
     }
     run_bench(parse_config(values), resume=resume, overwrite=overwrite, as_json=as_json)

@@ -31,6 +31,8 @@ def show(
             raise ResultError(f"{what}: no results.json in it; `scopewise bench` writes one")
         path = found[0]
     if path.suffix != ".json":
+        if not path.suffix and len(path.parts) > 1 and not path.exists():
+            raise ResultError(f"{what}: no such run folder; give one, or a run file, a results file or a region file")
         config = load_config(what, set_ or []).model_dump(mode="json")
         typer.echo(json.dumps(config, indent=2) if as_json else yaml.safe_dump(config, sort_keys=False).rstrip())
         return

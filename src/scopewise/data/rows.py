@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from scopewise.errors import DataError
+from scopewise.errors import ConfigError, DataError
+from scopewise.registry import nearest
 
 FORGET, RETAIN = "forget", "retain"
 SCOPES = (FORGET, RETAIN)
@@ -61,7 +62,10 @@ class Benchmark:
     general: tuple[Row, ...] = ()
 
     def select(self, scope: str | None = None, split: str | None = None) -> list[Row]:
-        """Return the rows of a scope and a split, in file order; None takes every one."""
+        """Return the rows of a scope and a split, in file order; None takes every one. ConfigError for another name."""
+        for what, value, known in (("scope", scope, SCOPES), ("split", split, SPLITS)):
+            if value is not None and value not in known:
+                raise ConfigError(f"{what}: {value!r}; one of {', '.join(known)}.{nearest(value, known)}")
         return [r for r in self.rows if scope in (None, r.scope) and split in (None, r.split)]
 
     def content_hash(self) -> str:

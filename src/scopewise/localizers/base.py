@@ -99,10 +99,11 @@ def localize_encoded(
     seed: int = 0,
     size: Region | None = None,
 ) -> Region:
-    """Run a localizer by name; a control that is given no `size` takes that of the `gradient` region."""
+    """Run a localizer by name; a control that is given no `size` takes that of the region `localize.size_of` makes."""
     cls = registry.lookup("localizers", name)
+    settings = settings or LocalizeSection()
     if cls.needs_size and size is None:
-        size = localize_encoded("gradient", model, forget, retain, settings, seed)
+        size = localize_encoded(settings.size_of, model, forget, retain, settings, seed)
     region: Region = cls(settings).region(model, forget, retain, seed, size)
     return region
 

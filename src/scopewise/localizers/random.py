@@ -64,7 +64,7 @@ class Random(Localizer):
         else:
             chosen = _draw_parts(parameters, unit, size, seed)
         made = {"unit": unit, "seed": seed, "size_of": size.localizer}
-        return build_region(self.name, made, parameters, chosen, unit, {})
+        return build_region(self.name, made, parameters, chosen, unit, {}, size.seconds)
 
 
 def _draw_parts(parameters: Mapping[str, Tensor], unit: str, size: Region, seed: int) -> dict[str, Tensor]:

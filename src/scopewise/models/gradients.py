@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float, Int
 from peft import PeftModel
 from torch import Tensor, nn
-from tqdm import tqdm
 
+from scopewise.bars import bar
 from scopewise.data.batch import Batch, collate, length_batches
 from scopewise.data.prompt import Encoded
 from scopewise.errors import ConfigError
@@ -81,7 +81,7 @@ def mean_gradients(
     inputs = bool(repeats) and corrupt == "inputs"
     passes = repeats if inputs else 1
     with _gradients_of(model) as gradients:
-        progress = tqdm(total=passes * len(items), desc=f"localize: gradients, {what}", unit="row", leave=False)
+        progress = bar(passes * len(items), f"localize: gradients, {what}")
         for _ in range(passes):
             given = [_corrupted(item, vocab_size, generator) for item in items] if inputs else items
             for batch in _batches(model, given, max_tokens):
@@ -118,7 +118,7 @@ def mean_squared_gradients(model: nn.Module, items: Sequence[Encoded], max_token
 
     with _gradients_of(model):
         handles = [module.register_forward_hook(partial(watch, name)) for name, module in modules.items()]
-        progress = tqdm(total=len(items), desc=f"localize: squared gradients, {what}", unit="row", leave=False)
+        progress = bar(len(items), f"localize: squared gradients, {what}")
         try:
             for batch in _batches(model, items, max_tokens):
                 rows = len(batch["input_ids"])
@@ -147,7 +147,7 @@ def mean_activations(model: nn.Module, items: Sequence[Encoded], max_tokens: int
     handles = [m.register_forward_pre_hook(partial(add, n)) for n, m in modules.items()]
     training = model.training
     model.eval()
-    progress = tqdm(total=len(items), desc=f"localize: activations, {what}", unit="row", leave=False)
+    progress = bar(len(items), f"localize: activations, {what}")
     try:
         with torch.no_grad():
             for batch in _batches(model, items, max_tokens):

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 
 import torch
+from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
+from huggingface_hub.errors import EntryNotFoundError, HFValidationError, RepositoryNotFoundError
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -17,10 +19,10 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 def load_model(
     path: str | Path, dtype: str = "auto", revision: str | None = None, *, trainable: bool = False
 ) -> PreTrainedModel | PeftModel:
-    """Load a full model folder or an adapter folder (with the base it names), or a hub name.
+    """Load a full model or an adapter (with the base it names), from a folder or by hub name.
 
     Args:
-        path: Folder or hub name. A folder with `adapter_config.json` is an adapter.
+        path: Folder or hub name. One with `adapter_config.json` is an adapter.
         dtype: `auto` (as stored), `float32`, `bfloat16` or `float16`.
         revision: Hub revision of a full model.
         trainable: Whether an adapter's weights require gradients.
@@ -31,14 +33,14 @@ def load_model(
     Raises:
         ModelError: nothing loadable there, or pickled weights only.
     """
-    adapter = Path(path) / "adapter_config.json"
-    if adapter.exists():
-        base = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]
+    if dtype != "auto" and dtype not in DTYPES:
+        raise ModelError(f"model.dtype: {dtype!r}; auto, {', '.join(DTYPES)}")
+    base = adapter_base(path, revision)
+    if base is not None:
         return PeftModel.from_pretrained(
             load_model(base, dtype), str(path), is_trainable=trainable, use_safetensors=True
         ).eval()
-    if dtype != "auto" and dtype not in DTYPES:
-        raise ModelError(f"model.dtype: {dtype!r}; auto, {', '.join(DTYPES)}")
+    local = find_model(path, revision)
     try:
         model = AutoModelForCausalLM.from_pretrained(
             str(path),
@@ -46,6 +48,7 @@ def load_model(
             revision=revision or "main",
             use_safetensors=True,
             trust_remote_code=False,
+            local_files_only=local,
         )
     except (OSError, ValueError) as error:
         reason = str(error).strip().split("\n", 1)[0]
@@ -57,16 +60,60 @@ def load_model(
 
 
 def load_tokenizer(path: str | Path, revision: str | None = None) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of a model folder, of an adapter folder (its own, or its base's), or of a hub name."""
-    adapter = Path(path) / "adapter_config.json"
-    if adapter.exists() and not (Path(path) / "tokenizer_config.json").exists():
-        path = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]
+    """Load the tokenizer of a model, or of an adapter (its own, or its base's)."""
+    base = adapter_base(path, revision)
+    if base is not None and not (Path(path) / "tokenizer_config.json").exists():
+        path, revision = base, None
+    local = find_model(path, revision)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(path), revision=revision or "main", trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(
+            str(path), revision=revision or "main", trust_remote_code=False, local_files_only=local
+        )
     except (OSError, ValueError) as error:
         reason = str(error).strip().split("\n", 1)[0]
         raise ModelError(f"model.path: {path}; no tokenizer there ({reason}); give a folder or hub name") from error
     return with_padding(tokenizer)
+
+
+def find_model(path: str | Path, revision: str | None = None) -> bool:
+    """Return whether a model is on this machine (a folder, or cached while the hub is out of reach).
+
+    It is asked for once, without the libraries' retries: a wrong name must not take a minute to be refused.
+
+    Raises:
+        ModelError: there is no such folder, and no such model on the hub, or the hub is out of reach.
+    """
+    if Path(path).is_dir():
+        return True
+    name = str(path)
+    if Path(path).is_absolute() or name.startswith(".") or name.count("/") > 1:
+        raise ModelError(f"model.path: {path}; no such folder; give a folder or hub name of a causal language model")
+    reason = "is on the hub neither as a model nor as an adapter"
+    for file in ("config.json", "adapter_config.json"):
+        try:
+            get_hf_file_metadata(hf_hub_url(name, file, revision=revision), timeout=10)
+            return False
+        except (EntryNotFoundError, RepositoryNotFoundError, HFValidationError):
+            continue
+        except Exception as error:  # the client raises many kinds; all mean that the hub did not answer
+            if isinstance(try_to_load_from_cache(name, file, revision=revision), str):
+                return True
+            reason = f"is no folder here, and the hub did not answer ({type(error).__name__})"
+    raise ModelError(f"model.path: {path}; {reason}; give a folder or hub name of a causal language model")
+
+
+def adapter_base(path: str | Path, revision: str | None = None) -> str | None:
+    """Return the base that an adapter names, from a folder or the hub; None where the path is no adapter."""
+    file = Path(path) / "adapter_config.json"
+    if not Path(path).is_dir():
+        local = find_model(path, revision)
+        try:
+            file = Path(hf_hub_download(str(path), file.name, revision=revision, local_files_only=local))
+        except (EntryNotFoundError, OSError):
+            return None
+    if not file.exists():
+        return None
+    return json.loads(file.read_text(encoding="utf-8"))["base_model_name_or_path"]
 
 
 def with_padding(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:

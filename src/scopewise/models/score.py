@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from tqdm import tqdm
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
+from scopewise.bars import bar
 from scopewise.data.batch import collate, length_batches
 from scopewise.data.prompt import Encoded
 from scopewise.data.rows import Row
@@ -58,7 +58,7 @@ def score(
     device = device_of(model)
     training = model.training
     model.eval()
-    with torch.inference_mode(), tqdm(total=len(items), desc=description, unit="row", leave=False) as progress:
+    with torch.inference_mode(), bar(len(items), description) as progress:
         for indices in length_batches([len(item) for item in items], max_tokens):
             batch = to_device(collate([items[i] for i in indices]), device)
             logits = answer_logits(model, batch).float()
@@ -81,7 +81,7 @@ def sequence_nll(
     found: dict[int, float] = {}
     training = model.training
     model.eval()
-    with torch.inference_mode(), tqdm(total=len(items), desc=description, unit="row", leave=False) as progress:
+    with torch.inference_mode(), bar(len(items), description) as progress:
         for indices in length_batches([len(item) for item in items], max_tokens):
             batch = to_device(collate([items[i] for i in indices]), device_of(model))
             nll = -token_log_probs(answer_logits(model, batch), batch["label"])
@@ -132,7 +132,7 @@ def generate(
     with (
         torch.random.fork_rng(),
         torch.inference_mode(),
-        tqdm(total=len(items), desc=description, unit="row", leave=False) as progress,
+        bar(len(items), description) as progress,
     ):
         torch.manual_seed(seed)
         for indices in length_batches([len(item.prompt_ids) + max_new_tokens for item in items], max_tokens):

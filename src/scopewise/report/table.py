@@ -7,16 +7,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 COLUMNS: Mapping[str, str] = {
-    "unlearn_success/val": "Unlearn",
-    "retention_success/val": "Retention",
-    "average_success/val": "Average",
-    "rouge_l_generated/forget_val": "ROUGE-L forget",
-    "rouge_l_generated/retain_val": "ROUGE-L retain",
-    "unlearn_success/val+direct": "Unlearn, direct",
-    "retention_success/val+direct": "Retention, direct",
-    "perplexity/retain_val": "PPL retain",
+    "unlearn_success/{split}": "Unlearn",
+    "retention_success/{split}": "Retention",
+    "average_success/{split}": "Average",
+    "rouge_l_generated/forget_{split}": "ROUGE-L forget",
+    "rouge_l_generated/retain_{split}": "ROUGE-L retain",
+    "unlearn_success/{split}+direct": "Unlearn, direct",
+    "retention_success/{split}+direct": "Retention, direct",
+    "perplexity/retain_{split}": "PPL retain",
 }
-"""Result key → heading of the columns shown, where the results have them."""
+"""Result key → heading of the columns shown, where the results have them: of val, or of train where no row is val."""
 
 COSTS: Mapping[str, str] = {
     "seconds_per_step": "s/step",
@@ -33,12 +33,19 @@ def groups(results: Mapping[str, Any]) -> dict[tuple[str, str], list[Mapping[str
     return found
 
 
+def split_shown(results: Mapping[str, Any]) -> str:
+    """Return the split that the table shows."""
+    keys = {key.partition("+")[0] for row in results["rows"] for key in row["metrics"]}
+    return "val" if any(key.endswith("val") for key in keys) or not keys else "train"
+
+
 def lines(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Return the headings and the cells of the table."""
     rows = results["rows"]
-    shown = [key for key in COLUMNS if any(key in row["metrics"] for row in rows)]
+    columns = {key.format(split=split_shown(results)): heading for key, heading in COLUMNS.items()}
+    shown = [key for key in columns if any(key in row["metrics"] for row in rows)]
     protocols = {row["protocol"] for row in rows if row["protocol"]}
-    headings = ["Method", *(["Protocol"] if len(protocols) > 1 else []), *(COLUMNS[key] for key in shown)]
+    headings = ["Method", *(["Protocol"] if len(protocols) > 1 else []), *(columns[key] for key in shown)]
     headings += list(COSTS.values())
     cells = []
     for (method, protocol), members in groups(results).items():
@@ -48,7 +55,8 @@ def lines(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
             scale = 1e-6 if key == "peak_memory_bytes" else 1.0
             known = [m["cost"][key] * scale for m in members if m["cost"].get(key) is not None]
             # Costs are noise from run to run: the median says more than a mean with its deviation.
-            line.append(f"{statistics.median(known):.3g}" if known else "")
+            number = ".0f" if key == "peak_memory_bytes" else ".3g"
+            line.append(format(statistics.median(known), number) if known else "")
         cells.append(line)
     return headings, cells
 
@@ -72,10 +80,16 @@ def origin_line(results: Mapping[str, Any]) -> str:
     made = results["manifest"]
     seeds = sorted({row["seed"] for row in results["rows"] if row["protocol"]})
     return (
-        f"Success, ROUGE-L in percent on val; mean ± standard deviation over seeds {', '.join(map(str, seeds)) or '-'}; "
+        f"Success, ROUGE-L in percent on {_explained(results)}; "
+        f"mean ± standard deviation over seeds {', '.join(map(str, seeds)) or '-'}; "
         f"scopewise {made['scopewise']}, commit {(made['commit'] or 'unknown')[:12]}, config {made['config_hash'][:12]}, "
         f"{made['processor']} ({made['cores']} cores), {made['device']}, torch {made['packages']['torch']}, {made['date']}."
     )
+
+
+def _explained(results: Mapping[str, Any]) -> str:
+    split = split_shown(results)
+    return "val" if split == "val" else "train, which unlearning saw, since no row is val"
 
 
 def _cell(values: Sequence[float | None]) -> str:

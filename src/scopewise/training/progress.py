@@ -10,6 +10,7 @@ from typing import Any
 from tqdm import tqdm
 from transformers import PrinterCallback, Trainer, TrainerCallback
 
+from scopewise.bars import bar
 from scopewise.cost import Cost
 from scopewise.record import write_json
 
@@ -27,14 +28,8 @@ class TrainingProgress(TrainerCallback):
         kept = _cost_file(args, state)
         if state.global_step and kept.exists():
             self.cost.go_on_from(json.loads(kept.read_text(encoding="utf-8")))
-        self.bar = tqdm(
-            total=state.max_steps,
-            initial=state.global_step,
-            desc=self.name,
-            unit="step",
-            leave=False,
-            disable=not state.is_world_process_zero,
-        )
+        first = state.global_step
+        self.bar = bar(state.max_steps, self.name, "step", initial=first, disable=not state.is_world_process_zero)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Start the step's clock."""
@@ -54,7 +49,7 @@ class TrainingProgress(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
         """Show the loss."""
         if self.bar is not None and logs and "loss" in logs:
-            self.bar.set_postfix(loss=f"{logs['loss']:.3f}")
+            self.bar.set_postfix(loss=f"{logs['loss']:.3f}", refresh=False)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Close the bar."""
