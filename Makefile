@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+JOBS ?= 2
 
 .PHONY: demo test check format docs bench bench-speed clean
 
@@ -16,7 +17,7 @@ demo: $(VENV)/.installed
 	$(BIN)/scopewise demo --resume
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal
 
 check: $(VENV)/.installed
 	$(BIN)/ruff format --check .

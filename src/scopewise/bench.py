@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,42 +12,101 @@ from scopewise import record
 from scopewise.config import RunConfig, UnlearnSection
 from scopewise.errors import ConfigError
 from scopewise.methods.base import make_method
-from scopewise.models.load import default_device
+from scopewise.models.load import default_device, load_model, load_tokenizer
 from scopewise.pipeline import Entry, Pipeline
+from scopewise.report.statistics import compare
 from scopewise.report.table import markdown
-from scopewise.tune import Trial, grid, holdout
+from scopewise.tune import Objectives, Trial, best, holdout, search, space
 
-RESULTS_FORMAT = "scopewise-results/1"
+RESULTS_FORMAT = "scopewise-results/2"
 
 
-def bench(pipeline: Pipeline) -> dict[str, Any]:
-    """Run the bench of a run file; write and return `results.json`, and write `table.md`.
+class Bench:
+    """Runs the bench of a run file.
 
     Until the last model is measured, what is known stands in `results.partial.json`: a long bench can be looked at, and
     the results of an earlier one stay as they are until they are complete again.
 
+    Args:
+        pipeline: The stages, on their run folder.
+
     Raises:
         ConfigError: as `plan`.
     """
-    settings = pipeline.config.bench
-    plan(pipeline.config)
-    entries = [Entry.parse(text) for text in settings.methods]
-    rows = [pipeline.row(which) for which in (("target", "oracle") if settings.oracle else ("target",))]
-    tuning: dict[str, list[dict[str, Any]]] = {}
-    results = _write(pipeline, rows, tuning, complete=False)
-    for protocol in settings.protocols:
-        for entry in entries:
-            if protocol == "tuned":
-                trials = tuned(pipeline, entry)
-                tuning[entry.name] = [trial.document() for trial in trials]
-                section = max(trials, key=lambda t: (t.score, -t.section.learning_rate)).section
-            else:
-                section = section_of(pipeline.config, entry, "paper")
-            for seed in settings.seeds:
-                rows.append(pipeline.unlearned_row(entry, section, seed, protocol))
-                last = (protocol, entry, seed) == (settings.protocols[-1], entries[-1], settings.seeds[-1])
-                results = _write(pipeline, rows, tuning, complete=last)
-    return results
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        plan(pipeline.config)
+        self.pipeline = pipeline
+        self.entries = [Entry.parse(text) for text in pipeline.config.bench.methods]
+        self._rows: list[dict[str, Any]] = []
+        self._values: list[Mapping[str, Any]] = []  # evaluation document of each row
+        self._tuning: dict[str, list[dict[str, Any]]] = {}
+
+    def run(self) -> dict[str, Any]:
+        """Make and measure everything; write and return `results.json`, and write `table.md`."""
+        settings = self.pipeline.config.bench
+        for which in ("target", "oracle") if settings.oracle else ("target",):
+            self._add(self.pipeline.row(which), self.pipeline.finetuned(which), which)
+        results = self._write(complete=False)
+        for protocol in settings.protocols:
+            for entry in self.entries:
+                section = section_of(self.pipeline.config, entry, "paper")
+                if protocol == "tuned":
+                    trials, section = self.tuned(entry)
+                    self._tuning[entry.name] = [
+                        {**trial.document(), "chosen": trial.section == section} for trial in trials
+                    ]
+                for seed in settings.seeds:
+                    row = self.pipeline.unlearned_row(entry, section, seed, protocol)
+                    self._add(row, self.pipeline.path / row["path"], row["path"])
+                    last = (protocol, entry, seed) == (settings.protocols[-1], self.entries[-1], settings.seeds[-1])
+                    results = self._write(complete=last)
+        return results
+
+    def tuned(self, entry: Entry) -> tuple[list[Trial], UnlearnSection]:
+        """Return the trials of an entry, unlearned on a part of train and measured on the held-out rest, and the best."""
+        pipeline, tune = self.pipeline, self.pipeline.config.bench.tune
+        part = holdout(pipeline.benchmark, tune.holdout_fraction, tune.seed)
+
+        def measure(number: int, section: UnlearnSection) -> Objectives:
+            return pipeline.tried(entry, section, part, tune.seed, f"tuning/{entry.name}/trial{number}")
+
+        trials = search(section_of(pipeline.config, entry, "tuned"), tune, measure)
+        oracle = None
+        if tune.choose == "oracle":
+            folder = pipeline.finetuned("oracle")
+            oracle = pipeline.successes(load_model(folder), load_tokenizer(folder), part, "oracle, held-out train")
+        return trials, best(trials, oracle).section
+
+    def _add(self, row: dict[str, Any], folder: Path, name: str) -> None:
+        values = self.pipeline.measured(folder, name)
+        measures = {
+            "metrics": {key: value["value"] for key, value in values.items()},
+            "skipped": {key: value["skipped"] for key, value in values.items() if value["skipped"]},
+        }
+        self._rows.append({**row, **measures})
+        self._values.append(values)
+
+    def _write(self, *, complete: bool) -> dict[str, Any]:
+        path, config = self.pipeline.path, self.pipeline.config
+        device = torch.cuda.get_device_name() if torch.cuda.is_available() else str(default_device())
+        results = {
+            "format": RESULTS_FORMAT,
+            "complete": complete,
+            "manifest": {**record.manifest(config, self.pipeline.data_hash), "device": device},
+            "config": config.model_dump(mode="json"),
+            "rows": self._rows,
+            "comparisons": compare(self._rows, self._values),
+            "tuning": self._tuning,
+        }
+        partial_results = path / "results.partial.json"
+        if not complete:
+            record.write_json(partial_results, results)
+            return results
+        record.write_json(path / "results.json", results)
+        record.write_text(path / "table.md", markdown(results))
+        partial_results.unlink(missing_ok=True)
+        return results
 
 
 def plan(config: RunConfig) -> None:
@@ -59,18 +120,20 @@ def plan(config: RunConfig) -> None:
             "model.path: 'tiny', while model.target is another model; the oracle has to begin from what the target began "
             "from; set model.path to that model, or bench.oracle=false to go without"
         )
+    if config.bench.tune.choose == "oracle" and not config.bench.oracle:
+        raise ConfigError("bench.tune.choose: 'oracle', with bench.oracle=false; choose 'average'")
     for protocol in config.bench.protocols:
         for entry in entries:
             section = section_of(config, entry, protocol)
             try:
                 method = make_method(entry.method, **section.method_args)
+                if protocol == "tuned":
+                    space(entry.method, method, config.bench.tune)
             except ConfigError as error:
                 raise ConfigError(
                     f"{error} (method {entry.method}; what one method of a bench alone takes stands under "
                     f"bench.settings.{entry.method}.method_args)"
                 ) from None
-            if protocol == "tuned":
-                grid(section, method, config.bench.tune)
 
 
 def section_of(config: RunConfig, entry: Entry, protocol: str) -> UnlearnSection:
@@ -80,37 +143,3 @@ def section_of(config: RunConfig, entry: Entry, protocol: str) -> UnlearnSection
         changes |= config.bench.paper.get(entry.method, {})
     values = {**config.unlearn.model_dump(), **changes, "method": entry.method, "localizer": entry.localizer}
     return UnlearnSection.model_validate(values)
-
-
-def tuned(pipeline: Pipeline, entry: Entry) -> list[Trial]:
-    """Return the trials of an entry's grid: unlearned on a part of train, measured on the held-out rest of it."""
-    tune = pipeline.config.bench.tune
-    part = holdout(pipeline.benchmark, tune.holdout_fraction, tune.seed)
-    section = section_of(pipeline.config, entry, "tuned")
-    sections = grid(section, make_method(entry.method, **section.method_args), tune)
-    return [
-        Trial(section, pipeline.tried(entry, section, part, tune.seed, f"tuning/{entry.name}/trial{index}"))
-        for index, section in enumerate(sections)
-    ]
-
-
-def _write(
-    pipeline: Pipeline, rows: list[dict[str, Any]], tuning: dict[str, list[dict[str, Any]]], *, complete: bool
-) -> dict[str, Any]:
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else str(default_device())
-    results = {
-        "format": RESULTS_FORMAT,
-        "complete": complete,
-        "manifest": {**record.manifest(pipeline.config, pipeline.data_hash), "device": device},
-        "config": pipeline.config.model_dump(mode="json"),
-        "rows": rows,
-        "tuning": tuning,
-    }
-    partial = pipeline.path / "results.partial.json"
-    if not complete:
-        record.write_json(partial, results)
-        return results
-    record.write_json(pipeline.path / "results.json", results)
-    record.write_text(pipeline.path / "table.md", markdown(results))
-    partial.unlink(missing_ok=True)
-    return results

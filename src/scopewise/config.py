@@ -121,6 +121,19 @@ class LocalizeSection(Section):
         return canonical("localizers", value)
 
 
+class GuardSection(Section):
+    """A look at a few train rows while a model unlearns; `rows: 0` goes without.
+
+    `steps` between two looks (0: five in a training); `keep_best` ends with the best state seen on the trade-off;
+    `patience` stops after so many looks without a better one (0: never).
+    """
+
+    rows: int = Field(32, ge=0)
+    steps: int = Field(0, ge=0)
+    keep_best: bool = False
+    patience: int = Field(0, ge=0)
+
+
 class UnlearnSection(TrainingSection):
     """Stage 3: Table 7 of the paper; `method_args` are the hyper-parameters of the method."""
 
@@ -131,6 +144,7 @@ class UnlearnSection(TrainingSection):
     epochs: float = Field(2, gt=0)
     batch_size: int = Field(16, ge=1)
     method_args: dict[str, float | str] = {}
+    guard: GuardSection = GuardSection()
 
     @field_validator("localizer")
     @classmethod
@@ -167,12 +181,35 @@ class EvaluateSection(Section):
 
 
 class TuneSection(Section):
-    """The search that every method of a bench gets alike: on a held-out part of train, never on val."""
+    """The search that every method of a bench gets alike: on a held-out part of train, never on val.
 
-    learning_rates: tuple[float, ...] = ()
-    retain_weights: tuple[float, ...] = ()
+    As many trials for each method, over the same ranges (low, high; searched on a logarithmic scale); `knobs` are ranges
+    of a method's own hyper-parameters. `choose` says which trial is taken: the highest Average Success, or the one nearest
+    to the oracle.
+    """
+
+    trials: int = Field(12, ge=1)
+    learning_rate: tuple[float, float] = (1e-5, 1e-3)
+    retain_weight: tuple[float, float] = (0.25, 16.0)
+    knobs: dict[str, dict[str, tuple[float, float]]] = {}
+    choose: Literal["average", "oracle"] = "average"
     holdout_fraction: float = Field(0.2, gt=0, lt=1)
     seed: int = 0
+
+    @field_validator("learning_rate", "retain_weight")
+    @classmethod
+    def _range(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not 0 < value[0] <= value[1]:
+            raise ValueError("a range is [low, high] with 0 < low <= high")
+        return value
+
+    @field_validator("knobs")
+    @classmethod
+    def _known(cls, value: dict[str, dict[str, tuple[float, float]]]) -> dict[str, dict[str, tuple[float, float]]]:
+        for ranges in value.values():
+            for low_high in ranges.values():
+                cls._range(low_high)
+        return {canonical("methods", name): ranges for name, ranges in value.items()}
 
 
 class BenchSection(Section):

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +18,20 @@ from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from scopewise import record
-from scopewise.config import RunConfig, TrainingSection, UnlearnSection, entry_name, split_entry
+from scopewise.config import GuardSection, RunConfig, TrainingSection, UnlearnSection, entry_name, split_entry
 from scopewise.cost import Cost
 from scopewise.data.load import load_benchmark
 from scopewise.data.prompt import Encoded, Prompt, encode
 from scopewise.data.rows import FORGET, RETAIN, TRAIN, VAL, Benchmark
 from scopewise.evaluation import Evaluation, evaluate
 from scopewise.localizers.base import localize_encoded
-from scopewise.methods.base import Method, make_method
+from scopewise.methods.base import make_method
 from scopewise.models.adapters import lora_config, with_adapter
 from scopewise.models.load import default_device, find_model, load_model, load_tokenizer, save_model
 from scopewise.models.tiny import build_tiny, tokenizer_texts
 from scopewise.region import Region
 from scopewise.training.finetune import Descent
-from scopewise.training.progress import TrainingProgress, quiet
+from scopewise.training.progress import TrainingProgress, cost_file, quiet
 from scopewise.training.trainer import UnlearningConfig, UnlearningTrainer
 
 
@@ -52,6 +52,17 @@ class Entry:
     def of(method: str, localizer: str | None) -> Entry:
         """Return the entry of a method and a localizer; None takes the method's own."""
         return Entry(method, localizer or make_method(method).localizer, entry_name(method, localizer))
+
+
+@dataclass(frozen=True)
+class Unlearned:
+    """What an unlearning gives: the model, on the region it was trained on, at its cost."""
+
+    model: PreTrainedModel | PeftModel
+    tokenizer: PreTrainedTokenizerBase
+    cost: Cost
+    region: Region | None
+    trainer: UnlearningTrainer
 
 
 class Pipeline:
@@ -103,11 +114,19 @@ class Pipeline:
             tokenizer = load_tokenizer(base, self.config.model.revision)
             rows = self.benchmark.select(RETAIN if which == "oracle" else None)
             items = self._encode(rows, tokenizer, eos=True)
-            model = self._load(base)
-            cost = self._train(
-                work, model, tokenizer, Descent(), section, items, (), None, self.config.run.seed, f"fine-tune {which}"
+            cost, trainer = self._train(
+                work,
+                section,
+                self.config.run.seed,
+                f"fine-tune {which}",
+                guard=GuardSection(rows=0),
+                model=self._load(base),
+                method=Descent(),
+                forget_dataset=items,
+                processing_class=tokenizer,
+                region="all",
             )
-            return {"rows": len(items), "cost": cost.document()}
+            return {"rows": len(items), "cost": cost.document(), "curve": _curve(trainer)}
 
         return self._stage(which, self._inputs(self.config.run.seed, finetune=_decisive(section)), build)
 
@@ -144,7 +163,8 @@ class Pipeline:
         """Return the folder of an unlearned model, with the region it was trained on (given, or the localizer's)."""
 
         def build(work: Path) -> dict[str, Any]:
-            _, _, cost, used = self._unlearn(work, entry, section, seed, self.benchmark, "")
+            made = self._unlearn(work, entry, section, seed, self.benchmark, "")
+            used, guard = made.region, made.trainer.guard
             if used is not None:
                 used.save(work / "region.json")
             return {
@@ -154,7 +174,9 @@ class Pipeline:
                 "seed": seed,
                 "settings": _decisive(section),
                 "region_fraction": 1.0 if used is None else used.fraction,
-                "cost": {**cost.document(), "localization_seconds": None if used is None else used.seconds},
+                "cost": {**made.cost.document(), "localization_seconds": None if used is None else used.seconds},
+                "probes": [] if guard is None else [asdict(probe) for probe in guard.probes],
+                "curve": _curve(made.trainer),
             }
 
         inputs = self._inputs(seed, unlearn=_decisive(section), localizer=entry.localizer)
@@ -184,7 +206,7 @@ class Pipeline:
         return values
 
     def row(self, which: str) -> dict[str, Any]:
-        """Return the row of results of a model that was not unlearned: `target` or `oracle`."""
+        """Return the row of results of a model that was not unlearned, `target` or `oracle`, without its measures."""
         model = self.finetuned(which)
         made = model / "stage.json"
         cost = record.read_json(made)["cost"] if made.exists() else {}  # a target from elsewhere cost us nothing
@@ -196,44 +218,57 @@ class Pipeline:
             "seed": self.config.run.seed,
             "settings": {},
             "region_fraction": None,
-            **_measures(self.measured(model, which)),
             "cost": {**cost, "localization_seconds": None},
             "path": model.name,
         }
 
     def unlearned_row(self, entry: Entry, section: UnlearnSection, seed: int, protocol: str) -> dict[str, Any]:
-        """Return the row of results of an unlearned model; makes and measures it where that was not done."""
+        """Return the row of results of an unlearned model, without its measures; makes it where that was not done."""
         folder = self.unlearned(entry, section, seed, protocol)
         path = str(folder.relative_to(self.path))
         made = record.read_json(folder / "stage.json")
         del made["inputs"]
-        return {"model": "unlearned", **made, **_measures(self.measured(folder, path)), "path": path}
+        return {"model": "unlearned", **made, "path": path}
 
-    def tried(self, entry: Entry, section: UnlearnSection, part: Benchmark, seed: int, name: str) -> float:
-        """Return Average Success (percent) on the val rows of `part` after unlearning its train rows; kept in a file.
+    def tried(
+        self, entry: Entry, section: UnlearnSection, part: Benchmark, seed: int, name: str
+    ) -> tuple[float, float]:
+        """Return Unlearn and Retention Success (percent) on the val rows of `part` after unlearning its train rows.
 
         Args:
             entry: Method and localizer.
             section: The settings tried.
             part: Train rows, a part of which stands as val.
             seed: Of the unlearning.
-            name: Path of the trial inside the run folder, without ending.
+            name: Path of the trial inside the run folder, without ending; what it gives is kept there.
         """
         path = self.path / f"{name}.json"
         inputs = json.loads(json.dumps(self._inputs(seed, unlearn=_decisive(section), part=part.content_hash())))
         if path.exists():
             kept = record.read_json(path)
             self.folder.same_inputs(path, kept["inputs"], inputs)
-            return kept["score"]
-        settings = self.config.evaluate.model_copy(
-            update={"metrics": ("average_success",), "splits": (VAL,), "direct_splits": ()}
-        )
+            return kept["unlearn_success"], kept["retention_success"]
         work = self.path / f"{name}.partial"
-        model, tokenizer, _, _ = self._unlearn(work, entry, section, seed, part, "tuning-")
-        score = evaluate(model, tokenizer, part, settings, self.config.data, name).metrics["average_success/val"]
-        record.write_json(path, {"score": score, "inputs": inputs})
+        made = self._unlearn(work, entry, section, seed, part, "tuning-")
+        unlearn, retention = self.successes(made.model, made.tokenizer, part, name)
+        measured = {"unlearn_success": unlearn, "retention_success": retention}
+        record.write_json(path, {**measured, "inputs": inputs})
         shutil.rmtree(work)
-        return score or 0.0
+        return unlearn, retention
+
+    def successes(
+        self, model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, part: Benchmark, name: str
+    ) -> tuple[float, float]:
+        """Return Unlearn and Retention Success of a model on the val rows of `part`, in percent."""
+        keys = ("unlearn_success", "retention_success")
+        settings = self.config.evaluate.model_copy(
+            update={"metrics": keys, "splits": (VAL,), "direct_splits": (), "generate_splits": ()}
+        )
+        metrics = evaluate(model, tokenizer, part, settings, self.config.data, name).metrics
+        unlearn, retention = (metrics[f"{key}/{VAL}"] for key in keys)
+        assert unlearn is not None
+        assert retention is not None
+        return unlearn, retention
 
     # -- what stages share ----------------------------------------------------------------------------------------
 
@@ -245,34 +280,35 @@ class Pipeline:
         seed: int,
         benchmark: Benchmark,
         prefix: str,
-    ) -> tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerBase, Cost, Region | None]:
+    ) -> Unlearned:
         target = self.finetuned("target")
         region = Region.load(section.region) if section.region is not None else None
         if region is None and entry.localizer != "all":
             region = Region.load(self.region(entry.localizer, seed, benchmark, prefix))
         tokenizer = load_tokenizer(target)
         method = make_method(entry.method, **section.method_args)
-        forget = self._encode(benchmark.select(FORGET, TRAIN), tokenizer)
-        kept = benchmark.general if method.retain_data == "general" else benchmark.select(RETAIN, TRAIN)
-        retain = self._encode(kept, tokenizer) if method.retain != "none" else []
+        general = self._encode(benchmark.general, tokenizer) if method.retain_data == "general" else None
         model = self._prepared(target, seed, section)
-        name = f"{'tune ' if prefix else ''}{entry.name}, seed {seed}"
-        cost = self._train(work, model, tokenizer, method, section, forget, retain, region, seed, name)
-        return model, tokenizer, cost, region
+        cost, trainer = self._train(
+            work,
+            section,
+            seed,
+            f"{'tune ' if prefix else ''}{entry.name}, seed {seed}",
+            guard=section.guard,
+            model=model,
+            method=method,
+            forget_dataset=self._encode(benchmark.select(FORGET, TRAIN), tokenizer),
+            retain_dataset=self._encode(benchmark.select(RETAIN, TRAIN), tokenizer),
+            general_dataset=general,
+            processing_class=tokenizer,
+            region=region or "all",
+        )
+        return Unlearned(trainer.accelerator.unwrap_model(trainer.model), tokenizer, cost, region, trainer)
 
     def _train(
-        self,
-        work: Path,
-        model: PreTrainedModel | PeftModel,
-        tokenizer: PreTrainedTokenizerBase,
-        method: Method,
-        section: TrainingSection,
-        forget: Sequence[Encoded],
-        retain: Sequence[Encoded],
-        region: Region | None,
-        seed: int,
-        name: str,
-    ) -> Cost:
+        self, work: Path, section: TrainingSection, seed: int, name: str, *, guard: GuardSection, **given: Any
+    ) -> tuple[Cost, UnlearningTrainer]:
+        """Train, or go on training, and save the model in `work`; `given` is what `UnlearningTrainer` takes."""
         checkpoints = work / "checkpoints"
         arguments = UnlearningConfig(
             output_dir=str(checkpoints),
@@ -291,26 +327,20 @@ class Pipeline:
             save_steps=section.checkpoint_steps,
             save_total_limit=2,
             disable_tqdm=True,
+            guard=guard,
         )
+        fresh = section.parameters == "lora" and not isinstance(given["model"], PeftModel)
         with Cost() as cost:
-            is_lora = section.parameters == "lora"
             trainer = UnlearningTrainer(
-                model=model,
-                method=method,
                 args=arguments,
-                forget_dataset=forget,
-                retain_dataset=retain or None,
-                general_dataset=retain if method.retain_data == "general" else None,
-                processing_class=tokenizer,
-                peft_config=lora_config(self.config.lora) if is_lora and not isinstance(model, PeftModel) else None,
-                region=region or "all",
+                peft_config=lora_config(self.config.lora) if fresh else None,
                 callbacks=[TrainingProgress(name, cost)],
+                **given,
             )
             quiet(trainer)
             trainer.train(resume_from_checkpoint=_last_checkpoint(checkpoints))
-        trained = trainer.accelerator.unwrap_model(trainer.model)
-        save_model(trained, tokenizer, work)
-        return cost
+        save_model(trainer.accelerator.unwrap_model(trainer.model), given["processing_class"], work)
+        return cost, trainer
 
     def _prepared(self, target: Path, seed: int, section: UnlearnSection | None = None) -> PreTrainedModel | PeftModel:
         """Load the target as unlearning begins with it: with a trainable adapter, or with all its parameters."""
@@ -350,10 +380,10 @@ class Pipeline:
 
 
 def _last_checkpoint(folder: Path) -> str | None:
-    """Return the newest checkpoint that was written to its end (the trainer writes its state last)."""
+    """Return the newest checkpoint that was written to its end (`TrainingProgress` writes last), and remove newer ones."""
     found = sorted(folder.glob("checkpoint-*"), key=lambda p: int(p.name.rpartition("-")[2]), reverse=True)
     for path in found:
-        if (path / "trainer_state.json").exists():
+        if cost_file(path).exists():
             return str(path)
         shutil.rmtree(path)
     return None
@@ -364,8 +394,7 @@ def _decisive(section: TrainingSection) -> dict[str, Any]:
     return section.model_dump(mode="json", exclude={"checkpoint_steps", "method", "localizer", "region"})
 
 
-def _measures(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "metrics": {key: value["value"] for key, value in values.items()},
-        "skipped": {key: value["skipped"] for key, value in values.items() if value["skipped"]},
-    }
+def _curve(trainer: UnlearningTrainer) -> list[dict[str, float]]:
+    """Return what was logged in training: step, loss, gradient norm, learning rate."""
+    kept = ("step", "loss", "grad_norm", "learning_rate")
+    return [{key: entry[key] for key in kept if key in entry} for entry in trainer.state.log_history if "loss" in entry]

@@ -1,52 +1,112 @@
-"""The search that every method of a bench gets alike: a small grid, chosen on a held-out part of train."""
+"""The search that every method of a bench gets alike: Optuna, two objectives, on a held-out part of train."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
+import optuna
 
 from scopewise.config import TuneSection, UnlearnSection
 from scopewise.data.rows import SCOPES, TRAIN, VAL, Benchmark
 from scopewise.errors import ConfigError
-from scopewise.methods.base import Method
+from scopewise.methods.base import Method, make_method
+
+Objectives = tuple[float, float]
+"""Unlearn Success and Retention Success on the held-out part of train, in percent."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A point of the grid and its Average Success on the held-out part of train, in percent."""
+    """A point of the search.
+
+    Attributes:
+        section: The settings tried.
+        parameters: What of them was searched.
+        objectives: What they gave.
+        on_front: Whether no other trial is as good in both and better in one.
+    """
 
     section: UnlearnSection
-    score: float
+    parameters: Mapping[str, float]
+    objectives: Objectives
+    on_front: bool = False
+
+    @property
+    def average(self) -> float:
+        """Average Success on the held-out part of train, in percent."""
+        return sum(self.objectives) / 2
 
     def document(self) -> dict[str, Any]:
         """Return what `results.json` keeps of it."""
-        weight = self.section.method_args.get("retain_weight", 1.0)
-        return {"learning_rate": self.section.learning_rate, "retain_weight": weight, "score": self.score}
+        unlearn, retention = self.objectives
+        return {
+            **self.parameters,
+            "unlearn_success": unlearn,
+            "retention_success": retention,
+            "on_front": self.on_front,
+        }
 
 
-def grid(section: UnlearnSection, method: Method, tune: TuneSection) -> list[UnlearnSection]:
-    """Return the settings to try: as many for every method.
+def search(
+    section: UnlearnSection, tune: TuneSection, measure: Callable[[int, UnlearnSection], Objectives]
+) -> list[Trial]:
+    """Search the settings of one method.
 
-    Methods with a retain term try `learning_rates` x `retain_weights`. A method without one has no weight to choose (a
-    factor of its only term is invisible to Adam): it tries as many learning rates, evenly spaced over the same range.
+    Each trial is proposed from those before it and a seed of its own, so that a search that was interrupted goes on as if
+    it had not been, from whatever `measure` remembers.
+
+    Args:
+        section: Settings that are not searched.
+        tune: Trials, ranges, seed.
+        measure: Returns the objectives of a trial, by its number and settings.
     """
-    rates, weights = tune.learning_rates, tune.retain_weights or (1.0,)
-    if not rates:
-        raise ConfigError("bench.tune.learning_rates: none given; the tuned protocol needs a grid")
-    if not method.retain_terms:
-        finer: Sequence[float] = np.geomspace(min(rates), max(rates), len(rates) * len(weights)).tolist()
-        return [section.model_copy(update={"learning_rate": rate}) for rate in finer]
-    return [
-        section.model_copy(
-            update={"learning_rate": rate, "method_args": {**section.method_args, "retain_weight": weight}}
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    method = make_method(section.method, **section.method_args)
+    ranges = space(section.method, method, tune)
+    study = optuna.create_study(directions=["maximize", "maximize"], sampler=optuna.samplers.RandomSampler())
+    distributions: dict[str, optuna.distributions.BaseDistribution] = {
+        name: optuna.distributions.FloatDistribution(low, high, log=True) for name, (low, high) in ranges.items()
+    }
+    trials = []
+    for number in range(tune.trials):
+        study.sampler = optuna.samplers.TPESampler(
+            seed=tune.seed * 1000 + number, n_startup_trials=max(4, tune.trials // 3), multivariate=True
         )
-        for rate in rates
-        for weight in weights
-    ]
+        trial = study.ask(distributions)
+        tried = with_parameters(section, trial.params)
+        objectives = measure(number, tried)
+        study.tell(trial, objectives)
+        trials.append(Trial(tried, trial.params, objectives))
+    front = {trial.number for trial in study.best_trials}
+    return [replace(trial, on_front=number in front) for number, trial in enumerate(trials)]
+
+
+def space(name: str, method: Method, tune: TuneSection) -> dict[str, tuple[float, float]]:
+    """Return the ranges searched for a method: a factor of its only term would be invisible to Adam, and is left out."""
+    ranges = {"learning_rate": tune.learning_rate}
+    if method.retain_terms:
+        ranges["retain_weight"] = tune.retain_weight
+    for knob, low_high in tune.knobs.get(name, {}).items():
+        make_method(name, **{knob: low_high[0]})  # ConfigError for an unknown one
+        ranges[knob] = low_high
+    return ranges
+
+
+def with_parameters(section: UnlearnSection, parameters: Mapping[str, float]) -> UnlearnSection:
+    """Return the settings with what was searched put in its place."""
+    rest = {key: value for key, value in parameters.items() if key != "learning_rate"}
+    method_args = {**section.method_args, **rest}
+    return section.model_copy(update={"learning_rate": parameters["learning_rate"], "method_args": method_args})
+
+
+def best(trials: Sequence[Trial], oracle: Objectives | None) -> Trial:
+    """Return the trial with the highest Average Success, or the one nearest to the oracle's objectives where given."""
+    if oracle is None:
+        return max(trials, key=lambda t: (t.average, -t.section.learning_rate))
+    return min(trials, key=lambda t: sum((a - b) ** 2 for a, b in zip(t.objectives, oracle, strict=True)))
 
 
 def holdout(benchmark: Benchmark, fraction: float, seed: int) -> Benchmark:

@@ -47,7 +47,7 @@ def test_unknown_shipped_name_lists_the_known() -> None:
         ("unlearn.learning_rat=1", "unlearn.learning_rat", "learning_rate"),
         ("unlern.method=memflex", "unlern", "unlearn"),
         ("model.tiny.widht=32", "model.tiny.widht", "width"),
-        ("bench.tune.learning_rate=[1]", "bench.tune.learning_rate", "learning_rates"),
+        ("bench.tune.learning_rates=[1]", "bench.tune.learning_rates", "learning_rate"),
     ],
 )
 def test_unknown_key_names_the_nearest(override: str, key: str, near: str) -> None:
@@ -123,11 +123,11 @@ def test_exponents_are_numbers(tmp_path: Path, text: str, value: float) -> None:
     assert load_config(None, [f"unlearn.learning_rate={text}"]).unlearn.learning_rate == value
     path = tmp_path / "r.yaml"
     path.write_text(
-        f"unlearn: {{method_args: {{retain_weight: {text}}}}}\nbench: {{tune: {{learning_rates: [{text}]}}}}"
+        f"unlearn: {{method_args: {{retain_weight: {text}}}}}\nbench: {{tune: {{learning_rate: [{text}, 1e2]}}}}"
     )
     config = load_config(path)
     assert config.unlearn.method_args["retain_weight"] == value
-    assert config.bench.tune.learning_rates == (value,)
+    assert config.bench.tune.learning_rate == (value, 100.0)
 
 
 @pytest.mark.parametrize(
@@ -151,6 +151,21 @@ def test_value_out_of_range_names_key_and_value(override: str, key: str) -> None
 def test_settings_of_one_method_are_checked_in_one_sentence() -> None:
     """`bench.paper` holds changes of the `unlearn` section per method."""
     assert "learning_rat" in message(None, "bench.paper={memflex: {learning_rat: 1}}")
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("bench.tune.learning_rate=[1, 0.1]", "a range is [low, high] with 0 < low <= high"),
+        ("bench.tune.knobs={npo: {beta: [0, 1]}}", "a range is [low, high]"),
+        ("bench.tune.knobs={npoo: {beta: [0.1, 1]}}", "Did you mean 'npo'?"),
+        ("bench.settings={npoo: {}}", "Did you mean 'npo'?"),
+        ("bench.methods=ga_kl", "a list, for example [ga_kl]"),
+        ("localize.size_of=gradiant", "Did you mean 'gradient'?"),
+    ],
+)
+def test_wrong_bench_settings(text: str, part: str) -> None:
+    assert part in message(None, text)
 
 
 def test_broken_yaml_names_the_line(tmp_path: Path) -> None:

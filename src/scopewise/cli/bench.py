@@ -25,11 +25,11 @@ def bench(
 def run_bench(config: RunConfig, *, resume: bool, overwrite: bool, as_json: bool) -> None:
     """Run a bench and print its table (or its results) on stdout, and where they are on stderr."""
     quiet_libraries()
-    from scopewise.bench import bench as run_all
+    from scopewise.bench import Bench
     from scopewise.pipeline import Pipeline
     from scopewise.report.table import markdown
 
     pipeline = Pipeline(config, resume=resume, overwrite=overwrite)
-    results = run_all(pipeline)
+    results = Bench(pipeline).run()
     typer.echo(json.dumps(results, indent=2, ensure_ascii=False) if as_json else markdown(results))
     typer.echo(f"results: {pipeline.path / 'results.json'}", err=True)

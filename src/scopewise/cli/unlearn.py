@@ -29,5 +29,6 @@ def unlearn(
 
     pipeline = Pipeline(config, resume=resume, overwrite=overwrite)
     entry = Entry.of(config.unlearn.method, config.unlearn.localizer)
-    row = pipeline.unlearned_row(entry, config.unlearn, config.run.seed, "run")
-    typer.echo(pipeline.path / row["path"])
+    folder = pipeline.unlearned(entry, config.unlearn, config.run.seed, "run")
+    pipeline.measured(folder, str(folder.relative_to(pipeline.path)))
+    typer.echo(folder)

@@ -13,7 +13,7 @@ from scopewise.data.batch import collate, length_batches
 from scopewise.data.prompt import Encoded
 from scopewise.data.rows import Row
 from scopewise.models.forward import answer_logits, device_of, to_device
-from scopewise.ops import hits, sequence_sum, token_log_probs
+from scopewise.ops import hits, sequence_mean, sequence_sum, token_log_probs
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,20 @@ def score(
             progress.update(len(indices))
     model.train(training)
     return [answered[i] for i in range(len(items))]
+
+
+def hit_rate(model: torch.nn.Module, items: Sequence[Encoded], max_tokens: int = 4096) -> float:
+    """Return the mean over rows of the share (0-1) of answer tokens that are the arg-max under teacher forcing."""
+    total = 0.0
+    training = model.training
+    model.eval()
+    with torch.inference_mode():
+        for indices in length_batches([len(item) for item in items], max_tokens):
+            batch = to_device(collate([items[i] for i in indices]), device_of(model))
+            right = hits(answer_logits(model, batch), batch["label"]).float()
+            total += float(sequence_mean(right, batch["row"], len(indices)).sum())
+    model.train(training)
+    return total / len(items)
 
 
 def sequence_nll(

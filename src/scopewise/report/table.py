@@ -25,6 +25,26 @@ COSTS: Mapping[str, str] = {
 }
 
 
+def gaps(results: Mapping[str, Any]) -> dict[tuple[str, str], Mapping[str, float]]:
+    """Return (method, protocol) → interval of the distance to the oracle."""
+    known = [c for c in results.get("comparisons", []) if c["oracle_gap"] is not None]
+    return {(c["method"], c["protocol"] or ""): c["oracle_gap"] for c in known}
+
+
+def controls(results: Mapping[str, Any]) -> list[str]:
+    """Return one line for each method that ran on a region and on a random one: the paired difference."""
+    found = []
+    for comparison in results.get("comparisons", []):
+        method, control = comparison["method"], f"{comparison['method'].partition('@')[0]}@random"
+        if control in comparison["differences"] and not method.endswith("@all"):
+            d = comparison["differences"][control]
+            under = f", {comparison['protocol']} protocol" if comparison["protocol"] != "paper" else ""
+            found.append(
+                f"{method} - {control}{under}: Average {d['value']:+.2f} (95 % interval {d['low']:+.2f} to {d['high']:+.2f})"
+            )
+    return found
+
+
 def groups(results: Mapping[str, Any]) -> dict[tuple[str, str], list[Mapping[str, Any]]]:
     """Return (method, protocol) → its rows over seeds, in the order they stand in `results.json`."""
     found: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
@@ -46,11 +66,15 @@ def lines(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     shown = [key for key in columns if any(key in row["metrics"] for row in rows)]
     protocols = {row["protocol"] for row in rows if row["protocol"]}
     headings = ["Method", *(["Protocol"] if len(protocols) > 1 else []), *(columns[key] for key in shown)]
-    headings += list(COSTS.values())
+    distances = gaps(results)
+    headings += [*(["Gap to oracle"] if distances else []), *COSTS.values()]
     cells = []
     for (method, protocol), members in groups(results).items():
         line = [method, *([protocol] if len(protocols) > 1 else [])]
         line += [_cell([m["metrics"].get(key) for m in members]) for key in shown]
+        if distances:
+            gap = distances.get((method, protocol))
+            line.append("" if gap is None else f"{gap['value']:.2f}")
         for key in COSTS:
             scale = 1e-6 if key == "peak_memory_bytes" else 1.0
             known = [m["cost"][key] * scale for m in members if m["cost"].get(key) is not None]
@@ -72,7 +96,22 @@ def markdown(results: Mapping[str, Any]) -> str:
 
     rule = "|" + "|".join("-" * (w + 2) if i == 0 else "-" * (w + 1) + ":" for i, w in enumerate(width)) + "|"
     unfinished = [] if results["complete"] else ["", "**Not finished:** the bench is under way, or was stopped."]
-    return "\n".join([line(headings), rule, *map(line, cells), *unfinished, "", origin_line(results), ""])
+    return "\n".join(
+        [
+            line(headings),
+            rule,
+            *map(line, cells),
+            *unfinished,
+            "",
+            *_paragraph(controls(results)),
+            origin_line(results),
+            "",
+        ]
+    )
+
+
+def _paragraph(sentences: Sequence[str]) -> list[str]:
+    return [*(f"{sentence}  " for sentence in sentences), ""] if sentences else []
 
 
 def origin_line(results: Mapping[str, Any]) -> str:

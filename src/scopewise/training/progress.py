@@ -25,7 +25,7 @@ class TrainingProgress(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Open the bar at the step that a resumed training goes on from, and count its cost on from there."""
-        kept = _cost_file(args, state)
+        kept = cost_file(_checkpoint(args, state))
         if state.global_step and kept.exists():
             self.cost.go_on_from(json.loads(kept.read_text(encoding="utf-8")))
         first = state.global_step
@@ -44,7 +44,7 @@ class TrainingProgress(TrainerCallback):
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Put the cost so far beside the checkpoint."""
         if state.is_world_process_zero:
-            write_json(_cost_file(args, state), self.cost.so_far())
+            write_json(cost_file(_checkpoint(args, state)), self.cost.so_far())
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
         """Show the loss."""
@@ -57,8 +57,13 @@ class TrainingProgress(TrainerCallback):
             self.bar.close()
 
 
-def _cost_file(args: Any, state: Any) -> Path:
-    return Path(args.output_dir) / f"checkpoint-{state.global_step}" / "cost.json"
+def cost_file(checkpoint: Path) -> Path:
+    """Return the file that holds the cost up to a checkpoint; the last one that is written of it."""
+    return checkpoint / "cost.json"
+
+
+def _checkpoint(args: Any, state: Any) -> Path:
+    return Path(args.output_dir) / f"checkpoint-{state.global_step}"
 
 
 def quiet(trainer: Trainer) -> None:

@@ -17,7 +17,7 @@ from torch.utils.data import Dataset, Sampler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
 
 from scopewise import ops
-from scopewise.config import LocalizeSection
+from scopewise.config import GuardSection, LocalizeSection
 from scopewise.data.batch import Batch
 from scopewise.data.builtin import read_general
 from scopewise.data.prompt import Encoded, Prompt, PromptName, encode
@@ -33,6 +33,7 @@ from scopewise.models.score import sequence_nll
 from scopewise.record import write_json
 from scopewise.region import Region
 from scopewise.training.dual import Dual
+from scopewise.training.guard import Guard
 from scopewise.training.mask import RegionMask
 from scopewise.training.pairing import FORGET_GROUP, RETAIN_GROUP, PairedSampler, Rows, part_of
 from scopewise.training.terms import Terms
@@ -53,6 +54,7 @@ class UnlearningConfig(TrainingArguments):
         max_length: Most tokens of prompt and answer together; longer rows are refused, never cut.
         prompt: `plain` or `chat`.
         localize: Settings of the localizer, where no region is given.
+        guard: The probe that is looked at during training.
     """
 
     output_dir: str | None = field(default="unlearned")
@@ -71,6 +73,7 @@ class UnlearningConfig(TrainingArguments):
     max_length: int = field(default=256)
     prompt: PromptName = field(default="plain")
     localize: LocalizeSection = field(default_factory=lambda: LocalizeSection())
+    guard: GuardSection = field(default_factory=lambda: GuardSection(rows=0))
 
 
 class UnlearningTrainer(Trainer):
@@ -94,6 +97,7 @@ class UnlearningTrainer(Trainer):
         method: The method.
         region: The region it trains, or None for everything.
         dual: State of a `Constrained` method during training.
+        guard: The probe, where `args.guard` asks for one and there are rows of both scopes.
 
     Raises:
         ConfigError: a method without the rows it needs, a region of another model, an odd number of rows per step.
@@ -159,13 +163,15 @@ class UnlearningTrainer(Trainer):
         self.region = _region(region, self.method, model, forget, retain, args)
         self.mask = RegionMask(model, self.region)
         self.dual: Dual | None = None
+        self.guard = Guard(forget, retain, args.guard, args.seed) if args.guard.rows and forget and retain else None
+        watching = [self.mask, _AfterStep(self), *([self.guard] if self.guard else [])]
         super().__init__(
             model=model,  # type: ignore[arg-type]
             args=args,
             train_dataset=Rows(forget, kept),
             data_collator=self._collate,
             processing_class=tokenizer,
-            callbacks=[self.mask, _AfterStep(self), *(callbacks or [])],
+            callbacks=[*watching, *(callbacks or [])],
         )
         self._retain_loss = torch.zeros(())
         self._retain_loss_before_step: float | None = None

@@ -1,0 +1,56 @@
+"""`scopewise tune`."""
+
+from __future__ import annotations
+
+import json
+
+import typer
+
+from scopewise.cli import Config, Json, Overwrite, Resume, Set, command, quiet_libraries
+from scopewise.config import load_config
+from scopewise.record import write_json
+
+
+@command
+def tune(
+    run_file: Config = None,
+    set_: Set = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Search the settings of every method of the bench, as many trials each, on a held-out part of train; never on val.
+
+    The trials stay in the run folder: a `bench` with the protocol `tuned` goes on from them. Those that no other trial of
+    the method beats in both Unlearn and Retention Success are marked `*`, the one a bench would take `>`.
+    """
+    config = load_config(run_file, set_ or [])
+    quiet_libraries()
+    from scopewise.bench import Bench
+    from scopewise.pipeline import Pipeline
+
+    pipeline = Pipeline(config, resume=resume, overwrite=overwrite)
+    bench = Bench(pipeline)
+    found = {}
+    for entry in bench.entries:
+        trials, chosen = bench.tuned(entry)
+        found[entry.name] = [{**trial.document(), "chosen": trial.section == chosen} for trial in trials]
+    write_json(pipeline.path / "tuning.json", found)
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+    else:
+        for name, documents in found.items():
+            typer.echo("\n".join(_lines(name, documents)))
+    typer.echo(f"trials: {pipeline.path / 'tuning.json'}", err=True)
+
+
+def _lines(name: str, trials: list[dict[str, float]]) -> list[str]:
+    """Return the trials of a method, best Unlearn Success first."""
+    fixed = ("unlearn_success", "retention_success", "on_front", "chosen")
+    searched = [key for key in trials[0] if key not in fixed]
+    lines = [f"{name}", f"    {'Unlearn':>8} {'Retention':>10}  " + "  ".join(f"{key:>14}" for key in searched)]
+    for trial in sorted(trials, key=lambda t: -t["unlearn_success"]):
+        marks = ("*" if trial["on_front"] else " ") + (">" if trial["chosen"] else " ")
+        numbers = "  ".join(f"{trial[key]:>14.4g}" for key in searched)
+        lines.append(f" {marks} {trial['unlearn_success']:>8.2f} {trial['retention_success']:>10.2f}  {numbers}")
+    return lines

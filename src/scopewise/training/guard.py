@@ -1,0 +1,148 @@
+"""Looks at a small probe while a model unlearns: warns, keeps the best state, stops early."""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import TrainerCallback
+
+from scopewise.config import GuardSection
+from scopewise.data.prompt import Encoded
+from scopewise.models.score import hit_rate
+from scopewise.record import write_json
+
+logger = logging.getLogger("scopewise")
+
+_COLLAPSE = 0.5
+"""Share of the retain accuracy before unlearning below which the model has collapsed."""
+_NOTHING = 1.0
+"""Points of Unlearn Success below which nothing has been forgotten."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a look at the probe found.
+
+    Attributes:
+        step: Optimiser steps taken before it.
+        unlearn_success: 100 - teacher-forced accuracy on the forget rows of the probe, in percent.
+        retention_success: Accuracy on the retain rows of the probe, in percent.
+    """
+
+    step: int
+    unlearn_success: float
+    retention_success: float
+
+    @property
+    def trade_off(self) -> float:
+        """Average Success on the probe."""
+        return (self.unlearn_success + self.retention_success) / 2
+
+
+class Guard(TrainerCallback):
+    """A probe of train rows of both scopes, measured every few steps of a training.
+
+    It warns at once (through `logging`, logger `scopewise`) when half of the training is over and nothing was forgotten, and
+    when the model answers fewer than half of the retain tokens it answered before. With `keep_best` the state with the
+    highest Average Success on the probe is what training ends with; with `patience` it stops when that many probes
+    brought nothing better. The rows are train rows: val is never looked at.
+
+    Args:
+        forget: Forget train rows.
+        retain: Retain train rows.
+        settings: The run file's `guard` section.
+        seed: Of the draw of the probe.
+
+    Attributes:
+        probes: What was found, in order.
+    """
+
+    def __init__(self, forget: Sequence[Encoded], retain: Sequence[Encoded], settings: GuardSection, seed: int) -> None:
+        rng = random.Random(seed)
+        half = settings.rows // 2
+        self.forget = rng.sample(list(forget), min(half, len(forget)))
+        self.retain = rng.sample(list(retain), min(half, len(retain)))
+        self.settings = settings
+        self.probes: list[Probe] = []
+        self._best: dict[str, Tensor] = {}
+        self._warned: set[str] = set()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        """Measure the model before unlearning, or remember what was found before an interruption."""
+        if state.global_step and (kept := _files(args, state)[0]).exists():
+            self.probes = [Probe(**probe) for probe in json.loads(kept.read_text(encoding="utf-8"))]
+            if self.settings.keep_best and _files(args, state)[1].exists():
+                self._best = load_file(_files(args, state)[1])
+        else:
+            self._look(model, 0)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        """Measure every few steps and after the last one."""
+        every = self.settings.steps or max(1, state.max_steps // 5)
+        if state.global_step % every and state.global_step != state.max_steps:
+            return
+        self._look(model, state.global_step)
+        self._warn(state)
+        best = max(range(len(self.probes)), key=lambda i: self.probes[i].trade_off)
+        if self.settings.patience and len(self.probes) - 1 - best >= self.settings.patience:
+            logger.warning(
+                "step %d: no better trade-off since step %d; stopping early", state.global_step, self.probes[best].step
+            )
+            control.should_training_stop = True
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Put what was found, and the best state, beside the checkpoint."""
+        probes, best = _files(args, state)
+        write_json(probes, [asdict(probe) for probe in self.probes])
+        if self._best:
+            save_file(self._best, best)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        """Put the best state in place of the last one."""
+        if not self._best or self.probes[-1] is max(self.probes, key=lambda p: p.trade_off):
+            return
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if name in self._best:
+                    parameter.copy_(self._best[name].to(parameter.device))
+
+    def _look(self, model: nn.Module, step: int) -> None:
+        forget, retain = hit_rate(model, self.forget), hit_rate(model, self.retain)
+        self.probes.append(Probe(step, 100.0 - 100.0 * forget, 100.0 * retain))
+        if self.settings.keep_best and self.probes[-1] is max(self.probes, key=lambda p: p.trade_off):
+            self._best = {n: p.detach().cpu().clone() for n, p in model.named_parameters() if p.requires_grad}
+
+    def _warn(self, state: Any) -> None:
+        first, now = self.probes[0], self.probes[-1]
+        if now.retention_success < _COLLAPSE * first.retention_success:
+            self._once(
+                "collapse",
+                f"step {state.global_step}: the model collapses: it answers {now.retention_success:.0f} % of the retain "
+                f"tokens, {first.retention_success:.0f} % before; lower the learning rate, raise retain_weight, or stop "
+                "earlier",
+            )
+        if 2 * state.global_step >= state.max_steps and now.unlearn_success < first.unlearn_success + _NOTHING:
+            self._once(
+                "nothing",
+                f"step {state.global_step}: nothing is being forgotten: Unlearn Success {now.unlearn_success:.0f} %, "
+                f"{first.unlearn_success:.0f} % before; raise the learning rate or the number of epochs",
+            )
+
+    def _once(self, what: str, sentence: str) -> None:
+        if what not in self._warned:
+            self._warned.add(what)
+            logger.warning(sentence)
+
+
+def _files(args: Any, state: Any) -> tuple[Path, Path]:
+    folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+    return folder / "probes.json", folder / "best.safetensors"
