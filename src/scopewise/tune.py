@@ -55,8 +55,9 @@ def search(
 ) -> list[Trial]:
     """Search the settings of one method.
 
-    Each trial is proposed from those before it and a seed of its own, so that a search that was interrupted goes on as if
-    it had not been, from whatever `measure` remembers.
+    The first third of the trials covers the ranges evenly, the same points for every method with as many of them; each
+    later one is proposed from those before it and a seed of its own. So a search that was interrupted goes on as if it
+    had not been, from whatever `measure` remembers.
 
     Args:
         section: Settings that are not searched.
@@ -70,11 +71,13 @@ def search(
     distributions: dict[str, optuna.distributions.BaseDistribution] = {
         name: optuna.distributions.FloatDistribution(low, high, log=True) for name, (low, high) in ranges.items()
     }
+    first = max(4, tune.trials // 3)
     trials = []
     for number in range(tune.trials):
-        study.sampler = optuna.samplers.TPESampler(
-            seed=tune.seed * 1000 + number, n_startup_trials=max(4, tune.trials // 3), multivariate=True
-        )
+        if number < first:
+            study.enqueue_trial(_even_point(number, ranges))
+        seed = tune.seed * 1000 + number
+        study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=first, multivariate=True)
         trial = study.ask(distributions)
         tried = with_parameters(section, trial.params)
         objectives = measure(number, tried)
@@ -82,6 +85,18 @@ def search(
         trials.append(Trial(tried, trial.params, objectives))
     front = {trial.number for trial in study.best_trials}
     return [replace(trial, on_front=number in front) for number, trial in enumerate(trials)]
+
+
+def _even_point(number: int, ranges: Mapping[str, tuple[float, float]]) -> dict[str, float]:
+    """Return a point of the additive recurrence with the generalised golden ratio, which fills any number of dimensions."""
+    dimensions = len(ranges)
+    golden = 2.0
+    for _ in range(40):  # the root of x^(d+1) = x + 1
+        golden = (1 + golden) ** (1 / (dimensions + 1))
+    shares = [(0.5 + (number + 1) * golden ** -(i + 1)) % 1 for i in range(dimensions)]
+    return {
+        name: low * (high / low) ** share for (name, (low, high)), share in zip(ranges.items(), shares, strict=True)
+    }
 
 
 def space(name: str, method: Method, tune: TuneSection) -> dict[str, tuple[float, float]]:

@@ -384,3 +384,16 @@ def test_part_of_a_weight_cannot_be_expressed_by_lora(tiny: Any, encoded: Any, m
     region = localize_encoded("gradient", tiny[0], *encoded, LocalizeSection(unit="weight"))
     with pytest.raises(ConfigError, match="which LoRA's matrices on it cannot express"):
         make_trainer(*tiny, "ga_descent", peft_config=LORA, region=region)
+
+
+def test_a_trained_model_has_its_gradients_back(tiny: Any, encoded: Any, make_trainer: Any) -> None:
+    """The mask of a region must not outlive the training: what is measured afterwards would see the region alone."""
+    from scopewise.models.gradients import mean_gradients
+
+    model, tokenizer = tiny
+    region = localize_encoded("fisher_ratio", model, *encoded, LocalizeSection(unit="weight"))
+    trainer = make_trainer(model, tokenizer, "ga_descent", region=region, learning_rate=1e-9)
+    trainer.train()
+    gradients = mean_gradients(trainer.model, encoded[0], 4096, "rows")
+    outside = [gradients[name][torch.from_numpy(~mask.unpack())] for name, mask in region.masks.items()]
+    assert all(float((values != 0).float().mean()) > 0.9 for values in outside)

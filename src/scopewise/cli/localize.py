@@ -20,10 +20,14 @@ def localize(
     resume: Resume = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Find the parameters that hold the forget scope, and print the path of the region file."""
+    """Find the parameters that hold the forget scope; print the path of the region file, and on stderr what it chose."""
     config = load_config(run_file, [*(set_ or []), *([f"model.target={model}"] if model else [])])
     name = canonical("localizers", localizer)
     quiet_libraries()
     from scopewise.pipeline import Pipeline
+    from scopewise.region import Region
+    from scopewise.report.regions import region_table
 
-    typer.echo(Pipeline(config, resume=resume, overwrite=overwrite).region(name, config.run.seed))
+    path = Pipeline(config, resume=resume, overwrite=overwrite).region(name, config.run.seed)
+    typer.echo(region_table(Region.load(path)), err=True)
+    typer.echo(path)

@@ -14,6 +14,7 @@ from scopewise.config import load_config
 from scopewise.errors import ResultError
 from scopewise.record import read_json
 from scopewise.region import FORMAT, Region
+from scopewise.report.regions import region_table
 from scopewise.report.table import markdown
 
 
@@ -23,7 +24,7 @@ def show(
     set_: Set = None,
     as_json: Json = False,
 ) -> None:
-    """Show the table of a run, the matrices of a region, or a run file with all its defaults."""
+    """Show the table of a run, a region layer by layer, or a run file with all its defaults."""
     path = Path(what)
     if path.is_dir():
         found = [path / name for name in ("results.partial.json", "results.json") if (path / name).exists()]
@@ -40,25 +41,8 @@ def show(
     if as_json:
         typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
     elif isinstance(document, dict) and document.get("format") == FORMAT:
-        typer.echo(_region(Region.load(path)))
+        typer.echo(region_table(Region.load(path)))
     elif isinstance(document, dict) and "rows" in document and "manifest" in document:
         typer.echo(markdown(document).rstrip())
     else:
         raise ResultError(f"{what}: neither results nor a region; give a file that scopewise wrote")
-
-
-def _region(region: Region) -> str:
-    lines = [
-        f"{region.localizer}: {len(region.names)} of {len(region.entries)} matrices, {region.parameters} parameters "
-        f"({100 * region.fraction:.1f} %), {region.seconds:.1f} s"
-    ]
-    width = max(len(e.name) for e in region.entries)
-    lines.append(f"{'':2}{'matrix':<{width}}  {'cosine':>8}  {'|G forget|':>10}  {'|G retain|':>10}")
-    for e in region.entries:
-        numbers = [
-            "" if x is None else format(x, f)
-            for x, f in ((e.cosine, ".3f"), (e.magnitude, ".2e"), (e.magnitude_retain, ".2e"))
-        ]
-        mark = "* " if e.chosen else "  "
-        lines.append(f"{mark}{e.name:<{width}}  {numbers[0]:>8}  {numbers[1]:>10}  {numbers[2]:>10}")
-    return "\n".join(lines)

@@ -35,6 +35,12 @@ class Localizer:
     def __init__(self, settings: LocalizeSection | None = None) -> None:
         self.settings = settings or LocalizeSection()
 
+    def unit_scores(
+        self, model: nn.Module, forget: Sequence[Encoded], retain: Sequence[Encoded], seed: int
+    ) -> Mapping[str, Tensor] | None:
+        """Return a score for each unit, higher = rather chosen, as unit tensors; None where it gives no order."""
+        return None
+
     def region(
         self,
         model: nn.Module,
@@ -64,6 +70,12 @@ class ScoreLocalizer(Localizer):
         """Return a score for each entry of each of `matrices(model)`, float32, higher = rather to be changed."""
         raise NotImplementedError
 
+    def unit_scores(
+        self, model: nn.Module, forget: Sequence[Encoded], retain: Sequence[Encoded], seed: int
+    ) -> Mapping[str, Tensor]:
+        """Return the mean score of each unit."""
+        return unit_means(self.scores(model, forget, retain, seed), self.settings.unit)
+
     def region(
         self,
         model: nn.Module,
@@ -76,8 +88,7 @@ class ScoreLocalizer(Localizer):
         start = time.perf_counter()
         scores = self.scores(model, forget, retain, seed)
         settings = self.settings
-        by_unit = unit_means(scores, settings.unit)
-        chosen = choose(by_unit, unit_sizes(matrices(model), settings.unit), settings)
+        chosen = choose(unit_means(scores, settings.unit), unit_sizes(matrices(model), settings.unit), settings)
         means = {name: float(score.mean()) for name, score in scores.items()}
         return build_region(
             self.name,

@@ -60,8 +60,7 @@ class Gradient(Localizer):
         cosines, magnitude, _ = _measures(unlearn, keep, unit)
         used: dict[str, float] = {}
         if settings.threshold == "fraction":
-            scores = {u: magnitude[u] * (1 - cosines[u].nan_to_num(1.0)) / 2 for u in cosines}
-            chosen = choose(scores, unit_sizes(unlearn, unit), settings)
+            chosen = choose(_score(cosines, magnitude), unit_sizes(unlearn, unit), settings)
         else:
             mu, sigma = self._thresholds(cosines, magnitude)
             used = {"mu_used": mu, "sigma_used": sigma}
@@ -81,6 +80,14 @@ class Gradient(Localizer):
         return build_region(
             self.name, made, matrices(model), chosen, unit, measures, seconds=time.perf_counter() - start
         )
+
+    def unit_scores(
+        self, model: nn.Module, forget: Sequence[Encoded], retain: Sequence[Encoded], seed: int
+    ) -> Mapping[str, Tensor]:
+        """Return mean|G_UL| · (1 - cos) / 2 of each unit."""
+        unlearn, keep = self.gradients(model, forget, seed, "forget"), self.gradients(model, retain, seed + 1, "retain")
+        cosines, magnitude, _ = _measures(unlearn, keep, self.settings.unit)
+        return _score(cosines, magnitude)
 
     def gradients(self, model: nn.Module, items: Sequence[Encoded], seed: int, what: str = "rows") -> Gradients:
         """Return the gradient of the relabelled loss on each matrix, averaged over rows and repeats."""
@@ -115,6 +122,10 @@ def _measures(unlearn: Gradients, keep: Gradients, unit: str) -> tuple[dict[str,
     norm_b = unit_sums({name: value.square() for name, value in b.items()}, unit)
     cosines = {u: dot[u] / (norm_a[u].sqrt() * norm_b[u].sqrt()) for u in dot}
     return cosines, _mean_abs(a, unit), _mean_abs(b, unit)
+
+
+def _score(cosines: Mapping[str, Tensor], magnitude: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {unit: magnitude[unit] * (1 - cosines[unit].nan_to_num(1.0)) / 2 for unit in cosines}
 
 
 def _mean_abs(gradients: Mapping[str, Tensor], unit: str) -> dict[str, Tensor]:

@@ -22,6 +22,8 @@ from scopewise.record import write_json
 
 logger = logging.getLogger("scopewise")
 
+_PROBES, _BEST = "probes.json", "best.safetensors"
+
 _COLLAPSE = 0.5
 """Share of the retain accuracy before unlearning below which the model has collapsed."""
 _NOTHING = 1.0
@@ -76,14 +78,17 @@ class Guard(TrainerCallback):
         self._best: dict[str, Tensor] = {}
         self._warned: set[str] = set()
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-        """Measure the model before unlearning, or remember what was found before an interruption."""
-        if state.global_step and (kept := _files(args, state)[0]).exists():
+    def load(self, checkpoint: Path) -> None:
+        """Remember what was found before an interruption."""
+        if (kept := checkpoint / _PROBES).exists():
             self.probes = [Probe(**probe) for probe in json.loads(kept.read_text(encoding="utf-8"))]
-            if self.settings.keep_best and _files(args, state)[1].exists():
-                self._best = load_file(_files(args, state)[1])
-        else:
-            self._look(model, 0)
+        if self.settings.keep_best and (checkpoint / _BEST).exists():
+            self._best = load_file(checkpoint / _BEST)
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        """Measure the model before unlearning."""
+        if not self.probes:
+            self._look(model, state.global_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         """Measure every few steps and after the last one."""
@@ -101,10 +106,10 @@ class Guard(TrainerCallback):
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Put what was found, and the best state, beside the checkpoint."""
-        probes, best = _files(args, state)
-        write_json(probes, [asdict(probe) for probe in self.probes])
+        checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        write_json(checkpoint / _PROBES, [asdict(probe) for probe in self.probes])
         if self._best:
-            save_file(self._best, best)
+            save_file(self._best, checkpoint / _BEST)
 
     def on_train_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         """Put the best state in place of the last one."""
@@ -141,8 +146,3 @@ class Guard(TrainerCallback):
         if what not in self._warned:
             self._warned.add(what)
             logger.warning(sentence)
-
-
-def _files(args: Any, state: Any) -> tuple[Path, Path]:
-    folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-    return folder / "probes.json", folder / "best.safetensors"

@@ -37,6 +37,8 @@ class RegionMask(TrainerCallback):
         self.splits_terms = region is not None and region.splits_terms
         self.masks: dict[str, dict[str | None, Tensor]] = {}
         self._partial: list[tuple[nn.Parameter, Tensor]] = []
+        self._masked_parameters: list[tuple[nn.Parameter, dict[str | None, Tensor]]] = []
+        self._handles: list[Any] = []
         if region is None:
             return
         chosen = _chosen(model, region)
@@ -61,10 +63,19 @@ class RegionMask(TrainerCallback):
                     )
             self.masks[full_name] = on_device
             self._partial.append((parameter, torch.stack(list(on_device.values())).any(0)))
-            parameter.register_hook(partial(self._masked, on_device))
+            self._masked_parameters.append((parameter, on_device))
 
     def _masked(self, masks: dict[str | None, Tensor], gradient: Tensor) -> Tensor:
         return gradient * masks[self.term if self.splits_terms else None]
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Begin to zero gradients."""
+        self._handles = [p.register_hook(partial(self._masked, masks)) for p, masks in self._masked_parameters]
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Leave the gradients alone again: whoever looks at the model next has to see all of them."""
+        for handle in self._handles:
+            handle.remove()
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, optimizer: Any = None, **kwargs: Any) -> None:
         """Decay what may change of the matrices that may change in part (AdamW decays before its step, too)."""

@@ -15,6 +15,7 @@ from peft import PeftConfig, PeftModel
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Sampler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint
 
 from scopewise import ops
 from scopewise.config import GuardSection, LocalizeSection
@@ -221,11 +222,16 @@ class UnlearningTrainer(Trainer):
             self.dual = Dual.begin(method, rows.retain, sequence_nll(model, rows.retain, "retain loss"))
 
     def _load_state(self, checkpoint: Any) -> None:
-        if self.dual is None or not isinstance(checkpoint, str):
+        """Take up what a checkpoint keeps of the dual variable and of the guard."""
+        if checkpoint is True:
+            checkpoint = get_last_checkpoint(str(self.args.output_dir))
+        if not checkpoint:
             return
         kept = Path(checkpoint) / _STATE
-        if kept.exists():
+        if self.dual is not None and kept.exists():
             self.dual = Dual(**json.loads(kept.read_text(encoding="utf-8")))
+        if self.guard is not None:
+            self.guard.load(Path(checkpoint))
 
     # -- a step ---------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,103 @@
+"""The probe that is looked at while a model unlearns: what it warns of, when it stops, what it keeps."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scopewise.config import GuardSection
+from scopewise.models.score import hit_rate, score
+from scopewise.training.finetune import Descent
+from scopewise.training.trainer import UnlearningConfig, UnlearningTrainer
+
+ADAM = {"optim": "adamw_torch", "lr_scheduler_type": "constant"}
+
+
+def test_hit_rate_is_the_mean_accuracy_of_rows(tiny: Any, encoded: Any) -> None:
+    model, tokenizer = tiny
+    rows = score(model, tokenizer, encoded[0])
+    want = sum(sum(r.hits) / len(r.hits) for r in rows) / len(rows)
+    assert hit_rate(model, encoded[0]) == pytest.approx(want, abs=1e-6)
+
+
+@pytest.fixture(scope="module")
+def learnt(_tiny: Any, forget: Any, retain: Any, tmp_path_factory: Any) -> tuple[Any, Any]:
+    """The tiny model after it learnt the sixteen short rows."""
+    model, tokenizer = copy.deepcopy(_tiny)
+    args = UnlearningConfig(
+        str(tmp_path_factory.mktemp("learnt")), use_cpu=True, max_steps=80, learning_rate=1e-2, warmup_steps=0.0,
+        disable_tqdm=True, logging_strategy="no",
+    )  # fmt: skip
+    rows = [*forget, *retain]
+    UnlearningTrainer(model, Descent(), args, forget_dataset=rows, processing_class=tokenizer, region="all").train()
+    return model.eval(), tokenizer
+
+
+def guarded(make_trainer: Any, learnt: Any, method: str, guard: dict[str, Any], **args: Any) -> Any:
+    model, tokenizer = copy.deepcopy(learnt)
+    return make_trainer(model, tokenizer, method, guard=GuardSection(rows=16, **guard), **{**ADAM, **args})
+
+
+def test_nothing_forgotten_is_said_when_half_is_over(
+    learnt: Any, make_trainer: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer = guarded(make_trainer, learnt, "ga_descent", {"steps": 1}, learning_rate=1e-9, max_steps=4)
+    with caplog.at_level(logging.WARNING, "scopewise"):
+        trainer.train()
+    assert [p.step for p in trainer.guard.probes] == [0, 1, 2, 3, 4]
+    assert len(caplog.messages) == 1  # once, not at every look
+    assert caplog.messages[0].startswith("step 2: nothing is being forgotten")
+
+
+def test_collapse_is_said_at_once(learnt: Any, make_trainer: Any, caplog: pytest.LogCaptureFixture) -> None:
+    trainer = guarded(make_trainer, learnt, "gradient_ascent", {"steps": 2}, learning_rate=1e-2, max_steps=12)
+    with caplog.at_level(logging.WARNING, "scopewise"):
+        trainer.train()
+    first, last = trainer.guard.probes[0], trainer.guard.probes[-1]
+    assert first.retention_success > 60
+    assert last.retention_success < 0.5 * first.retention_success
+    assert any("the model collapses" in message for message in caplog.messages)
+    assert not any("answer" in m and "'" in m for m in caplog.messages)  # no text of the rows
+
+
+def test_the_best_state_is_kept_and_training_stops(learnt: Any, make_trainer: Any) -> None:
+    """The model that comes out is the one of the best look, though training went past it."""
+    trainer = guarded(
+        make_trainer, learnt, "gradient_ascent", {"steps": 1, "keep_best": True, "patience": 3}, learning_rate=5e-3,
+        max_steps=40,
+    )  # fmt: skip
+    trainer.train()
+    probes = trainer.guard.probes
+    best = max(probes, key=lambda p: p.trade_off)
+    assert probes[-1].step == best.step + 3 < 40
+    assert 100 - 100 * hit_rate(trainer.model, trainer.guard.forget) == pytest.approx(best.unlearn_success, abs=1e-4)
+    assert 100 * hit_rate(trainer.model, trainer.guard.retain) == pytest.approx(best.retention_success, abs=1e-4)
+
+
+def test_resumed_guard_remembers(learnt: Any, make_trainer: Any, tmp_path: Path) -> None:
+    """Best state and probes of before the interruption: a resumed training ends with the same model."""
+    settings = {"learning_rate": 5e-3, "max_steps": 8, "save_strategy": "steps", "save_steps": 5.0}
+    guard = {"steps": 1, "keep_best": True}
+    straight = guarded(make_trainer, learnt, "gradient_ascent", guard, output_dir=str(tmp_path / "a"), **settings)
+    straight.train()
+    resumed = guarded(make_trainer, learnt, "gradient_ascent", guard, output_dir=str(tmp_path / "b"), **settings)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "a" / "checkpoint-5"))
+    assert resumed.guard.probes == straight.guard.probes
+    for a, b in zip(straight.model.parameters(), resumed.model.parameters(), strict=True):
+        assert float((a - b).detach().abs().max()) < 1e-6
+
+
+def test_looking_changes_no_step(learnt: Any, make_trainer: Any) -> None:
+    models = []
+    for rows in (0, 16):
+        model, tokenizer = copy.deepcopy(learnt)
+        guard = GuardSection(rows=rows, steps=1)
+        trainer = make_trainer(model, tokenizer, "ga_kl", guard=guard, max_steps=3, learning_rate=1e-3, **ADAM)
+        trainer.train()
+        models.append(trainer.model)
+    for a, b in zip(models[0].parameters(), models[1].parameters(), strict=True):
+        assert bool((a == b).all())
