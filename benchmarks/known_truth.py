@@ -4,11 +4,12 @@
 
 A tiny model learns the retain scope of the built-in benchmark with all its parameters. Then a random set of units of its
 linear layers (modules, columns, or single weights) is drawn, and the forget scope is taught with *only those* trainable
-(retain rows go along, so that they are not lost): they are the truth. Each localizer scores all units of the model that came out; reported are the area under the ROC curve
-of its scores against the truth (.5 is chance) and the share of the truth among as many of its highest units (chance is
-the fraction drawn), beside `random`. The set-up is that of Chang et al. (arXiv:2311.09060), Lee et al. (arXiv:2505.16252)
-and LACUNA (arXiv:2607.02513), with the truth injected at the granularity that is asked for: against single weights drawn
-evenly, any choice of whole modules has an area of .5 by construction.
+(retain rows go along, so that they are not lost): they are the truth. Each localizer scores all units of the model that
+came out; reported are the area under the ROC curve of its scores against the truth (.5 is chance) and the share of the
+truth among as many of its highest units (chance is the fraction drawn), beside `random`. The set-up is that of Chang et
+al. (arXiv:2311.09060), Lee et al. (arXiv:2505.16252) and LACUNA (arXiv:2607.02513), with the truth injected at the
+granularity that is asked for: against single weights drawn evenly, any choice of whole modules has an area of .5 by
+construction.
 
 Markdown on stdout, JSON in `--out`, progress on stderr. CPU or accelerator, float32.
 """

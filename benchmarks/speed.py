@@ -37,14 +37,15 @@ from scopewise.data.batch import length_batches
 from scopewise.data.load import load_benchmark
 from scopewise.data.prompt import Encoded, encode
 from scopewise.data.rows import FORGET, RETAIN, TRAIN, VAL, Benchmark
+from scopewise.evaluation import score
 from scopewise.localizers.gradient import Gradient
+from scopewise.metrics.base import Answered
 from scopewise.metrics.retention_success import RetentionSuccess
 from scopewise.metrics.unlearn_success import UnlearnSuccess
 from scopewise.models.adapters import lora_config, with_adapter
 from scopewise.models.forward import output_embeddings
 from scopewise.models.gradients import _corrupted
 from scopewise.models.load import load_model, load_tokenizer
-from scopewise.models.score import Answered, score
 from scopewise.models.tiny import build_tiny, tokenizer_texts
 from scopewise.ops import cosine
 from scopewise.record import manifest, write_json

@@ -17,6 +17,7 @@ from scopewise.errors import ConfigError
 from scopewise.evaluation import Evaluation
 from scopewise.evaluation import evaluate as _evaluate
 from scopewise.localizers.base import localize_encoded
+from scopewise.metrics.base import Reference
 from scopewise.models.adapters import lora_config
 from scopewise.models.load import with_padding
 from scopewise.region import Region
@@ -100,7 +101,7 @@ def localize(
         seed: Of the random labels, or of the random region.
         size: The region that the `random` control takes its size from; None localizes by gradients for it.
         max_length: Most tokens of a row.
-        prompt: `plain` or `chat`.
+        prompt: `plain`, `chat`, or a text with `{question}` in it.
         **settings: Of the run file's `localize` section, such as `repeats`, `threshold`, `mu`, `sigma`.
 
     Returns:
@@ -108,7 +109,7 @@ def localize(
     """
     tokenizer = with_padding(tokenizer)
     rows = [as_rows(forget, FORGET), as_rows(retain, RETAIN)]
-    encoded = [encode(r, tokenizer, Prompt(prompt), max_length) for r in rows]  # type: ignore[arg-type]
+    encoded = [encode(r, tokenizer, Prompt(prompt), max_length) for r in rows]
     return localize_encoded(localizer, model, encoded[0], encoded[1], LocalizeSection(**settings), seed, size)
 
 
@@ -121,6 +122,10 @@ def evaluate(
     retain: Data | None = None,
     max_length: int = 256,
     prompt: str = "plain",
+    system: str | None = None,
+    reference: Evaluation | None = None,
+    target: Evaluation | None = None,
+    cache: str | Path | None = None,
     **settings: Any,
 ) -> Evaluation:
     """Measure a model on a benchmark, or on rows of your own.
@@ -132,15 +137,23 @@ def evaluate(
         forget: Rows that should be forgotten.
         retain: Rows that should be kept.
         max_length: Most tokens of a row.
-        prompt: `plain` or `chat`.
-        **settings: Of the run file's `evaluate` section, such as `metrics`, `splits`, `direct_prompt`.
+        prompt: `plain`, `chat`, or a text with `{question}` in it that stands before the answer.
+        system: System message of a chat.
+        reference: Of a model that never saw the forget scope, for the measures that compare with one.
+        target: Of the model before unlearning, for the measures that are scaled with it.
+        cache: Folder that keeps what the model was found to answer, so that nothing is forwarded twice.
+        **settings: Of the run file's `evaluate` section, such as `metrics`, `splits`, `direct_splits`.
 
     Returns:
-        `.metrics` is `{"unlearn_success/val": …, …}`.
+        `.metrics` is `{"unlearn_success/val": …, …}`; `.values` has intervals and per-row values besides.
     """
     if benchmark is None:
         if forget is None or retain is None:
             raise ConfigError("evaluate: neither a benchmark nor rows of both scopes; give one, or forget= and retain=")
         benchmark = Benchmark("rows", (*as_rows(forget, FORGET, VAL), *as_rows(retain, RETAIN, VAL)))
-    data = DataSection(max_length=max_length, prompt=prompt)  # type: ignore[arg-type]
-    return _evaluate(model, with_padding(tokenizer), benchmark, EvaluateSection(**settings), data)
+    data = DataSection(max_length=max_length, prompt=prompt, system=system)
+    compared = None
+    if reference is not None or target is not None:
+        compared = Reference(reference.values if reference else {}, target.values if target else {})
+    section = EvaluateSection(**settings)
+    return _evaluate(model, with_padding(tokenizer), benchmark, section, data, reference=compared, cache=cache)

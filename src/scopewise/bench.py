@@ -14,7 +14,7 @@ from scopewise.errors import ConfigError
 from scopewise.methods.base import make_method
 from scopewise.models.load import default_device, load_model, load_tokenizer
 from scopewise.pipeline import Entry, Pipeline
-from scopewise.report.statistics import compare
+from scopewise.report.comparison import compare
 from scopewise.report.table import markdown
 from scopewise.tune import Objectives, Trial, best, holdout, search, space
 

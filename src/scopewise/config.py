@@ -55,7 +55,8 @@ class DataSection(Section):
     path: str | None = None
     domain: Literal["privacy", "copyright"] | None = None
     general: str | None = None
-    prompt: Literal["plain", "chat"] = "plain"
+    prompt: str = "plain"
+    system: str | None = None
     max_length: int = Field(256, ge=8)
     over_length: Literal["error", "drop"] = "error"
 
@@ -63,6 +64,13 @@ class DataSection(Section):
     @classmethod
     def _known(cls, value: str) -> str:
         return canonical("benchmarks", value)
+
+    @field_validator("prompt")
+    @classmethod
+    def _format(cls, value: str) -> str:
+        if value not in ("plain", "chat") and "{question}" not in value:
+            raise ValueError("plain, chat, or a text with {question} in it that stands before the answer")
+        return value
 
 
 class LoraSection(Section):
@@ -157,22 +165,35 @@ class UnlearnSection(TrainingSection):
         return canonical("methods", value)
 
 
-class EvaluateSection(Section):
-    """Stage 4: what is measured, on which splits, and how."""
+DEFAULT_METRICS = (
+    "unlearn_success",
+    "retention_success",
+    "average_success",
+    "perplexity",
+    "rouge_l_teacher_forced",
+    "rouge_l_generated",
+)
+"""What is measured where neither the run file nor the benchmark says else."""
 
-    metrics: tuple[str, ...] = (
-        "unlearn_success",
-        "retention_success",
-        "average_success",
-        "perplexity",
-        "rouge_l_teacher_forced",
-        "rouge_l_generated",
-    )
+
+class EvaluateSection(Section):
+    """Stage 4: what is measured, on which splits, and how; what is not given here the benchmark's own suite says.
+
+    `eos` counts the end of sequence with the answer where a measure does so; the models are paths or hub names of judges
+    that run locally, without which the measures that use them say what they did instead.
+    """
+
+    metrics: tuple[str, ...] = DEFAULT_METRICS
     splits: tuple[Literal["train", "val"], ...] = ("train", "val")
     generate_splits: tuple[Literal["train", "val"], ...] = ("val",)
     direct_splits: tuple[Literal["train", "val"], ...] = ("train", "val")
     max_new_tokens: int = Field(64, ge=1)
     max_tokens: int = Field(4096, ge=1)
+    eos: bool = False
+    reference_model: str | None = None
+    entailment_model: str | None = None
+    fluency_model: str | None = None
+    language_model: str | None = None
 
     @field_validator("metrics")
     @classmethod

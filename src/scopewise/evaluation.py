@@ -1,20 +1,29 @@
-"""Stage 4: all metrics on all splits, with each row forwarded once per prompt."""
+"""Stage 4: all metrics on all splits, from one pass over unique answers and one over unique prompts."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
-import torch
+from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from scopewise import registry
 from scopewise.config import DataSection, EvaluateSection
-from scopewise.data.prompt import Prompt, direct_prompt, encode
-from scopewise.data.rows import Benchmark
-from scopewise.metrics.base import Metric, Value
-from scopewise.models.score import generate, score, with_generated
+from scopewise.data.prompt import Encoded, Prompt, direct_prompt, encode
+from scopewise.data.rows import Benchmark, Row
+from scopewise.errors import ResultError
+from scopewise.metrics.base import Aggregate, Answered, Metric, Reference, RowMetric, Value
+from scopewise.models.cache import AnswerCache
+from scopewise.models.generate import generate
+from scopewise.models.gradients import gradient_norms
+from scopewise.models.judges import class_probabilities
+from scopewise.models.load import default_device, load_model, load_tokenizer
+from scopewise.models.score import Pair, Scored, decoded, score_pairs
+from scopewise.open_unlearning import is_log_entry, values_of_log
+from scopewise.record import read_json
 
 
 @dataclass(frozen=True)
@@ -22,8 +31,8 @@ class Evaluation:
     """Every metric of a model.
 
     Attributes:
-        values: `metric/split` → value, per-row values and what was skipped. `+direct` after the split means that the
-            direct prompt stood before the question.
+        values: `metric/split` → value, per-row values, interval and what was skipped. `+direct` after the split means that
+            the direct prompt stood before the question.
     """
 
     values: Mapping[str, Value]
@@ -33,20 +42,74 @@ class Evaluation:
         """`metric/split` → the measure."""
         return {key: value.value for key, value in self.values.items()}
 
-    def document(self) -> dict[str, Any]:
-        """Return what `evaluation.json` holds: numbers alone, no text of the data or of the model."""
-        return {key: asdict(value) for key, value in self.values.items()}
+    def document(self, reference: Reference | None = None) -> dict[str, Any]:
+        """Return what an evaluation document holds: numbers alone, no text of the data or of the model.
+
+        Args:
+            reference: Adds `oracle_gap` to each value that it has too: how much higher the model is.
+        """
+        found = {}
+        for key, value in self.values.items():
+            other = reference.values.get(key) if reference else None
+            gap = None
+            if other is not None and value.value is not None and other.value is not None:
+                gap = value.value - other.value
+            name = key.partition("/")[0]
+            direction = registry.lookup("metrics", name).higher_is_better if name in registry.table("metrics") else None
+            found[key] = {**value.document(), "oracle_gap": gap, "higher_is_better": direction}
+        return found
+
+
+def read_values(document: Mapping[str, Any]) -> dict[str, Value]:
+    """Return the values of an evaluation document."""
+    return {
+        key: Value(v["value"], tuple(v["per_row"]), tuple(v["skipped"]), v.get("low"), v.get("high"), v.get("note", ""))
+        for key, v in document.items()
+    }
+
+
+def read_evaluation(path: str | Path) -> dict[str, Value]:
+    """Return the values of an evaluation file: ours, or a `*_EVAL.json` of OpenUnlearning.
+
+    Raises:
+        ResultError: it is neither.
+    """
+    document = read_json(path)
+    if isinstance(document, dict) and isinstance(document.get("values"), dict):
+        return read_values(document["values"])
+    if isinstance(document, dict) and any(is_log_entry(entry) for entry in document.values()):
+        return values_of_log(document)
+    raise ResultError(
+        f"{path}: no evaluation; `scopewise evaluate --output` writes one, and OpenUnlearning *_EVAL.json"
+    )
+
+
+@dataclass(frozen=True)
+class _Job:
+    """Rows of a split under a prompt, tokenised: true answers, and what some metric needs besides."""
+
+    name: str
+    items: list[Encoded]
+    paraphrases: list[Encoded | None]
+    perturbed: list[list[Encoded]]
+    generates: bool
 
 
 def evaluate(
-    model: torch.nn.Module,
+    model: nn.Module,
     tokenizer: PreTrainedTokenizerBase,
     benchmark: Benchmark,
     settings: EvaluateSection | None = None,
     data: DataSection | None = None,
     description: str = "evaluate",
+    *,
+    reference: Reference | None = None,
+    reference_model: nn.Module | None = None,
+    cache: str | Path | None = None,
 ) -> Evaluation:
     """Measure a model on a benchmark.
+
+    Under several processes of `accelerate launch` the forwards are shared among them, and all get the same evaluation.
 
     Args:
         model: A causal LM, with or without adapters.
@@ -55,31 +118,224 @@ def evaluate(
         settings: Metrics, splits, generation.
         data: Prompt format and length.
         description: Of the progress bars.
+        reference: What a model that never saw the forget scope was measured at; some metrics compare with it.
+        reference_model: Such a model itself, for `mia_reference`.
+        cache: Folder that keeps what this model was found to answer.
 
     Raises:
-        DataError: rows that do not fit the length (with the direct prompt they may be longer than in training).
+        DataError: rows that do not fit the length.
+        ModelError: a logit that is not a number.
     """
     settings, data = settings or EvaluateSection(), data or DataSection()
     metrics: list[Metric] = [registry.lookup("metrics", name)() for name in settings.metrics]
+    needs = frozenset().union(*(metric.needs for metric in metrics))
+    jobs = [
+        job
+        for direct, splits in ((False, settings.splits), (True, settings.direct_splits))
+        for split in splits
+        if (job := _job(benchmark, tokenizer, data, settings, split, direct, needs)) is not None
+    ]
+    kept = AnswerCache(cache, model) if cache is not None else None
+    scores = _scores(model, [pair for job in jobs for pair in _pairs(job)], settings, description, kept)
+    texts: dict[tuple[int, ...], str] = {}
+    if "generated" in needs:
+        prompts = [item.prompt_ids for job in jobs if job.generates for item in job.items]
+        texts = _texts(model, tokenizer, prompts, settings, description, kept)
+    judge = _Judges(settings, tokenizer, Prompt(data.prompt, system=data.system), needs, description)
+    norms: dict[Pair, float] = {}
+    if "gradient_norm" in needs:
+        norms = gradient_norms(model, [pair_of(item) for job in jobs for item in job.items], description)
+    others: dict[Pair, Scored] = {}
+    if "reference_model" in needs and reference_model is not None:
+        pairs = [pair_of(item) for job in jobs for item in job.items]
+        scored = score_pairs(reference_model, pairs, settings.max_tokens, f"{description}: reference model")
+        others = dict(zip(pairs, scored, strict=True))
+
     values: dict[str, Value] = {}
-    for direct, splits in ((False, settings.splits), (True, settings.direct_splits)):
-        prompt = Prompt(data.prompt, direct)
-        for split in splits:
-            rows = benchmark.select(split=split)
-            if not rows:
-                continue
-            # The direct prompt is the evaluator's own text: it must not make rows too long that fit without it.
-            allowance = len(tokenizer(direct_prompt(rows[0]))["input_ids"]) + 8 if direct else 0
-            items = encode(rows, tokenizer, prompt, data.max_length + allowance, over_length=data.over_length)
-            name = f"{split}+direct" if direct else split
-            answered = score(model, tokenizer, items, settings.max_tokens, f"{description}: score {name}")
-            generates = split in settings.generate_splits and any(m.generates for m in metrics)
-            if generates:
-                texts = generate(
-                    model, tokenizer, items, settings.max_new_tokens, description=f"{description}: generate {name}"
-                )
-                answered = with_generated(answered, texts)
-            for metric in metrics:
-                if generates or not metric.generates:
-                    values.update(metric.keyed(answered, name))
+    for job in jobs:
+        answered = judge(_answered(job, tokenizer, scores, texts, norms, others, settings.eos))
+        for metric in metrics:
+            if isinstance(metric, RowMetric) and (job.generates or "generated" not in metric.needs):
+                values.update(metric.keyed(answered, job.name))
+    for job in jobs:
+        for metric in metrics:
+            if isinstance(metric, Aggregate):
+                combined = metric.combine(values, reference, job.name)
+                if combined is not None:
+                    values[f"{metric.name}/{job.name}"] = combined
     return Evaluation(values)
+
+
+class _Judges:
+    """Adds what local models say of generated texts, where a metric asks for it and the run names the model."""
+
+    def __init__(
+        self,
+        settings: EvaluateSection,
+        tokenizer: PreTrainedTokenizerBase,
+        prompt: Prompt,
+        needs: frozenset[str],
+        description: str,
+    ) -> None:
+        self.settings, self.tokenizer, self.prompt, self.needs = settings, tokenizer, prompt, needs
+        self.description = description
+
+    def __call__(self, rows: list[Answered]) -> list[Answered]:
+        """Return the rows with the judgements."""
+        settings, with_text = self.settings, [i for i, row in enumerate(rows) if row.generated]
+        written = [rows[i].generated or "" for i in with_text]
+        if "entailment_model" in self.needs and settings.entailment_model:
+            truth = [rows[i].row.answer for i in with_text]
+            forward = self._classes(settings.entailment_model, list(zip(written, truth, strict=True)))
+            backward = self._classes(settings.entailment_model, list(zip(truth, written, strict=True)))
+            for i, there, back in zip(with_text, forward, backward, strict=True):
+                rows[i] = replace(rows[i], contradicts=_contradicts(there), contradicted=_contradicts(back))
+        if "fluency_model" in self.needs and settings.fluency_model:
+            for i, classes in zip(
+                with_text, self._classes(settings.fluency_model, [(text,) for text in written]), strict=True
+            ):
+                rows[i] = replace(rows[i], fluency=next(iter(classes.values())))
+        if "language_model" in self.needs and settings.language_model:
+            model, tokenizer = load_model(settings.language_model), load_tokenizer(settings.language_model)
+            texts = [replace(rows[i].row, answer=text) for i, text in zip(with_text, written, strict=True)]
+            items = encode(texts, tokenizer, self.prompt, 10**9)
+            scored = score_pairs(
+                model.to(default_device()),  # type: ignore[arg-type]
+                [pair_of(item) for item in items],
+                settings.max_tokens,
+                f"{self.description}: language model",
+            )
+            for i, one in zip(with_text, scored, strict=True):
+                rows[i] = replace(rows[i], generated_nll=-sum(one.log_probs) / len(one.log_probs))
+        return rows
+
+    def _classes(self, path: str, texts: list[tuple[str, ...]]) -> list[dict[str, float]]:
+        return class_probabilities(path, texts, f"{self.description}: {Path(path).name}") if texts else []
+
+
+def _contradicts(classes: Mapping[str, float]) -> bool:
+    return max(classes, key=lambda name: classes[name]).startswith("contradict")
+
+
+def score(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    items: Sequence[Encoded],
+    max_tokens: int = 4096,
+    description: str = "score",
+) -> list[Answered]:
+    """Return what a model makes of tokenised rows under teacher forcing, in order; each row is forwarded once."""
+    pairs = [pair_of(item) for item in items]
+    scored = score_pairs(model, pairs, max_tokens, description)
+    predicted = decoded(tokenizer, [s.predicted_ids for s in scored])
+    return [Answered(i.row, s, text) for i, s, text in zip(items, scored, predicted, strict=True)]
+
+
+def pair_of(item: Encoded) -> Pair:
+    """Return the ids of a tokenised row."""
+    return item.prompt_ids, item.answer_ids
+
+
+def _job(
+    benchmark: Benchmark,
+    tokenizer: PreTrainedTokenizerBase,
+    data: DataSection,
+    settings: EvaluateSection,
+    split: str,
+    direct: bool,
+    needs: frozenset[str],
+) -> _Job | None:
+    rows = benchmark.select(split=split)
+    if not rows:
+        return None
+    prompt = Prompt(data.prompt, direct, data.system)
+    # The direct prompt is the evaluator's own text: it must not make rows too long that fit without it.
+    allowance = len(tokenizer(direct_prompt(rows[0]))["input_ids"]) + 8 if direct else 0
+
+    def encoded(answers: Sequence[Row]) -> list[Encoded]:
+        longest = data.max_length + allowance
+        return encode(answers, tokenizer, prompt, longest, eos=settings.eos, over_length=data.over_length)
+
+    items = encoded(rows)
+    paraphrases: list[Encoded | None] = [None] * len(items)
+    perturbed: list[list[Encoded]] = [[] for _ in items]
+    if "paraphrase" in needs:
+        with_one = [i for i, item in enumerate(items) if item.row.paraphrase]
+        others = encoded([replace(items[i].row, answer=items[i].row.paraphrase) for i in with_one])
+        for i, other in zip(with_one, others, strict=True):
+            paraphrases[i] = other
+    if "perturbed" in needs:
+        owners = [i for i, item in enumerate(items) for _ in item.row.perturbed]
+        wrong = [replace(item.row, answer=text) for item in items for text in item.row.perturbed]
+        for i, other in zip(owners, encoded(wrong), strict=True):
+            perturbed[i].append(other)
+    generates = split in settings.generate_splits and "generated" in needs
+    return _Job(f"{split}+direct" if direct else split, items, paraphrases, perturbed, generates)
+
+
+def _pairs(job: _Job) -> list[Pair]:
+    others = [p for p in job.paraphrases if p is not None] + [w for wrong in job.perturbed for w in wrong]
+    return [pair_of(item) for item in (*job.items, *others)]
+
+
+def _scores(
+    model: nn.Module, pairs: Sequence[Pair], settings: EvaluateSection, description: str, cache: AnswerCache | None
+) -> dict[Pair, Scored]:
+    unique = list(dict.fromkeys(pairs))
+    missing = unique if cache is None else cache.missing(unique)
+    fresh = score_pairs(model, missing, settings.max_tokens, f"{description}: score") if missing else []
+    if cache is None:
+        return dict(zip(unique, fresh, strict=True))
+    cache.add_scores(missing, fresh)
+    return dict(zip(unique, cache.scores(unique), strict=True))
+
+
+def _texts(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[tuple[int, ...]],
+    settings: EvaluateSection,
+    description: str,
+    cache: AnswerCache | None,
+) -> dict[tuple[int, ...], str]:
+    unique = list(dict.fromkeys(prompts))
+    how = ("greedy", settings.max_new_tokens)
+    known = [None] * len(unique) if cache is None else cache.texts(unique, how)
+    missing = [prompt for prompt, texts in zip(unique, known, strict=True) if texts is None]
+    fresh = (
+        generate(model, tokenizer, missing, settings.max_new_tokens, description=f"{description}: generate")
+        if missing
+        else []
+    )
+    if cache is not None:
+        cache.add_texts(missing, how, fresh)
+    found = {prompt: texts[0] for prompt, texts in zip(unique, known, strict=True) if texts is not None}
+    return found | {prompt: texts[0] for prompt, texts in zip(missing, fresh, strict=True)}
+
+
+def _answered(
+    job: _Job,
+    tokenizer: PreTrainedTokenizerBase,
+    scores: Mapping[Pair, Scored],
+    texts: Mapping[tuple[int, ...], str],
+    norms: Mapping[Pair, float],
+    others: Mapping[Pair, Scored],
+    eos: bool,
+) -> list[Answered]:
+    def of(item: Encoded) -> Scored:
+        return replace(scores[pair_of(item)], ends=eos)
+
+    predicted = decoded(tokenizer, [of(item).without_end().predicted_ids for item in job.items])
+    return [
+        Answered(
+            row=item.row,
+            scored=of(item),
+            predicted=text,
+            generated=texts[item.prompt_ids] if job.generates else None,
+            paraphrase=None if paraphrase is None else of(paraphrase),
+            perturbed=tuple(of(other) for other in wrong),
+            reference_log_probs=others[pair_of(item)].log_probs if others else (),
+            gradient_norm=norms.get(pair_of(item)),
+        )
+        for item, text, paraphrase, wrong in zip(job.items, predicted, job.paraphrases, job.perturbed, strict=True)
+    ]

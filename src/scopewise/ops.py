@@ -46,6 +46,18 @@ def token_entropy(logits: Float[Tensor, "tokens vocab"]) -> Float[Tensor, "token
     return logits.logsumexp(-1) - (logits.softmax(-1) * logits).sum(-1)
 
 
+def token_moments(
+    logits: Float[Tensor, "tokens vocab"],
+) -> tuple[Float[Tensor, "tokens"], Float[Tensor, "tokens"]]:
+    """Return mean (nats) and variance (nats²) of log P over the vocabulary under P itself, of each token."""
+    log_p = at_least_float32(logits).log_softmax(-1)
+    p = log_p.exp()
+    # A token of probability zero counts nothing, whatever its log.
+    finite = log_p.clamp(min=torch.finfo(log_p.dtype).min)
+    mean = (p * finite).sum(-1)
+    return mean, (p * (finite - mean.unsqueeze(-1)).square()).sum(-1)
+
+
 def token_cross_entropy(
     wanted: Float[Tensor, "tokens vocab"], logits: Float[Tensor, "tokens vocab"]
 ) -> Float[Tensor, "tokens"]:

@@ -20,12 +20,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from scopewise import record
 from scopewise.config import GuardSection, RunConfig, TrainingSection, UnlearnSection, entry_name, split_entry
 from scopewise.cost import Cost
-from scopewise.data.load import load_benchmark
+from scopewise.data.load import load_benchmark, with_suite
 from scopewise.data.prompt import Encoded, Prompt, encode
-from scopewise.data.rows import FORGET, RETAIN, TRAIN, VAL, Benchmark
-from scopewise.evaluation import Evaluation, evaluate
+from scopewise.data.rows import FORGET, RETAIN, SCOPES, TRAIN, VAL, Benchmark
+from scopewise.evaluation import Evaluation, evaluate, read_values
 from scopewise.localizers.base import localize_encoded
 from scopewise.methods.base import make_method
+from scopewise.metrics.base import Reference
 from scopewise.models.adapters import lora_config, with_adapter
 from scopewise.models.load import default_device, find_model, load_model, load_tokenizer, save_model
 from scopewise.models.tiny import build_tiny, tokenizer_texts
@@ -83,6 +84,7 @@ class Pipeline:
         for path in (config.model.path, config.model.target):
             if path not in (None, "tiny"):
                 find_model(path, config.model.revision if path == config.model.path else None)
+        self.config = config = with_suite(config)
         self.data_hash = self.benchmark.content_hash()
         self.folder = record.RunFolder(config, resume=resume, overwrite=overwrite)
         self.path = self.folder.path
@@ -112,7 +114,8 @@ class Pipeline:
 
         def build(work: Path) -> dict[str, Any]:
             tokenizer = load_tokenizer(base, self.config.model.revision)
-            rows = self.benchmark.select(RETAIN if which == "oracle" else None)
+            scopes = (RETAIN,) if which == "oracle" else SCOPES
+            rows = [r for r in self.benchmark.rows if r.scope in scopes and r.split in self.benchmark.taught]
             items = self._encode(rows, tokenizer, eos=True)
             cost, trainer = self._train(
                 work,
@@ -187,23 +190,40 @@ class Pipeline:
         return self._stage(f"models/{entry.name}/{protocol}/seed{seed}", inputs, build)
 
     def measured(self, model: Path, name: str) -> dict[str, Any]:
-        """Return the evaluation document of a model, metric key → value, `per_row`, `skipped`.
+        """Return the evaluation document of a model: metric key → value, interval, `per_row`, `skipped`.
 
-        Measured once, into `NAME.evaluation.json`, and again only where other measures are asked for.
+        Measured once, into `NAME.evaluation.json`, and again only where other measures are asked for; what a model was found
+        to answer is kept in `cache/`, so that other measures cost no other forward. Oracle and target are what the
+        others are compared with, where the run has them.
 
         Args:
             model: Folder or hub name of the model.
             name: What the run folder calls it: `target`, `oracle`, or the path of an unlearned model's folder in it.
         """
         path = self.path / f"{name}.evaluation.json"
-        inputs = {**self._inputs(None), "evaluate": self.config.evaluate.model_dump(mode="json"), "model": str(model)}
+        reference = self._compared_with(name)
+        inputs = {
+            **self._inputs(None),
+            "evaluate": self.config.evaluate.model_dump(mode="json"),
+            "model": str(model),
+            "reference": reference is not None,
+        }
         if path.exists() and (kept := record.read_json(path))["inputs"] == inputs:
             return kept["values"]
         loaded = self._on_device(load_model(model, self.config.model.dtype))
-        values = self._evaluate(loaded, load_tokenizer(model), name.removeprefix("models/")).document()
+        shown = name.removeprefix("models/")
+        values = self._evaluate(loaded, load_tokenizer(model), shown, reference).document(reference)
         origin = record.manifest(self.config, self.data_hash)
         record.write_json(path, {"values": values, "inputs": inputs, "origin": origin})
         return values
+
+    def _compared_with(self, name: str) -> Reference | None:
+        """Return what the run has measured of oracle and target, for a model that is neither."""
+        files = {which: self.path / f"{which}.evaluation.json" for which in ("oracle", "target")}
+        if name in files or not files["oracle"].exists():
+            return None
+        found = {which: read_values(record.read_json(file)["values"]) for which, file in files.items() if file.exists()}
+        return Reference(found["oracle"], found.get("target", {}))
 
     def row(self, which: str) -> dict[str, Any]:
         """Return the row of results of a model that was not unlearned, `target` or `oracle`, without its measures."""
@@ -262,7 +282,7 @@ class Pipeline:
         """Return Unlearn and Retention Success of a model on the val rows of `part`, in percent."""
         keys = ("unlearn_success", "retention_success")
         settings = self.config.evaluate.model_copy(
-            update={"metrics": keys, "splits": (VAL,), "direct_splits": (), "generate_splits": ()}
+            update={"metrics": keys, "splits": (VAL,), "direct_splits": (), "generate_splits": (), "eos": False}
         )
         metrics = evaluate(model, tokenizer, part, settings, self.config.data, name).metrics
         unlearn, retention = (metrics[f"{key}/{VAL}"] for key in keys)
@@ -360,17 +380,35 @@ class Pipeline:
 
     def _encode(self, rows: Sequence[Any], tokenizer: PreTrainedTokenizerBase, eos: bool = False) -> list[Encoded]:
         data = self.config.data
-        return encode(rows, tokenizer, Prompt(data.prompt), data.max_length, eos=eos, over_length=data.over_length)
+        prompt = Prompt(data.prompt, system=data.system)
+        return encode(rows, tokenizer, prompt, data.max_length, eos=eos, over_length=data.over_length)
 
     def _evaluate(
-        self, model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, name: str
+        self,
+        model: PreTrainedModel | PeftModel,
+        tokenizer: PreTrainedTokenizerBase,
+        name: str,
+        reference: Reference | None = None,
     ) -> Evaluation:
-        return evaluate(model, tokenizer, self.benchmark, self.config.evaluate, self.config.data, name)
+        settings, other = self.config.evaluate, None
+        if settings.reference_model is not None:
+            other = self._on_device(load_model(settings.reference_model, self.config.model.dtype))
+        return evaluate(
+            model,
+            tokenizer,
+            self.benchmark,
+            settings,
+            self.config.data,
+            name,
+            reference=reference,
+            reference_model=other,
+            cache=self.path / "cache",
+        )
 
     def _inputs(self, seed: int | None, **others: Any) -> dict[str, Any]:
         """Return what every stage on the data depends on, and what this one depends on besides."""
         config = self.config
-        data = config.data.model_dump(include={"prompt", "max_length", "over_length"})
+        data = config.data.model_dump(include={"prompt", "system", "max_length", "over_length"})
         model = config.model.model_dump(include={"path", "target", "revision", "dtype"})
         common = {"data": {**data, "content": self.data_hash}, "model": model, "lora": config.lora.model_dump()}
         return common | ({} if seed is None else {"seed": seed}) | others

@@ -126,7 +126,7 @@ def test_staged_commands_from_own_data_to_a_measured_adapter(tmp_path: Path) -> 
     region = scopewise("localize", "--model", folder, settings=[*own, f"run.dir={tmp_path / 'b'}"])
     assert region.returncode == 0, region.stderr
     shown = scopewise("show", region.stdout.strip())
-    assert "lora_A" in shown.stdout
+    assert "gate_proj" in shown.stdout
     words = ["unlearn", "--method", "ga-kl", "--model", folder, "--region", region.stdout.strip()]
     unlearned = scopewise(*words, settings=[*own, f"run.dir={tmp_path / 'c'}"])
     assert unlearned.returncode == 0, unlearned.stderr
@@ -166,5 +166,5 @@ def test_demo_in_small_prints_the_table_and_refuses_to_overwrite(tmp_path: Path)
     assert "--resume" in refused.stderr
     other = scopewise("demo", "--resume", settings=[*small, "unlearn.learning_rate=0.5"])
     assert other.returncode == 2
-    assert "unlearn.learning_rate was 0.001, now 0.5" in other.stderr
+    assert "unlearn.learning_rate was 0.004, now 0.5" in other.stderr
     assert json.loads((tmp_path / "run" / "results.json").read_text()) == results

@@ -40,6 +40,7 @@ from scopewise.config import LocalizeSection
 from scopewise.data.batch import length_batches
 from scopewise.data.prompt import Encoded, encode
 from scopewise.data.rows import Row
+from scopewise.evaluation import score
 from scopewise.localizers.gradient import Gradient
 from scopewise.methods.base import Method
 from scopewise.methods.gradient_ascent import GradientAscent
@@ -48,7 +49,6 @@ from scopewise.metrics.perplexity import Perplexity
 from scopewise.metrics.retention_success import RetentionSuccess
 from scopewise.metrics.unlearn_success import UnlearnSuccess
 from scopewise.models.adapters import frozen_reference
-from scopewise.models.score import score
 from scopewise.ops import Reduction, token_kl
 from scopewise.region import parameter_name
 from scopewise.training.trainer import UnlearningConfig, UnlearningTrainer

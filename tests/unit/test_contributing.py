@@ -14,7 +14,8 @@ import torch
 from scopewise.data.rows import Row
 from scopewise.errors import DataError
 from scopewise.methods.base import Answers
-from scopewise.models.score import Answered
+from scopewise.metrics.base import Answered
+from scopewise.models.score import Scored
 
 TEXT = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```python\n(\s+# src/scopewise/(\S+)\n.*?)```", TEXT, re.DOTALL)
@@ -53,7 +54,7 @@ def test_localizer(tmp_path: Path, tiny: Any, encoded: Any) -> None:
 
 
 def test_metric(tmp_path: Path) -> None:
-    rows = [Answered(Row("q", "a", "retain"), (0.0, 0.0), hits, "") for hits in ((True, True), (True, False))]
+    rows = [Answered(Row("q", "a", "retain"), Scored((0.0, 0.0), hits)) for hits in ((True, True), (True, False))]
     assert example("exact_match", tmp_path).ExactMatch().measure(rows).value == 50.0
 
 

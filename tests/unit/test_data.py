@@ -70,7 +70,7 @@ def test_unknown_choice(tmp_path: Path, field: str) -> None:
     path = write(tmp_path / "d.jsonl", FORGET_ROW, {**RETAIN_ROW, field: "test"})
     text = message(path)
     assert text.startswith(f"{path}:2: unknown {field} 'test'; allowed are ")
-    assert ("'forget' and 'retain'" if field == "scope" else "'train' and 'val'") in text
+    assert ("'forget', 'retain'" if field == "scope" else "'train', 'val'") in text
 
 
 def test_unknown_field(tmp_path: Path) -> None:

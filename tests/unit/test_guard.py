@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from scopewise.config import GuardSection
-from scopewise.models.score import hit_rate, score
+from scopewise.evaluation import score
+from scopewise.models.score import hit_rate
 from scopewise.training.finetune import Descent
 from scopewise.training.trainer import UnlearningConfig, UnlearningTrainer
 

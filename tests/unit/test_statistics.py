@@ -7,7 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from scopewise.report.statistics import compare, mean_of, resample
+from scopewise.report.comparison import compare
+from scopewise.statistics import mean_of, resample
 
 
 def test_constant_rows_have_no_spread() -> None:

@@ -12,40 +12,68 @@ from rich.table import Table
 
 from scopewise.cli import Config, Json, Set, command, quiet_libraries
 from scopewise.config import load_config
+from scopewise.errors import ResultError
 
 
 @command
 def evaluate(
     model: Annotated[str, typer.Argument(help="Model folder, adapter folder, or hub name.")],
     run_file: Config = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option(
+            help="Evaluation of a model that never saw the forget scope: ours, or an OpenUnlearning *_EVAL.json."
+        ),
+    ] = None,
+    target: Annotated[Path | None, typer.Option(help="Evaluation of the model before unlearning.")] = None,
+    cache: Annotated[Path | None, typer.Option(help="Folder that keeps what the model was found to answer.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write all values as JSON here.")] = None,
     set_: Set = None,
     as_json: Json = False,
 ) -> None:
-    """Measure any model on the run file's benchmark, and print the measures."""
+    """Measure any model on the run file's benchmark, and print the measures with their 95 % intervals."""
     config = load_config(run_file, set_ or [])
     if output is not None and output.exists():
-        from scopewise.errors import ResultError
-
         raise ResultError(f"--output: {output} exists; name a new file, or remove it")
+    compared = None
     quiet_libraries()
-    from scopewise.data.load import load_benchmark
+    from scopewise.data.load import load_benchmark, with_suite
     from scopewise.evaluation import evaluate as run_evaluation
+    from scopewise.evaluation import read_evaluation
+    from scopewise.metrics.base import Reference
     from scopewise.models.load import default_device, load_model, load_tokenizer
     from scopewise.record import manifest, write_json
 
+    if reference is not None or target is not None:
+        compared = Reference(read_evaluation(reference) if reference else {}, read_evaluation(target) if target else {})
     data = config.data
     benchmark = load_benchmark(data.benchmark, data.path, data.domain, data.general)
+    config = with_suite(config)
     loaded = load_model(model, config.model.dtype, config.model.revision).to(default_device())  # type: ignore[arg-type]
     tokenizer = load_tokenizer(model, config.model.revision)
-    evaluation = run_evaluation(loaded, tokenizer, benchmark, config.evaluate, data)
+    other = config.evaluate.reference_model
+    evaluation = run_evaluation(
+        loaded,
+        tokenizer,
+        benchmark,
+        config.evaluate,
+        data,
+        reference=compared,
+        reference_model=load_model(other).to(default_device()) if other else None,  # type: ignore[arg-type]
+        cache=cache,
+    )
     if output is not None:
         made = manifest(config, benchmark.content_hash())
-        write_json(output, {"model": model, "values": evaluation.document(), "manifest": made})
+        write_json(output, {"model": model, "values": evaluation.document(compared), "manifest": made})
     if as_json:
         typer.echo(json.dumps(evaluation.metrics, indent=2))
         return
-    table = Table("Metric", "Value", "Skipped", box=None)
-    for key, value in evaluation.values.items():
-        table.add_row(key, "n/a" if value.value is None else f"{value.value:.4g}", "; ".join(value.skipped))
+    table = Table("Metric", "Value", "95 % interval", "Better", "To oracle", "Skipped, notes", box=None)
+    directions = {True: "higher", False: "lower", None: ""}
+    for key, value in evaluation.document(compared).items():
+        notes = "; ".join([*value["skipped"], *([value["note"]] if value["note"] else [])])
+        interval = "" if value["low"] is None else f"{value['low']:.4g} to {value['high']:.4g}"
+        gap = "" if value["oracle_gap"] is None else f"{value['oracle_gap']:+.4g}"
+        number = "n/a" if value["value"] is None else f"{value['value']:.4g}"
+        table.add_row(key, number, interval, directions[value["higher_is_better"]], gap, notes)
     Console().print(table)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Int
@@ -50,6 +51,70 @@ def collate(items: Sequence[Encoded], labels: Sequence[tuple[int, ...]] | None =
         "label": torch.tensor(label),
         "row": torch.tensor(row),
     }
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A prompt and the answers that share its forward: one row of the model's input.
+
+    Attributes:
+        prompt: Ids before the answers; at least one.
+        answers: Ids of each answer.
+    """
+
+    prompt: tuple[int, ...]
+    answers: tuple[tuple[int, ...], ...]
+
+    def __len__(self) -> int:
+        return len(self.prompt) + sum(map(len, self.answers))
+
+
+def collate_units(units: Sequence[Unit], pad_id: int = 0) -> Batch:
+    """Pad units to the longest, and list the answer positions; `row` counts answers through all units.
+
+    An answer's positions follow the prompt's, and it sees the prompt and itself alone, as if the others were not there.
+    Where no unit has several answers the mask is the usual one; else it is [batch 1 seq seq], added to the scores.
+    """
+    lengths = [len(unit) for unit in units]
+    seq, shared = max(lengths), any(len(unit.answers) > 1 for unit in units)
+    input_ids = torch.full((len(units), seq), pad_id, dtype=torch.long)
+    position_ids = torch.zeros((len(units), seq), dtype=torch.long)
+    owner = torch.full((len(units), seq), -2, dtype=torch.long)  # of a token: the answer, -1 the prompt, -2 padding
+    position: list[int] = []
+    label: list[int] = []
+    row: list[int] = []
+    answers = 0
+    for i, unit in enumerate(units):
+        start = len(unit.prompt)
+        input_ids[i, :start] = torch.tensor(unit.prompt)
+        position_ids[i, :start] = torch.arange(start)
+        owner[i, :start] = -1
+        for a, answer in enumerate(unit.answers):
+            end = start + len(answer)
+            input_ids[i, start:end] = torch.tensor(answer)
+            position_ids[i, start:end] = torch.arange(len(unit.prompt), len(unit.prompt) + len(answer))
+            owner[i, start:end] = a
+            # The last prompt token predicts the first token of every answer.
+            predicted_at = [i * seq + len(unit.prompt) - 1, *range(i * seq + start, i * seq + end - 1)]
+            position.extend(predicted_at[: len(answer)])
+            label.extend(answer)
+            row.extend([answers] * len(answer))
+            answers += 1
+            start = end
+    batch = {
+        "input_ids": input_ids,
+        "attention_mask": (owner > -2).long(),
+        "position": torch.tensor(position),
+        "label": torch.tensor(label),
+        "row": torch.tensor(row),
+    }
+    if shared:
+        same = owner.unsqueeze(2) == owner.unsqueeze(1)
+        seen = (same | (owner == -1).unsqueeze(1)) & torch.ones(seq, seq, dtype=torch.bool).tril()
+        seen |= torch.eye(seq, dtype=torch.bool)  # padding sees itself: a row without any would be NaN
+        batch["attention_mask"] = torch.where(seen, 0.0, torch.finfo(torch.float32).min).unsqueeze(1)
+        batch["position_ids"] = position_ids
+    return batch
 
 
 def length_batches(lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from scopewise import registry
+from scopewise.config import RunConfig
 from scopewise.data.builtin import read_general
 from scopewise.data.rows import RETAIN, Benchmark, Row, read_json_lines, read_text
 from scopewise.errors import DataError
@@ -34,7 +35,15 @@ def load_benchmark(
         raise DataError(f"data.domain: {domain!r}; {name} has {' and '.join(loader.domains)}")
     rows = loader.load(path, domain)
     text = read_general() if general is None else _read_text_rows(Path(general))
-    return Benchmark(registry.canonical("benchmarks", name), tuple(rows), tuple(text)).check()
+    return Benchmark(registry.canonical("benchmarks", name), tuple(rows), tuple(text), loader.taught).check()
+
+
+def with_suite(config: RunConfig) -> RunConfig:
+    """Return the run file with the benchmark's own suite of measures where it does not say what to measure."""
+    suite = registry.lookup("benchmarks", config.data.benchmark).suite
+    given = config.evaluate.model_fields_set
+    changes = {key: value for key, value in suite.items() if key not in given}
+    return config.model_copy(update={"evaluate": config.evaluate.model_copy(update=changes)}) if changes else config
 
 
 def _read_text_rows(path: Path) -> list[Row]:

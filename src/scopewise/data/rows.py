@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from scopewise.errors import ConfigError, DataError
 from scopewise.registry import nearest
 
 FORGET, RETAIN = "forget", "retain"
 SCOPES = (FORGET, RETAIN)
+HOLDOUT, REAL_AUTHORS, WORLD_FACTS, NEIGHBOR = "holdout", "real_authors", "world_facts", "neighbor"
+ALL_SCOPES = (*SCOPES, HOLDOUT, REAL_AUTHORS, WORLD_FACTS, NEIGHBOR)
+"""What is measured besides the two scopes: rows like the forget rows that no model saw, and what else should stay."""
 TRAIN, VAL = "train", "val"
 SPLITS = (TRAIN, VAL)
 
@@ -25,13 +28,16 @@ class Row:
     Attributes:
         question: What is asked; empty for plain text, where every token counts as answer.
         answer: What the target model was taught to say.
-        scope: `forget` (the paper's Unlearn Scope) or `retain` (its Retention Scope).
+        scope: `forget` (the paper's Unlearn Scope) or `retain` (its Retention Scope); for rows that are only measured also
+            `holdout` (like the forget rows, but never taught), `real_authors`, `world_facts`, `neighbor`.
         split: `train` (unlearning sees it) or `val` (success is measured on it).
         instance: The person or book the row is about, where the data says so.
         attribute: Which knowledge of the instance (`email`, `genre`, …), where the data says so.
         domain: `privacy` or `copyright`; selects the wording of the direct prompt.
         legal_basis: Why the row is in its scope, where the data says so.
         alternative: What may be answered instead, for the methods that train on it (forget rows).
+        paraphrase: The answer in other words, for the truth ratio.
+        perturbed: Wrong answers of the same form, for the truth ratio and for choosing among options.
         origin: File and line (or index) the row came from; not part of its content.
     """
 
@@ -44,6 +50,8 @@ class Row:
     domain: str = "privacy"
     legal_basis: str = ""
     alternative: str = ""
+    paraphrase: str = ""
+    perturbed: tuple[str, ...] = ()
     origin: str = field(default="", compare=False)
 
 
@@ -55,15 +63,18 @@ class Benchmark:
         name: Benchmark name, as in `scopewise list benchmarks`.
         rows: All rows, in file order.
         general: Text of no scope, for the methods that retain on general text.
+        taught: Splits that the target is taught. In KnowUnDo both; where the val rows only ask again for what stands in
+            train, train alone.
     """
 
     name: str
     rows: tuple[Row, ...]
     general: tuple[Row, ...] = ()
+    taught: tuple[str, ...] = SPLITS
 
     def select(self, scope: str | None = None, split: str | None = None) -> list[Row]:
         """Return the rows of a scope and a split, in file order; None takes every one. ConfigError for another name."""
-        for what, value, known in (("scope", scope, SCOPES), ("split", split, SPLITS)):
+        for what, value, known in (("scope", scope, ALL_SCOPES), ("split", split, SPLITS)):
             if value is not None and value not in known:
                 raise ConfigError(f"{what}: {value!r}; one of {', '.join(known)}.{nearest(value, known)}")
         return [r for r in self.rows if scope in (None, r.scope) and split in (None, r.split)]
@@ -72,7 +83,7 @@ class Benchmark:
         """Return the SHA-256 (hex) of all rows and general text, independent of where they were read from."""
         digest = hashlib.sha256()
         for row in (*self.rows, *self.general):
-            content = {k: v for k, v in asdict(row).items() if k != "origin"}
+            content = {k: v for k, v in asdict(row).items() if k != "origin" and (v or k not in _LATER_FIELDS)}
             digest.update(json.dumps(content, sort_keys=True, ensure_ascii=False).encode())
         return digest.hexdigest()
 
@@ -88,7 +99,7 @@ class Benchmark:
         for row in self.rows:
             question = " ".join(row.question.lower().split())
             first = seen.setdefault(question, row)
-            if first.scope != row.scope:
+            if first.scope != row.scope and {first.scope, row.scope} == set(SCOPES):
                 raise DataError(
                     f"{row.origin}: this question is in scope {row.scope!r}, and in scope {first.scope!r} at "
                     f"{first.origin}; a question belongs to one scope; remove one of the two rows"
@@ -96,11 +107,19 @@ class Benchmark:
         return self
 
 
+_LATER_FIELDS = ("alternative", "paraphrase", "perturbed")
+"""Not hashed where they are empty, so that the hash of a benchmark without them is what it always was."""
+
+
 class BenchmarkLoader:
     """Base of the loaders: a name, the domains it has, and `load`."""
 
     name: ClassVar[str]
     domains: ClassVar[tuple[str, ...]] = ("privacy", "copyright")
+    taught: ClassVar[tuple[str, ...]] = SPLITS
+    """Splits that the target is taught."""
+    suite: ClassVar[Mapping[str, Any]] = {}
+    """Settings of the `evaluate` section that this benchmark is measured with where the run file does not say else."""
 
     def load(self, path: str | None, domain: str | None) -> list[Row]:
         """Return the rows of a domain (None: all there are) from `path` (None: the loader's own source).
@@ -124,7 +143,7 @@ def read_text(path: Path) -> str:
         raise DataError(f"{path}:{line}: byte {error.start} is not UTF-8; save the file as UTF-8") from None
 
 
-def make_row(record: object, origin: str, **fixed: str) -> Row:
+def make_row(record: object, origin: str, **fixed: Any) -> Row:
     """Build a row from a decoded JSON object; fields in `fixed` override the record's.
 
     Raises:
@@ -133,20 +152,25 @@ def make_row(record: object, origin: str, **fixed: str) -> Row:
     if not isinstance(record, dict):
         raise DataError(f"{origin}: {type(record).__name__}; each row is an object with 'question' and 'answer'")
     values = {**record, **fixed}
-    allowed = ("question", "answer", "scope", "split", "instance", "attribute", "domain", "legal_basis", "alternative")
+    texts = ("question", "answer", "scope", "split", "instance", "attribute", "domain", "legal_basis")
+    allowed = (*texts, *_LATER_FIELDS)
     for key, value in values.items():
         if key not in allowed:
             raise DataError(f"{origin}: unknown field {key!r}; allowed are {', '.join(allowed)}; remove or rename it")
-        if not isinstance(value, str):
+        if key == "perturbed":
+            if not isinstance(value, list | tuple) or not all(isinstance(v, str) and v.strip() for v in value):
+                raise DataError(f"{origin}: field 'perturbed' is not a list of texts; give the wrong answers as a list")
+            values[key] = tuple(value)
+        elif not isinstance(value, str):
             raise DataError(f"{origin}: field {key!r} is {type(value).__name__}; it must be text")
     for key in ("question", "answer", "scope"):
         if key not in values:
             raise DataError(f"{origin}: field {key!r} is missing; every row needs 'question', 'answer' and 'scope'")
         if not values[key].strip():
             raise DataError(f"{origin}: field {key!r} is empty; fill it or remove the row")
-    for key, choices in (("scope", SCOPES), ("split", SPLITS)):
+    for key, choices in (("scope", ALL_SCOPES), ("split", SPLITS)):
         if key in values and values[key] not in choices:
-            raise DataError(f"{origin}: unknown {key} {values[key]!r}; allowed are {' and '.join(map(repr, choices))}")
+            raise DataError(f"{origin}: unknown {key} {values[key]!r}; allowed are {', '.join(map(repr, choices))}")
     return Row(**values, origin=origin)
 
 

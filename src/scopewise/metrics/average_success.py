@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from scopewise.data.rows import FORGET
-from scopewise.metrics.base import Metric, Value, mean, token_accuracy
-from scopewise.models.score import Answered
+from scopewise.data.rows import SCOPES
+from scopewise.metrics.base import Answered, RowMetric, Value, mean, token_accuracy
+from scopewise.statistics import Resampled, mean_of, resample
 
 
-class AverageSuccess(Metric):
+class AverageSuccess(RowMetric):
     """Mean of Unlearn Success and Retention Success, in percent: the paper's headline.
 
     Formula: (Unlearn Success + Retention Success) / 2. Range 0-100, higher is better: the target and a model that
-    answers at random both score about 50, a model that never saw the forget scope more. None where a scope has no row.
+    answers at random both score about 50, a model that never saw the forget scope more. None where a scope has no
+    row.
 
     Source: arXiv:2407.01920 section 3.
     """
@@ -24,11 +25,11 @@ class AverageSuccess(Metric):
 
     def measure(self, rows: Sequence[Answered]) -> Value:
         """Return the mean of the two; each counts half, however many rows its scope has."""
-        accuracy = {True: [], False: []}  # type: dict[bool, list[float | None]]
-        for row in rows:
-            accuracy[row.row.scope == FORGET].append(token_accuracy(row))
-        forget, retain = mean(accuracy[True], "no answer token"), mean(accuracy[False], "no answer token")
-        skipped = forget.skipped + retain.skipped
-        if forget.value is None or retain.value is None:
+        parts = [mean([token_accuracy(r) for r in rows if r.row.scope == scope], "no answer token") for scope in SCOPES]
+        skipped = tuple(sentence for part in parts for sentence in part.skipped)
+        if any(part.value is None for part in parts):
             return Value(None, (), skipped)
-        return Value((100.0 - forget.value + retain.value) / 2, (), skipped)
+        forget, retain = resample([parts[0].known]), resample([parts[1].known])
+        wrong = Resampled(100.0 - forget.value, 100.0 - forget.draws)
+        interval = mean_of([wrong, retain]).interval()
+        return Value(interval.value, (), skipped, interval.low, interval.high)

@@ -1,14 +1,72 @@
-"""The contract of a metric."""
+"""The contract of a metric: over rows, over the membership of two sets of rows, or over other metrics' values."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar, Literal
 
-from scopewise.data.rows import FORGET, RETAIN
-from scopewise.models.score import Answered
+import numpy as np
+
+from scopewise.data.rows import FORGET, HOLDOUT, Row
+from scopewise.models.score import Scored
+from scopewise.statistics import interval_of, resample
+
+Need = Literal[
+    "generated",
+    "paraphrase",
+    "perturbed",
+    "gradient_norm",
+    "reference_model",
+    "entailment_model",
+    "fluency_model",
+    "language_model",
+]
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A row and what a model makes of it.
+
+    Attributes:
+        row: The row.
+        scored: Of the true answer; with its end of sequence where `evaluate.eos` says so.
+        predicted: The decoded arg-max tokens (teacher-forced): text that depends on the true answer.
+        generated: The text the model writes after the prompt, greedily; None where nothing was generated.
+        paraphrase: Of the answer in other words, where the row has one.
+        perturbed: Of the row's wrong answers.
+        reference_log_probs: As `scored.log_probs`, of another model, for the measures that compare with one.
+        gradient_norm: Mean over parameters of the norm of the loss's gradient, where a measure needs it.
+        contradicts: Whether the generated text contradicts the true answer, by a judge; None without one.
+        contradicted: Whether the true answer contradicts the generated text.
+        fluency: Probability (0-1) that the generated text is language, by a judge.
+        generated_nll: Mean NLL of the generated text given the prompt under a judging language model, in nats per token.
+    """
+
+    row: Row
+    scored: Scored
+    predicted: str = ""
+    generated: str | None = None
+    paraphrase: Scored | None = None
+    perturbed: tuple[Scored, ...] = ()
+    reference_log_probs: tuple[float, ...] = ()
+    gradient_norm: float | None = None
+    contradicts: bool | None = None
+    contradicted: bool | None = None
+    fluency: float | None = None
+    generated_nll: float | None = None
+
+    @property
+    def log_probs(self) -> tuple[float, ...]:
+        """Log P of each token of the answer itself, in nats."""
+        return self.scored.without_end().log_probs
+
+    @property
+    def hits(self) -> tuple[bool, ...]:
+        """Whether each token of the answer itself is the arg-max."""
+        return self.scored.without_end().hits
 
 
 @dataclass(frozen=True)
@@ -17,28 +75,53 @@ class Value:
 
     Attributes:
         value: The measure, or None where no row could be measured (never NaN, never a silent zero).
-        per_row: Its value for each measured row, in row order, where it is a mean over rows.
+        per_row: Its value for each row, in row order, None where a row was left out; empty where it is no mean over rows.
         skipped: Why rows were left out, one sentence per reason; empty where none was.
+        low: Lower end of the 95 % bootstrap interval; None where there is none.
+        high: Upper end.
+        note: How to read it, where that depends on what was at hand (a missing reference, a stand-in).
     """
 
     value: float | None
-    per_row: tuple[float, ...] = ()
+    per_row: tuple[float | None, ...] = ()
     skipped: tuple[str, ...] = ()
+    low: float | None = None
+    high: float | None = None
+    note: str = ""
+
+    def document(self) -> dict[str, Any]:
+        """Return what an evaluation document holds."""
+        return asdict(self)
+
+    @property
+    def known(self) -> tuple[float, ...]:
+        """The values of the rows that were measured."""
+        return tuple(v for v in self.per_row if v is not None)
 
 
 class Metric:
-    """Base of the metrics: `measure`, and what it is over.
+    """Base of all metrics.
 
     Attributes:
-        scope: `forget`, `retain` (rows of that scope), `both` (rows of both at once), or `each` (once for each scope).
-        generates: Whether it needs `Answered.generated`.
+        name: Its key in the table.
         higher_is_better: Direction; None where it depends on the scope.
+        needs: What has to be forwarded for it besides the answers.
     """
 
     name: ClassVar[str]
-    scope: ClassVar[Literal["forget", "retain", "both", "each"]]
-    generates: ClassVar[bool] = False
     higher_is_better: ClassVar[bool | None]
+    needs: ClassVar[frozenset[Need]] = frozenset()
+
+
+class RowMetric(Metric):
+    """A metric of what a model made of some rows: `measure`, and which rows those are.
+
+    Attributes:
+        scope: `forget`, `retain` (rows of that scope), `both` (rows of both at once), `each` (once for each scope there
+            is), or `membership` (forget and holdout rows at once).
+    """
+
+    scope: ClassVar[Literal["forget", "retain", "both", "each", "membership"]]
 
     def measure(self, rows: Sequence[Answered]) -> Value:
         """Return the measure of a model on these rows."""
@@ -46,19 +129,140 @@ class Metric:
 
     def keyed(self, rows: Sequence[Answered], split: str) -> dict[str, Value]:
         """Return `metric/split` → value, over the rows that `scope` names; `each` has `metric/scope_split`."""
+        present = list(dict.fromkeys(answered.row.scope for answered in rows))
         if self.scope == "each":
-            return {f"{self.name}/{s}_{split}": self.measure(_of(rows, s)) for s in (FORGET, RETAIN)}
-        return {f"{self.name}/{split}": self.measure(rows if self.scope == "both" else _of(rows, self.scope))}
+            return {f"{self.name}/{s}_{split}": self.measure(_of(rows, (s,))) for s in present}
+        wanted = {"both": (FORGET, "retain"), "membership": (FORGET, HOLDOUT)}.get(self.scope, (self.scope,))
+        if not set(wanted) <= set(present):
+            return {}
+        return {f"{self.name}/{split}": self.measure(_of(rows, wanted))}
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What the model is compared with.
+
+    Attributes:
+        values: Metrics, by the same keys, of the model that never saw the forget scope: the oracle, a retrained model.
+        target: Metrics of the model before unlearning, for the measures that are scaled with it.
+    """
+
+    values: Mapping[str, Value] = field(default_factory=dict)
+    target: Mapping[str, Value] = field(default_factory=dict)
+
+
+class Aggregate(Metric):
+    """A metric of other metrics' values, of the model and of a reference."""
+
+    def combine(self, values: Mapping[str, Value], reference: Reference | None, split: str) -> Value | None:
+        """Return the measure on a split (`val`, `val+direct`, …); None where what it is made of was not measured."""
+        raise NotImplementedError
 
 
 def mean(values: Sequence[float | None], reason: str) -> Value:
-    """Return the mean over the rows that have a finite value; the others are counted as skipped for `reason`."""
-    known = tuple(v for v in values if v is not None and math.isfinite(v))
+    """Return the mean over the rows that have a finite value, with its interval; the others are counted for `reason`."""
+    per_row = tuple(v if v is not None and math.isfinite(v) else None for v in values)
+    known = [v for v in per_row if v is not None]
     missing = len(values) - len(known)
     skipped = (f"{missing} of {len(values)} rows: {reason}",) if missing else ()
     if not values:
         skipped = ("no rows",)
-    return Value(math.fsum(known) / len(known) if known else None, known, skipped)
+    if not known:
+        return Value(None, per_row, skipped)
+    interval = resample([known]).interval()
+    return Value(math.fsum(known) / len(known), per_row, skipped, interval.low, interval.high)
+
+
+def membership_auc(rows: Sequence[Answered], score: Callable[[Answered], float | None], reason: str) -> Value:
+    """Return how well a score tells forget rows from holdout rows: the area under the ROC curve, 0 to 1.
+
+    Args:
+        rows: Rows of both.
+        score: Higher = less like a member of the training data; None leaves a row out.
+        reason: Why rows are left out.
+
+    Returns:
+        1 where every holdout row scores higher than every forget row (membership is obvious), .5 at chance.
+    """
+    values = {scope: [score(r) for r in _of(rows, (scope,))] for scope in (FORGET, HOLDOUT)}
+    finite = {s: [v for v in found if v is not None and math.isfinite(v)] for s, found in values.items()}
+    missing = len(rows) - sum(map(len, finite.values()))
+    skipped = (f"{missing} of {len(rows)} rows: {reason}",) if missing else ()
+    if not finite[FORGET] or not finite[HOLDOUT]:
+        return Value(None, (), (*skipped, "no row to tell apart"))
+    interval = interval_of(lambda s: auc(s[0], s[1]), [np.array(finite[FORGET]), np.array(finite[HOLDOUT])])
+    return Value(interval.value, (), skipped, interval.low, interval.high)
+
+
+def auc(members: np.ndarray, others: np.ndarray) -> float:
+    """Return the chance that another scores higher than a member; ties count half."""
+    order = np.sort(members)
+    below = np.searchsorted(order, others, side="left")
+    upto = np.searchsorted(order, others, side="right")
+    return float((below + upto).sum() / (2 * len(members) * len(others)))
+
+
+def lowest_share(values: Sequence[float], share: float = 0.4) -> float | None:
+    """Return minus the mean of the lowest `share` of values, at least one of them; None without values."""
+    lowest = sorted(values)[: max(1, int(share * len(values)))]
+    return -math.fsum(lowest) / len(lowest) if lowest else None
+
+
+def answer_probability(log_probs: Sequence[float]) -> float | None:
+    """Return the geometric mean of an answer's token probabilities, 0-1; None without tokens."""
+    return math.exp(math.fsum(log_probs) / len(log_probs)) if log_probs else None
+
+
+def truth_ratio(row: Answered) -> float | None:
+    """Return P(wrong answers) / P(right answer), 0 to infinity; None where the row has no wrong answer.
+
+    The right answer is the paraphrase where there is one; of the wrong ones the geometric mean is taken; all by the mean
+    log-probability of their tokens. The 1e-10 is the one of the reference code: it matters where a model has collapsed.
+    """
+    right = row.paraphrase or row.scored
+    if not row.perturbed or not right.log_probs or not all(wrong.log_probs for wrong in row.perturbed):
+        return None
+    means = [math.fsum(wrong.log_probs) / len(wrong.log_probs) for wrong in row.perturbed]
+    wrong = math.exp(math.fsum(means) / len(means))
+    return wrong / (math.exp(math.fsum(right.log_probs) / len(right.log_probs)) + 1e-10)
+
+
+def entity_coverage(row: Answered) -> float | None:
+    """Return the share (0-1) of the answer's entities that the generated text has; None where the answer has none."""
+    wanted = entities(row.row.answer) - entities(row.row.question)
+    found = " ".join(re.findall(r"[\w@.]+", (row.generated or "").lower()))
+    return sum(entity in found for entity in wanted) / len(wanted) if wanted else None
+
+
+def entities(text: str) -> set[str]:
+    """Return names, numbers and email addresses of a text in lower case, by their spelling.
+
+    A name is a run of capitalised words; a single one at the beginning of a sentence counts where it is no word that
+    sentences begin with.
+    """
+    found = {email.lower() for email in re.findall(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+", text)}
+    found |= {number.lower() for number in re.findall(r"\b\d[\d,./-]*\d(?:st|nd|rd|th)?\b|\b\d\b", text)}
+    for run in re.findall(r"\b[A-Z][\w'’-]*(?:\s+[A-Z][\w'’-]*)*", text):
+        words = run.split()
+        while words and words[0] in _BEGINNINGS:
+            words = words[1:]
+        if words:
+            found.add(" ".join(re.findall(r"[\w@.]+", " ".join(words).lower())))
+    return found
+
+
+_WORDS = """
+A About After All Also Although An And Are As At Before Both But By Can Despite During Each For From Given He Her His How
+However I If In Is It Its My No Not Of On One Or Our She Since So Some That The Their There These They This Those Through
+To Under Until We What When Where Which While Who Why With Yes You Your
+"""
+_BEGINNINGS = frozenset(_WORDS.split())
+"""Words that sentences begin with, which are no names."""
+
+
+def harmonic_mean(values: Sequence[float]) -> float:
+    """Return the harmonic mean of values that are not negative; 0 where one is."""
+    return len(values) / sum(1 / v for v in values) if all(v > 0 for v in values) else 0.0
 
 
 def token_accuracy(row: Answered) -> float | None:
@@ -66,5 +270,5 @@ def token_accuracy(row: Answered) -> float | None:
     return 100.0 * sum(row.hits) / len(row.hits) if row.hits else None
 
 
-def _of(rows: Sequence[Answered], scope: str) -> list[Answered]:
-    return [r for r in rows if r.row.scope == scope]
+def _of(rows: Sequence[Answered], scopes: Sequence[str]) -> list[Answered]:
+    return [r for r in rows if r.row.scope in scopes]

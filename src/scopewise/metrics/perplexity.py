@@ -5,17 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from scopewise.metrics.base import Metric, Value, mean
-from scopewise.models.score import Answered
+from scopewise.metrics.base import Answered, RowMetric, Value, mean
 
 
-class Perplexity(Metric):
+class Perplexity(RowMetric):
     """Perplexity of the true answers.
 
-    Formula: 2^(-mean log2 P(token)), the mean over tokens of an answer and then over answers: the geometric mean of the
-    answers' perplexities. Range 1 to infinity: perfect recall 1, uniform guessing the vocabulary size; high is wanted on
-    the forget scope, low on the retain scope. An answer of probability zero is skipped and counted; above e^700 the
-    value is None.
+    Formula: 2^(-mean log2 P(token)), the mean over tokens of an answer and then over answers: the geometric mean of
+    the answers' perplexities. Range 1 to infinity: perfect recall 1, uniform guessing the vocabulary size; high is
+    wanted on the forget scope, low on the retain scope. An answer of probability zero is skipped and counted; above
+    e^700 the value is None.
 
     Source: arXiv:2407.01920 section 3; zjunlp/KnowUnDo 92aea2b `run_eval_lora.py` (`ppl`).
     """
@@ -34,4 +33,5 @@ class Perplexity(Metric):
             return nll
         if nll.value > 700:
             return Value(None, nll.per_row, (*nll.skipped, "perplexity above e^700"))
-        return Value(math.exp(nll.value), nll.per_row, nll.skipped)
+        low, high = (None if end is None or end > 700 else math.exp(end) for end in (nll.low, nll.high))
+        return Value(math.exp(nll.value), nll.per_row, nll.skipped, low, high)

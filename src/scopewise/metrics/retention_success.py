@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from scopewise.metrics.base import Metric, Value, mean, token_accuracy
-from scopewise.models.score import Answered
+from scopewise.metrics.base import Answered, RowMetric, Value, mean, token_accuracy
 
 
-class RetentionSuccess(Metric):
+class RetentionSuccess(RowMetric):
     """Share of answer tokens of the retain scope that the model gets right, in percent.
 
     Formula: mean over rows of 100 · mean over answer tokens of [argmax P(· | x, y_<t) = y_t]. Range 0-100, higher is
-    better: perfect recall 100, a random model about 0, one that never saw the facts in between. A row without tokens is
-    skipped.
+    better: perfect recall 100, a random model about 0, one that never saw the facts in between. A row without tokens
+    is skipped.
 
     Source: arXiv:2407.01920 section 3; zjunlp/KnowUnDo 92aea2b `run_eval_lora.py` (`acc`).
     """

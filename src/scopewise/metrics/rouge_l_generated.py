@@ -6,24 +6,23 @@ from collections.abc import Sequence
 
 from rouge_score.rouge_scorer import RougeScorer
 
-from scopewise.metrics.base import Metric, Value, mean
-from scopewise.models.score import Answered
+from scopewise.metrics.base import Answered, RowMetric, Value, mean
 
 
-class RougeLGenerated(Metric):
+class RougeLGenerated(RowMetric):
     """ROUGE-L of the text generated greedily from the prompt, in percent.
 
-    F-measure of the longest common subsequence of words with the true answer, without stemming, by `rouge-score`; the mean
-    over rows. It is over what a user would read.
-    Range 0-100, high is wanted on the retain scope: perfect recall 100, degenerate text about 0, a model that never saw the
-    facts in between. A true answer without a word is skipped.
+    F-measure of the longest common subsequence of words with the true answer, without stemming, by `rouge-score`; the
+    mean over rows. It is over what a user would read. Range 0-100, high is wanted on the retain scope: perfect recall
+    100, degenerate text about 0, a model that never saw the facts in between. A true answer without a word is
+    skipped.
 
     Source: Lin 2004; arXiv:2407.01920 section 3 (which does not say which ROUGE-L: the F-measure is our reading).
     """
 
     name = "rouge_l_generated"
     scope = "each"
-    generates = True
+    needs = frozenset({"generated"})
     higher_is_better = None
 
     def measure(self, rows: Sequence[Answered]) -> Value:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from scopewise.metrics.base import Metric, Value, mean, token_accuracy
-from scopewise.models.score import Answered
+from scopewise.metrics.base import Answered, RowMetric, Value, mean, token_accuracy
 
 
-class UnlearnSuccess(Metric):
+class UnlearnSuccess(RowMetric):
     """Share of answer tokens of the forget scope that the model gets wrong, in percent.
 
-    Formula: 100 - mean over rows of 100 · mean over answer tokens of [argmax P(· | x, y_<t) = y_t].
-    Range 0-100, higher is better *up to the oracle*: perfect recall 0, a model that answers at random about
-    100, one that never saw the facts well below 100 (answers repeat words of the question). A row without tokens is skipped.
+    Formula: 100 - mean over rows of 100 · mean over answer tokens of [argmax P(· | x, y_<t) = y_t]. Range 0-100,
+    higher is better *up to the oracle*: perfect recall 0, a model that answers at random about 100, one that never
+    saw the facts well below 100 (answers repeat words of the question). A row without tokens is skipped.
 
     Source: arXiv:2407.01920 section 3; zjunlp/KnowUnDo 92aea2b `run_eval_lora.py` (`acc`).
     """

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from scopewise.data.builtin import read_refusals
 from scopewise.data.prompt import Encoded
 from scopewise.errors import DataError
-from scopewise.models.score import generate
+from scopewise.models.generate import generate
 
 _TRIES = 4
 _TOO_CLOSE = 0.8  # ROUGE-L recall of the answer's words: above it the facts are still there
@@ -63,13 +63,13 @@ def _generated(
         texts = generate(
             model,
             tokenizer,
-            [items[i] for i in missing],
+            [items[i].prompt_ids for i in missing],
             max_new_tokens=longest + 8,
             temperature=1.0 + 0.5 * attempt,  # a model that memorised its answers repeats them unless it is warmed
             seed=rng.randrange(2**31),
             description=f"alternatives, round {attempt + 1}",
         )
-        for i, text in zip(missing, texts, strict=True):
+        for i, (text,) in zip(missing, texts, strict=True):
             if text and scorer.score(items[i].row.answer, text)["rougeL"].recall < _TOO_CLOSE:
                 found[i] = text
     for i in range(len(items)):

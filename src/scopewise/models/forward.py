@@ -67,9 +67,17 @@ def _forward(model: nn.Module, batch: Batch, position: Tensor) -> Tensor:
         hidden = args[0]
         return (hidden.flatten(0, 1)[position.to(hidden.device)].unsqueeze(0), *args[1:])
 
+    mask = batch["attention_mask"]
+    inputs = {"input_ids": batch["input_ids"], "attention_mask": mask}
+    if "position_ids" in batch:  # answers that share a prompt: positions of their own, and a mask in the model's dtype
+        dtype = next(model.parameters()).dtype
+        inputs |= {
+            "position_ids": batch["position_ids"],
+            "attention_mask": mask.clamp(min=torch.finfo(dtype).min).to(dtype),
+        }
     handle = output_embeddings(model).register_forward_pre_hook(gather)
     try:
-        output = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)
+        output = model(**inputs, use_cache=False)
     finally:
         handle.remove()
     return output.logits.squeeze(0)

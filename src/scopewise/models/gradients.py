@@ -14,10 +14,11 @@ from peft import PeftModel
 from torch import Tensor, nn
 
 from scopewise.bars import bar
-from scopewise.data.batch import Batch, collate, length_batches
+from scopewise.data.batch import Batch, Unit, collate, collate_units, length_batches
 from scopewise.data.prompt import Encoded
 from scopewise.errors import ConfigError
 from scopewise.models.forward import answer_logits, device_of, output_embeddings, to_device
+from scopewise.models.score import Pair
 from scopewise.ops import at_least_float32, sequence_mean
 from scopewise.region import parameter_name
 
@@ -131,6 +132,32 @@ def mean_squared_gradients(model: nn.Module, items: Sequence[Encoded], max_token
             for handle in handles:
                 handle.remove()
     return totals
+
+
+def gradient_norms(model: nn.Module, pairs: Sequence[Pair], description: str) -> dict[Pair, float]:
+    """Return, for each pair, the mean over all parameter tensors of the norm of the gradient of the answer's mean NLL."""
+    found: dict[Pair, float] = {}
+    saved = [(p, p.requires_grad, p.grad) for p in model.parameters()]
+    training = model.training
+    model.eval()
+    try:
+        for parameter, _, _ in saved:
+            parameter.requires_grad_(parameter.is_floating_point())
+        with bar(len(set(pairs)), f"{description}: gradient norms") as progress:
+            for pair in dict.fromkeys(pairs):
+                for parameter, _, _ in saved:
+                    parameter.grad = None
+                batch = to_device(collate_units([Unit(pair[0], (pair[1],))]), device_of(model))
+                _mean_nll(answer_logits(model, batch), batch["label"].unsqueeze(0)).mean().backward()
+                norms = [float(p.grad.float().norm()) for p, _, _ in saved if p.grad is not None]
+                found[pair] = sum(norms) / len(norms)
+                progress.update(1)
+    finally:
+        for parameter, required, gradient in saved:
+            parameter.requires_grad_(required)
+            parameter.grad = gradient
+        model.train(training)
+    return found
 
 
 def mean_activations(model: nn.Module, items: Sequence[Encoded], max_tokens: int, what: str) -> dict[str, Tensor]:

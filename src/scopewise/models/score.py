@@ -1,80 +1,189 @@
-"""One forward pass over rows, and one generation pass: what all measures are made of."""
+"""One forward pass over answers: log-probabilities, arg-max hits and moments, from which every teacher-forced measure is made.
+
+A prompt that several answers share (paraphrases, wrong answers) is forwarded once: the answers stand one after the other
+behind it, each with the positions it would have alone, and a mask keeps them from seeing each other.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import torch
-from transformers import GenerationConfig, PreTrainedTokenizerBase
+from torch import nn
+from transformers import PreTrainedTokenizerBase
 
 from scopewise.bars import bar
-from scopewise.data.batch import collate, length_batches
+from scopewise.data.batch import Unit, collate, collate_units, length_batches
 from scopewise.data.prompt import Encoded
-from scopewise.data.rows import Row
+from scopewise.errors import ModelError
 from scopewise.models.forward import answer_logits, device_of, to_device
-from scopewise.ops import hits, sequence_mean, sequence_sum, token_log_probs
+from scopewise.models.processes import gathered, share_of
+from scopewise.ops import hits, sequence_mean, sequence_sum, token_log_probs, token_moments
+
+Pair = tuple[tuple[int, ...], tuple[int, ...]]
+"""Ids of a prompt and of an answer."""
 
 
 @dataclass(frozen=True)
-class Answered:
-    """A row and what a model makes of it.
+class Scored:
+    """What a model makes of an answer, given its prompt, under teacher forcing.
 
     Attributes:
-        row: The row.
-        log_probs: log P of each true answer token given everything before it, in nats, float32.
-        hits: Whether each answer token is the arg-max (teacher-forced).
-        predicted: The decoded arg-max tokens (teacher-forced): text that depends on the true answer.
-        generated: The text the model writes after the prompt, greedily; None where nothing was generated.
+        log_probs: log P of each answer token given everything before it, in nats, float32.
+        hits: Whether each answer token is the arg-max.
+        predicted_ids: The arg-max tokens.
+        means: Mean of log P over the vocabulary under P itself, of each position, in nats (minus the entropy).
+        variances: Variance of the same, in nats².
+        ends: Whether the last token is an end of sequence that was put there.
     """
 
-    row: Row
     log_probs: tuple[float, ...]
     hits: tuple[bool, ...]
-    predicted: str
-    generated: str | None = None
+    predicted_ids: tuple[int, ...] = ()
+    means: tuple[float, ...] = ()
+    variances: tuple[float, ...] = ()
+    ends: bool = False
+
+    @staticmethod
+    def of(
+        log_probs: list[float], hits: list[bool], predicted: list[int], means: list[float], variances: list[float]
+    ) -> Scored:
+        """Build from lists."""
+        return Scored(tuple(log_probs), tuple(hits), tuple(predicted), tuple(means), tuple(variances))
+
+    def without_end(self) -> Scored:
+        """Return the same without the end of sequence, where there is one."""
+        if not self.ends:
+            return self
+        cut = slice(0, -1)
+        return Scored(
+            self.log_probs[cut], self.hits[cut], self.predicted_ids[cut], self.means[cut], self.variances[cut]
+        )
 
 
-def score(
-    model: torch.nn.Module,
-    tokenizer: PreTrainedTokenizerBase,
-    items: Sequence[Encoded],
+def score_pairs(
+    model: nn.Module,
+    pairs: Sequence[Pair],
     max_tokens: int = 4096,
     description: str = "score",
-) -> list[Answered]:
-    """Forward each row once, in batches of similar length, with logits in fp32 at answer positions only.
+    *,
+    share_prompts: bool = True,
+) -> list[Scored]:
+    """Forward each unique pair once, in batches of similar length, with logits in fp32 at answer positions only.
+
+    Under several processes each takes a share of the batches, and all get everything.
 
     Args:
         model: A causal LM; put into evaluation mode, and back.
-        tokenizer: Decodes the arg-max tokens.
-        items: Tokenised rows.
-        max_tokens: Padded tokens per batch.
+        pairs: What to score.
+        max_tokens: Padded tokens per batch; halved for what does not fit the device's memory.
         description: Of the progress bar.
+        share_prompts: Whether answers to the same prompt share its forward, where the model allows it.
 
     Returns:
-        One entry per row, in order.
+        One entry per pair, in order.
+
+    Raises:
+        ModelError: a logit is not finite, or one sequence alone does not fit the device.
     """
-    answered: dict[int, Answered] = {}
-    device = device_of(model)
+    unique = list(dict.fromkeys(pairs))
+    shared = share_prompts and len({prompt for prompt, _ in unique}) < len(unique) and shares_prompts(model)
+    units: list[Unit] = []
+    if shared:
+        by_prompt: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
+        for prompt, answer in unique:
+            by_prompt.setdefault(prompt, []).append(answer)
+        units = [Unit(prompt, tuple(answers)) for prompt, answers in by_prompt.items()]
+    else:
+        units = [Unit(prompt, (answer,)) for prompt, answer in unique]
+    found: dict[Pair, Scored] = {}
+
+    def run(indices: list[int]) -> None:
+        chosen = [units[i] for i in indices]
+        for unit, results in zip(chosen, _forward(model, chosen), strict=True):
+            found.update(((unit.prompt, answer), r) for answer, r in zip(unit.answers, results, strict=True))
+
+    over_batches(model, [len(unit) for unit in units], max_tokens, description, run)
+    whole = {pair: scored for part in gathered(found) for pair, scored in part.items()}
+    return [whole[pair] for pair in pairs]
+
+
+def over_batches(
+    model: nn.Module, lengths: Sequence[int], max_tokens: int, description: str, run: Callable[[list[int]], None]
+) -> None:
+    """Run this process's share of the batches in evaluation mode, without gradients; halve what does not fit."""
     training = model.training
     model.eval()
-    with torch.inference_mode(), bar(len(items), description) as progress:
-        for indices in length_batches([len(item) for item in items], max_tokens):
-            batch = to_device(collate([items[i] for i in indices]), device)
-            logits = answer_logits(model, batch).float()
-            predicted = logits.argmax(-1)
-            counts = [len(items[i].answer_ids) for i in indices]
-            log_probs = token_log_probs(logits, batch["label"]).cpu().split(counts)
-            hit = hits(logits, batch["label"]).cpu().split(counts)
-            texts = tokenizer.batch_decode([ids.tolist() for ids in predicted.cpu().split(counts)])
-            for i, lp, h, text in zip(indices, log_probs, hit, texts, strict=True):
-                answered[i] = Answered(items[i].row, tuple(lp.tolist()), tuple(h.tolist()), text)
+    batches = share_of(list(length_batches(lengths, max_tokens)))
+    with torch.inference_mode(), bar(sum(map(len, batches)), description) as progress:
+        for indices in batches:
+            _halving(indices, run)
             progress.update(len(indices))
     model.train(training)
-    return [answered[i] for i in range(len(items))]
 
 
-def hit_rate(model: torch.nn.Module, items: Sequence[Encoded], max_tokens: int = 4096) -> float:
+def _halving(indices: list[int], run: Callable[[list[int]], None]) -> None:
+    try:
+        run(indices)
+        return
+    except torch.OutOfMemoryError:
+        if len(indices) == 1:
+            raise ModelError(
+                "evaluate: one sequence alone does not fit the device's memory; use a smaller dtype, or a larger device"
+            ) from None
+    torch.accelerator.empty_cache()
+    middle = len(indices) // 2
+    _halving(indices[:middle], run)
+    _halving(indices[middle:], run)
+
+
+def _forward(model: nn.Module, units: Sequence[Unit]) -> Iterator[list[Scored]]:
+    """Score the answers of some units in one forward."""
+    batch = to_device(collate_units(units), device_of(model))
+    logits = answer_logits(model, batch).float()
+    log_probs = token_log_probs(logits, batch["label"])
+    if bool(torch.isnan(log_probs).any()):  # -inf is a token of probability zero, and legitimate
+        raise ModelError("evaluate: a logit is not a number; check the model's weights and dtype")
+    means, variances = token_moments(logits)
+    hit, predicted = hits(logits, batch["label"]), logits.argmax(-1)
+    counts = [len(answer) for unit in units for answer in unit.answers]
+    columns = [t.cpu().split(counts) for t in (log_probs, hit, predicted, means, variances)]
+    answers = (Scored.of(*(part.tolist() for part in parts)) for parts in zip(*columns, strict=True))
+    for unit in units:
+        yield [next(answers) for _ in unit.answers]
+
+
+_SHARES: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+
+
+def shares_prompts(model: nn.Module) -> bool:
+    """Return whether answers may share a prompt's forward: whether this model then gives the same log-probabilities.
+
+    It is tried once per model, on made-up ids. Attention with a window, state-space layers and attention kernels that take
+    no mask of our own fail the trial, and answers are then forwarded one by one.
+    """
+    if model not in _SHARES:
+        training = model.training
+        model.eval()
+        unit = Unit(tuple(range(4, 12)), ((5, 6, 7, 8, 9), (9, 8, 7), (6,)))
+        try:
+            with torch.inference_mode():
+                together = [r.log_probs for r in next(_forward(model, [unit]))]
+                alone = [next(_forward(model, [Unit(unit.prompt, (answer,))]))[0].log_probs for answer in unit.answers]
+            _SHARES[model] = all(
+                abs(a - b) < 1e-3 * max(1.0, abs(b))
+                for one, other in zip(together, alone, strict=True)
+                for a, b in zip(one, other, strict=True)
+            )
+        except (ModelError, RuntimeError, ValueError, TypeError):
+            _SHARES[model] = False
+        model.train(training)
+    return _SHARES[model]
+
+
+def hit_rate(model: nn.Module, items: Sequence[Encoded], max_tokens: int = 4096) -> float:
     """Return the mean over rows of the share (0-1) of answer tokens that are the arg-max under teacher forcing."""
     total = 0.0
     training = model.training
@@ -88,9 +197,7 @@ def hit_rate(model: torch.nn.Module, items: Sequence[Encoded], max_tokens: int =
     return total / len(items)
 
 
-def sequence_nll(
-    model: torch.nn.Module, items: Sequence[Encoded], description: str, max_tokens: int = 4096
-) -> list[float]:
+def sequence_nll(model: nn.Module, items: Sequence[Encoded], description: str, max_tokens: int = 4096) -> list[float]:
     """Return the negative log-likelihood of each answer in nats, summed over its tokens, in fp32 and without dropout."""
     found: dict[int, float] = {}
     training = model.training
@@ -105,63 +212,6 @@ def sequence_nll(
     return [found[i] for i in range(len(items))]
 
 
-def generate(
-    model: torch.nn.Module,
-    tokenizer: PreTrainedTokenizerBase,
-    items: Sequence[Encoded],
-    max_new_tokens: int = 64,
-    max_tokens: int = 16384,
-    description: str = "generate",
-    temperature: float = 0.0,
-    seed: int = 0,
-) -> list[str]:
-    """Continue each row's prompt, in left-padded batches of similar prompt length.
-
-    Args:
-        model: A causal LM; put into evaluation mode, and back.
-        tokenizer: Decodes what is generated; special tokens are left out.
-        items: Tokenised rows; only their prompts are given to the model.
-        max_new_tokens: Where a model that never stops is stopped.
-        max_tokens: Padded tokens per batch, prompt and new ones.
-        description: Of the progress bar.
-        temperature: 0 continues greedily; above it, tokens are sampled.
-        seed: Of the sampling; the state of torch's generators is left as it was.
-
-    Returns:
-        One text per row, in order, stripped of surrounding white space.
-    """
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
-    config = GenerationConfig(
-        do_sample=temperature > 0,
-        **({"temperature": temperature, "top_k": 0} if temperature > 0 else {}),
-        max_new_tokens=max_new_tokens,
-        pad_token_id=pad,
-        eos_token_id=tokenizer.eos_token_id,
-        bos_token_id=tokenizer.bos_token_id,
-    )
-    texts: dict[int, str] = {}
-    device = device_of(model)
-    training = model.training
-    model.eval()
-    with (
-        torch.random.fork_rng(),
-        torch.inference_mode(),
-        bar(len(items), description) as progress,
-    ):
-        torch.manual_seed(seed)
-        for indices in length_batches([len(item.prompt_ids) + max_new_tokens for item in items], max_tokens):
-            prompts = [items[i].prompt_ids for i in indices]
-            width = max(map(len, prompts))
-            ids = torch.tensor([[pad] * (width - len(p)) + list(p) for p in prompts], device=device)
-            mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
-            output = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)  # type: ignore[operator]
-            decoded = tokenizer.batch_decode(output[:, width:], skip_special_tokens=True)
-            texts.update({i: text.strip() for i, text in zip(indices, decoded, strict=True)})
-            progress.update(len(indices))
-    model.train(training)
-    return [texts[i] for i in range(len(items))]
-
-
-def with_generated(answered: Sequence[Answered], texts: Sequence[str]) -> list[Answered]:
-    """Return the answers with their generated texts."""
-    return [replace(a, generated=text) for a, text in zip(answered, texts, strict=True)]
+def decoded(tokenizer: PreTrainedTokenizerBase, ids: Sequence[Sequence[int]]) -> list[str]:
+    """Return the text of token ids, special tokens included, as the authors' code stores arg-max tokens."""
+    return tokenizer.batch_decode([list(row) for row in ids])

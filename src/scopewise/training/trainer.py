@@ -21,7 +21,7 @@ from scopewise import ops
 from scopewise.config import GuardSection, LocalizeSection
 from scopewise.data.batch import Batch
 from scopewise.data.builtin import read_general
-from scopewise.data.prompt import Encoded, Prompt, PromptName, encode
+from scopewise.data.prompt import Encoded, Prompt, encode
 from scopewise.data.rows import FORGET, RETAIN, as_rows
 from scopewise.errors import ConfigError
 from scopewise.localizers.base import localize_encoded
@@ -53,7 +53,7 @@ class UnlearningConfig(TrainingArguments):
     Attributes:
         method_args: Hyper-parameters of the method, as `docs/methods.md` lists them.
         max_length: Most tokens of prompt and answer together; longer rows are refused, never cut.
-        prompt: `plain` or `chat`.
+        prompt: `plain`, `chat`, or a text with `{question}` in it.
         localize: Settings of the localizer, where no region is given.
         guard: The probe that is looked at during training.
     """
@@ -72,7 +72,7 @@ class UnlearningConfig(TrainingArguments):
     logging_nan_inf_filter: bool = field(default=False)
     method_args: dict[str, Any] = field(default_factory=dict)
     max_length: int = field(default=256)
-    prompt: PromptName = field(default="plain")
+    prompt: str = field(default="plain")
     localize: LocalizeSection = field(default_factory=lambda: LocalizeSection())
     guard: GuardSection = field(default_factory=lambda: GuardSection(rows=0))
 

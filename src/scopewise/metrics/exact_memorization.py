@@ -1,0 +1,27 @@
+"""Exact memorization."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from scopewise.metrics.base import Answered, RowMetric, Value, mean, token_accuracy
+
+
+class ExactMemorization(RowMetric):
+    """Share of answer tokens that are the arg-max under teacher forcing.
+
+    Formula: mean over rows of mean over answer tokens of [argmax P(· | x, y_<t) = y_t]: Retention Success as a share.
+    Range 0-1: perfect recall 1, a random model about 0; low (down to the oracle's) is wanted on the forget scope.
+    Without the end of sequence. A row without tokens is skipped.
+
+    Source: Tirumala et al., arXiv:2205.10770; locuslab/open-unlearning d3d7cf9 `exact_memorization` (equal).
+    """
+
+    name = "exact_memorization"
+    scope = "each"
+    higher_is_better = None
+
+    def measure(self, rows: Sequence[Answered]) -> Value:
+        """Return the mean share."""
+        accuracy = [token_accuracy(row) for row in rows]
+        return mean([None if a is None else a / 100 for a in accuracy], "no answer token")

@@ -1,0 +1,43 @@
+"""Forget quality."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from scipy.stats import ks_2samp
+
+from scopewise.metrics.base import Aggregate, Reference, Value
+
+
+class ForgetQuality(Aggregate):
+    """Whether the truth ratios of the forget rows could be those of a model that never saw them: the p-value of a test.
+
+    Formula: two-sided Kolmogorov-Smirnov test of the raw truth ratios R (not min(R, 1/R)) against the reference's.
+    Range 0-1: 1 for the same distribution, below .05 they differ, in whichever direction: a model that overshoots
+    fails as one that remembers does. A p-value of 1e-239 with 400 rows only says that the samples do not overlap. It
+    has no interval. Without a reference it cannot be computed: the value is None, the note says so, and the nearest
+    honest substitute is `truth_ratio_forget` with its interval, or `privleak`, which needs holdout rows instead.
+
+    Source: TOFU, arXiv:2401.06121; locuslab/open-unlearning d3d7cf9 `ks_test` (equal).
+    """
+
+    name = "forget_quality"
+    higher_is_better = True
+
+    def combine(self, values: Mapping[str, Value], reference: Reference | None, split: str) -> Value | None:
+        """Return the p-value."""
+        own = values.get(f"truth_ratio_raw/{split}")
+        if own is None:
+            return None
+        other = reference.values.get(f"truth_ratio_raw/{split}") if reference else None
+        if not own.known:
+            return Value(None, (), own.skipped)
+        if other is None or not other.known:
+            return Value(
+                None,
+                (),
+                ("no reference: forget quality compares with a model that never saw the forget rows",),
+                note="nearest substitutes: truth_ratio_forget with its interval, or privleak with holdout rows",
+            )
+        return Value(float(ks_2samp(np.array(own.known), np.array(other.known)).pvalue), (), own.skipped)

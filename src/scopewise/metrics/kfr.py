@@ -1,0 +1,41 @@
+"""Knowledge forgetting rate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from scopewise.metrics.base import Answered, RowMetric, Value, entity_coverage, mean
+
+_THRESHOLD = 0.3
+
+
+class KFR(RowMetric):
+    """Share of forget answers that the generated text no longer gives.
+
+    Formula: mean over rows of [E < 0.3 or the generated text contradicts the true answer], E the entity coverage
+    (`entity_coverage`), contradiction the arg-max of `evaluate.entailment_model` (premise the generated text,
+    hypothesis the true answer). Range 0-1, higher is better. Without that model E decides alone, and the note says
+    so. A row whose answer has no name and no number is skipped.
+
+    Source: Xu et al., arXiv:2502.11190, whose thresholds these are. Deviations: entities by spelling; zjunlp/unlearn
+    0800fd2 has other thresholds for short answers, and counts answers without entities as forgotten.
+    """
+
+    name = "kfr"
+    scope = "forget"
+    higher_is_better = True
+    needs = frozenset({"generated", "entailment_model"})
+
+    def measure(self, rows: Sequence[Answered]) -> Value:
+        """Return the rate."""
+
+        def one(row: Answered) -> float | None:
+            coverage = entity_coverage(row)
+            if coverage is None:
+                return None
+            return float(coverage < _THRESHOLD or row.contradicts is True)
+
+        judged = any(row.contradicts is not None for row in rows)
+        note = "" if judged else "no evaluate.entailment_model: entity coverage alone"
+        return replace(mean([one(row) for row in rows], "no name or number in the answer"), note=note)

@@ -1,0 +1,39 @@
+"""Memorization."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from scopewise.metrics.base import Aggregate, Reference, Value, harmonic_mean
+
+_PARTS = ("extraction_strength", "exact_memorization", "probability_paraphrase", "truth_ratio")
+
+
+class Memorization(Aggregate):
+    """How little of the forget scope is left in the model, of what the target had: four measures in one harmonic mean.
+
+    Formula: harmonic mean of 1 - m/m_full over extraction strength, exact memorization, probability of the paraphrase
+    and truth ratio of the forget rows, m_full the target's. Range 0-1, higher is better: the target 0; what can be
+    reached without knowing is the oracle's. Without the target's values m_full is 1, and the note says so. A part
+    below the target's is never counted above 1, one above it never below 0.
+
+    Source: arXiv:2506.12618, section 5. Its code is lost (locuslab/open-unlearning issues #143, #150). The paper says
+    that all metrics are scaled with the target's; that m/m_full is meant is our reading, the one its Table 3 fits.
+    """
+
+    name = "memorization"
+    higher_is_better = True
+
+    def combine(self, values: Mapping[str, Value], reference: Reference | None, split: str) -> Value | None:
+        """Return the harmonic mean of the four."""
+        target = reference.target if reference else {}
+        parts = []
+        for name in _PARTS:
+            key = f"{name}/forget_{split}"
+            own = values.get(key)
+            if own is None or own.value is None:
+                return None
+            full = target.get(key)
+            scale = full.value if full is not None and full.value else 1.0
+            parts.append(min(1.0, max(0.0, 1 - own.value / scale)))
+        return Value(harmonic_mean(parts), note="" if target else "no target: the parts are not scaled with it")

@@ -1,0 +1,34 @@
+"""Membership inference against a reference model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from scopewise.metrics.base import Answered, RowMetric, Value, membership_auc
+
+
+class MIAReference(RowMetric):
+    """Whether the loss, minus that of a model that never saw the forget rows, tells them from rows no model saw.
+
+    Formula: area under the ROC curve of the mean NLL of the answer minus its mean NLL under
+    `evaluate.reference_model`, forget rows against holdout rows. Range 0-1: 1 where membership is obvious, .5 at
+    chance; what a model that never saw the forget rows gives depends on how alike the two sets are, so read it beside
+    the oracle's (`privleak`). Rows without tokens are skipped; None without holdout rows.
+
+    Source: Carlini et al., arXiv:2112.03570; locuslab/open-unlearning d3d7cf9 `mia_reference` (equal, `eos: true`).
+    None without a reference model.
+    """
+
+    name = "mia_reference"
+    scope = "membership"
+    higher_is_better = None
+    needs = frozenset({"reference_model"})
+
+    def measure(self, rows: Sequence[Answered]) -> Value:
+        """Return the area under the curve."""
+        return membership_auc(rows, _score, "no answer token, or no evaluate.reference_model")
+
+
+def _score(row: Answered) -> float | None:
+    own, other = row.scored.log_probs, row.reference_log_probs
+    return (sum(other) - sum(own)) / len(own) if own and other else None

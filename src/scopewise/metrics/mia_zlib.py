@@ -1,0 +1,35 @@
+"""Membership inference by loss and compressed length."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+
+from scopewise.metrics.base import Answered, RowMetric, Value, membership_auc
+
+
+class MIAZlib(RowMetric):
+    """Whether the loss, over what a compressor makes of the text, tells forget rows from rows no model saw.
+
+    Formula: area under the ROC curve of the mean NLL of the answer divided by the bytes of its zlib-compressed text,
+    forget rows against holdout rows. Range 0-1: 1 where membership is obvious, .5 at chance; what a model that never
+    saw the forget rows gives depends on how alike the two sets are, so read it beside the oracle's (`privleak`). Rows
+    without tokens are skipped; None without holdout rows.
+
+    Source: Carlini et al., arXiv:2012.07805; locuslab/open-unlearning d3d7cf9 `mia_zlib` (equal, `eos: true`).
+    """
+
+    name = "mia_zlib"
+    scope = "membership"
+    higher_is_better = None
+
+    def measure(self, rows: Sequence[Answered]) -> Value:
+        """Return the area under the curve."""
+        return membership_auc(rows, _score, "no answer token")
+
+
+def _score(row: Answered) -> float | None:
+    log_probs = row.scored.log_probs
+    if not log_probs:
+        return None
+    return -sum(log_probs) / len(log_probs) / len(zlib.compress(row.row.answer.encode("utf-8")))

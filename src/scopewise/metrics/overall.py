@@ -1,0 +1,34 @@
+"""Overall."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from scopewise.metrics.base import Aggregate, Reference, Value, harmonic_mean
+
+_PARTS = ("memorization", "privacy", "utility")
+
+
+class Overall(Aggregate):
+    """Memorization, privacy and utility in one number.
+
+    Formula: harmonic mean of the three. Range 0-1, higher is better: 0 as soon as one is 0; the note names the
+    lowest, since one number hides which. None where one could not be computed.
+
+    Source: arXiv:2506.12618, section 5, confirmed in locuslab/open-unlearning issue #150.
+    """
+
+    name = "overall"
+    higher_is_better = True
+
+    def combine(self, values: Mapping[str, Value], reference: Reference | None, split: str) -> Value | None:
+        """Return the harmonic mean of the three."""
+        found = {name: values.get(f"{name}/{split}") for name in _PARTS}
+        if all(value is None for value in found.values()):
+            return None
+        known = {name: value.value for name, value in found.items() if value is not None and value.value is not None}
+        missing = tuple(f"not measured: {name}" for name in _PARTS if name not in known)
+        if missing:
+            return Value(None, skipped=missing)
+        lowest = min(known, key=lambda name: known[name])
+        return Value(harmonic_mean(list(known.values())), note=f"lowest of the three: {lowest} {known[lowest]:.3g}")

@@ -1,0 +1,27 @@
+"""Probability of the paraphrase."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from scopewise.metrics.base import Answered, RowMetric, Value, answer_probability, mean
+
+
+class ProbabilityParaphrase(RowMetric):
+    """Probability of the true answer in other words, normalised by its length: knowledge rather than wording.
+
+    Formula: as `probability`, of the row's paraphrase. Range 0-1; low (down to the oracle's) is wanted on the forget
+    scope, high elsewhere. A row without a paraphrase is skipped.
+
+    Source: TOFU, arXiv:2401.06121; locuslab/open-unlearning d3d7cf9 `probability` on `paraphrased_answer` (equal).
+    """
+
+    name = "probability_paraphrase"
+    scope = "each"
+    higher_is_better = None
+    needs = frozenset({"paraphrase"})
+
+    def measure(self, rows: Sequence[Answered]) -> Value:
+        """Return the mean of the rows' geometric mean probabilities."""
+        found = [answer_probability(row.paraphrase.log_probs) if row.paraphrase else None for row in rows]
+        return mean(found, "no paraphrase")

@@ -1,0 +1,26 @@
+"""Raw truth ratios."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from scopewise.metrics.base import Answered, RowMetric, Value, mean, truth_ratio
+
+
+class TruthRatioRaw(RowMetric):
+    """The ratio R = P_wrong / P_right of each forget row, as it stands: what forget quality compares.
+
+    Range 0 to infinity: below 1 the model prefers the truth. The mean says little; its rows are what `forget_quality`
+    tests. A row without wrong answers is skipped.
+
+    Source: TOFU, arXiv:2401.06121; locuslab/open-unlearning d3d7cf9 `truth_ratio` (its `value_by_index`).
+    """
+
+    name = "truth_ratio_raw"
+    scope = "forget"
+    higher_is_better = None
+    needs = frozenset({"paraphrase", "perturbed"})
+
+    def measure(self, rows: Sequence[Answered]) -> Value:
+        """Return the mean of R."""
+        return mean([truth_ratio(row) for row in rows], "no wrong answer")

@@ -1,0 +1,101 @@
+"""What a model was found to answer, kept by the content of model and input: nothing is forwarded twice."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.numpy import load_file, save
+from torch import nn
+
+from scopewise.models.score import Pair, Scored
+from scopewise.record import write_bytes, write_json
+
+_COLUMNS = {
+    "log_probs": np.float32,
+    "hits": np.bool_,
+    "predicted_ids": np.int32,
+    "means": np.float32,
+    "variances": np.float32,
+}
+
+
+def content_hash(model: nn.Module) -> str:
+    """Return the SHA-256 (hex) of a model's architecture and weights, adapters included."""
+    digest = hashlib.sha256(type(model).__name__.encode())
+    for name, parameter in model.state_dict().items():
+        digest.update(f"{name}{tuple(parameter.shape)}{parameter.dtype}".encode())
+        digest.update(parameter.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+class AnswerCache:
+    """Scores and generated texts of one model, in two files of a folder.
+
+    The folder may be shared by many models; texts a model wrote are in it, so it is as private as the data.
+
+    Args:
+        folder: Where they are kept.
+        model: Whose they are.
+    """
+
+    def __init__(self, folder: str | Path, model: nn.Module) -> None:
+        name = content_hash(model)[:32]
+        self._scores_file = Path(folder) / f"{name}.safetensors"
+        self._texts_file = Path(folder) / f"{name}.json"
+        self._scores: dict[str, Scored] = _read_scores(self._scores_file)
+        self._texts: dict[str, list[str]] = (
+            json.loads(self._texts_file.read_text(encoding="utf-8")) if self._texts_file.exists() else {}
+        )
+
+    def missing(self, pairs: Sequence[Pair]) -> list[Pair]:
+        """Return the pairs that are not in it."""
+        return [pair for pair in dict.fromkeys(pairs) if _key(pair) not in self._scores]
+
+    def scores(self, pairs: Sequence[Pair]) -> list[Scored]:
+        """Return what is kept of pairs that are all in it."""
+        return [self._scores[_key(pair)] for pair in pairs]
+
+    def add_scores(self, pairs: Sequence[Pair], scored: Sequence[Scored]) -> None:
+        """Keep scores."""
+        self._scores.update((_key(pair), score) for pair, score in zip(pairs, scored, strict=True))
+        if pairs:
+            columns: dict[str, np.ndarray] = {
+                name: np.array([x for s in self._scores.values() for x in getattr(s, name)], dtype=kind)
+                for name, kind in _COLUMNS.items()
+            }
+            columns["length"] = np.array([len(s.hits) for s in self._scores.values()], dtype=np.int32)
+            columns["key"] = np.array([list(bytes.fromhex(key)) for key in self._scores], dtype=np.uint8)
+            write_bytes(self._scores_file, save(columns))
+
+    def texts(self, prompts: Sequence[tuple[int, ...]], settings: Sequence[Any]) -> list[list[str] | None]:
+        """Return the generated texts of each prompt under these settings; None where there are none yet."""
+        return [self._texts.get(_key((prompt, tuple(settings)))) for prompt in prompts]
+
+    def add_texts(
+        self, prompts: Sequence[tuple[int, ...]], settings: Sequence[Any], texts: Sequence[list[str]]
+    ) -> None:
+        """Keep generated texts."""
+        keys = [_key((prompt, tuple(settings))) for prompt in prompts]
+        self._texts.update(zip(keys, texts, strict=True))
+        if prompts:
+            write_json(self._texts_file, self._texts)
+
+
+def _key(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
+
+
+def _read_scores(path: Path) -> dict[str, Scored]:
+    if not path.exists():
+        return {}
+    columns = load_file(path)
+    ends = np.cumsum(columns["length"])[:-1]
+    parts = [[part.tolist() for part in np.split(columns[name], ends)] for name in _COLUMNS]
+    rows = [Scored.of(*(column[i] for column in parts)) for i in range(len(columns["length"]))]
+    return {bytes(key).hex(): row for key, row in zip(columns["key"], rows, strict=True)}

@@ -1,0 +1,159 @@
+"""One generation pass: greedy or sampled, sorted by length, with finished rows dropped from the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from accelerate.utils import extract_model_from_parallel
+from torch import Tensor, nn
+from transformers import DynamicCache, PreTrainedTokenizerBase
+
+from scopewise.models.forward import device_of, output_embeddings
+from scopewise.models.processes import gathered
+from scopewise.models.score import over_batches
+
+_DROP_FRACTION = 0.25
+"""Rows are dropped when this share of the batch has ended: copying the cache costs about a step."""
+
+
+def generate(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[tuple[int, ...]],
+    max_new_tokens: int = 64,
+    max_tokens: int = 16384,
+    description: str = "generate",
+    *,
+    temperature: float = 0.0,
+    samples: int = 1,
+    seed: int = 0,
+) -> list[list[str]]:
+    """Continue prompts, each unique one forwarded once, however many samples are drawn of it.
+
+    Args:
+        model: A causal LM; put into evaluation mode, and back.
+        tokenizer: Decodes what is generated; special tokens are left out.
+        prompts: Ids of each prompt.
+        max_new_tokens: Where a model that never stops is stopped.
+        max_tokens: Padded tokens per batch, prompt and new ones, over all samples.
+        description: Of the progress bar.
+        temperature: 0 continues greedily; above it, tokens are sampled from the whole vocabulary (no top-k, no top-p).
+        samples: Continuations of each prompt.
+        seed: Of the sampling. A prompt's samples depend on it and on the prompt alone, not on the batch; the state of
+            torch's generators is left as it was.
+
+    Returns:
+        For each prompt, in order, its continuations, stripped of surrounding white space.
+    """
+    unique = list(dict.fromkeys(prompts))
+    ends = _end_ids(model, tokenizer)
+    found: dict[tuple[int, ...], list[str]] = {}
+
+    def run(indices: list[int]) -> None:
+        chosen = [unique[i] for i in indices]
+        rows = _continue(model, chosen, ends, max_new_tokens, temperature, samples, seed, tokenizer.pad_token_id or 0)
+        texts = [text.strip() for text in tokenizer.batch_decode(rows, skip_special_tokens=True)]
+        for i, prompt in enumerate(chosen):
+            found[prompt] = texts[i * samples : (i + 1) * samples]
+
+    lengths = [(len(prompt) + max_new_tokens) * samples for prompt in unique]
+    over_batches(model, lengths, max_tokens, description, run)
+    whole = {prompt: texts for part in gathered(found) for prompt, texts in part.items()}
+    return [whole[prompt] for prompt in prompts]
+
+
+def _continue(
+    model: nn.Module,
+    prompts: Sequence[tuple[int, ...]],
+    ends: set[int],
+    max_new_tokens: int,
+    temperature: float,
+    samples: int,
+    seed: int,
+    pad: int,
+) -> list[list[int]]:
+    """Return the new ids of each prompt's samples, without an end of sequence."""
+    device = device_of(model)
+    width = max(map(len, prompts))
+    ids = torch.tensor([[pad] * (width - len(p)) + list(p) for p in prompts], device=device)
+    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
+    cache = DynamicCache(config=extract_model_from_parallel(model).config)
+    position = (mask.cumsum(-1) - 1).clamp(min=0)
+    logits = _last_logits(model, ids, mask, position, cache)
+    if samples > 1:
+        cache.batch_repeat_interleave(samples)
+        logits, mask, position = (t.repeat_interleave(samples, 0) for t in (logits, mask, position))
+    position = position[:, -1:]
+    draws = [_Draws(seed, prompt, s, temperature) for prompt in prompts for s in range(samples)]
+    new: list[list[int]] = [[] for _ in draws]
+    alive = list(range(len(draws)))  # which row of the result each row of the batch is
+    done: set[int] = set()
+    for _ in range(max_new_tokens):
+        token = _next_tokens(logits, [draws[row] for row in alive], temperature)
+        for row, chosen in zip(alive, token.tolist(), strict=True):
+            if row not in done:
+                if chosen in ends:
+                    done.add(row)
+                else:
+                    new[row].append(chosen)
+        if len(done) == len(draws):
+            break
+        going = [i for i, row in enumerate(alive) if row not in done]
+        if len(alive) - len(going) >= _DROP_FRACTION * len(alive):
+            keep = torch.tensor(going, device=device)
+            cache.batch_select_indices(keep)
+            token, mask, position = token[keep], mask[keep], position[keep]
+            alive = [alive[i] for i in going]
+        mask = torch.cat([mask, mask.new_ones(len(alive), 1)], dim=1)
+        position = position + 1
+        logits = _last_logits(model, token.unsqueeze(1), mask, position, cache)
+    return new
+
+
+def _last_logits(model: nn.Module, ids: Tensor, mask: Tensor, position: Tensor, cache: DynamicCache) -> Tensor:
+    """Return the logits after the last column in float32: the head acts there alone."""
+
+    def last(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (args[0][:, -1:], *args[1:])
+
+    handle = output_embeddings(model).register_forward_pre_hook(last)
+    try:
+        output = model(input_ids=ids, attention_mask=mask, position_ids=position, past_key_values=cache, use_cache=True)
+    finally:
+        handle.remove()
+    return output.logits[:, -1].float()
+
+
+class _Draws:
+    """A stream of uniform numbers for one sample: what is drawn does not depend on the rows beside it."""
+
+    def __init__(self, seed: int, prompt: tuple[int, ...], sample: int, temperature: float) -> None:
+        self._generator = torch.Generator()
+        if temperature > 0:
+            self._generator.manual_seed(hash((seed, prompt, sample)) % 2**63)
+
+    def next(self) -> float:
+        return float(torch.rand((), generator=self._generator, dtype=torch.float64))
+
+
+def _next_tokens(logits: Tensor, draws: Sequence[_Draws], temperature: float) -> Tensor:
+    """Return the arg-max of each row, or where its uniform number falls in the cumulative distribution."""
+    if temperature == 0:
+        return logits.argmax(-1)
+    cumulative = (logits.double() / temperature).softmax(-1).cumsum(-1)
+    uniform = torch.tensor([draw.next() for draw in draws], dtype=torch.float64, device=logits.device)
+    return (
+        torch.searchsorted(cumulative, uniform.unsqueeze(-1) * cumulative[:, -1:])
+        .squeeze(-1)
+        .clamp(max=logits.shape[-1] - 1)
+    )
+
+
+def _end_ids(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """Return the tokens that end an answer: the tokenizer's, and those the model's own generation config names."""
+    config = getattr(extract_model_from_parallel(model), "generation_config", None)
+    named = getattr(config, "eos_token_id", None)
+    ids = {tokenizer.eos_token_id, *(named if isinstance(named, list) else [named])}
+    return {int(i) for i in ids if i is not None}

@@ -1,0 +1,47 @@
+"""Local models that judge generated texts: entailment, fluency. Nothing leaves the machine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from scopewise.bars import bar
+from scopewise.errors import ModelError
+from scopewise.models.load import default_device
+
+_ROWS = 32
+
+
+def class_probabilities(path: str, texts: Sequence[tuple[str, ...]], description: str) -> list[dict[str, float]]:
+    """Return class → probability, by a sequence classifier, of each text or pair of texts.
+
+    Args:
+        path: Folder or hub name of the classifier (safetensors).
+        texts: `(text,)` or `(premise, hypothesis)` each.
+        description: Of the progress bar.
+
+    Raises:
+        ModelError: there is no such classifier.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+        model = AutoModelForSequenceClassification.from_pretrained(path, use_safetensors=True, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().split("\n", 1)[0]
+        raise ModelError(
+            f"evaluate: {path}; no classifier that can be loaded ({reason}); give a folder or hub name"
+        ) from None
+    model = model.to(default_device()).eval()
+    labels = [str(model.config.id2label[i]).lower() for i in range(model.config.num_labels)]
+    found: list[dict[str, float]] = []
+    with torch.inference_mode(), bar(len(texts), description) as progress:
+        for start in range(0, len(texts), _ROWS):
+            part = texts[start : start + _ROWS]
+            given = [list(column) for column in zip(*part, strict=True)]
+            inputs = tokenizer(*given, padding=True, truncation=True, return_tensors="pt").to(model.device)
+            for row in model(**inputs).logits.float().softmax(-1).tolist():
+                found.append(dict(zip(labels, row, strict=True)))
+            progress.update(len(part))
+    return found

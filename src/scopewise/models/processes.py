@@ -1,0 +1,22 @@
+"""Sharing evaluation among the processes of `accelerate launch`: one process alone has everything."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+from accelerate import PartialState
+from accelerate.utils import gather_object
+
+T = TypeVar("T")
+
+
+def share_of(items: Sequence[T]) -> list[T]:
+    """Return this process's share: every n-th item, so that long and short batches are spread."""
+    state = PartialState()
+    return list(items[state.process_index :: state.num_processes])
+
+
+def gathered(part: T) -> list[T]:
+    """Return what every process found, in the order of the processes; all of them get it."""
+    return gather_object([part]) if PartialState().num_processes > 1 else [part]
