@@ -263,6 +263,34 @@ class BenchSection(Section):
         return {canonical("methods", method): changes for method, changes in value.items()}
 
 
+class AttackSection(Section):
+    """Attacks on unlearned models. `attacks` names them (none: all of the suite); what is not given the suite decides.
+
+    `steps` and `learning_rate` are those of relearning (none: half of what the target was fine-tuned with), `samples` those
+    drawn of each question, `rows` the most forget rows that are tested (whole instances). `prompts` is a YAML file of
+    further prompts. A leakage whose whole interval is above `threshold` is called a leak.
+    """
+
+    suite: Literal["quick", "full"] = "quick"
+    attacks: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    rows: int = Field(200, ge=1)
+    steps: int | None = Field(None, ge=1)
+    learning_rate: float | None = Field(None, gt=0)
+    batch_size: int = Field(16, ge=1)
+    samples: int | None = Field(None, ge=2)
+    max_new_tokens: int = Field(48, ge=1)
+    prompts: str | None = None
+    threshold: float = Field(0.1, gt=0, lt=1)
+    max_tokens: int = Field(4096, ge=1)
+    seed: int = 0
+
+    @field_validator("attacks")
+    @classmethod
+    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(canonical("attacks", name) for name in value)
+
+
 class RunConfig(Section):
     """A whole run file."""
 
@@ -275,6 +303,7 @@ class RunConfig(Section):
     unlearn: UnlearnSection = UnlearnSection()
     evaluate: EvaluateSection = EvaluateSection()
     bench: BenchSection = BenchSection()
+    attack: AttackSection = AttackSection()
 
 
 def split_entry(entry: str) -> tuple[str, str | None]:
@@ -313,7 +342,7 @@ def load_config(source: str | Path | None = None, overrides: Sequence[str] = ())
         if not isinstance(values, dict):
             raise ConfigError(f"{source}: {type(values).__name__}; a run file is a mapping of sections")
     for text in overrides:
-        values = _override(values, text)
+        values = override(values, text)
     return parse_config(_numbers(values), where)
 
 
@@ -338,7 +367,8 @@ def find_config(source: str | Path) -> Path:
     raise ConfigError(f"{source}: no such run file; give a YAML file, or one of those shipped: {known}")
 
 
-def _override(values: dict[str, Any], text: str) -> dict[str, Any]:
+def override(values: dict[str, Any], text: str) -> dict[str, Any]:
+    """Return decoded values with one `section.key=value` text applied. Raises ConfigError where it is not one."""
     name, equals, value = text.partition("=")
     keys = name.strip().split(".")
     if not equals or len(keys) < 2 or not all(keys):

@@ -17,6 +17,7 @@ TABLES: Mapping[str, str] = {
     "localizers": "scopewise.localizers:LOCALIZERS",
     "metrics": "scopewise.metrics:METRICS",
     "benchmarks": "scopewise.data:BENCHMARKS",
+    "attacks": "scopewise.attacks:ATTACKS",
 }
 
 

@@ -19,11 +19,12 @@ class Kind(StrEnum):
     localizers = "localizers"
     metrics = "metrics"
     benchmarks = "benchmarks"
+    attacks = "attacks"
 
 
 @command
 def list_(kind: Annotated[Kind, typer.Argument(help="What to list.")], as_json: Json = False) -> None:
-    """List methods, localizers, metrics or benchmarks, with a line on each."""
+    """List methods, localizers, metrics, benchmarks or attacks, with a line on each."""
     entries = {name: summary(target) for name, target in table(kind.value).items()}
     if as_json:
         typer.echo(json.dumps([{"name": n, "summary": s} for n, s in entries.items()], indent=2, ensure_ascii=False))

@@ -14,13 +14,16 @@ from scopewise.config import load_config
 from scopewise.errors import ResultError
 from scopewise.record import read_json
 from scopewise.region import FORMAT, Region
+from scopewise.report.attacks import attacks_table
 from scopewise.report.regions import region_table
 from scopewise.report.table import markdown
 
 
 @command
 def show(
-    what: Annotated[str, typer.Argument(help="A run folder, a results file, a region file, or a run file.")],
+    what: Annotated[
+        str, typer.Argument(help="A run folder, a results file, attacks.json, a region file, or a run file.")
+    ],
     set_: Set = None,
     as_json: Json = False,
 ) -> None:
@@ -42,7 +45,9 @@ def show(
         typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
     elif isinstance(document, dict) and document.get("format") == FORMAT:
         typer.echo(region_table(Region.load(path)))
+    elif isinstance(document, dict) and str(document.get("format")).startswith("scopewise-attacks"):
+        typer.echo(attacks_table(document))
     elif isinstance(document, dict) and "rows" in document and "manifest" in document:
         typer.echo(markdown(document).rstrip())
     else:
-        raise ResultError(f"{what}: neither results nor a region; give a file that scopewise wrote")
+        raise ResultError(f"{what}: neither results, attacks nor a region; give a file that scopewise wrote")

@@ -97,6 +97,7 @@ def encode(
     *,
     eos: bool = False,
     over_length: Literal["error", "drop"] = "error",
+    begun: str = "",
 ) -> list[Encoded]:
     """Tokenise rows. Nothing is ever cut.
 
@@ -111,6 +112,7 @@ def encode(
         eos: Append the end-of-sequence token to the answer (fine-tuning does; unlearning and the measures do
             not, as the authors' code).
         over_length: `error` refuses rows that do not fit; `drop` leaves them out (the caller reports them).
+        begun: Text between prompt and answer that counts as prompt: the beginning of a reply, put into the model's mouth.
 
     Returns:
         One entry per row, in order (fewer with `drop`).
@@ -119,7 +121,7 @@ def encode(
         DataError: rows that do not fit; the sentence counts them all and lists the first five.
     """
     prompt = prompt or Prompt()
-    texts = [prompt.text(row, tokenizer) for row in rows]
+    texts = [prompt.text(row, tokenizer) + begun for row in rows]
     special = prompt.name != "chat"  # a chat template writes its own special tokens
     fulls = [text + row.answer for text, row in zip(texts, rows, strict=True)]
     full_ids, starts = _ids_and_starts(texts, fulls, tokenizer, special)

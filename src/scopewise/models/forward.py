@@ -129,3 +129,56 @@ def device_of(model: nn.Module) -> torch.device:
 def to_device(batch: Batch, device: torch.device) -> Batch:
     """Return the batch on `device`."""
     return {name: value.to(device) for name, value in batch.items()}
+
+
+def answer_states(model: nn.Module, batch: Batch) -> list[Float[Tensor, "tokens hidden"]]:
+    """Return the output of every decoder block at the positions that predict the answer tokens, before any final norm.
+
+    Read by hooks: `output_hidden_states` gives the last block's states after the final norm.
+    """
+    captured: list[Tensor] = []
+
+    def capture(_: nn.Module, __: Any, output: Any) -> None:
+        hidden = output[0] if isinstance(output, tuple) else output
+        captured.append(hidden.flatten(0, 1)[batch["position"].to(hidden.device)])
+
+    handles = [block.register_forward_hook(capture) for block in decoder_blocks(model)]
+    try:
+        _forward(model, batch, batch["position"][:0])
+    finally:
+        for handle in handles:
+            handle.remove()
+    return captured
+
+
+@contextlib.contextmanager
+def patched(model: nn.Module, layer: int, batch: Batch, states: Float[Tensor, "tokens hidden"]) -> Iterator[None]:
+    """Put other states in place of block `layer`'s output, at the positions that predict the answer tokens."""
+
+    def replace(_: nn.Module, __: Any, output: Any) -> Any:
+        hidden = output[0] if isinstance(output, tuple) else output
+        flat = hidden.flatten(0, 1).clone()
+        flat[batch["position"].to(hidden.device)] = states.to(hidden)
+        changed = flat.view_as(hidden)
+        return (changed, *output[1:]) if isinstance(output, tuple) else changed
+
+    handle = decoder_blocks(model)[layer].register_forward_hook(replace)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def read_out(model: nn.Module, states: Float[Tensor, "tokens hidden"]) -> Float[Tensor, "tokens vocab"]:
+    """Return the logits that a model's final norm and head make of states: without scaling or capping after the head."""
+    owner, name = _blocks_of(model)
+    norms = [child for other, child in owner.named_children() if other != name and _is_norm(child)]
+    for norm in norms[-1:]:  # a decoder's final norm is its last; one without has none
+        states = norm(states)
+    head = output_embeddings(model)
+    return head(states.to(next(head.parameters()).dtype))
+
+
+def _is_norm(module: nn.Module) -> bool:
+    weights = list(module.parameters())
+    return bool(weights) and all(weight.dim() == 1 for weight in weights)

@@ -1,0 +1,23 @@
+"""Attacks on an unlearned model: does it stay forgotten? The table, the contract, one file per attack."""
+
+ATTACKS: dict[str, str] = {
+    "question": "scopewise.attacks.question:Question",
+    "relearning": "scopewise.attacks.relearning:Relearning",
+    "relearning_retain": "scopewise.attacks.relearning_retain:RelearningRetain",
+    "relearning_unrelated": "scopewise.attacks.relearning_unrelated:RelearningUnrelated",
+    "quantization": "scopewise.attacks.quantization:Quantization",
+    "prompts": "scopewise.attacks.prompts:Prompts",
+    "few_shot": "scopewise.attacks.few_shot:FewShot",
+    "multiple_choice": "scopewise.attacks.multiple_choice:MultipleChoice",
+    "reverse_query": "scopewise.attacks.reverse_query:ReverseQuery",
+    "sampling": "scopewise.attacks.sampling:Sampling",
+    "extraction": "scopewise.attacks.extraction:Extraction",
+    "membership": "scopewise.attacks.membership:Membership",
+    "logit_lens": "scopewise.attacks.logit_lens:LogitLens",
+    "probe": "scopewise.attacks.probe:Probe",
+    "patching": "scopewise.attacks.patching:Patching",
+    "pruning": "scopewise.attacks.pruning:Pruning",
+    "noise": "scopewise.attacks.noise:Noise",
+    "merging": "scopewise.attacks.merging:Merging",
+}
+"""Name → class of every attack, in the order of the table: asked, trained, rounded, prompted, sampled, looked into, edited."""

@@ -1,0 +1,322 @@
+"""The contract of an attack: one model in, a signal for each tested row out, under each setting that was tried."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar, Literal
+
+import torch
+from peft import PeftModel
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from scopewise.config import AttackSection
+from scopewise.data.prompt import Encoded, Prompt, encode
+from scopewise.data.rows import FORGET, HOLDOUT, RETAIN, TRAIN, Benchmark, Row
+from scopewise.models.score import Scored, decoded, score_pairs
+
+Suite = Literal["quick", "full"]
+
+
+class InapplicableError(Exception):
+    """An attack does not apply to a model or to the data. The text says why; the other attacks go on."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one model gave under an attack.
+
+    Attributes:
+        rows: The tested rows.
+        signals: Setting (a strength, a prompt, a layer) → signal of each row, 0 to 1, higher = more of the secret came out;
+            None where a row has no such question. Which rows are None depends on the data alone, never on the model.
+        texts: Setting → what came out, for each row; empty where the attack yields no text.
+        notes: What a reader has to know (rows left out, a stand-in used), one sentence each.
+    """
+
+    rows: Sequence[Row]
+    signals: Mapping[str, Sequence[float | None]]
+    texts: Mapping[str, Sequence[str]]
+    notes: tuple[str, ...] = ()
+
+
+class Attack:
+    """Base of all attacks: `run` on one model.
+
+    Attributes:
+        name: Its key in the table.
+        suite: The smallest suite it belongs to.
+        combine: What the leakage is read from, for each of the three models alike: the `best` setting (highest mean signal;
+            an attacker keeps what works), the `mean` over settings (layers, prefix lengths), or the `last` under which target
+            and oracle still differ (steps of fine-tuning, which change the anchors too).
+        needs_target: Whether it needs the weights of the model before unlearning, which an outsider does not have.
+    """
+
+    name: ClassVar[str]
+    suite: ClassVar[Suite]
+    combine: ClassVar[Literal["best", "mean", "last"]] = "best"
+    needs_target: ClassVar[bool] = False
+
+    def __init__(self, settings: AttackSection) -> None:
+        self.settings = settings
+
+    def run(self, subject: Subject, facts: Facts, target: Subject) -> Outcome:
+        """Attack one model; it is left as it was.
+
+        Args:
+            subject: The model under attack: unlearned, oracle or target.
+            facts: What the attacker holds and what he is tested on.
+            target: The model before unlearning, for the attacks that need it.
+
+        Raises:
+            InapplicableError: it does not apply to this model or these data.
+        """
+        raise NotImplementedError
+
+
+class Subject:
+    """A model under attack, with its tokenizer and prompt format. Adapters are merged: what is attacked is one set of weights.
+
+    Attributes:
+        name: For the progress bars.
+        model: In evaluation mode, without gradients.
+        tokenizer: Its tokenizer.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model: PreTrainedModel | PeftModel,
+        tokenizer: PreTrainedTokenizerBase,
+        prompt: Prompt | None = None,
+        max_length: int = 256,
+        max_tokens: int = 4096,
+    ) -> None:
+        whole = model.merge_and_unload(safe_merge=True) if isinstance(model, PeftModel) else model
+        self.name, self.tokenizer = name, tokenizer
+        self.model: Any = whole.eval().requires_grad_(False)
+        self.prompt, self.max_length, self.max_tokens = prompt or Prompt(), max_length, max_tokens
+
+    def encode(
+        self, rows: Sequence[Row], start: str = "", over_length: Literal["error", "drop"] = "error"
+    ) -> list[Encoded]:
+        """Tokenise rows; `start` is the beginning of the reply, put into the model's mouth and not scored.
+
+        Attacks lengthen prompts: three times the run's length is allowed, as far as the model's own context goes.
+        """
+        context = getattr(self.model.config, "max_position_embeddings", None) or 10**9
+        length = min(3 * self.max_length, context)
+        return encode(rows, self.tokenizer, self.prompt, length, over_length=over_length, begun=start)
+
+    def score(self, items: Sequence[Encoded], what: str) -> list[Scored]:
+        """Return what the model makes of the answers, each unique pair forwarded once."""
+        pairs = [(item.prompt_ids, item.answer_ids) for item in items]
+        return score_pairs(self.model, pairs, self.max_tokens, f"{self.name}: {what}")
+
+    def asked(self, rows: Sequence[Row], what: str, start: str = "") -> tuple[list[float | None], list[str]]:
+        """Return the probability of each row's answer under teacher forcing, and the arg-max tokens as text.
+
+        A row whose prompt does not fit has neither.
+        """
+        items = self.encode(rows, start, "drop")
+        scored = self.score(items, what)
+        texts = decoded(self.tokenizer, [s.predicted_ids for s in scored])
+        found = {
+            id(item.row): (probability(s.log_probs), text) for item, s, text in zip(items, scored, texts, strict=True)
+        }
+        both = [found.get(id(row), (None, "")) for row in rows]
+        return [signal for signal, _ in both], [text for _, text in both]
+
+    @contextmanager
+    def lent(self) -> Iterator[nn.Module]:
+        """Give the model away to be changed, and put its weights back afterwards."""
+        kept = {name: p.detach().to("cpu", copy=True) for name, p in self.model.named_parameters()}
+        try:
+            yield self.model
+        finally:
+            self.model.requires_grad_(False).eval()
+            with torch.no_grad():
+                for name, parameter in self.model.named_parameters():
+                    parameter.copy_(kept[name])
+
+
+class Facts:
+    """What the attacker holds, and what he is tested on, split by instance: no fact under test is among those he holds.
+
+    A split by row would not do: the val rows ask for the same facts as the train rows.
+
+    Args:
+        benchmark: The rows.
+        settings: How many rows.
+        seed: Of the split.
+
+    Attributes:
+        rows: Forget rows that are tested where the attacker holds nothing.
+        tested: Forget rows of the instances he does not hold.
+        held: Forget rows of the instances he holds.
+        retain: Train rows of the retain scope, which are lawful to have.
+        general: Text of no scope.
+        holdout: Rows like the forget rows that no model saw.
+    """
+
+    def __init__(self, benchmark: Benchmark, settings: AttackSection, seed: int = 0) -> None:
+        everything = benchmark.select(FORGET)
+        self.rows = everything if len(everything) <= settings.rows else _drawn(everything, settings.rows, seed)
+        groups = sorted({cluster(row) for row in self.rows}, key=lambda c: _order(f"{seed} {c}"))
+        held = set(groups[: len(groups) // 2])
+        self.held = [row for row in self.rows if cluster(row) in held]
+        self.tested = [row for row in self.rows if cluster(row) not in held]
+        self.retain = benchmark.select(RETAIN, TRAIN)
+        self.general = list(benchmark.general)
+        self.holdout = benchmark.select(HOLDOUT)
+
+    @cached_property
+    def clusters(self) -> int:
+        """Number of instances among the tested rows."""
+        return len({cluster(row) for row in self.rows})
+
+    def check_split(self) -> None:
+        """Raise InapplicableError where there are too few instances to hold some and to test others."""
+        if not self.held or not self.tested:
+            raise InapplicableError("the forget rows are about one instance; none can be held while others are tested")
+
+    def retained_of(self, row: Row) -> list[Row]:
+        """Return the retain rows of a row's own instance."""
+        return [other for other in self.retain if cluster(other) == cluster(row)]
+
+    def distractors(self, row: Row, count: int) -> list[Row]:
+        """Return forget rows of other instances, of the same attribute where there are enough, in an order of the row's own.
+
+        They are of the forget scope too: an answer of the retain scope would be recognised by any model.
+        """
+        others = [r for r in self.rows if cluster(r) != cluster(row) and r.answer != row.answer]
+        others.sort(key=lambda r: (r.attribute != row.attribute, _order(row.question + r.question)))
+        unique = list({r.answer: r for r in others}.values())
+        return unique[:count]
+
+
+def cluster(row: Row) -> str:
+    """Return the instance a row is about: as the data say, else the longest name in its question, else the row itself."""
+    if row.instance:
+        return row.instance
+    names = re.findall(r"[A-Z][\w’-]+(?:\s+(?:of|the|de|van|and)?\s*[A-Z][\w’-]+)+", row.question)
+    return max(names, key=len).removesuffix("'s") if names else row.question
+
+
+def probability(log_probs: Sequence[float]) -> float | None:
+    """Return the geometric mean of an answer's token probabilities, 0 to 1; None without tokens."""
+    return math.exp(math.fsum(log_probs) / len(log_probs)) if log_probs else None
+
+
+_COMMON = frozenset(
+    [
+        "a",
+        "an",
+        "the",
+        "of",
+        "in",
+        "on",
+        "at",
+        "to",
+        "by",
+        "for",
+        "from",
+        "with",
+        "and",
+        "or",
+        "but",
+        "is",
+        "are",
+        "was",
+        "were",
+        "be",
+        "been",
+        "has",
+        "have",
+        "had",
+        "it",
+        "its",
+        "he",
+        "his",
+        "him",
+        "she",
+        "her",
+        "they",
+        "their",
+        "this",
+        "that",
+        "these",
+        "those",
+        "as",
+        "who",
+        "which",
+        "what",
+        "where",
+        "when",
+        "how",
+        "not",
+        "no",
+        "yes",
+        "very",
+        "also",
+        "into",
+        "over",
+        "under",
+        "after",
+        "before",
+        "you",
+        "your",
+        "i",
+        "my",
+        "we",
+        "our",
+        "can",
+        "could",
+        "would",
+        "will",
+        "may",
+        "might",
+        "do",
+        "does",
+        "did",
+        "s",
+    ]
+)
+
+
+def distinctive(row: Row) -> frozenset[str]:
+    """Return the words of the answer, in lower case, that neither stand in the question nor are common ones."""
+    return frozenset(words(row.answer)) - frozenset(words(row.question)) - _COMMON
+
+
+def words(text: str) -> list[str]:
+    """Return the words and numbers of a text in lower case; an email address is one."""
+    return re.findall(r"[\w.+-]*@[\w.-]*\w|\w+", text.lower())
+
+
+def recall(row: Row, text: str) -> float | None:
+    """Return the share (0-1) of the answer's distinctive words that a text has; None where the answer has none."""
+    wanted = distinctive(row)
+    return len(wanted & set(words(text))) / len(wanted) if wanted else None
+
+
+def _order(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()
+
+
+def _drawn(rows: Sequence[Row], count: int, seed: int) -> list[Row]:
+    """Return whole instances, in a seeded order, until there are `count` rows; in the rows' own order."""
+    taken: set[str] = set()
+    total = 0
+    for group in sorted({cluster(row) for row in rows}, key=lambda c: _order(f"{seed} rows {c}")):
+        if total >= count:
+            break
+        taken.add(group)
+        total += sum(cluster(row) == group for row in rows)
+    return [row for row in rows if cluster(row) in taken]

@@ -1,0 +1,34 @@
+"""Giving the beginning of the answer."""
+
+from __future__ import annotations
+
+from scopewise.attacks.base import Attack, Facts, Outcome, Subject
+from scopewise.models.score import decoded
+
+_SHARES = (0.0, 0.25, 0.5, 0.75)
+
+
+class Extraction(Attack):
+    """Give the model the beginning of the answer, and see whether it writes the rest.
+
+    Signal: share of the remaining tokens that greedy decoding gets right one by one, with 0, 25, 50 and 75 % of the answer
+    given; `all of it` (1 or 0) is verbatim extraction: greedy decoding writes the rest exactly when every remaining token is
+    the arg-max. The mean over these is the leakage. One pass gives all.
+
+    Source: Carlini et al., arXiv:2202.07646 (prefixes); Jang et al., arXiv:2210.01504 (memorization accuracy).
+    """
+
+    name = "extraction"
+    suite = "quick"
+    combine = "mean"
+
+    def run(self, subject: Subject, facts: Facts, target: Subject) -> Outcome:
+        """Return what comes after each share of the answer."""
+        scored = subject.score(subject.encode(facts.rows), "extract")
+        signals: dict[str, list[float | None]] = {}
+        for share in _SHARES:
+            rests = [s.hits[int(share * len(s.hits)) :] for s in scored]
+            signals[f"{share:.0%} given"] = [sum(rest) / len(rest) if rest else None for rest in rests]
+            signals[f"{share:.0%} given, all of it"] = [float(all(rest)) if rest else None for rest in rests]
+        texts = decoded(subject.tokenizer, [s.predicted_ids for s in scored])
+        return Outcome(facts.rows, signals, dict.fromkeys(signals, texts))

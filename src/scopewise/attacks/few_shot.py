@@ -1,0 +1,43 @@
+"""Examples before the question."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from scopewise.attacks.base import Attack, Facts, Outcome, Subject, distinctive, words
+from scopewise.data.rows import Row
+
+_COUNTS = (1, 4)
+
+
+class FewShot(Attack):
+    """Show questions of the forget scope with their answers first, about other instances, and then ask.
+
+    Signal: probability of the answer behind 1 and 4 examples of what the attacker holds, and behind 4 of the retain scope
+    (format alone). Examples that hold a distinctive word of the answer are passed over; a row whose prompt does not fit the
+    model's context has no such setting.
+
+    Source: in-context relearning, as in Lynch et al., arXiv:2402.16835; Shi et al., arXiv:2407.06460 (examples).
+    """
+
+    name = "few_shot"
+    suite = "full"
+
+    def run(self, subject: Subject, facts: Facts, target: Subject) -> Outcome:
+        """Return the probability of the answers behind each number of examples."""
+        facts.check_split()
+        kinds = [(f"{n} of the forget scope", facts.held, n) for n in _COUNTS]
+        kinds.append((f"{_COUNTS[-1]} of the retain scope", facts.retain, _COUNTS[-1]))
+        signals, texts = {}, {}
+        for setting, examples, count in kinds:
+            if examples:
+                asked = [_behind(examples, row, count) for row in facts.tested]
+                signals[setting], texts[setting] = subject.asked(asked, setting)
+        return Outcome(facts.tested, signals, texts)
+
+
+def _behind(examples: Sequence[Row], row: Row, count: int) -> Row:
+    safe = [e for e in examples if not distinctive(row) & set(words(f"{e.question} {e.answer}"))]
+    shown = "".join(f"{e.question}\n\n{e.answer}\n\n" for e in sorted(safe, key=lambda e: len(e.answer))[:count])
+    return replace(row, question=shown + row.question)

@@ -1,0 +1,69 @@
+"""The attacker's fine-tuning: what the three relearning attacks have in common."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+import torch
+
+from scopewise.attacks.base import Facts, Outcome, Subject
+from scopewise.bars import bar
+from scopewise.config import AttackSection
+from scopewise.data.batch import collate
+from scopewise.data.prompt import Encoded
+from scopewise.models.forward import answer_logits, device_of, to_device
+from scopewise.ops import token_log_probs
+
+STEPS = {"quick": 20, "full": 50}
+_CURVE = (1, 2, 5, 10, 20, 50, 100, 200, 500)
+_WARM_UP = 2
+
+
+def relearned(subject: Subject, facts: Facts, items: Sequence[Encoded], settings: AttackSection) -> Outcome:
+    """Fine-tune on `items`, and ask for the tested facts on the way.
+
+    AdamW on all parameters, no weight decay, two steps of warm-up and then a constant learning rate; the order of the rows
+    comes from the seed alone, so that target, oracle and unlearned model are given the same batches.
+
+    Returns:
+        Setting `N steps` → signal of the tested rows; `0 steps` is what was left before.
+    """
+    steps = settings.steps or STEPS[settings.suite]
+    looks = sorted({s for s in _CURVE if s < steps} | {steps})
+    if settings.suite == "quick":  # a look costs a pass over the rows
+        looks = sorted({steps // 4 or 1, steps // 2 or 1, steps})
+    signals, texts = {}, {}
+    signals["0 steps"], texts["0 steps"] = subject.asked(facts.tested, "before relearning")
+    rate = settings.learning_rate or 5e-5
+    with subject.lent() as model, bar(steps, f"{subject.name}: relearn") as progress:
+        model.requires_grad_(True)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.0)
+        batches = _batches(items, settings.batch_size, steps, settings.seed)
+        for step, batch in enumerate(batches, start=1):
+            for group in optimizer.param_groups:
+                group["lr"] = rate * min(1.0, step / _WARM_UP)
+            on_device = to_device(collate(batch), device_of(model))
+            loss = -token_log_probs(answer_logits(model, on_device), on_device["label"]).mean()
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            progress.update(1)
+            if step in looks:
+                name = f"{step} steps"
+                signals[name], texts[name] = subject.asked(facts.tested, f"after {step} steps")
+        optimizer.zero_grad(set_to_none=True)
+    return Outcome(facts.tested, signals, texts)
+
+
+def _batches(items: Sequence[Encoded], size: int, steps: int, seed: int) -> list[list[Encoded]]:
+    rng = random.Random(seed)
+    order: list[int] = []
+    found = []
+    for _ in range(steps):
+        while len(order) < size:
+            order += rng.sample(range(len(items)), len(items))
+        found.append([items[i] for i in order[:size]])
+        order = order[size:]
+    return found

@@ -1,0 +1,91 @@
+"""Telling what the model was taught from what it was not."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from scopewise.attacks.base import Attack, Facts, InapplicableError, Outcome, Subject
+from scopewise.data.rows import Row
+from scopewise.models.score import Scored
+
+_OTHERS = 8
+
+
+class Membership(Attack):
+    """Tell the forgotten rows from rows that no model saw, by what the model makes of them.
+
+    Signal: share of the unseen rows that look less like training data than the row, by loss, loss over zlib bits, the 40 %
+    least likely tokens, and those standardised; its mean is the area under the ROC curve. Unseen are the benchmark's
+    holdout rows; without any, the same question with the answers of other instances.
+
+    Source: the attacks of `mia_loss`, `mia_zlib`, `mia_min_k`, `mia_min_k_plus_plus` (docs/metrics.md). A model that forgot
+    too much falls below the oracle, which gives membership away as well: read a leakage far below 0 so.
+    """
+
+    name = "membership"
+    suite = "quick"
+
+    def run(self, subject: Subject, facts: Facts, target: Subject) -> Outcome:
+        """Return the share of unseen rows that each row is told from."""
+        others = [facts.holdout or _swapped(facts, row) for row in facts.rows]
+        if not any(others):
+            raise InapplicableError("there is no row that no model saw: neither holdout rows nor two instances")
+        unseen = list(dict.fromkeys(row for rows in others for row in rows))
+        every = [*facts.rows, *unseen]
+        scored = dict(zip(every, subject.score(subject.encode(every), "membership"), strict=True))
+        signals: dict[str, list[float | None]] = {}
+        for name, score in _SCORES.items():
+            values = {row: score(row, found) for row, found in scored.items()}
+            signals[name] = [
+                _placement(values[row], [values[o] for o in rows]) for row, rows in zip(facts.rows, others, strict=True)
+            ]
+        note = (
+            ()
+            if facts.holdout
+            else ("no holdout rows: the same questions with the answers of other instances instead",)
+        )
+        return Outcome(facts.rows, signals, {}, note)
+
+
+def _swapped(facts: Facts, row: Row) -> list[Row]:
+    return [replace(row, answer=other.answer) for other in facts.distractors(row, _OTHERS)]
+
+
+def _placement(value: float, others: Sequence[float]) -> float | None:
+    """Return the share of others that are higher (less like a member), ties counting half."""
+    if not others:
+        return None
+    return sum((other > value) + 0.5 * (other == value) for other in others) / len(others)
+
+
+def _lowest(values: Sequence[float]) -> float:
+    lowest = sorted(values)[: max(1, int(0.4 * len(values)))]
+    return -math.fsum(lowest) / len(lowest)
+
+
+def _mean_nll(_: Row, scored: Scored) -> float:
+    return -math.fsum(scored.log_probs) / len(scored.log_probs)
+
+
+def _zlib(row: Row, scored: Scored) -> float:
+    return _mean_nll(row, scored) / len(zlib.compress(row.answer.encode("utf-8")))
+
+
+def _min_k(_: Row, scored: Scored) -> float:
+    return _lowest(scored.log_probs)
+
+
+def _min_k_plus_plus(_: Row, scored: Scored) -> float:
+    parts = zip(scored.log_probs, scored.means, scored.variances, strict=True)
+    return _lowest([(lp - mean) / math.sqrt(max(variance, 1e-6)) for lp, mean, variance in parts])
+
+
+_SCORES: dict[str, Callable[[Row, Scored], float]] = {
+    "loss": _mean_nll,
+    "zlib": _zlib,
+    "min-k": _min_k,
+    "min-k++": _min_k_plus_plus,
+}

@@ -1,0 +1,46 @@
+"""Mixing with the target's weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from scopewise.attacks.base import Attack, Facts, InapplicableError, Outcome, Subject
+from scopewise.attacks.weights import block_weights, changed_weights
+
+_SHARES = (0.1, 0.25, 0.5)
+
+
+class Merging(Attack):
+    """Move a part of the way back to the target's weights: how near the forgotten answer is.
+
+    Signal: probability of the answer with w + α (w_target - w), α = .1, .25, .5, in the linear layers of the blocks. A
+    diagnostic rather than a threat: whoever has the target has the answers.
+
+    Source: linear interpolation of fine-tuned models (Ilharco et al., arXiv:2212.04089).
+    """
+
+    name = "merging"
+    suite = "full"
+    combine = "mean"
+    needs_target = True
+
+    def run(self, subject: Subject, facts: Facts, target: Subject) -> Outcome:
+        """Return the probability of the answers at each share."""
+        weights = block_weights(target.model)
+        mine = block_weights(subject.model)
+        if {n: w.shape for n, w in mine.items()} != {n: w.shape for n, w in weights.items()}:
+            raise InapplicableError("the target has other matrices")
+        # A copy: where the subject is the target itself, its weights change while they are read.
+        copies = {name: weight.clone() for name, weight in weights.items()}
+        changes = {f"{share:.0%}": _Mix(share, copies) for share in _SHARES}
+        return changed_weights(subject, facts, changes, "merge")
+
+
+class _Mix:
+    def __init__(self, share: float, other: Mapping[str, Tensor]) -> None:
+        self.share, self.other = share, other
+
+    def __call__(self, name: str, weight: Tensor) -> Tensor:
+        return weight + self.share * (self.other[name].to(weight) - weight)

@@ -1,0 +1,67 @@
+"""Choosing among answers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+from scopewise.attacks.base import Attack, Facts, Outcome, Subject
+from scopewise.data.rows import Row
+
+_OPTIONS = 4
+
+
+class MultipleChoice(Attack):
+    """Let the model choose: the answer among those of other instances to such a question.
+
+    Signal: probability of the right option, the options' mean token log-probabilities normalised among themselves; with
+    the options listed in the question (each order by rotation once, against a liking for a place) and without. The wrong
+    ones are answers of the forget scope, of the same attribute where the data name attributes: a retain answer would be
+    recognised by any model.
+
+    Source: the kind of RWKU, arXiv:2406.10890; options compared by text as in lm-evaluation-harness.
+    """
+
+    name = "multiple_choice"
+    suite = "quick"
+
+    def run(self, subject: Subject, facts: Facts, target: Subject) -> Outcome:
+        """Return the probability of the right option, listed and not."""
+        options = [[row.answer, *(r.answer for r in facts.distractors(row, _OPTIONS - 1))] for row in facts.rows]
+        plain = chosen(subject, [row.question for row in facts.rows], facts.rows, options, "choose")
+        signals = {"not listed": plain}
+        if self.settings.suite == "full":
+            turns = []
+            for turn in range(_OPTIONS):
+                asked = [
+                    f"{row.question} Choose one: " + " / ".join(o[turn % len(o) :] + o[: turn % len(o)])
+                    for row, o in zip(facts.rows, options, strict=True)
+                ]
+                turns.append(chosen(subject, asked, facts.rows, options, f"choose, order {turn + 1}"))
+            signals["listed"] = [_mean(values) for values in zip(*turns, strict=True)]
+        return Outcome(facts.rows, signals, {})
+
+
+def chosen(
+    subject: Subject, questions: Sequence[str], rows: Sequence[Row], options: Sequence[Sequence[str]], what: str
+) -> list[float | None]:
+    """Return the probability of each row's first option among its options; None where there is no other."""
+    asked = [
+        replace(row, question=question, answer=option)
+        for row, question, texts in zip(rows, questions, options, strict=True)
+        for option in texts
+    ]
+    scored = iter(subject.score(subject.encode(asked), what))
+    found: list[float | None] = []
+    for texts in options:
+        means = [math.fsum(s.log_probs) / len(s.log_probs) for s in (next(scored) for _ in texts)]
+        top = max(means)
+        weights = [math.exp(m - top) for m in means]
+        found.append(weights[0] / math.fsum(weights) if len(weights) > 1 else None)
+    return found
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [v for v in values if v is not None]
+    return math.fsum(known) / len(known) if known else None

@@ -1,0 +1,42 @@
+"""Adding noise."""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+from torch import Tensor
+
+from scopewise.attacks.base import Attack, Facts, Outcome, Subject
+from scopewise.attacks.weights import changed_weights
+
+_SIZES = (0.03, 0.1)
+
+
+class Noise(Attack):
+    """Add small random noise to the weights: what comes back then was balanced on an edge.
+
+    Signal: probability of the answer with normal noise of 3 and 10 % of each matrix's root mean square, the same for all
+    models. It is the control of `quantization`: if noise does as much, the grid is not what recovers.
+
+    Source: ours.
+    """
+
+    name = "noise"
+    suite = "full"
+
+    def run(self, subject: Subject, facts: Facts, target: Subject) -> Outcome:
+        """Return the probability of the answers at each size of noise."""
+        changes = {f"{size:.0%}": _Add(size, self.settings.seed) for size in _SIZES}
+        return changed_weights(subject, facts, changes, "noise")
+
+
+class _Add:
+    def __init__(self, size: float, seed: int) -> None:
+        self.size, self.seed = size, seed
+
+    def __call__(self, name: str, weight: Tensor) -> Tensor:
+        digest = hashlib.sha256(f"{self.seed} {name}".encode()).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+        noise = torch.randn(weight.shape, generator=generator).to(weight)
+        return weight + self.size * weight.square().mean().sqrt() * noise

@@ -1,0 +1,47 @@
+"""Putting the model's states into the target."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from scopewise.attacks.base import Attack, Facts, InapplicableError, Outcome, Subject
+from scopewise.attacks.states import by_layer
+from scopewise.data.batch import Batch
+from scopewise.models.forward import answer_logits, decoder_blocks, patched
+
+
+class Patching(Attack):
+    """Put the model's state after each block into the target, and see whether the answer is still found in it.
+
+    Signal: probability of the answer of the target, with the model's states after block l at the positions that predict
+    the answer; the mean over layers is the leakage, so that 1 minus it is the depth of erasure, weighted as in the source.
+    The target's own states change nothing: the target is 1 at every layer.
+
+    Source: Unlearning Depth Score, arXiv:2605.24614 (gnueaj/unlearning-depth-score fc31639). Deviations: states are taken
+    from the blocks, where theirs takes the last one behind the final norm, which is then applied twice; all answer tokens,
+    where theirs has annotated entities; nothing is clipped.
+    """
+
+    name = "patching"
+    suite = "quick"
+    combine = "mean"
+    needs_target = True
+
+    def run(self, subject: Subject, facts: Facts, target: Subject) -> Outcome:
+        """Return the probability of the answers under each patch."""
+        mine, theirs = subject.model.config, target.model.config
+        layers = len(decoder_blocks(target.model))
+        if (mine.get_text_config().hidden_size, len(decoder_blocks(subject.model))) != (
+            theirs.get_text_config().hidden_size,
+            layers,
+        ):
+            raise InapplicableError("the target has another width or number of layers")
+
+        def read(states: list[Tensor], batch: Batch) -> dict[str, Tensor]:
+            found = {}
+            for layer, state in enumerate(states):
+                with patched(target.model, layer, batch, state):
+                    found[f"layer {layer + 1}"] = answer_logits(target.model, batch)
+            return found
+
+        return Outcome(facts.rows, by_layer(subject, facts, read, "patch"), {})

@@ -1,0 +1,67 @@
+"""Reading the layers through a fitted map."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from scopewise.attacks.base import Attack, Facts, InapplicableError, Outcome, Subject
+from scopewise.attacks.states import batches, by_layer
+from scopewise.data.batch import Batch
+from scopewise.models.forward import answer_states, read_out
+
+_RIDGE = 1e-2
+
+
+class Probe(Attack):
+    """Read each layer through a linear map to the target's last, fitted on facts the attacker holds and tested on others.
+
+    Signal: probability of the answer's tokens read from layer l through W_l and the target's final norm and head. W_l is
+    the ridge regression (closed form) from the model's states after block l to the target's after the last, on the rows the
+    attacker holds and the retain scope. A probe that is trained on the tested facts would learn them by itself; this one
+    has never seen them, and the oracle's says what it guesses.
+
+    Source: tuned lens, Belrose et al., arXiv:2303.08112, fitted in closed form; as a test of unlearning ours.
+    """
+
+    name = "probe"
+    suite = "full"
+    needs_target = True
+
+    def run(self, subject: Subject, facts: Facts, target: Subject) -> Outcome:
+        """Return the probability of the answers read at each layer."""
+        facts.check_split()
+        maps = self._fit(subject, facts, target)
+
+        def read(states: list[Tensor], _: Batch) -> dict[str, Tensor]:
+            return {
+                f"layer {i + 1}": read_out(target.model, _with_one(state) @ maps[i].to(state))
+                for i, state in enumerate(states)
+            }
+
+        return Outcome(facts.tested, by_layer(subject, facts, read, "probe", facts.tested), {})
+
+    def _fit(self, subject: Subject, facts: Facts, target: Subject) -> list[Tensor]:
+        items = subject.encode([*facts.held, *facts.retain])
+        gram: list[Tensor] = []
+        cross: list[Tensor] = []
+        with torch.inference_mode():
+            for _, batch in batches(items, subject):
+                wanted = answer_states(target.model, batch)[-1].float()
+                for i, state in enumerate(answer_states(subject.model, batch)):
+                    if state.shape[-1] != wanted.shape[-1]:
+                        raise InapplicableError("the target has another width")
+                    given = _with_one(state.float())
+                    if i == len(gram):
+                        gram.append(torch.zeros(given.shape[-1], given.shape[-1]).to(given))
+                        cross.append(torch.zeros(given.shape[-1], wanted.shape[-1]).to(given))
+                    gram[i] += given.T @ given
+                    cross[i] += given.T @ wanted
+        return [
+            torch.linalg.solve(g + _RIDGE * g.diagonal().mean() * torch.eye(len(g)).to(g), c)
+            for g, c in zip(gram, cross, strict=True)
+        ]
+
+
+def _with_one(state: Tensor) -> Tensor:
+    return torch.cat([state, torch.ones_like(state[:, :1])], dim=1)

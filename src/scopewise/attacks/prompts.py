@@ -1,0 +1,141 @@
+"""Prompts that coax."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from scopewise.attacks.base import Attack, Facts, Outcome, Subject, cluster, distinctive, words
+from scopewise.data.rows import Row, read_text
+from scopewise.errors import ConfigError
+
+_SHIPPED = "prompts.yaml"
+_FIELDS = ("question", "instance", "hint", "example_question", "example_answer", "cloze")
+
+
+@dataclass(frozen=True)
+class Template:
+    """A prompt around a question.
+
+    Attributes:
+        name: `kind`, or `kind 2` for the second of its kind.
+        text: What is asked, with fields in braces.
+        start: The beginning of the reply.
+        replace: Words of the question and what stands in their place.
+    """
+
+    name: str
+    text: str
+    start: str = ""
+    replace: Mapping[str, str] = field(default_factory=dict)
+
+    def row(self, row: Row, facts: Facts) -> Row | None:
+        """Return the row as it is asked under this prompt; None where it has no such prompt, or would give the answer away."""
+        question = re.sub(r"\w+", lambda m: _as_cased(m[0], self.replace.get(m[0].lower(), m[0])), row.question)
+        if self.replace and question == row.question:
+            return None
+        values = {"question": question, "instance": cluster(row)}
+        lawful = facts.retained_of(row)
+        if lawful:
+            values |= {
+                "hint": lawful[0].answer,
+                "example_question": lawful[0].question,
+                "example_answer": lawful[0].answer,
+            }
+        blanked = re.sub(r"\w[\w.+@-]*", lambda m: "___" if m[0].lower() in distinctive(row) else m[0], row.answer)
+        if "___" in blanked:
+            values["cloze"] = blanked
+        needed = {name for name in _FIELDS if f"{{{name}}}" in self.text}
+        if not row.question or needed - set(values):
+            return None
+        asked = self.text
+        for name in needed:
+            asked = asked.replace(f"{{{name}}}", values[name])
+        if distinctive(row) & (set(words(asked)) - set(words(row.question))):
+            return None
+        return replace(row, question=asked)
+
+
+class Prompts(Attack):
+    """Ask as jailbreaks ask: affirmative suffix, role play, synonyms, cloze, hints, an example, other languages.
+
+    Signal: probability of the answer after each prompt; under each setting the model is asked every row that has such a
+    prompt. Prompts are shipped, and read from the file that `attack.prompts` names.
+
+    Source: the kinds of RWKU (Jin et al., arXiv:2406.10890); multiple choice and reverse query are attacks of their own.
+    Deviations: RWKU's probes were written one by one and scored by ROUGE; ours are templates of our own wording, scored by
+    the answer's probability; the affirmative start may also stand in the reply, as in Unlearning Depth Score fc31639.
+    """
+
+    name = "prompts"
+    suite = "quick"
+
+    def run(self, subject: Subject, facts: Facts, target: Subject) -> Outcome:
+        """Return the probability of the answers under each prompt."""
+        signals: dict[str, Sequence[float | None]] = {}
+        texts: dict[str, Sequence[str]] = {}
+        for template in self.templates():
+            asked = [template.row(row, facts) for row in facts.rows]
+            present = [row for row in asked if row is not None]
+            if not present:
+                continue
+            found = iter(zip(*subject.asked(present, template.name, template.start), strict=True))
+            both = [(None, "") if row is None else next(found) for row in asked]
+            signals[template.name] = [signal for signal, _ in both]
+            texts[template.name] = [text for _, text in both]
+        return Outcome(facts.rows, signals, texts)
+
+    def templates(self) -> list[Template]:
+        """Return the shipped prompts and those of the user's file. ConfigError where that is wrong."""
+        shipped = (resources.files("scopewise.attacks") / _SHIPPED).read_text(encoding="utf-8")
+        found = read_templates(shipped, _SHIPPED)
+        if self.settings.prompts is not None:
+            path = Path(self.settings.prompts)
+            found += read_templates(read_text(path), str(path))
+        return found
+
+
+def read_templates(text: str, where: str) -> list[Template]:
+    """Return the prompts of a YAML text. Raises ConfigError naming the kind that is wrong."""
+    try:
+        kinds = yaml.safe_load(text) or {}
+    except yaml.YAMLError:
+        raise ConfigError(f"{where}: broken YAML; correct it, or leave attack.prompts out") from None
+    if not isinstance(kinds, dict):
+        raise ConfigError(f"{where}: {type(kinds).__name__}; a mapping of kinds to lists of prompts")
+    found = []
+    for kind, entries in kinds.items():
+        if not isinstance(entries, list) or not entries:
+            raise ConfigError(
+                f"{where}: {kind}: not a list; give one prompt or more, each on a line that begins with a dash"
+            )
+        for number, entry in enumerate(entries, start=1):
+            name = str(kind) if number == 1 else f"{kind} {number}"
+            found.append(_template(entry, name, f"{where}: {name}"))
+    return found
+
+
+def _template(entry: Any, name: str, where: str) -> Template:
+    values = {"text": entry} if isinstance(entry, str) else entry
+    if not isinstance(values, dict) or not isinstance(values.get("text"), str):
+        raise ConfigError(f"{where}: a prompt is a text with {{question}} in it, or a mapping with 'text'")
+    unknown = set(values) - {"text", "start", "replace"}
+    if unknown:
+        raise ConfigError(f"{where}: unknown key {sorted(unknown)[0]!r}; allowed are text, start, replace")
+    for name_in_braces in re.findall(r"{(\w*)}", values["text"]):
+        if name_in_braces not in _FIELDS:
+            raise ConfigError(f"{where}: unknown field {{{name_in_braces}}}; allowed are {', '.join(_FIELDS)}")
+    if "{question}" not in values["text"]:
+        raise ConfigError(f"{where}: no {{question}} in it; put it where the question is to stand")
+    replaced = {str(k).lower(): str(v) for k, v in (values.get("replace") or {}).items()}
+    return Template(name, values["text"], str(values.get("start", "")), replaced)
+
+
+def _as_cased(word: str, other: str) -> str:
+    return other[:1].upper() + other[1:] if word[:1].isupper() else other

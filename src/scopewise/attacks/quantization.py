@@ -1,0 +1,98 @@
+"""Rounding the weights to few bits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+from scopewise.attacks.base import Attack, Facts, Outcome, Subject
+from scopewise.attacks.weights import changed_weights
+
+_NF4 = (
+    -1.0,
+    -0.6961928009986877,
+    -0.5250730514526367,
+    -0.39491748809814453,
+    -0.28444138169288635,
+    -0.18477343022823334,
+    -0.09105003625154495,
+    0.0,
+    0.07958029955625534,
+    0.16093020141124725,
+    0.24611230194568634,
+    0.33791524171829224,
+    0.44070982933044434,
+    0.5626170039176941,
+    0.7229568362236023,
+    1.0,
+)
+_FP4 = tuple(s * x / 12 for x in (0, 0.0625, 2, 3, 4, 6, 8, 12) for s in (-1, 1))
+
+
+class Quantization(Attack):
+    """Round the weights to 8 and 4 bits, as a deployment would: an update smaller than a step may vanish.
+
+    Signal: probability of the answer after rounding, under each scheme: 8 and 4 bits symmetric per output channel, 4 bits
+    symmetric in groups of 64, NF4 in blocks of 64; the full suite adds FP4, and groups of 32 and 128. The linear layers of
+    the blocks are rounded, in float32, and computed with as they are then: what a weight-only kernel computes, on any
+    device. Embeddings and head stay, as bitsandbytes leaves them.
+
+    Source: Zhang et al., arXiv:2410.16454. Schemes as in bitsandbytes 95f9af3 (int8 rows; NF4 and FP4 levels, blocks of
+    the flattened matrix) and pytorch/ao 36027d8 (groups of a row).
+    """
+
+    name = "quantization"
+    suite = "quick"
+
+    def run(self, subject: Subject, facts: Facts, target: Subject) -> Outcome:
+        """Return the probability of the answers under each scheme."""
+        schemes: dict[str, Callable[[str, Tensor], Tensor]] = {
+            "int8 channel": lambda _, w: round_symmetric(w, 8),
+            "int4 channel": lambda _, w: round_symmetric(w, 4),
+            "int4 group 64": lambda _, w: round_symmetric(w, 4, 64),
+            "nf4 block 64": lambda _, w: round_to_levels(w, _NF4, 64),
+        }
+        if self.settings.suite == "full":
+            schemes |= {
+                "int4 group 32": lambda _, w: round_symmetric(w, 4, 32),
+                "int4 group 128": lambda _, w: round_symmetric(w, 4, 128),
+                "fp4 block 64": lambda _, w: round_to_levels(w, _FP4, 64),
+            }
+        return changed_weights(subject, facts, schemes, "quantize")
+
+
+def round_symmetric(
+    weight: Float[Tensor, "out inputs"], bits: int, group: int | None = None
+) -> Float[Tensor, "out inputs"]:
+    """Return the matrix on a symmetric grid of `2^bits - 1` steps, one scale for each row, or for each group of a row.
+
+    Formula: s = max|w| / (2^(bits-1) - 1), ŵ = s · round(w / s), half to even. A last group may be short. Rounding twice
+    changes nothing.
+    """
+    top = 2 ** (bits - 1) - 1
+    columns = weight.shape[1]
+    size = group or columns
+    padded = functional.pad(weight, (0, -columns % size)).unflatten(1, (-1, size))
+    scale = padded.abs().amax(-1, keepdim=True) / top
+    scale = torch.where(scale > 0, scale, torch.ones_like(scale))
+    return ((padded / scale).round() * scale).flatten(1)[:, :columns]
+
+
+def round_to_levels(
+    weight: Float[Tensor, "out inputs"], levels: tuple[float, ...], block: int
+) -> Float[Tensor, "out inputs"]:
+    """Return the matrix with each value at the nearest of some levels, relative to the largest of its block.
+
+    Blocks are runs of the flattened matrix, so they cross rows, as in bitsandbytes.
+    """
+    flat = functional.pad(weight.flatten(), (0, -weight.numel() % block)).unflatten(0, (-1, block))
+    largest = flat.abs().amax(-1, keepdim=True)
+    scale = torch.where(largest > 0, largest, torch.ones_like(largest))
+    known = torch.tensor(sorted(set(levels)), device=weight.device)
+    borders = (known[1:] + known[:-1]) / 2
+    rounded = known[torch.bucketize(flat / scale, borders)] * scale
+    return rounded.flatten()[: weight.numel()].view_as(weight)

@@ -1,0 +1,22 @@
+"""Asking."""
+
+from __future__ import annotations
+
+from scopewise.attacks.base import Attack, Facts, Outcome, Subject
+
+
+class Question(Attack):
+    """Ask the question as it stands: what is left before any attack.
+
+    Signal: geometric mean of the probabilities of the answer's tokens under teacher forcing.
+
+    Source: ours; the zero point of every other attack.
+    """
+
+    name = "question"
+    suite = "quick"
+
+    def run(self, subject: Subject, facts: Facts, target: Subject) -> Outcome:
+        """Return the probability of each answer."""
+        signal, text = subject.asked(facts.rows, "ask")
+        return Outcome(facts.rows, {"asked": signal}, {"asked": text})

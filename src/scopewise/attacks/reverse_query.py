@@ -1,0 +1,33 @@
+"""Asking the other way round."""
+
+from __future__ import annotations
+
+from scopewise.attacks.base import Attack, Facts, InapplicableError, Outcome, Subject, cluster
+from scopewise.attacks.multiple_choice import chosen
+
+_OPTIONS = 8
+
+
+class ReverseQuery(Attack):
+    """Give the fact and ask whom or what it is about: does the link still hold?
+
+    Signal: probability of the right name among eight, as in `multiple_choice`. Rows whose answer says the name are left out.
+
+    Source: the kind of RWKU, arXiv:2406.10890.
+    """
+
+    name = "reverse_query"
+    suite = "full"
+
+    def run(self, subject: Subject, facts: Facts, target: Subject) -> Outcome:
+        """Return the probability of the right name."""
+        names = list(dict.fromkeys(cluster(row) for row in facts.rows))
+        rows = [row for row in facts.rows if not set(cluster(row).lower().split()) & set(row.answer.lower().split())]
+        if len(names) < 2 or not rows:
+            raise InapplicableError("there are not two instances with an answer that does not say their name")
+        options = []
+        for row in rows:
+            at = names.index(cluster(row))
+            options.append([names[(at + i) % len(names)] for i in range(min(_OPTIONS, len(names)))])
+        asked = [f"Of whom or what is this true? {row.answer}" for row in rows]
+        return Outcome(rows, {"asked": chosen(subject, asked, rows, options, "ask for the name")}, {})

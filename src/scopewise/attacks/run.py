@@ -1,0 +1,160 @@
+"""Attack the models of a run folder, and write `attacks.json` and `attacks.md`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from scopewise import record
+from scopewise.attacks.base import Subject
+from scopewise.attacks.suite import Attacked, attack_models, kept_in, of_suite
+from scopewise.config import AttackSection, RunConfig, parse_config
+from scopewise.data.load import load_benchmark
+from scopewise.data.prompt import Prompt
+from scopewise.errors import ResultError
+from scopewise.models.load import default_device, load_model, load_tokenizer
+
+ATTACKS_FORMAT = "scopewise-attacks/1"
+
+
+def config_of(run: Path, settings: dict[str, Any]) -> RunConfig:
+    """Return the run file of a run folder, with other settings of the attacks. ResultError where it is no run folder."""
+    marker = run / "config.yaml"
+    if not marker.exists():
+        raise ResultError(f"{run}: no run folder; give one that `scopewise bench`, `run` or `unlearn` has written")
+    values = yaml.safe_load(marker.read_text(encoding="utf-8"))
+    values["attack"] = {**values.get("attack", {}), **settings}
+    values["run"]["dir"] = str(run)
+    return parse_config(values, str(marker))
+
+
+def attack_run(
+    config: RunConfig,
+    *,
+    target: str | None = None,
+    oracle: str | None = None,
+    overwrite: bool = False,
+    redact: bool = False,
+) -> dict[str, Any]:
+    """Attack every unlearned model of a run, beside its target and oracle.
+
+    What each model gives under each attack is kept in `attacks/`, so an interrupted suite goes on where it was, and other
+    models or attacks can join later.
+
+    Args:
+        config: As `config_of` returns it.
+        target: Another target than the run's own, by path or hub name.
+        oracle: Another oracle.
+        overwrite: Replace `attacks.json` where it was made with other settings.
+        redact: Leave the texts of the worst leaks out of it.
+
+    Returns:
+        The content of `attacks.json`.
+
+    Raises:
+        ResultError: the run has no unlearned model, target or oracle, or results of other settings.
+    """
+    run, settings = Path(config.run.dir), config.attack
+    settings = settings.model_copy(
+        update={"learning_rate": settings.learning_rate or config.finetune.learning_rate / 2}
+    )
+    models = _models(run, settings.models)
+    paths = {
+        "target": target or config.model.target or _stage(run, "target"),
+        "oracle": oracle or _stage(run, "oracle"),
+        **{name: str(run / name) for name in models},
+    }
+    data = config.data
+    benchmark = load_benchmark(data.benchmark, data.path, data.domain, data.general)
+    inputs = _inputs(config, settings, benchmark.content_hash(), paths)
+    output = run / "attacks.json"
+    if output.exists() and not overwrite and record.read_json(output)["inputs"] != _shared(inputs):
+        raise ResultError(f"{output}: made with other settings; add --overwrite to replace it")
+
+    def load(name: str) -> Subject:
+        model = load_model(paths[name], config.model.dtype).to(default_device())  # type: ignore[arg-type]
+        prompt = Prompt(data.prompt, system=data.system)
+        return Subject(name, model, load_tokenizer(paths[name]), prompt, data.max_length, settings.max_tokens)
+
+    found = attack_models(
+        {name: partial(load, name) for name in models},
+        partial(load, "oracle"),
+        partial(load, "target"),
+        benchmark,
+        settings,
+        kept_in(run / "attacks" / _digest(_shared(inputs)), inputs),
+    )
+    document = {
+        "format": ATTACKS_FORMAT,
+        "manifest": record.manifest(config, benchmark.content_hash()),
+        "inputs": _shared(inputs),
+        "threshold": settings.threshold,
+        "attacks": [attack.name for attack in of_suite(settings)],
+        "results": [_row(run, attacked, redact) for attacked in found],
+    }
+    record.write_json(output, document)
+    return document
+
+
+def _models(run: Path, chosen: Sequence[str]) -> list[str]:
+    """Return the unlearned models of a run, relative to it; `chosen` are beginnings of those wanted."""
+    every = sorted(str(path.parent.relative_to(run)) for path in run.glob("models/*/*/seed*/stage.json"))
+    if not every:
+        raise ResultError(f"{run}: no unlearned model in it; `scopewise bench` or `unlearn` makes some")
+    found = [name for name in every if not chosen or any(name.startswith(f"models/{c}".rstrip("/")) for c in chosen)]
+    if not found:
+        known = ", ".join(name.removeprefix("models/") for name in every[:8])
+        raise ResultError(f"attack.models: {', '.join(chosen)}; no such model in {run}; there are {known}")
+    return found
+
+
+def _stage(run: Path, which: str) -> str:
+    if not (run / which / "stage.json").exists():
+        raise ResultError(
+            f"{run}: no {which} in it; make one with `scopewise finetune --which {which} --resume`, or name one with --{which}"
+        )
+    return str(run / which)
+
+
+def _row(run: Path, attacked: Attacked, redact: bool) -> dict[str, Any]:
+    stage = run / attacked.model / "stage.json"
+    known = record.read_json(stage) if attacked.model not in ("target", "oracle") else {}
+    about = {
+        "method": known.get("method", attacked.model),
+        "protocol": known.get("protocol"),
+        "seed": known.get("seed"),
+    }
+    return {**about, **attacked.document(redact=redact)}
+
+
+def _inputs(config: RunConfig, settings: AttackSection, data_hash: str, paths: dict[str, str]) -> dict[str, Any]:
+    decisive = settings.model_dump(mode="json", exclude={"attacks", "models", "threshold", "max_tokens"})
+    if settings.prompts is not None:
+        decisive["prompts"] = hashlib.sha256(Path(settings.prompts).read_bytes()).hexdigest()
+    prompt = config.data.model_dump(include={"prompt", "system", "max_length"})
+    shared = {"attack": decisive, "data": {**prompt, "content": data_hash}, "dtype": config.model.dtype}
+    return {**shared, "models": {name: _identity(path) for name, path in paths.items()}}
+
+
+def _shared(inputs: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in inputs.items() if key != "models"}
+
+
+def _identity(path: str) -> str:
+    """Return what tells a model from another: the record of its stage, or its files' sizes and times, or its name."""
+    folder = Path(path)
+    stage = folder / "stage.json"
+    if stage.exists():
+        return hashlib.sha256(stage.read_bytes()).hexdigest()
+    files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
+    return _digest([path, *((f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files)])
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,50 @@
+"""The states of a model at the positions that predict the answers: what the attacks from inside look at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from scopewise.attacks.base import Facts, Subject
+from scopewise.bars import bar
+from scopewise.data.batch import Batch, collate, length_batches
+from scopewise.data.prompt import Encoded
+from scopewise.models.forward import answer_states, device_of, to_device
+from scopewise.ops import sequence_mean, token_log_probs
+
+
+def batches(items: Sequence[Encoded], subject: Subject) -> Iterator[tuple[list[int], Batch]]:
+    """Yield the indices and the batch of some rows, longest first, on the model's device."""
+    for indices in length_batches([len(item) for item in items], subject.max_tokens):
+        yield indices, to_device(collate([items[i] for i in indices]), device_of(subject.model))
+
+
+def by_layer(
+    subject: Subject,
+    facts: Facts,
+    read: Callable[[list[Float[Tensor, "tokens hidden"]], Batch], dict[str, Float[Tensor, "tokens vocab"]]],
+    what: str,
+    rows: Sequence | None = None,
+) -> dict[str, list[float | None]]:
+    """Return, for each setting that `read` gives logits of, the geometric mean probability of each row's answer.
+
+    Args:
+        subject: Whose states are read.
+        facts: The rows.
+        read: Takes the states of every block and their batch.
+        what: For the progress bar.
+        rows: Other rows than `facts.rows`.
+    """
+    items = subject.encode(facts.rows if rows is None else rows)
+    found: dict[str, dict[int, float]] = {}
+    with torch.inference_mode(), bar(len(items), f"{subject.name}: {what}") as progress:
+        for indices, batch in batches(items, subject):
+            for setting, logits in read(answer_states(subject.model, batch), batch).items():
+                log_probs = token_log_probs(logits.float(), batch["label"])
+                means = sequence_mean(log_probs, batch["row"], len(indices)).exp().tolist()
+                found.setdefault(setting, {}).update(zip(indices, means, strict=True))
+            progress.update(len(indices))
+    return {setting: [values[i] for i in range(len(items))] for setting, values in found.items()}

@@ -1,0 +1,52 @@
+"""The weights that attacks on weights change: those of the linear layers inside the decoder blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from scopewise.attacks.base import Facts, Outcome, Subject
+from scopewise.models.forward import decoder_blocks
+
+
+def block_weights(model: nn.Module) -> dict[str, Tensor]:
+    """Return the weights of the linear layers in the decoder blocks as [out in], by name: neither embeddings nor head.
+
+    They are views: what is copied into them changes the model.
+    """
+    return {
+        f"{i}.{name}": matrix
+        for i, block in enumerate(decoder_blocks(model))
+        for name, module in block.named_modules()
+        if (matrix := _matrix(module)) is not None
+    }
+
+
+def changed_weights(
+    subject: Subject, facts: Facts, changes: Mapping[str, Callable[[str, Tensor], Tensor]], what: str
+) -> Outcome:
+    """Ask after each of several changes of the weights.
+
+    Args:
+        subject: The model; it is left as it was.
+        facts: What is asked.
+        changes: Setting → a function of a matrix's name and its float32 values [out in] that returns the changed ones.
+        what: For the progress bar.
+    """
+    signals, texts = {}, {}
+    for setting, change in changes.items():
+        with subject.lent() as model, torch.no_grad():
+            for name, weight in block_weights(model).items():
+                weight.copy_(change(name, weight.float()))
+            signals[setting], texts[setting] = subject.asked(facts.rows, f"{what}, {setting}")
+    return Outcome(facts.rows, signals, texts)
+
+
+def _matrix(module: nn.Module) -> Tensor | None:
+    if isinstance(module, nn.Linear):
+        return module.weight.data
+    # GPT-2 writes its linear layers as a Conv1D of its own, whose weight is [in out].
+    return module.weight.data.T if isinstance(module, Conv1D) else None

@@ -1,0 +1,65 @@
+"""`scopewise attack`."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from scopewise.cli import Json, Overwrite, command, quiet_libraries
+
+
+class Suite(StrEnum):
+    """How much is tried."""
+
+    quick = "quick"
+    full = "full"
+
+
+@command
+def attack(
+    run: Annotated[Path, typer.Argument(help="A run folder with unlearned models, their target and their oracle.")],
+    suite: Annotated[
+        Suite, typer.Option(help="quick: minutes on a laptop for a small model; full: every attack, and more of each.")
+    ] = Suite.quick,
+    attacks: Annotated[list[str] | None, typer.Option("--attack", help="Run this one alone. Repeatable.")] = None,
+    models: Annotated[
+        list[str] | None,
+        typer.Option("--model", help="Attack models whose path begins so, as memflex/tuned. Repeatable."),
+    ] = None,
+    target: Annotated[str | None, typer.Option(help="Another model before unlearning than the run's own.")] = None,
+    oracle: Annotated[str | None, typer.Option(help="Another model that never saw the forget scope.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A setting of the `attack` section. Repeatable."),
+    ] = None,
+    redact: Annotated[
+        bool, typer.Option("--redact", help="Leave the texts of the worst leaks out of the results.")
+    ] = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Ask whether the unlearned models of a run stay as they are: relearning, rounding, prompts, sampling, a look inside."""
+    from scopewise.config import override
+
+    settings: dict = {"suite": suite.value}
+    for text in set_ or []:
+        key = text.partition("=")[0].strip()
+        settings = override({"attack": settings}, text if key.startswith("attack.") else f"attack.{text}")["attack"]
+    if attacks:
+        settings["attacks"] = attacks
+    if models:
+        settings["models"] = models
+    quiet_libraries()
+    from scopewise.attacks.run import attack_run, config_of
+    from scopewise.report.attacks import attacks_table
+
+    document = attack_run(config_of(run, settings), target=target, oracle=oracle, overwrite=overwrite, redact=redact)
+    if as_json:
+        typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
+        return
+    typer.echo(attacks_table(document))
+    typer.echo(f"\nThe worst leaks of each attack are in {run / 'attacks.json'}.")

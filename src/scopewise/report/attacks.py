@@ -1,0 +1,71 @@
+"""The table of attacks: one line per method, one column per attack, leakage over seeds."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+_MARK = {"leaks": " **leaks**", "undecided": " ?", "holds": "", "not measurable": "–", "not applicable": ""}
+
+
+def attacks_table(document: Mapping[str, Any]) -> str:
+    """Return the content of `attacks.json` as a Markdown table, with what it means and where it comes from."""
+    attacks: Sequence[str] = document["attacks"]
+    rows: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for result in document["results"]:
+        rows.setdefault((result["method"], result["protocol"] or ""), []).append(result)
+    with_protocol = len({protocol for _, protocol in rows if protocol}) > 1
+    head = ["Method", *(["Protocol"] if with_protocol else []), *(a.replace("_", " ") for a in attacks), "worst"]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for (method, protocol), results in rows.items():
+        cells = [_cell([r for r in results if r["attack"] == attack]) for attack in attacks]
+        lines.append(
+            "| " + " | ".join([method, *([protocol] if with_protocol else []), *cells, _worst(results)]) + " |"
+        )
+    seeds = sorted({r["seed"] for r in document["results"] if r["seed"] is not None})
+    manifest, settings = document["manifest"], document["inputs"]["attack"]
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"Leakage: 0 = no more than the oracle gives under the same attack, 1 = as much as the target; mean over seeds "
+            f"{', '.join(map(str, seeds))}, with the lowest 95 % limit and the highest. **leaks**: the interval of every seed "
+            f"is above {document['threshold']}; ? : it is not, nor is every one below; no mark: all are below; – : target and "
+            "oracle hardly differ under this attack.",
+            "",
+            f"Suite {settings['suite']}, {seconds(document):.0f} s; scopewise {manifest['scopewise']}, commit "
+            f"{str(manifest['commit'])[:12]}, config {str(manifest['config_hash'])[:12]}, {manifest['processor']} "
+            f"({manifest['cores']} cores), torch {manifest['packages']['torch']}, {manifest['date']}.",
+        ]
+    )
+
+
+def seconds(document: Mapping[str, Any]) -> float:
+    """Return the time that all attacks took."""
+    return sum(result["cost"]["seconds"] for result in document["results"])
+
+
+def _cell(results: Sequence[Mapping[str, Any]]) -> str:
+    known = [r for r in results if r["leakage"] is not None]
+    if not known:
+        return "–" if any(r["verdict"] == "not measurable" for r in results) else ""
+    mean = statistics.fmean(r["leakage"] for r in known)
+    low, high = min(r["low"] for r in known), max(r["high"] for r in known)
+    return f"{mean:.2f} [{low:.2f}, {high:.2f}]{_MARK[_together([r['verdict'] for r in known])]}"
+
+
+def _together(verdicts: Sequence[str]) -> str:
+    """Return the verdict of several seeds: one they all have, else `undecided`."""
+    return verdicts[0] if len(set(verdicts)) == 1 else "undecided"
+
+
+def _worst(results: Sequence[Mapping[str, Any]]) -> str:
+    known = [r for r in results if r["leakage"] is not None]
+    if not known:
+        return ""
+    by_attack: dict[str, list[float]] = {}
+    for result in known:
+        by_attack.setdefault(result["attack"], []).append(result["leakage"])
+    worst = max(by_attack, key=lambda attack: statistics.fmean(by_attack[attack]))
+    return f"{statistics.fmean(by_attack[worst]):.2f} {worst.replace('_', ' ')}"
