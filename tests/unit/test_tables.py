@@ -10,6 +10,7 @@ import pytest
 
 import scopewise
 from scopewise import registry
+from scopewise.attacks.base import Attack
 from scopewise.data.rows import BenchmarkLoader
 from scopewise.errors import ConfigError
 from scopewise.localizers.base import Localizer
@@ -18,7 +19,13 @@ from scopewise.metrics.base import Metric
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = Path(str(scopewise.__file__)).parent
-BASES = {"methods": Method, "localizers": Localizer, "metrics": Metric, "benchmarks": BenchmarkLoader}
+BASES = {
+    "methods": Method,
+    "localizers": Localizer,
+    "metrics": Metric,
+    "benchmarks": BenchmarkLoader,
+    "attacks": Attack,
+}
 ENTRIES = [(kind, name) for kind in registry.TABLES for name in registry.table(kind)]
 FOLDERS = ["methods", "localizers", "metrics"]
 
@@ -56,7 +63,7 @@ def test_no_class_of_the_kind_is_left_out_of_the_table(kind: str) -> None:
 
 @pytest.mark.parametrize(("kind", "name"), [e for e in ENTRIES if e[0] != "benchmarks"])
 def test_documented_with_a_heading_of_its_own(kind: str, name: str) -> None:
-    document = ROOT / "docs" / ("metrics.md" if kind == "metrics" else "methods.md")
+    document = ROOT / "docs" / {"metrics": "metrics.md", "attacks": "attacks.md"}.get(kind, "methods.md")
     headings = re.findall(r"^#+ (.*)$", document.read_text(encoding="utf-8"), re.MULTILINE)
     assert any(re.search(rf"\b{name}\b", heading.replace("`", "")) for heading in headings)
 
