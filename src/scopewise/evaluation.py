@@ -142,9 +142,11 @@ def evaluate(
         prompts = [item.prompt_ids for job in jobs if job.generates for item in job.items]
         texts = _texts(model, tokenizer, prompts, settings, description, kept)
     judge = _Judges(settings, tokenizer, Prompt(data.prompt, system=data.system), needs, description)
+    ends = settings.eos and tokenizer.eos_token_id is not None  # whether answers end in a token that is none of theirs
     norms: dict[Pair, float] = {}
     if "gradient_norm" in needs:
-        norms = gradient_norms(model, [pair_of(item) for job in jobs for item in job.items], description)
+        items = [item for job in jobs for item in job.items]
+        norms = gradient_norms(model, [_without_end(item, ends) for item in items], description)
     others: dict[Pair, Scored] = {}
     if "reference_model" in needs and reference_model is not None:
         pairs = [pair_of(item) for job in jobs for item in job.items]
@@ -153,7 +155,7 @@ def evaluate(
 
     values: dict[str, Value] = {}
     for job in jobs:
-        answered = judge(_answered(job, tokenizer, scores, texts, norms, others, settings.eos))
+        answered = judge(_answered(job, tokenizer, scores, texts, norms, others, ends))
         for metric in metrics:
             if isinstance(metric, RowMetric) and (job.generates or "generated" not in metric.needs):
                 values.update(metric.keyed(answered, job.name))
@@ -234,6 +236,11 @@ def score(
 def pair_of(item: Encoded) -> Pair:
     """Return the ids of a tokenised row."""
     return item.prompt_ids, item.answer_ids
+
+
+def _without_end(item: Encoded, ends: bool) -> Pair:
+    """Return the ids of a tokenised row without the end of sequence that was appended to it."""
+    return item.prompt_ids, item.answer_ids[:-1] if ends else item.answer_ids
 
 
 def _job(
@@ -320,10 +327,10 @@ def _answered(
     texts: Mapping[tuple[int, ...], str],
     norms: Mapping[Pair, float],
     others: Mapping[Pair, Scored],
-    eos: bool,
+    ends: bool,
 ) -> list[Answered]:
     def of(item: Encoded) -> Scored:
-        return replace(scores[pair_of(item)], ends=eos)
+        return replace(scores[pair_of(item)], ends=ends)
 
     predicted = decoded(tokenizer, [of(item).without_end().predicted_ids for item in job.items])
     return [
@@ -335,7 +342,7 @@ def _answered(
             paraphrase=None if paraphrase is None else of(paraphrase),
             perturbed=tuple(of(other) for other in wrong),
             reference_log_probs=others[pair_of(item)].log_probs if others else (),
-            gradient_norm=norms.get(pair_of(item)),
+            gradient_norm=norms.get(_without_end(item, ends)),
         )
         for item, text, paraphrase, wrong in zip(job.items, predicted, job.paraphrases, job.perturbed, strict=True)
     ]

@@ -3,8 +3,6 @@
     python tests/parity/record_knowundo.py CHECKOUT
 
 CHECKOUT is an unchanged clone of zjunlp/KnowUnDo at 92aea2b. Needs scikit-learn, which their localization imports.
-Functions are imported from there or, where they are nested in a `main()`, parsed out of its source and executed;
-nothing is copied. Nothing of scopewise is imported.
 """
 
 from __future__ import annotations
@@ -13,14 +11,9 @@ import argparse
 import ast
 import contextlib
 import copy
-import importlib.util
-import json
 import random
-import re
-import subprocess
 import sys
 from collections.abc import Iterable, Mapping
-from datetime import date
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -28,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
+from checkout import function, gradients, load, origin, tree, verified, write
 from tiny import (
     FORGET,
     MEASURED,
@@ -52,18 +46,10 @@ def main() -> None:
     """Record everything."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkout", type=Path)
-    checkout = parser.parse_args().checkout.resolve()
-    commit = git(checkout, "rev-parse", "HEAD")
-    if commit != COMMIT or git(checkout, "status", "--porcelain"):
-        sys.exit(f"{checkout}: is at {commit} or changed; an unchanged checkout of {COMMIT} is needed")
-    sys.dont_write_bytecode = True  # leave the checkout as it is
+    checkout = verified(parser.parse_args().checkout, COMMIT)
     torch.set_num_threads(1)
     recorded = {
-        "commit": commit,
-        "script": "tests/parity/record_knowundo.py",
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "date": date.today().isoformat(),
+        **origin(__file__, COMMIT),
         "ascent": record_ascent(checkout),
         "descent": record_descent(checkout),
         "kl": record_kl(checkout),
@@ -71,8 +57,7 @@ def main() -> None:
         "success": record_success(checkout),
         "answer_span": record_answer_span(checkout),
     }
-    text = json.dumps(rounded(recorded), indent=1)
-    OUTPUT.write_text(re.sub(r"\[[^\[\]{}]*\]", lambda m: " ".join(m[0].split()), text) + "\n", encoding="utf-8")
+    write(OUTPUT, recorded)
 
 
 def record_ascent(checkout: Path) -> dict[str, Any]:
@@ -286,53 +271,11 @@ def record_answer_span(checkout: Path) -> list[list[int]]:
     return [row[row != -100].tolist() for row in labels]
 
 
-def gradients(model: nn.Module) -> dict[str, Tensor]:
-    """Return the gradients of the adapter, by full parameter name."""
-    return {name: p.grad for name, p in model.named_parameters() if "lora_" in name and p.grad is not None}
-
-
 def between(values: list[float], fraction: float) -> float:
     """Return the mid-point of the two observed values around a quantile."""
     ordered = sorted(values)
     k = max(1, min(len(ordered) - 1, round(fraction * len(ordered))))
     return (ordered[k - 1] + ordered[k]) / 2
-
-
-def load(checkout: Path, path: str) -> ModuleType:
-    """Import one file of the checkout, without the package it is in."""
-    spec = importlib.util.spec_from_file_location(Path(path).stem, checkout / path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-def tree(checkout: Path, path: str) -> ast.Module:
-    """Parse one file of the checkout."""
-    return ast.parse((checkout / path).read_text(encoding="utf-8"))
-
-
-def function(source: ast.Module, name: str) -> ast.FunctionDef:
-    """Return the only function of that name, however deep."""
-    (found,) = (node for node in ast.walk(source) if isinstance(node, ast.FunctionDef) and node.name == name)
-    return found
-
-
-def git(checkout: Path, *arguments: str) -> str:
-    """Return what git prints."""
-    command = ["git", "-C", str(checkout), *arguments]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-
-
-def rounded(value: Any) -> Any:
-    """Return the same with floats of nine significant digits: all that float32 holds."""
-    if isinstance(value, dict):
-        return {k: rounded(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [rounded(v) for v in value]
-    return float(f"{value:.9g}") if isinstance(value, float) else value
 
 
 if __name__ == "__main__":

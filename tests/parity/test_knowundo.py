@@ -8,8 +8,7 @@ difference and nothing else. The table of them is in README.md.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+from ours import TOLERANCE, assert_same_gradients, close, items
 from tiny import (
     BLANK_LINE,
     EOS,
@@ -25,94 +25,29 @@ from tiny import (
     REPEATS,
     RETAIN,
     TEXTS,
-    VOCAB,
-    Pair,
     build_model,
     build_tokenizer,
-    digest,
     padded,
-    random_labels,
     set_adapter,
 )
 from torch import Tensor, nn
 
 from scopewise.config import LocalizeSection
-from scopewise.data.batch import length_batches
 from scopewise.data.prompt import Encoded, encode
 from scopewise.data.rows import Row
 from scopewise.evaluation import score
 from scopewise.localizers.gradient import Gradient
-from scopewise.methods.base import Method
 from scopewise.methods.gradient_ascent import GradientAscent
 from scopewise.metrics.base import Metric
 from scopewise.metrics.perplexity import Perplexity
 from scopewise.metrics.retention_success import RetentionSuccess
 from scopewise.metrics.unlearn_success import UnlearnSuccess
-from scopewise.models.adapters import frozen_reference
 from scopewise.ops import Reduction, token_kl
 from scopewise.region import parameter_name
-from scopewise.training.trainer import UnlearningConfig, UnlearningTrainer
 
-TOLERANCE = 1e-5
 THEIRS = json.loads(Path(__file__).with_name("knowundo_92aea2b.json").read_text(encoding="utf-8"))
 
-Step = Callable[..., tuple[float, dict[str, Tensor]]]
-
-
-def items(pairs: Sequence[Pair], scope: str) -> list[Encoded]:
-    return [Encoded(Row("q", "a", scope, origin=f"{scope} {i}"), *pair) for i, pair in enumerate(pairs)]
-
-
-def close(value: float, factor: float = 1.0) -> Any:
-    return pytest.approx(factor * value, rel=TOLERANCE, abs=TOLERANCE)
-
-
-def assert_same_gradients(ours: Mapping[str, Tensor], theirs: Mapping[str, list[float]], factor: float = 1.0) -> None:
-    """Norm and two projections of every matrix agree, to 1e-5 of the norm."""
-    got = {parameter_name(name): numbers for name, numbers in digest(ours).items()}
-    expected = {parameter_name(name): [factor * x for x in numbers] for name, numbers in theirs.items()}
-    assert got.keys() == expected.keys()
-    assert len(got) == 16
-    for name, numbers in expected.items():
-        assert numbers[0] > 1e-4, name  # a gradient that is nearly zero would prove nothing
-        assert got[name][0] == pytest.approx(abs(numbers[0]), rel=TOLERANCE), name
-        assert got[name][1:] == pytest.approx(numbers[1:], abs=TOLERANCE * abs(numbers[0])), name
-
-
-@pytest.fixture
-def step(tmp_path: Path) -> Step:
-    """Return a function: loss and gradients of one optimiser step over all given rows, by the trainer itself.
-
-    `phase`: the adapter's state when the loss is taken; the reference was kept in state 0.
-    """
-
-    def run(
-        method: str | Method, forget: Sequence[Pair], retain: Sequence[Pair] = (), phase: float = 0.0, **weights: float
-    ) -> tuple[float, dict[str, Tensor]]:
-        args = UnlearningConfig(output_dir=str(tmp_path), use_cpu=True, disable_tqdm=True, method_args=weights)
-        model = build_model()
-        trainer = UnlearningTrainer(
-            model,
-            method,
-            args,
-            forget_dataset=items(forget, "forget"),
-            retain_dataset=items(retain, "retain") if retain else None,
-            processing_class=build_tokenizer(),
-            region="all",
-        )
-        batch = trainer._collate(list(range(len(forget) + len(retain))))
-        batches, _ = trainer.get_batch_samples(iter([batch]), 1, torch.device("cpu"))
-        with frozen_reference(model) if trainer.method.needs_reference else nullcontext() as trainer.terms.reference:
-            set_adapter(model, phase)
-            loss = trainer.compute_loss(model, batches[0])
-            loss.backward()
-        return loss.item(), adapter_gradients(model)
-
-    return run
-
-
-def adapter_gradients(model: nn.Module) -> dict[str, Tensor]:
-    return {n: p.grad for n, p in model.named_parameters() if "lora_" in n and p.grad is not None}
+Step = Callable[..., tuple[float, dict[str, Tensor], Any]]
 
 
 # Gradient ascent
@@ -121,7 +56,7 @@ def adapter_gradients(model: nn.Module) -> dict[str, Tensor]:
 @pytest.mark.parametrize("index", range(len(FORGET)))
 def test_gradient_ascent_of_one_row(index: int, step: Step) -> None:
     """At one row per batch, as they run it, both are -(mean CE of the answer's tokens): equal, gradients included."""
-    loss, gradients = step("gradient_ascent", FORGET[index : index + 1])
+    loss, gradients, _ = step("gradient_ascent", FORGET[index : index + 1])
     theirs = THEIRS["ascent"]["alone"][index]
     assert loss == close(theirs["loss"])
     assert_same_gradients(gradients, theirs["gradients"])
@@ -139,10 +74,10 @@ def test_gradient_ascent_of_a_batch_weighs_rows_otherwise(step: Step) -> None:
     their code gives row by row. With `Reduction.TOKEN_MEAN` ours is theirs.
     """
     theirs = THEIRS["ascent"]["batch"]
-    loss, gradients = step(TokenMeanAscent(), FORGET)
+    loss, gradients, _ = step(TokenMeanAscent(), FORGET)
     assert loss == close(theirs["loss"])
     assert_same_gradients(gradients, theirs["gradients"])
-    loss, _ = step("gradient_ascent", FORGET)
+    loss, *_ = step("gradient_ascent", FORGET)
     alone = [row["loss"] for row in THEIRS["ascent"]["alone"]]
     assert loss == close(sum(alone) / len(alone))
     assert abs(loss - theirs["loss"]) > 1e-2  # the two differ visibly on these rows
@@ -158,7 +93,7 @@ def test_descent_is_twice_theirs_at_a_balanced_batch(step: Step) -> None:
     divides the factor out, up to its epsilon; clipping at a norm and plain SGD do not.
     """
     theirs = THEIRS["descent"]["balanced"]
-    loss, gradients = step("ga_descent", FORGET, RETAIN)
+    loss, gradients, _ = step("ga_descent", FORGET, RETAIN)
     assert loss == close(theirs["loss"], 2)
     assert_same_gradients(gradients, theirs["gradients"], 2)
 
@@ -171,7 +106,7 @@ def test_descent_at_an_unbalanced_batch(step: Step) -> None:
     """
     n, m = len(FORGET), 1
     theirs = THEIRS["descent"]["unbalanced"]
-    loss, gradients = step("ga_descent", FORGET, RETAIN[:m], forget_weight=n / (n + m), retain_weight=m / (n + m))
+    loss, gradients, _ = step("ga_descent", FORGET, RETAIN[:m], forget_weight=n / (n + m), retain_weight=m / (n + m))
     assert loss == close(theirs["loss"])
     assert_same_gradients(gradients, theirs["gradients"])
 
@@ -179,7 +114,7 @@ def test_descent_at_an_unbalanced_batch(step: Step) -> None:
 def test_memflex_weights_of_the_code(step: Step) -> None:
     """`forget_weight=0.4, retain_weight=2.0` are the factors -0.4 and +2.0 of their code; twice, as in GA + descent."""
     theirs = THEIRS["descent"]["memflex"]
-    loss, gradients = step("memflex", FORGET, RETAIN, forget_weight=0.4, retain_weight=2.0)
+    loss, gradients, _ = step("memflex", FORGET, RETAIN, forget_weight=0.4, retain_weight=2.0)
     assert loss == close(theirs["loss"], 2)
     assert_same_gradients(gradients, theirs["gradients"], 2)
 
@@ -198,7 +133,7 @@ def test_kl_differs_by_the_entropy_of_the_reference(index: int, step: Step) -> N
     """
     ids = RETAIN[index][0] + RETAIN[index][1]
     theirs = THEIRS["kl"]["unpadded"][index]
-    loss, gradients = step("ga_kl", FORGET[:1], [(ids[:1], ids[1:])], phase=1.0, forget_weight=0.0)
+    loss, gradients, _ = step("ga_kl", FORGET[:1], [(ids[:1], ids[1:])], phase=1.0, forget_weight=0.0)
     assert loss > 0.05
     assert loss == close(theirs["loss"] - theirs["entropy"])
     assert_same_gradients(gradients, theirs["gradients"])
@@ -224,7 +159,7 @@ def test_kl_over_prompts_and_padding(step: Step) -> None:
     rows = [step("ga_kl", FORGET[:1], [pair], phase=1.0, forget_weight=0.0)[0] for pair in RETAIN]
     ours = sum(len(answer) * value for (_, answer), value in zip(RETAIN, rows, strict=True))
     assert ours == close(kl.reshape(wanted.shape)[wanted].sum().item())
-    together, _ = step("ga_kl", FORGET[:1], RETAIN, phase=1.0, forget_weight=0.0)
+    together, *_ = step("ga_kl", FORGET[:1], RETAIN, phase=1.0, forget_weight=0.0)
     assert together == close(sum(rows) / len(rows))
     assert abs(together - kl.mean().item()) > 1e-3  # prompt and padding do shift the mean
 
@@ -233,7 +168,7 @@ def test_ascent_and_kl_are_weighted_alike(step: Step) -> None:
     """The whole loss, one row per term: -CE + KL in both, without the factor two of GA + descent."""
     ids = RETAIN[1][0] + RETAIN[1][1]
     theirs = THEIRS["kl"]["ascent_plus_kl"]
-    loss, gradients = step("ga_kl", FORGET[:1], [(ids[:1], ids[1:])], phase=1.0)
+    loss, gradients, _ = step("ga_kl", FORGET[:1], [(ids[:1], ids[1:])], phase=1.0)
     assert loss == close(theirs["loss"] - THEIRS["kl"]["unpadded"][1]["entropy"])
     assert_same_gradients(gradients, theirs["gradients"])
 
@@ -321,27 +256,6 @@ def test_region_decided_by_module(corrupted_as_recorded: dict[str, list[Encoded]
         )
         assert entry.cosine == close(float(nn.functional.cosine_similarity(f.double(), r.double(), dim=0)))
         assert entry.magnitude == pytest.approx(float(f.abs().mean()), rel=TOLERANCE)
-
-
-@pytest.fixture
-def labels_as_recorded(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Encoded]]:
-    """Make the localizer's random labels those of `random_labels`; return what to call it with."""
-    given = {"forget": FORGET, "retain": RETAIN}
-    draws = []
-    for pairs in given.values():
-        # The localizer draws once per batch, and all rows fit into one: the longest row first.
-        (order,) = length_batches([len(p) + len(a) for p, a in pairs], 4096)
-        labels = [[x for i in order for x in random_labels(pairs[i], repeat)] for repeat in range(REPEATS)]
-        draws.append(torch.tensor(labels))
-    queue = iter(draws)
-
-    def randint(high: int, size: tuple[int, ...], generator: torch.Generator) -> Tensor:
-        drawn = next(queue)
-        assert (high, size) == (VOCAB, tuple(drawn.shape))
-        return drawn
-
-    monkeypatch.setattr(torch, "randint", randint)
-    return {scope: items(pairs, scope) for scope, pairs in given.items()}
 
 
 def test_gradients_of_relabelled_rows(labels_as_recorded: dict[str, list[Encoded]]) -> None:

@@ -32,6 +32,12 @@ RETAIN: tuple[Pair, ...] = (
     ((BOS, 43, 44, 45), (52, 53, 54, 55)),
     ((BOS, 46), (56, 57, 58, 59, 60, 61, 62)),
 )
+ALTERNATIVE: tuple[Pair, ...] = (
+    ((BOS, 10, 11), (33, 34, 35)),
+    ((BOS, 12), (36, 37, 38, 39, 20)),
+    ((BOS, 13, 14, 15, 16), (9, 8)),
+)
+"""Other answers to the prompts of FORGET."""
 MEASURED: dict[str, tuple[Pair, ...]] = {
     "forget": (
         ((BOS, 10, 11), (18, 18, 30, 41)),
@@ -66,6 +72,23 @@ def random_labels(pair: Pair, repeat: int) -> Ids:
     return tuple((7 * token + 13 * repeat + 5 * place * place) % VOCAB for place, token in enumerate(pair[1]))
 
 
+def control_vector(steering: float) -> Tensor:
+    """Return RMU's direction as ours draws it, times its coefficient: theirs is drawn anew in every run."""
+    direction = torch.rand(WIDTH, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return (steering * direction / direction.norm()).float()
+
+
+def whole(pair: Pair) -> Pair:
+    """Return the pair with all but the first token as answer, so that every position but the last predicts a label."""
+    ids = pair[0] + pair[1]
+    return ids[:1], ids[1:]
+
+
+def without_last(pair: Pair) -> Pair:
+    """Return the pair without its last token: every position of it is one before a token of the pair itself."""
+    return pair[0], pair[1][:-1]
+
+
 def fill(name: str, shape: torch.Size, scale: float, phase: float = 0.0) -> Tensor:
     """Return scale · sin(φ i² + c), with c from the name: a chirp, since sin(i) would make a matrix of rank two."""
     i = torch.arange(shape.numel(), dtype=torch.float64)
@@ -73,12 +96,12 @@ def fill(name: str, shape: torch.Size, scale: float, phase: float = 0.0) -> Tens
     return (scale * torch.sin(0.6180339887 * i * i + offset)).reshape(shape).float()
 
 
-def build_model(phase: float = 0.0) -> PeftModel:
-    """Return a Llama (2 layers, width 32, 64 tokens, float32, no dropout) with a LoRA adapter of rank 2 that acts."""
+def build_base(phase: float = 0.0, vocab: int = VOCAB) -> LlamaForCausalLM:
+    """Return a Llama: 2 layers, width 32, 64 tokens, float32, no dropout."""
     torch.manual_seed(0)
     base = LlamaForCausalLM(
         LlamaConfig(
-            vocab_size=VOCAB,
+            vocab_size=vocab,
             hidden_size=WIDTH,
             intermediate_size=48,
             num_hidden_layers=2,
@@ -94,9 +117,15 @@ def build_model(phase: float = 0.0) -> PeftModel:
     with torch.no_grad():
         for name, parameter in base.named_parameters():
             if "norm" in name:
-                parameter.copy_(1 + fill(name, parameter.shape, 0.1))
+                parameter.copy_(1 + fill(name, parameter.shape, 0.1, phase))
             else:
-                parameter.copy_(fill(name, parameter.shape, 1.0 if "embed" in name else 2 * WIDTH**-0.5))
+                scale = 1.0 if "embed" in name else 2 * WIDTH**-0.5
+                parameter.copy_(fill(name, parameter.shape, scale, phase))
+    return base.eval()
+
+
+def build_model(phase: float = 0.0, vocab: int = VOCAB) -> PeftModel:
+    """Return the base with a LoRA adapter of rank 2 that acts; another `phase` is another adapter."""
     config = LoraConfig(
         r=2,
         lora_alpha=4,
@@ -104,7 +133,7 @@ def build_model(phase: float = 0.0) -> PeftModel:
         target_modules=["q_proj", "v_proj", "up_proj", "down_proj"],
         task_type="CAUSAL_LM",
     )
-    model = get_peft_model(base, config)
+    model = get_peft_model(build_base(vocab=vocab), config)
     set_adapter(model, phase)
     return model.eval()  # type: ignore[return-value]
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from scopewise.data.rows import FORGET, HOLDOUT, RETAIN, Row
+from scopewise.config import DataSection, EvaluateSection
+from scopewise.data.rows import FORGET, HOLDOUT, RETAIN, Benchmark, Row
+from scopewise.evaluation import evaluate
 from scopewise.metrics.base import Answered, Reference, Value, auc, entities, harmonic_mean
 from scopewise.models.score import Scored
 from scopewise.registry import lookup
@@ -153,6 +156,40 @@ def test_reference_and_gradient_norm() -> None:
     bare = [member(FORGET, [-1.0]), member(HOLDOUT, [-4.0])]
     for name in ("mia_reference", "mia_gradnorm"):
         assert metric(name).measure(bare).value is None
+
+
+@pytest.mark.parametrize("has_end", [True, False])
+def test_the_end_of_sequence_has_no_part_in_gradients_and_hits(
+    has_end: bool, tiny: Any, benchmark_rows: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With and without `eos`, gradient norms and memorization are of the same tokens, also where a tokenizer has no end."""
+    model, tokenizer = tiny
+    if not has_end:
+        tokenizer.eos_token = None
+    rows = [replace(row, scope=scope) for row, scope in zip(benchmark_rows, (FORGET, HOLDOUT), strict=False)]
+    scores: list[list[float]] = []
+    monkeypatch.setattr(
+        "scopewise.metrics.mia_gradnorm.membership_auc",
+        lambda rows, score, reason: scores.append([score(row) for row in rows]) or Value(None),
+    )
+    found = []
+    for eos in (True, False):
+        settings = EvaluateSection(
+            metrics=("mia_gradnorm", "exact_memorization"), splits=(rows[0].split,), direct_splits=(), eos=eos
+        )
+        found.append(evaluate(model, tokenizer, Benchmark("b", tuple(rows)), settings, DataSection(max_length=400)))
+    assert scores[0] == pytest.approx(scores[1], rel=1e-5)
+    assert len(set(scores[0])) == 2
+    key = f"exact_memorization/forget_{rows[0].split}"
+    assert found[0].metrics[key] == found[1].metrics[key]
+
+
+def test_truth_ratio_of_a_collapsed_model() -> None:
+    """P of right and wrong e^-40: e^-40 / (2 e^-40 + 1e-10) = 4.2e-8, not the ½ of a model that is merely indifferent."""
+    row = member(FORGET, [-40.0], perturbed=(Scored((-40.0,), (False,)),))
+    assert metric("truth_ratio").measure([row]).value == pytest.approx(math.exp(-40) / 1e-10, rel=1e-6)
+    indifferent = member(FORGET, [-3.0], perturbed=(Scored((-3.0,), (False,)),))
+    assert metric("truth_ratio").measure([indifferent]).value == pytest.approx(0.5)
 
 
 # Aggregates

@@ -213,18 +213,27 @@ def answer_probability(log_probs: Sequence[float]) -> float | None:
     return math.exp(math.fsum(log_probs) / len(log_probs)) if log_probs else None
 
 
+TINY = 1e-10
+"""What the reference code adds to a denominator: it matters where a model has collapsed."""
+
+
 def truth_ratio(row: Answered) -> float | None:
-    """Return P(wrong answers) / P(right answer), 0 to infinity; None where the row has no wrong answer.
+    """Return P(wrong answers) / P(right answer), 0 to infinity; None where the row has no wrong answer."""
+    both = right_and_wrong(row)
+    return None if both is None else both[1] / (both[0] + TINY)
+
+
+def right_and_wrong(row: Answered) -> tuple[float, float] | None:
+    """Return P(right answer) and P(wrong answers), 0-1; None where the row has no wrong answer.
 
     The right answer is the paraphrase where there is one; of the wrong ones the geometric mean is taken; all by the mean
-    log-probability of their tokens. The 1e-10 is the one of the reference code: it matters where a model has collapsed.
+    log-probability of their tokens.
     """
     right = row.paraphrase or row.scored
     if not row.perturbed or not right.log_probs or not all(wrong.log_probs for wrong in row.perturbed):
         return None
     means = [math.fsum(wrong.log_probs) / len(wrong.log_probs) for wrong in row.perturbed]
-    wrong = math.exp(math.fsum(means) / len(means))
-    return wrong / (math.exp(math.fsum(right.log_probs) / len(right.log_probs)) + 1e-10)
+    return math.exp(math.fsum(right.log_probs) / len(right.log_probs)), math.exp(math.fsum(means) / len(means))
 
 
 def entity_coverage(row: Answered) -> float | None:

@@ -15,8 +15,8 @@ class MIAGradnorm(RowMetric):
     a model that never saw the forget rows gives depends on how alike the two sets are, so read it beside the oracle's
     (`privleak`). Rows without tokens are skipped; None without holdout rows.
 
-    Source: Wang et al., arXiv:2402.17012; locuslab/open-unlearning d3d7cf9 `mia_gradnorm` (equal but for dropout,
-    which is on there). It needs a backward pass for each row.
+    Source: Wang et al., arXiv:2402.17012; locuslab/open-unlearning d3d7cf9 `mia_gradnorm` (p = 2; equal but for
+    dropout, which is on there). Without the end of sequence. It needs a backward pass for each row.
     """
 
     name = "mia_gradnorm"

@@ -18,6 +18,7 @@ class RougeLGenerated(RowMetric):
     skipped.
 
     Source: Lin 2004; arXiv:2407.01920 section 3 (which does not say which ROUGE-L: the F-measure is our reading).
+    locuslab/open-unlearning d3d7cf9 `rouge` (rougeL_f1, MUSE's) stems words and is not in percent.
     """
 
     name = "rouge_l_generated"
