@@ -63,7 +63,24 @@ def test_each_unique_pair_and_prompt_is_forwarded_once(tiny: Any, pairs: list[Pa
     monkeypatch.setattr(scoring, "collate_units", lambda units: tokens.append(sum(map(len, units))) or real(units))
     score_pairs(model, pairs * 2)
     prompts = {prompt for prompt, _ in pairs}
-    assert sum(tokens) == sum(map(len, prompts)) + sum(len(answer) for _, answer in dict.fromkeys(pairs))
+    assert sum(tokens) == sum(map(len, prompts)) + sum(len(answer) - 1 for _, answer in dict.fromkeys(pairs))
+
+
+def test_answers_of_one_token_cost_no_token(tiny: Any, pairs: list[Pair], monkeypatch: Any) -> None:
+    """A multiple-choice question with one letter for each choice is forwarded as its prompt, under the usual mask."""
+    model = tiny[0]
+    prompt = pairs[0][0]
+    choices: list[Pair] = [(prompt, (i,)) for i in (5, 6, 7)]
+    masks = []
+    real = scoring.collate_units
+    monkeypatch.setattr(scoring, "collate_units", lambda units: masks.append(real(units)) or masks[-1])
+    assert shares_prompts(model)
+    del masks[:]
+    for pair, got in zip(choices, score_pairs(model, choices), strict=True):
+        assert got.log_probs == pytest.approx(plain(model, pair)["log_probs"], abs=1e-4)
+    (batch,) = masks
+    assert tuple(batch["input_ids"].shape) == (1, len(prompt))
+    assert batch["attention_mask"].dim() == 2
 
 
 def test_a_model_whose_attention_has_a_window_does_not_share() -> None:

@@ -42,6 +42,7 @@ def evaluate(
     from scopewise.evaluation import read_evaluation
     from scopewise.metrics.base import Reference
     from scopewise.models.load import default_device, load_model, load_tokenizer
+    from scopewise.models.processes import is_first
     from scopewise.record import manifest, write_json
 
     if reference is not None or target is not None:
@@ -62,6 +63,8 @@ def evaluate(
         reference_model=load_model(other).to(default_device()) if other else None,  # type: ignore[arg-type]
         cache=cache,
     )
+    if not is_first():
+        return
     if output is not None:
         made = manifest(config, benchmark.content_hash())
         write_json(output, {"model": model, "values": evaluation.document(compared), "manifest": made})

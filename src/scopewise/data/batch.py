@@ -57,6 +57,9 @@ def collate(items: Sequence[Encoded], labels: Sequence[tuple[int, ...]] | None =
 class Unit:
     """A prompt and the answers that share its forward: one row of the model's input.
 
+    An answer's last token predicts nothing that is wanted and is left out of it: answers of one token cost no token at
+    all, and need no mask of their own.
+
     Attributes:
         prompt: Ids before the answers; at least one.
         answers: Ids of each answer.
@@ -66,17 +69,17 @@ class Unit:
     answers: tuple[tuple[int, ...], ...]
 
     def __len__(self) -> int:
-        return len(self.prompt) + sum(map(len, self.answers))
+        return len(self.prompt) + sum(len(answer) - 1 for answer in self.answers)
 
 
 def collate_units(units: Sequence[Unit], pad_id: int = 0) -> Batch:
     """Pad units to the longest, and list the answer positions; `row` counts answers through all units.
 
     An answer's positions follow the prompt's, and it sees the prompt and itself alone, as if the others were not there.
-    Where no unit has several answers the mask is the usual one; else it is [batch 1 seq seq], added to the scores.
+    Where no unit has several answers in its input the mask is the usual one; else it is [batch 1 seq seq], added to the scores.
     """
     lengths = [len(unit) for unit in units]
-    seq, shared = max(lengths), any(len(unit.answers) > 1 for unit in units)
+    seq, shared = max(lengths), any(sum(len(answer) > 1 for answer in unit.answers) > 1 for unit in units)
     input_ids = torch.full((len(units), seq), pad_id, dtype=torch.long)
     position_ids = torch.zeros((len(units), seq), dtype=torch.long)
     owner = torch.full((len(units), seq), -2, dtype=torch.long)  # of a token: the answer, -1 the prompt, -2 padding
@@ -90,13 +93,12 @@ def collate_units(units: Sequence[Unit], pad_id: int = 0) -> Batch:
         position_ids[i, :start] = torch.arange(start)
         owner[i, :start] = -1
         for a, answer in enumerate(unit.answers):
-            end = start + len(answer)
-            input_ids[i, start:end] = torch.tensor(answer)
-            position_ids[i, start:end] = torch.arange(len(unit.prompt), len(unit.prompt) + len(answer))
+            end = start + len(answer) - 1
+            input_ids[i, start:end] = torch.tensor(answer[:-1], dtype=torch.long)
+            position_ids[i, start:end] = torch.arange(len(unit.prompt), len(unit.prompt) + len(answer) - 1)
             owner[i, start:end] = a
             # The last prompt token predicts the first token of every answer.
-            predicted_at = [i * seq + len(unit.prompt) - 1, *range(i * seq + start, i * seq + end - 1)]
-            position.extend(predicted_at[: len(answer)])
+            position.extend([i * seq + len(unit.prompt) - 1, *range(i * seq + start, i * seq + end)])
             label.extend(answer)
             row.extend([answers] * len(answer))
             answers += 1

@@ -20,3 +20,8 @@ def share_of(items: Sequence[T]) -> list[T]:
 def gathered(part: T) -> list[T]:
     """Return what every process found, in the order of the processes; all of them get it."""
     return gather_object([part]) if PartialState().num_processes > 1 else [part]
+
+
+def is_first() -> bool:
+    """Return whether this process is the one that writes and prints."""
+    return PartialState().is_main_process

@@ -86,9 +86,11 @@ def score_pairs(
         One entry per pair, in order.
 
     Raises:
-        ModelError: a logit is not finite, or one sequence alone does not fit the device.
+        ModelError: a logit is not finite, a pair has no token, or one sequence alone does not fit the device.
     """
     unique = list(dict.fromkeys(pairs))
+    if not all(prompt and answer for prompt, answer in unique):
+        raise ModelError("evaluate: a prompt or an answer without a token; each needs at least one; remove that row")
     shared = share_prompts and len({prompt for prompt, _ in unique}) < len(unique) and shares_prompts(model)
     units: list[Unit] = []
     if shared:
