@@ -12,6 +12,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from scopewise.errors import ModelError
+from scopewise.models.processes import processes
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -130,6 +131,5 @@ def save_model(model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenize
 
 
 def default_device() -> torch.device:
-    """Return the accelerator where there is one, else the CPU."""
-    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    return device or torch.device("cpu")
+    """Return this process's accelerator where there is one, else the CPU."""
+    return processes().device if torch.accelerator.is_available() else torch.device("cpu")
