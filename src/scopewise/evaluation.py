@@ -14,7 +14,7 @@ from scopewise import registry
 from scopewise.config import DataSection, EvaluateSection
 from scopewise.data.prompt import Encoded, Prompt, direct_prompt, encode
 from scopewise.data.rows import Benchmark, Row
-from scopewise.errors import ResultError
+from scopewise.errors import DataError, ResultError
 from scopewise.metrics.base import Aggregate, Answered, Metric, Reference, RowMetric, Value
 from scopewise.models.cache import AnswerCache
 from scopewise.models.generate import generate
@@ -123,7 +123,7 @@ def evaluate(
         cache: Folder that keeps what this model was found to answer.
 
     Raises:
-        DataError: rows that do not fit the length.
+        DataError: no row of the splits, or rows that do not fit the length.
         ModelError: a logit that is not a number.
     """
     settings, data = settings or EvaluateSection(), data or DataSection()
@@ -135,6 +135,12 @@ def evaluate(
         for split in splits
         if (job := _job(benchmark, tokenizer, data, settings, split, direct, needs)) is not None
     ]
+    if not jobs and settings.metrics and (settings.splits or settings.direct_splits):
+        present = ", ".join(dict.fromkeys(row.split for row in benchmark.rows)) or "no split"
+        raise DataError(
+            f"evaluate.splits: {', '.join(dict.fromkeys((*settings.splits, *settings.direct_splits)))}; {benchmark.name} has "
+            f"rows of {present}; measure a split that it has, or give rows of this one"
+        )
     kept = AnswerCache(cache, model) if cache is not None else None
     scores = _scores(model, [pair for job in jobs for pair in _pairs(job)], settings, description, kept)
     texts: dict[tuple[int, ...], str] = {}

@@ -52,8 +52,7 @@ def token_moments(
     """Return mean (nats) and variance (nats²) of log P over the vocabulary under P itself, of each token."""
     log_p = at_least_float32(logits).log_softmax(-1)
     p = log_p.exp()
-    # A token of probability zero counts nothing, whatever its log.
-    finite = log_p.clamp(min=torch.finfo(log_p.dtype).min)
+    finite = log_p.masked_fill(p == 0, 0.0)  # a token of probability zero counts nothing, whatever its log
     mean = (p * finite).sum(-1)
     return mean, (p * (finite - mean.unsqueeze(-1)).square()).sum(-1)
 

@@ -31,6 +31,6 @@ class Rouge1Recall(RowMetric):
         def one(row: Answered) -> float | None:
             if not any(c.isalnum() for c in row.row.answer):
                 return None
-            return scorer.score(row.row.answer, row.generated or "")["rouge1"].recall
+            return float(scorer.score(row.row.answer, row.generated or "")["rouge1"].recall)
 
         return mean([one(row) for row in rows], "no word in the answer")

@@ -32,6 +32,6 @@ class RougeLRecall(RowMetric):
         def one(row: Answered) -> float | None:
             if not any(c.isalnum() for c in row.row.answer):
                 return None
-            return scorer.score(row.row.answer, row.generated or "")["rougeL"].recall
+            return float(scorer.score(row.row.answer, row.generated or "")["rougeL"].recall)
 
         return mean([one(row) for row in rows], "no word in the answer")

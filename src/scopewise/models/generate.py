@@ -10,6 +10,7 @@ from accelerate.utils import extract_model_from_parallel
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedTokenizerBase
 
+from scopewise.errors import ModelError
 from scopewise.models.forward import device_of, output_embeddings
 from scopewise.models.processes import gathered
 from scopewise.models.score import over_batches
@@ -46,6 +47,9 @@ def generate(
 
     Returns:
         For each prompt, in order, its continuations, stripped of surrounding white space.
+
+    Raises:
+        ModelError: a logit is not a number.
     """
     unique = list(dict.fromkeys(prompts))
     ends = _end_ids(model, tokenizer)
@@ -123,7 +127,10 @@ def _last_logits(model: nn.Module, ids: Tensor, mask: Tensor, position: Tensor, 
         output = model(input_ids=ids, attention_mask=mask, position_ids=position, past_key_values=cache, use_cache=True)
     finally:
         handle.remove()
-    return output.logits[:, -1].float()
+    logits = output.logits[:, -1].float()
+    if bool(logits.isnan().any()):  # its arg-max would be some token, and the text would look like one
+        raise ModelError("generate: a logit is not a number; check the model's weights and dtype")
+    return logits
 
 
 class _Draws:

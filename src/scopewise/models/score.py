@@ -86,11 +86,13 @@ def score_pairs(
         One entry per pair, in order.
 
     Raises:
-        ModelError: a logit is not finite, a pair has no token, or one sequence alone does not fit the device.
+        ModelError: a logit is not finite, a prompt has no token, or one sequence alone does not fit the device.
     """
-    unique = list(dict.fromkeys(pairs))
-    if not all(prompt and answer for prompt, answer in unique):
-        raise ModelError("evaluate: a prompt or an answer without a token; each needs at least one; remove that row")
+    unique = [pair for pair in dict.fromkeys(pairs) if pair[1]]  # an empty answer has nothing to forward
+    if not all(prompt for prompt, _ in unique):
+        raise ModelError(
+            "evaluate: a prompt without a token; each needs at least one to predict the answer from; remove that row"
+        )
     shared = share_prompts and len({prompt for prompt, _ in unique}) < len(unique) and shares_prompts(model)
     units: list[Unit] = []
     if shared:
@@ -109,7 +111,7 @@ def score_pairs(
 
     over_batches(model, [len(unit) for unit in units], max_tokens, description, run)
     whole = {pair: scored for part in gathered(found) for pair, scored in part.items()}
-    return [whole[pair] for pair in pairs]
+    return [whole[pair] if pair[1] else Scored((), ()) for pair in pairs]
 
 
 def over_batches(
@@ -146,9 +148,10 @@ def _forward(model: nn.Module, units: Sequence[Unit]) -> Iterator[list[Scored]]:
     batch = to_device(collate_units(units), device_of(model))
     logits = answer_logits(model, batch).float()
     log_probs = token_log_probs(logits, batch["label"])
-    if bool(torch.isnan(log_probs).any()):  # -inf is a token of probability zero, and legitimate
-        raise ModelError("evaluate: a logit is not a number; check the model's weights and dtype")
     means, variances = token_moments(logits)
+    # -inf is a token of probability zero, and legitimate; +inf leaves the label's log P at -inf, and no distribution.
+    if bool(torch.isnan(log_probs).any() | torch.isnan(means).any()):
+        raise ModelError("evaluate: a logit is not a number; check the model's weights and dtype")
     hit, predicted = hits(logits, batch["label"]), logits.argmax(-1)
     counts = [len(answer) for unit in units for answer in unit.answers]
     columns = [t.cpu().split(counts) for t in (log_probs, hit, predicted, means, variances)]
