@@ -103,8 +103,7 @@ def measured(request: pytest.FixtureRequest) -> Measured:
     with pytest.MonkeyPatch.context() as patch:
         for name, model in models.items():
             scores[name] = {}
-            for attack in ATTACKS:
-                patch.setattr(f"scopewise.metrics.{attack}.membership_auc", watched(scores[name], attack))
+            patch.setattr(base, "membership_auc", watched(scores[name]))
             reference = Reference(ours["retain"].values) if ours else None
             ours[name] = evaluate(
                 model,
@@ -118,12 +117,12 @@ def measured(request: pytest.FixtureRequest) -> Measured:
     return Measured(rows, tokenizer, models, ours, scores, THEIRS[request.param])
 
 
-def watched(scores: dict[str, list[float]], attack: str) -> Any:
-    """Return `membership_auc`, keeping what it is given for each row."""
+def watched(scores: dict[str, list[float]], real: Any = base.membership_auc) -> Any:
+    """Return `membership_auc`, keeping what it is given for each row, by the attack whose score it is."""
 
     def auc(rows: Any, score: Any, reason: str) -> Any:
-        scores[attack] = [score(row) for row in rows]
-        return base.membership_auc(rows, score, reason)
+        scores[score.__self__.name] = [score(row) for row in rows]
+        return real(rows, score, reason)
 
     return auc
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from scopewise.attacks.base import Facts, InapplicableError, Subject, cluster, probability
+from scopewise.attacks.base import Facts, InapplicableError, Subject, cluster
 from scopewise.attacks.leakage import leakage
 from scopewise.attacks.prompts import Template, read_templates
 from scopewise.attacks.quantization import round_symmetric, round_to_levels
@@ -158,7 +158,6 @@ def test_the_instance_is_named_by_the_data_or_by_the_question() -> None:
     assert cluster(Row("q", "a", FORGET, instance="Ada")) == "Ada"
     assert cluster(Row("What is Ethan Blackwood's email?", "a", FORGET)) == "Ethan Blackwood"
     assert cluster(Row("where is it?", "a", FORGET)) == "where is it?"
-    assert probability(()) is None
 
 
 def test_no_instance_is_both_held_and_tested(world: Any) -> None:
@@ -308,8 +307,7 @@ def test_sampling_finds_what_comes_once_in_fifty(world: Any) -> None:
 
 
 def test_a_look_inside_finds_what_only_the_last_layer_hides(world: Any) -> None:
-    target, oracle = world[2], world[3]
-    model = copy.deepcopy(target)
+    model = copy.deepcopy(world[2])
     with torch.no_grad():
         for parameter in decoder_blocks(model)[-1].parameters():
             parameter.mul_(-1.5)
@@ -320,7 +318,6 @@ def test_a_look_inside_finds_what_only_the_last_layer_hides(world: Any) -> None:
     assert all(value is None or value > 0.95 for value in early)
     assert any(value is not None for value in early)
     assert inside.leakage.by_setting["layer 3"] < 0.5
-    assert oracle is not None
 
 
 @pytest.mark.slow

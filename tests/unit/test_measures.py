@@ -118,24 +118,19 @@ def test_membership_is_obvious_at_chance_or_reversed(name: str) -> None:
 
 def test_membership_scores_by_hand() -> None:
     """Five tokens: the lowest two (40 %) of -1 … -5 are -5, -4; standardised (x + 1) / 2: -2, -1.5."""
-    from scopewise.metrics.mia_min_k import _score as min_k
-    from scopewise.metrics.mia_min_k_plus_plus import _score as plus
-    from scopewise.metrics.mia_zlib import _score as zlib_score
 
     row = member(FORGET, [-1.0, -2.0, -3.0, -4.0, -5.0])
-    assert min_k(row) == 4.5
-    assert plus(row) == 1.75
-    assert zlib_score(row) == pytest.approx(3 / 11)  # zlib makes 11 bytes of b"abc"
+    assert metric("mia_min_k").score(row) == 4.5
+    assert metric("mia_min_k_plus_plus").score(row) == 1.75
+    assert metric("mia_zlib").score(row) == pytest.approx(3 / 11)  # zlib makes 11 bytes of b"abc"
 
 
 def test_the_end_of_sequence_counts_in_the_loss_alone() -> None:
-    from scopewise.metrics.mia_loss import _score as loss
-    from scopewise.metrics.mia_min_k import _score as min_k
 
     scored = Scored((-1.0, -9.0), (True, False), (0, 0), (0.0, 0.0), (1.0, 1.0), ends=True)
     row = Answered(Row("q", "a", FORGET), scored)
-    assert loss(row) == 5.0
-    assert min_k(row) == 1.0
+    assert metric("mia_loss").score(row) == 5.0
+    assert metric("mia_min_k").score(row) == 1.0
     assert row.hits == (True,)
     assert metric("exact_memorization").measure([row]).value == 1.0
     assert metric("probability").measure([row]).value == pytest.approx(math.exp(-5))
@@ -169,7 +164,7 @@ def test_the_end_of_sequence_has_no_part_in_gradients_and_hits(
     rows = [replace(row, scope=scope) for row, scope in zip(benchmark_rows, (FORGET, HOLDOUT), strict=False)]
     scores: list[list[float]] = []
     monkeypatch.setattr(
-        "scopewise.metrics.mia_gradnorm.membership_auc",
+        "scopewise.metrics.base.membership_auc",
         lambda rows, score, reason: scores.append([score(row) for row in rows]) or Value(None),
     )
     found = []

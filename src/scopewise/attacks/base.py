@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -16,9 +14,11 @@ from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from scopewise.attacks.leakage import Combine
 from scopewise.config import AttackSection
 from scopewise.data.prompt import Encoded, Prompt, encode
 from scopewise.data.rows import FORGET, HOLDOUT, RETAIN, TRAIN, Benchmark, Row
+from scopewise.metrics.base import answer_probability
 from scopewise.models.score import Scored, decoded, score_pairs
 
 Suite = Literal["quick", "full"]
@@ -60,7 +60,7 @@ class Attack:
 
     name: ClassVar[str]
     suite: ClassVar[Suite]
-    combine: ClassVar[Literal["best", "mean", "last"]] = "best"
+    combine: ClassVar[Combine] = "best"
     needs_target: ClassVar[bool] = False
 
     def __init__(self, settings: AttackSection) -> None:
@@ -128,7 +128,8 @@ class Subject:
         scored = self.score(items, what)
         texts = decoded(self.tokenizer, [s.predicted_ids for s in scored])
         found = {
-            id(item.row): (probability(s.log_probs), text) for item, s, text in zip(items, scored, texts, strict=True)
+            id(item.row): (answer_probability(s.log_probs), text)
+            for item, s, text in zip(items, scored, texts, strict=True)
         }
         both = [found.get(id(row), (None, "")) for row in rows]
         return [signal for signal, _ in both], [text for _, text in both]
@@ -176,11 +177,6 @@ class Facts:
         self.general = list(benchmark.general)
         self.holdout = benchmark.select(HOLDOUT)
 
-    @cached_property
-    def clusters(self) -> int:
-        """Number of instances among the tested rows."""
-        return len({cluster(row) for row in self.rows})
-
     def check_split(self) -> None:
         """Raise InapplicableError where there are too few instances to hold some and to test others."""
         if not self.held or not self.tested:
@@ -207,11 +203,6 @@ def cluster(row: Row) -> str:
         return row.instance
     names = re.findall(r"[A-Z][\w’-]+(?:\s+(?:of|the|de|van|and)?\s*[A-Z][\w’-]+)+", row.question)
     return max(names, key=len).removesuffix("'s") if names else row.question
-
-
-def probability(log_probs: Sequence[float]) -> float | None:
-    """Return the geometric mean of an answer's token probabilities, 0 to 1; None without tokens."""
-    return math.exp(math.fsum(log_probs) / len(log_probs)) if log_probs else None
 
 
 _COMMON = frozenset(

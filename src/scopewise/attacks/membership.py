@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
-import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
+from scopewise import registry
 from scopewise.attacks.base import Attack, Facts, InapplicableError, Outcome, Subject
 from scopewise.data.rows import Row
-from scopewise.models.score import Scored
+from scopewise.metrics.base import Answered
 
 _OTHERS = 8
+_METRICS = ("mia_loss", "mia_zlib", "mia_min_k", "mia_min_k_plus_plus")
 
 
 class Membership(Attack):
@@ -21,7 +21,7 @@ class Membership(Attack):
     least likely tokens, and those standardised; its mean is the area under the ROC curve. Unseen are the benchmark's
     holdout rows; without any, the same question with the answers of other instances.
 
-    Source: the attacks of `mia_loss`, `mia_zlib`, `mia_min_k`, `mia_min_k_plus_plus` (docs/metrics.md). A model that forgot
+    Source: the scores of `mia_loss`, `mia_zlib`, `mia_min_k`, `mia_min_k_plus_plus` (docs/metrics.md). A model that forgot
     too much falls below the oracle, which gives membership away as well: read a leakage far below 0 so.
     """
 
@@ -37,8 +37,9 @@ class Membership(Attack):
         every = [*facts.rows, *unseen]
         scored = dict(zip(every, subject.score(subject.encode(every), "membership"), strict=True))
         signals: dict[str, list[float | None]] = {}
-        for name, score in _SCORES.items():
-            values = {row: score(row, found) for row, found in scored.items()}
+        for name in _METRICS:
+            metric = registry.lookup("metrics", name)()
+            values = {row: metric.score(Answered(row, found)) for row, found in scored.items()}
             signals[name] = [
                 _placement(values[row], [values[o] for o in rows]) for row, rows in zip(facts.rows, others, strict=True)
             ]
@@ -59,33 +60,3 @@ def _placement(value: float, others: Sequence[float]) -> float | None:
     if not others:
         return None
     return sum((other > value) + 0.5 * (other == value) for other in others) / len(others)
-
-
-def _lowest(values: Sequence[float]) -> float:
-    lowest = sorted(values)[: max(1, int(0.4 * len(values)))]
-    return -math.fsum(lowest) / len(lowest)
-
-
-def _mean_nll(_: Row, scored: Scored) -> float:
-    return -math.fsum(scored.log_probs) / len(scored.log_probs)
-
-
-def _zlib(row: Row, scored: Scored) -> float:
-    return _mean_nll(row, scored) / len(zlib.compress(row.answer.encode("utf-8")))
-
-
-def _min_k(_: Row, scored: Scored) -> float:
-    return _lowest(scored.log_probs)
-
-
-def _min_k_plus_plus(_: Row, scored: Scored) -> float:
-    parts = zip(scored.log_probs, scored.means, scored.variances, strict=True)
-    return _lowest([(lp - mean) / math.sqrt(max(variance, 1e-6)) for lp, mean, variance in parts])
-
-
-_SCORES: dict[str, Callable[[Row, Scored], float]] = {
-    "loss": _mean_nll,
-    "zlib": _zlib,
-    "min-k": _min_k,
-    "min-k++": _min_k_plus_plus,
-}

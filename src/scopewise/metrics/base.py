@@ -138,6 +138,23 @@ class RowMetric(Metric):
         return {f"{self.name}/{split}": self.measure(_of(rows, wanted))}
 
 
+class MembershipMetric(RowMetric):
+    """A membership attack: `score`, by which forget rows are told from rows that no model saw."""
+
+    scope = "membership"
+    higher_is_better = None
+    missing: ClassVar[str] = "no answer token"
+    """Why a row has no score."""
+
+    def score(self, row: Answered) -> float | None:
+        """Return how little a row looks like training data; None leaves it out."""
+        raise NotImplementedError
+
+    def measure(self, rows: Sequence[Answered]) -> Value:
+        """Return the area under the ROC curve, 0 to 1."""
+        return membership_auc(rows, self.score, self.missing)
+
+
 @dataclass(frozen=True)
 class Reference:
     """What the model is compared with.
@@ -157,6 +174,30 @@ class Aggregate(Metric):
     def combine(self, values: Mapping[str, Value], reference: Reference | None, split: str) -> Value | None:
         """Return the measure on a split (`val`, `val+direct`, …); None where what it is made of was not measured."""
         raise NotImplementedError
+
+
+def against_reference(
+    key: str, values: Mapping[str, Value], reference: Reference | None, leak: Callable[[float, float], float]
+) -> Value | None:
+    """Return how a membership AUC differs from the reference's; None where it was not measured.
+
+    Args:
+        key: Of the AUC.
+        values: The model's.
+        reference: Its AUC is .5 where there is none, and the note says so.
+        leak: Of the AUC and the reference's.
+    """
+    own = values.get(key)
+    if own is None:
+        return None
+    if own.value is None:
+        return Value(None, (), own.skipped)
+    other = reference.values.get(key) if reference else None
+    known = None if other is None else other.value
+    auc = 0.5 if known is None else known
+    ends = [leak(end, auc) for end in (own.low, own.high) if end is not None]
+    note = "" if known is not None else "no reference: 0.5 stands for it"
+    return Value(leak(own.value, auc), (), own.skipped, min(ends, default=None), max(ends, default=None), note)
 
 
 def mean(values: Sequence[float | None], reason: str) -> Value:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from scopewise.metrics.base import Answered, RowMetric, Value, membership_auc
+from scopewise.metrics.base import Answered, MembershipMetric
 
 
-class MIAGradnorm(RowMetric):
+class MIAGradnorm(MembershipMetric):
     """Whether the norm of the loss's gradient tells forget rows from rows no model saw.
 
     Formula: area under the ROC curve of the mean over all parameter tensors of the norm of the gradient of the
@@ -20,14 +18,8 @@ class MIAGradnorm(RowMetric):
     """
 
     name = "mia_gradnorm"
-    scope = "membership"
-    higher_is_better = None
     needs = frozenset({"gradient_norm"})
 
-    def measure(self, rows: Sequence[Answered]) -> Value:
-        """Return the area under the curve."""
-        return membership_auc(rows, _score, "no answer token")
-
-
-def _score(row: Answered) -> float | None:
-    return row.gradient_norm
+    def score(self, row: Answered) -> float | None:
+        """Return the score."""
+        return row.gradient_norm

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from scopewise.metrics.base import Answered, RowMetric, Value, membership_auc
+from scopewise.metrics.base import Answered, MembershipMetric
 
 
-class MIALoss(RowMetric):
+class MIALoss(MembershipMetric):
     """Whether the loss of the answer tells forget rows from rows no model saw.
 
     Formula: area under the ROC curve of the mean NLL of the answer, forget rows against holdout rows. Range 0-1: 1
@@ -19,14 +17,8 @@ class MIALoss(RowMetric):
     """
 
     name = "mia_loss"
-    scope = "membership"
-    higher_is_better = None
 
-    def measure(self, rows: Sequence[Answered]) -> Value:
-        """Return the area under the curve."""
-        return membership_auc(rows, _score, "no answer token")
-
-
-def _score(row: Answered) -> float | None:
-    log_probs = row.scored.log_probs
-    return -sum(log_probs) / len(log_probs) if log_probs else None
+    def score(self, row: Answered) -> float | None:
+        """Return the score."""
+        log_probs = row.scored.log_probs
+        return -sum(log_probs) / len(log_probs) if log_probs else None

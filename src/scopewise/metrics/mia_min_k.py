@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from scopewise.metrics.base import Answered, RowMetric, Value, lowest_share, membership_auc
+from scopewise.metrics.base import Answered, MembershipMetric, lowest_share
 
 
-class MIAMinK(RowMetric):
+class MIAMinK(MembershipMetric):
     """Whether the least likely tokens tell forget rows from rows no model saw.
 
     Formula: area under the ROC curve of minus the mean of the lowest 40 % of the answer's token log-probabilities (at
@@ -20,13 +18,7 @@ class MIAMinK(RowMetric):
     """
 
     name = "mia_min_k"
-    scope = "membership"
-    higher_is_better = None
 
-    def measure(self, rows: Sequence[Answered]) -> Value:
-        """Return the area under the curve."""
-        return membership_auc(rows, _score, "no answer token")
-
-
-def _score(row: Answered) -> float | None:
-    return lowest_share(row.log_probs)
+    def score(self, row: Answered) -> float | None:
+        """Return the score."""
+        return lowest_share(row.log_probs)

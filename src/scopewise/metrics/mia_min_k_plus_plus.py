@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
-from scopewise.metrics.base import Answered, RowMetric, Value, lowest_share, membership_auc
+from scopewise.metrics.base import Answered, MembershipMetric, lowest_share
 
 
-class MIAMinKPlusPlus(RowMetric):
+class MIAMinKPlusPlus(MembershipMetric):
     """Whether the least likely tokens, each against what else could stand there, tell forget rows from rows no model saw.
 
     Formula: area under the ROC curve of minus the mean of the lowest 40 % of (log P(y_t) - µ_t) / σ_t, µ and σ over
@@ -21,15 +20,9 @@ class MIAMinKPlusPlus(RowMetric):
     """
 
     name = "mia_min_k_plus_plus"
-    scope = "membership"
-    higher_is_better = None
 
-    def measure(self, rows: Sequence[Answered]) -> Value:
-        """Return the area under the curve."""
-        return membership_auc(rows, _score, "no answer token")
-
-
-def _score(row: Answered) -> float | None:
-    scored = row.scored.without_end()
-    parts = zip(scored.log_probs, scored.means, scored.variances, strict=True)
-    return lowest_share([(lp - mean) / math.sqrt(max(variance, 1e-6)) for lp, mean, variance in parts])
+    def score(self, row: Answered) -> float | None:
+        """Return the score."""
+        scored = row.scored.without_end()
+        parts = zip(scored.log_probs, scored.means, scored.variances, strict=True)
+        return lowest_share([(lp - mean) / math.sqrt(max(variance, 1e-6)) for lp, mean, variance in parts])

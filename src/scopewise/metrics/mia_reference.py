@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from scopewise.metrics.base import Answered, RowMetric, Value, membership_auc
+from scopewise.metrics.base import Answered, MembershipMetric
 
 
-class MIAReference(RowMetric):
+class MIAReference(MembershipMetric):
     """Whether the loss, minus that of a model that never saw the forget rows, tells them from rows no model saw.
 
     Formula: area under the ROC curve of the mean NLL of the answer minus its mean NLL under
@@ -20,15 +18,10 @@ class MIAReference(RowMetric):
     """
 
     name = "mia_reference"
-    scope = "membership"
-    higher_is_better = None
+    missing = "no answer token, or no evaluate.reference_model"
     needs = frozenset({"reference_model"})
 
-    def measure(self, rows: Sequence[Answered]) -> Value:
-        """Return the area under the curve."""
-        return membership_auc(rows, _score, "no answer token, or no evaluate.reference_model")
-
-
-def _score(row: Answered) -> float | None:
-    own, other = row.scored.log_probs, row.reference_log_probs
-    return (sum(other) - sum(own)) / len(own) if own and other else None
+    def score(self, row: Answered) -> float | None:
+        """Return the score."""
+        own, other = row.scored.log_probs, row.reference_log_probs
+        return (sum(other) - sum(own)) / len(own) if own and other else None

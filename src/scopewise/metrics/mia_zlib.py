@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
 
-from scopewise.metrics.base import Answered, RowMetric, Value, membership_auc
+from scopewise.metrics.base import Answered, MembershipMetric
 
 
-class MIAZlib(RowMetric):
+class MIAZlib(MembershipMetric):
     """Whether the loss, over what a compressor makes of the text, tells forget rows from rows no model saw.
 
     Formula: area under the ROC curve of the mean NLL of the answer divided by the bytes of its zlib-compressed text,
@@ -20,16 +19,10 @@ class MIAZlib(RowMetric):
     """
 
     name = "mia_zlib"
-    scope = "membership"
-    higher_is_better = None
 
-    def measure(self, rows: Sequence[Answered]) -> Value:
-        """Return the area under the curve."""
-        return membership_auc(rows, _score, "no answer token")
-
-
-def _score(row: Answered) -> float | None:
-    log_probs = row.scored.log_probs
-    if not log_probs:
-        return None
-    return -sum(log_probs) / len(log_probs) / len(zlib.compress(row.row.answer.encode("utf-8")))
+    def score(self, row: Answered) -> float | None:
+        """Return the score."""
+        log_probs = row.scored.log_probs
+        if not log_probs:
+            return None
+        return -sum(log_probs) / len(log_probs) / len(zlib.compress(row.row.answer.encode("utf-8")))

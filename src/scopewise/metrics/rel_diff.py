@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from scopewise.metrics.base import Aggregate, Reference, Value
+from scopewise.metrics.base import Aggregate, Reference, Value, against_reference
 
 
 class RelDiff(Aggregate):
@@ -22,17 +22,4 @@ class RelDiff(Aggregate):
 
     def combine(self, values: Mapping[str, Value], reference: Reference | None, split: str) -> Value | None:
         """Return the leakage in percent."""
-        own = values.get(f"mia_min_k/{split}")
-        if own is None:
-            return None
-        other = reference.values.get(f"mia_min_k/{split}") if reference else None
-        if own.value is None:
-            return Value(None, (), own.skipped)
-        auc_ref = 0.5 if other is None or other.value is None else other.value
-        note = "no reference: 0.5 stands for it" if other is None or other.value is None else ""
-
-        def leak(auc: float) -> float:
-            return 100.0 * (auc - auc_ref) / (auc_ref + 1e-10)
-
-        ends = [leak(end) for end in (own.low, own.high) if end is not None]
-        return Value(leak(own.value), (), own.skipped, min(ends, default=None), max(ends, default=None), note)
+        return against_reference(f"mia_min_k/{split}", values, reference, lambda a, r: 100.0 * (a - r) / (r + 1e-10))
