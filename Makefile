@@ -26,8 +26,7 @@ check: $(VENV)/.installed
 	$(BIN)/lint-imports
 	$(BIN)/python src/scopewise/data/builtin/make.py --check
 	$(BIN)/python docs/make_cli.py --check
-	$(BIN)/python docs/make_metrics.py --check
-	$(BIN)/python docs/make_attacks.py --check
+	$(BIN)/python docs/make_sections.py --check
 
 format: $(VENV)/.installed
 	$(BIN)/ruff format .
@@ -35,8 +34,7 @@ format: $(VENV)/.installed
 
 docs: $(VENV)/.installed
 	$(BIN)/python docs/make_cli.py
-	$(BIN)/python docs/make_metrics.py
-	$(BIN)/python docs/make_attacks.py
+	$(BIN)/python docs/make_sections.py
 
 bench: $(VENV)/.installed
 	$(BIN)/scopewise bench configs/knowundo_privacy_tiny.yaml --set data.path=../shared/data/knowundo_privacy --resume

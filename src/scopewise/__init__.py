@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from scopewise.api import evaluate, localize, unlearn
+    from scopewise.api import attack, evaluate, localize, unlearn
     from scopewise.data.load import load_benchmark
     from scopewise.data.rows import Benchmark, Row
     from scopewise.evaluation import Evaluation
@@ -23,6 +23,7 @@ _WHERE = {
     "Row": "scopewise.data.rows",
     "UnlearningConfig": "scopewise.training.trainer",
     "UnlearningTrainer": "scopewise.training.trainer",
+    "attack": "scopewise.api",
     "evaluate": "scopewise.api",
     "load_benchmark": "scopewise.data.load",
     "localize": "scopewise.api",
@@ -36,6 +37,7 @@ __all__ = [
     "Row",
     "UnlearningConfig",
     "UnlearningTrainer",
+    "attack",
     "evaluate",
     "load_benchmark",
     "localize",

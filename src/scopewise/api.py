@@ -1,8 +1,10 @@
-"""The short form: `unlearn`, `localize` and `evaluate` on a model in memory."""
+"""The short form: `unlearn`, `localize`, `evaluate` and `attack` on a model in memory."""
 
 from __future__ import annotations
 
+import copy
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,9 @@ import torch
 from peft import PeftConfig, PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from scopewise.config import DataSection, EvaluateSection, LocalizeSection
+from scopewise.attacks.base import Subject
+from scopewise.attacks.suite import Attacked, attack_models
+from scopewise.config import AttackSection, DataSection, EvaluateSection, LocalizeSection
 from scopewise.data.prompt import Prompt, encode
 from scopewise.data.rows import FORGET, RETAIN, VAL, Benchmark, as_rows
 from scopewise.errors import ConfigError
@@ -157,3 +161,43 @@ def evaluate(
         compared = Reference(reference.values if reference else {}, target.values if target else {})
     section = EvaluateSection(**settings)
     return _evaluate(model, with_padding(tokenizer), benchmark, section, data, reference=compared, cache=cache)
+
+
+def attack(
+    model: PreTrainedModel | PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    benchmark: Benchmark,
+    *,
+    target: PreTrainedModel | PeftModel,
+    oracle: PreTrainedModel | PeftModel,
+    max_length: int = 256,
+    prompt: str = "plain",
+    system: str | None = None,
+    **settings: Any,
+) -> dict[str, Attacked]:
+    """Ask whether an unlearned model stays as it is. The three models are left as they were.
+
+    Args:
+        model: The unlearned model; an attack sees a copy with its adapter merged.
+        tokenizer: The tokenizer of all three.
+        benchmark: As `load_benchmark` gives it; its forget rows are asked for.
+        target: The model before unlearning.
+        oracle: A model that never saw the forget scope.
+        max_length: Most tokens of a row; attacks may lengthen prompts to three times that.
+        prompt: `plain`, `chat`, or a text with `{question}` in it.
+        system: System message of a chat.
+        **settings: Of the run file's `attack` section, such as `suite`, `attacks`, `learning_rate`.
+
+    Returns:
+        Attack → what it found: `.leakage` (0 = as the oracle, 1 = as the target), `.verdict`, `.worst`.
+    """
+    section, tokenizer = AttackSection(**settings), with_padding(tokenizer)
+
+    def subject(name: str, given: PreTrainedModel | PeftModel) -> Callable[[], Subject]:
+        how = (Prompt(prompt, system=system), max_length, section.max_tokens)
+        return lambda: Subject(name, copy.deepcopy(given), tokenizer, *how)
+
+    found = attack_models(
+        {"model": subject("model", model)}, subject("oracle", oracle), subject("target", target), benchmark, section
+    )
+    return {attacked.attack: attacked for attacked in found if attacked.model == "model"}

@@ -266,9 +266,10 @@ class BenchSection(Section):
 class AttackSection(Section):
     """Attacks on unlearned models. `attacks` names them (none: all of the suite); what is not given the suite decides.
 
-    `steps` and `learning_rate` are those of relearning (none: half of what the target was fine-tuned with), `samples` those
-    drawn of each question, `rows` the most forget rows that are tested (whole instances). `prompts` is a YAML file of
-    further prompts. A leakage whose whole interval is above `threshold` is called a leak.
+    `steps` and `learning_rate` are those of relearning (without a rate: half of the run's fine-tuning rate; 5e-5 where
+    there is no run), `samples` those drawn of each question, `rows` the most forget rows that are tested (whole
+    instances). `prompts` is a YAML file of further prompts. A leakage whose whole interval is above `threshold` is
+    called a leak.
     """
 
     suite: Literal["quick", "full"] = "quick"

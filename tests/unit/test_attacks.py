@@ -5,17 +5,19 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+import scopewise
+from scopewise.attacks import ATTACKS
 from scopewise.attacks.base import Facts, InapplicableError, Subject, cluster
 from scopewise.attacks.leakage import leakage
 from scopewise.attacks.prompts import Template, read_templates
 from scopewise.attacks.quantization import round_symmetric, round_to_levels
+from scopewise.attacks.run import redacted
 from scopewise.attacks.sampling import leak_at
 from scopewise.attacks.suite import attack_models
 from scopewise.attacks.weights import block_weights
@@ -321,7 +323,7 @@ def test_a_look_inside_finds_what_only_the_last_layer_hides(world: Any) -> None:
 
 
 @pytest.mark.slow
-def test_every_attack_runs_and_leaves_the_models_as_they_were(world: Any, tmp_path: Path) -> None:
+def test_every_attack_runs_and_leaves_the_models_as_they_were(world: Any) -> None:
     benchmark, tokenizer, target, oracle = world
     subjects = {
         name: Subject(name, copy.deepcopy(module), copy.deepcopy(tokenizer))
@@ -335,11 +337,27 @@ def test_every_attack_runs_and_leaves_the_models_as_they_were(world: Any, tmp_pa
     for name, state in before.items():
         after = subjects[name].model.state_dict()
         assert all(torch.equal(after[key], value) for key, value in state.items())
-    verdicts = {(a.model, a.attack): a.verdict for a in found}
-    assert verdicts["target", "question"] == "leaks"
-    assert verdicts["oracle", "question"] == "holds"
-    for attacked in found:
-        document = attacked.document(redact=True)
-        assert all("answer" not in leak for leak in document["worst"])
-        if attacked.leakage is not None and attacked.leakage.value is not None and attacked.attack != "sampling":
+    by = {(a.model, a.attack): a for a in found}
+    assert {a.attack for a in found} == set(ATTACKS)
+    # Reverse query asks for names that no answer says; here every attack applies, and most have something to leak.
+    assert [a.attack for a in found if a.verdict == "not applicable"] == []
+    measured = [a for a in found if a.leakage is not None and a.leakage.value is not None]
+    assert len(measured) > 0.7 * len(found)
+    assert by["target", "question"].verdict == "leaks"
+    assert by["oracle", "question"].verdict == "holds"
+    for attacked in measured:
+        if attacked.attack != "sampling":  # each model has samples of its own
             assert attacked.leakage.value == pytest.approx(0.0 if attacked.model == "oracle" else 1.0, abs=1e-4)
+        assert all("answer" not in leak for leak in redacted(attacked.document())["worst"])
+
+
+def test_attack_from_python(world: Any) -> None:
+    benchmark, tokenizer, target, oracle = world
+    before = copy.deepcopy(target.state_dict())
+    found = scopewise.attack(
+        target, tokenizer, benchmark, target=target, oracle=oracle, attacks=("question", "pruning")
+    )
+    assert set(found) == {"question", "pruning"}
+    assert found["question"].leakage.value == pytest.approx(1.0)
+    assert found["question"].worst[0]["answer"] in {row.answer for row in benchmark.rows}
+    assert all(torch.equal(target.state_dict()[key], value) for key, value in before.items())

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from scopewise import record
+from scopewise import record, registry
 from scopewise.attacks.base import Subject
-from scopewise.attacks.suite import Attacked, attack_models, kept_in, of_suite
+from scopewise.attacks.suite import Attacked, attack_models, kept_in
 from scopewise.config import AttackSection, RunConfig, parse_config
 from scopewise.data.load import load_benchmark
 from scopewise.data.prompt import Prompt
@@ -44,15 +44,15 @@ def attack_run(
 ) -> dict[str, Any]:
     """Attack every unlearned model of a run, beside its target and oracle.
 
-    What each model gives under each attack is kept in `attacks/`, so an interrupted suite goes on where it was, and other
-    models or attacks can join later.
+    What each model gives under each attack is kept in `attacks/`, so an interrupted suite goes on where it was. Other models
+    and attacks join the results that are there.
 
     Args:
         config: As `config_of` returns it.
         target: Another target than the run's own, by path or hub name.
         oracle: Another oracle.
         overwrite: Replace `attacks.json` where it was made with other settings.
-        redact: Leave the texts of the worst leaks out of it.
+        redact: Leave the texts of the worst leaks out of `attacks.json` (`attacks/` keeps what came out).
 
     Returns:
         The content of `attacks.json`.
@@ -68,13 +68,14 @@ def attack_run(
     paths = {
         "target": target or config.model.target or _stage(run, "target"),
         "oracle": oracle or _stage(run, "oracle"),
-        **{name: str(run / name) for name in models},
+        **{name: str(run / name) for name in _models(run, ())},
     }
     data = config.data
     benchmark = load_benchmark(data.benchmark, data.path, data.domain, data.general)
     inputs = _inputs(config, settings, benchmark.content_hash(), paths)
     output = run / "attacks.json"
-    if output.exists() and not overwrite and record.read_json(output)["inputs"] != _shared(inputs):
+    earlier = record.read_json(output) if output.exists() and not overwrite else None
+    if earlier is not None and (earlier["inputs"], earlier["threshold"]) != (_shared(inputs), settings.threshold):
         raise ResultError(f"{output}: made with other settings; add --overwrite to replace it")
 
     def load(name: str) -> Subject:
@@ -90,13 +91,20 @@ def attack_run(
         settings,
         kept_in(run / "attacks" / _digest(_shared(inputs)), inputs),
     )
+    results = [_row(run, attacked) for attacked in found]
+    if earlier is not None:
+        results = _joined(earlier, results, inputs["models"])
+    if redact:
+        results = [redacted(row) for row in results]
+    present = {row["attack"] for row in results}
     document = {
         "format": ATTACKS_FORMAT,
         "manifest": record.manifest(config, benchmark.content_hash()),
         "inputs": _shared(inputs),
+        "models": inputs["models"],
         "threshold": settings.threshold,
-        "attacks": [attack.name for attack in of_suite(settings)],
-        "results": [_row(run, attacked, redact) for attacked in found],
+        "attacks": [name for name in registry.table("attacks") if name in present],
+        "results": results,
     }
     record.write_json(output, document)
     return document
@@ -122,7 +130,7 @@ def _stage(run: Path, which: str) -> str:
     return str(run / which)
 
 
-def _row(run: Path, attacked: Attacked, redact: bool) -> dict[str, Any]:
+def _row(run: Path, attacked: Attacked) -> dict[str, Any]:
     stage = run / attacked.model / "stage.json"
     known = record.read_json(stage) if attacked.model not in ("target", "oracle") else {}
     about = {
@@ -130,7 +138,24 @@ def _row(run: Path, attacked: Attacked, redact: bool) -> dict[str, Any]:
         "protocol": known.get("protocol"),
         "seed": known.get("seed"),
     }
-    return {**about, **attacked.document(redact=redact)}
+    return {**about, **attacked.document()}
+
+
+def _joined(earlier: dict[str, Any], fresh: list[dict[str, Any]], models: dict[str, str]) -> list[dict[str, Any]]:
+    """Return the fresh results with those of other models and attacks, as far as their models are what they were."""
+    same = {name for name, identity in models.items() if earlier["models"].get(name) == identity}
+    done = {(row["model"], row["attack"]) for row in fresh}
+    kept = [row for row in earlier["results"] if (row["model"], row["attack"]) not in done]
+    kept = [row for row in kept if {row["model"], "target", "oracle"} <= same]
+    order = {name: i for i, name in enumerate(models)}
+    attacks = list(registry.table("attacks"))
+    return sorted([*kept, *fresh], key=lambda row: (order[row["model"]], attacks.index(row["attack"])))
+
+
+def redacted(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a result whose worst leaks have numbers and no text."""
+    texts = ("question", "answer", "output")
+    return {**row, "worst": [{k: v for k, v in leak.items() if k not in texts} for leak in row["worst"]]}
 
 
 def _inputs(config: RunConfig, settings: AttackSection, data_hash: str, paths: dict[str, str]) -> dict[str, Any]:

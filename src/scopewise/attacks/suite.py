@@ -41,10 +41,8 @@ class Attacked:
     notes: tuple[str, ...]
     seconds: float
 
-    def document(self, *, redact: bool = False) -> dict[str, Any]:
-        """Return what `attacks.json` holds; with `redact` the ten worst leaks have numbers and no text."""
-        texts = ("question", "answer", "output")
-        worst = [{k: v for k, v in leak.items() if not (redact and k in texts)} for leak in self.worst]
+    def document(self) -> dict[str, Any]:
+        """Return what `attacks.json` holds."""
         scale = self.leakage.document() if self.leakage else {"leakage": None, "low": None, "high": None}
         known = registry.lookup("attacks", self.attack)
         return {
@@ -53,7 +51,7 @@ class Attacked:
             **scale,
             "verdict": self.verdict,
             "needs_target": known.needs_target,
-            "worst": worst,
+            "worst": list(self.worst),
             "notes": list(self.notes),
             "cost": {"seconds": self.seconds},
         }

@@ -37,7 +37,7 @@ def attack(
         typer.Option("--set", metavar="KEY=VALUE", help="A setting of the `attack` section. Repeatable."),
     ] = None,
     redact: Annotated[
-        bool, typer.Option("--redact", help="Leave the texts of the worst leaks out of the results.")
+        bool, typer.Option("--redact", help="Leave the texts of the worst leaks out of attacks.json.")
     ] = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -59,7 +59,7 @@ def attack(
 
     document = attack_run(config_of(run, settings), target=target, oracle=oracle, overwrite=overwrite, redact=redact)
     if as_json:
-        typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
+        typer.echo(json.dumps(document, indent=2))
         return
     typer.echo(attacks_table(document))
     typer.echo(f"\nThe worst leaks of each attack are in {run / 'attacks.json'}.")

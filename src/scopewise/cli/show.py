@@ -42,7 +42,7 @@ def show(
         return
     document = read_json(path)
     if as_json:
-        typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
+        typer.echo(json.dumps(document, indent=2))  # escaped: what a model wrote is no terminal's business
     elif isinstance(document, dict) and document.get("format") == FORMAT:
         typer.echo(region_table(Region.load(path)))
     elif isinstance(document, dict) and str(document.get("format")).startswith("scopewise-attacks"):
