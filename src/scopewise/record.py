@@ -139,6 +139,8 @@ class RunFolder:
         write_json(work / "stage.json", {**document, "inputs": inputs, "origin": origin})
         shutil.rmtree(work / "checkpoints", ignore_errors=True)
         begun.unlink()
+        for left in work.rglob(".*.tmp"):  # of a write that a kill cut off: the folder is this stage's alone
+            left.unlink()
         os.replace(work, final)
         return final
 
