@@ -176,6 +176,30 @@ DEFAULT_METRICS = (
 """What is measured where neither the run file nor the benchmark says else."""
 
 
+PAPER_ABILITY = ("mmlu", "arc_challenge", "truthfulqa_mc2", "social_iqa", "race")
+"""The five tasks of the paper's general average, by their names in lm-evaluation-harness."""
+
+
+class AbilitySection(Section):
+    """General ability through lm-evaluation-harness; without tasks it is not measured.
+
+    `tasks` are names of the harness, or `paper` for the five of the paper; `path` a folder of local files (none: the
+    hub); `limit` the first questions of each task (each subject of MMLU); `shots` examples before a question, by task.
+    """
+
+    tasks: tuple[str, ...] = ()
+    path: str | None = None
+    limit: int | None = Field(None, ge=1)
+    shots: dict[str, int] = {}
+    chat_template: bool = False
+
+    @field_validator("tasks")
+    @classmethod
+    def _paper(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        names = (name for given in value for name in (PAPER_ABILITY if given == "paper" else (given,)))
+        return tuple(dict.fromkeys(names))
+
+
 class EvaluateSection(Section):
     """Stage 4: what is measured, on which splits, and how; what is not given here the benchmark's own suite says.
 
@@ -194,6 +218,7 @@ class EvaluateSection(Section):
     entailment_model: str | None = None
     fluency_model: str | None = None
     language_model: str | None = None
+    ability: AbilitySection = AbilitySection()
 
     @field_validator("metrics")
     @classmethod

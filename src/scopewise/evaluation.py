@@ -11,6 +11,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from scopewise import registry
+from scopewise.ability.measure import measure_ability
 from scopewise.config import DataSection, EvaluateSection
 from scopewise.data.prompt import Encoded, Prompt, direct_prompt, encode
 from scopewise.data.rows import Benchmark, Row
@@ -55,7 +56,8 @@ class Evaluation:
             if other is not None and value.value is not None and other.value is not None:
                 gap = value.value - other.value
             name = key.partition("/")[0]
-            direction = registry.lookup("metrics", name).higher_is_better if name in registry.table("metrics") else None
+            known = name in registry.table("metrics")
+            direction = registry.lookup("metrics", name).higher_is_better if known else (name == "ability" or None)
             found[key] = {**value.document(), "oracle_gap": gap, "higher_is_better": direction}
         return found
 
@@ -171,6 +173,8 @@ def evaluate(
                 combined = metric.combine(values, reference, job.name)
                 if combined is not None:
                     values[f"{metric.name}/{job.name}"] = combined
+    if settings.ability.tasks:
+        values |= measure_ability(model, tokenizer, settings.ability, settings.max_tokens, description, cache)
     return Evaluation(values)
 
 

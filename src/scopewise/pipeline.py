@@ -18,7 +18,16 @@ from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from scopewise import record
-from scopewise.config import GuardSection, RunConfig, TrainingSection, UnlearnSection, entry_name, split_entry
+from scopewise.ability.tasks import load_tasks
+from scopewise.config import (
+    AbilitySection,
+    GuardSection,
+    RunConfig,
+    TrainingSection,
+    UnlearnSection,
+    entry_name,
+    split_entry,
+)
 from scopewise.cost import Cost
 from scopewise.data.load import load_benchmark, with_suite
 from scopewise.data.prompt import Encoded, Prompt, encode
@@ -84,6 +93,8 @@ class Pipeline:
         for path in (config.model.path, config.model.target):
             if path not in (None, "tiny"):
                 find_model(path, config.model.revision if path == config.model.path else None)
+        if config.evaluate.ability.tasks:
+            load_tasks(config.evaluate.ability)
         self.config = config = with_suite(config)
         self.data_hash = self.benchmark.content_hash()
         self.folder = record.RunFolder(config, resume=resume, overwrite=overwrite)
@@ -282,7 +293,10 @@ class Pipeline:
         """Return Unlearn and Retention Success of a model on the val rows of `part`, in percent."""
         keys = ("unlearn_success", "retention_success")
         settings = self.config.evaluate.model_copy(
-            update={"metrics": keys, "splits": (VAL,), "direct_splits": (), "generate_splits": (), "eos": False}
+            update={
+                **{"metrics": keys, "splits": (VAL,), "direct_splits": (), "generate_splits": (), "eos": False},
+                "ability": AbilitySection(),
+            }
         )
         metrics = evaluate(model, tokenizer, part, settings, self.config.data, name).metrics
         unlearn, retention = (metrics[f"{key}/{VAL}"] for key in keys)

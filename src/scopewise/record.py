@@ -19,7 +19,7 @@ import yaml
 from scopewise.config import RunConfig
 from scopewise.errors import ResultError
 
-_PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets", "tokenizers", "safetensors", "numpy")
+_PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets", "tokenizers", "safetensors", "numpy", "lm-eval")
 
 
 def write_text(path: str | Path, text: str) -> None:

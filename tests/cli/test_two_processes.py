@@ -21,7 +21,7 @@ METRICS = (
 
 @pytest.fixture
 def files(tmp_path: Path, tiny: Any, forget: Any, retain: Any) -> Path:
-    """A model, rows of both scopes and of the holdout, with paraphrases and wrong answers."""
+    """A model, rows of both scopes and of the holdout, with paraphrases and wrong answers, and a task of ability."""
     model, tokenizer = tiny
     model.save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")
@@ -36,6 +36,12 @@ def files(tmp_path: Path, tiny: Any, forget: Any, retain: Any) -> Path:
         {"question": f"What of {i}?", "answer": f"It is {i}.", "scope": "holdout", "split": "val"} for i in range(4)
     ]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    questions = [
+        {"question": f"What is {i}?", "choices": {"text": [f"a {i}", "none of it", "x"], "label": ["A", "B", "C"]}}
+        | {"answerKey": "ABC"[i % 3]}
+        for i in range(9)
+    ]
+    (tmp_path / "arc_challenge.jsonl").write_text("".join(json.dumps(q) + "\n" for q in questions))
     return tmp_path
 
 
@@ -43,7 +49,8 @@ def evaluate(launcher: list[str], folder: Path, name: str) -> tuple[dict[str, An
     settings = [
         "data.benchmark=jsonl", f"data.path={folder / 'rows.jsonl'}", "data.max_length=400", "evaluate.splits=[val]",
         "evaluate.direct_splits=[val]", "evaluate.max_new_tokens=6", "evaluate.max_tokens=500",
-        f"evaluate.metrics=[{', '.join(METRICS)}]",
+        f"evaluate.metrics=[{', '.join(METRICS)}]", "evaluate.ability.tasks=[arc_challenge]",
+        f"evaluate.ability.path={folder}",
     ]  # fmt: skip
     output = folder / f"{name}.json"
     words = [*launcher, "scopewise", "evaluate", str(folder / "model"), "--json", "-o", str(output)]
@@ -64,7 +71,7 @@ def test_two_processes_measure_what_one_does(files: Path) -> None:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
     both, done = evaluate(launcher, files, "both")
     assert json.loads(done.stdout) == {key: value["value"] for key, value in both["values"].items()}
-    assert set(both["values"]) == set(alone["values"]) > {"rouge_l_generated/forget_val"}
+    assert set(both["values"]) == set(alone["values"]) > {"ability/arc_challenge", "rouge_l_generated/forget_val"}
     for key, value in alone["values"].items():
         for field in ("value", "low", "high"):
             assert both["values"][key][field] == pytest.approx(value[field], abs=1e-6, rel=1e-6), key

@@ -68,6 +68,20 @@ def quiet_libraries() -> None:
 
 def main() -> None:
     """Entry point of the `scopewise` command."""
-    from scopewise.cli import attack, bench, check, demo, evaluate, finetune, list_, localize, run, show, tune, unlearn  # noqa: F401
+    from scopewise.cli import (  # noqa: F401
+        attack,
+        bench,
+        check,
+        demo,
+        evaluate,
+        finetune,
+        list_,
+        localize,
+        run,
+        show,
+        tasks,
+        tune,
+        unlearn,
+    )
 
     app()

@@ -21,6 +21,7 @@ def check(
     """Check a run file and its data without training anything: keys, rows of both scopes, and that every row fits."""
     config = load_config(run_file, set_ or [])
     quiet_libraries()
+    from scopewise.ability.tasks import load_tasks
     from scopewise.bench import plan
     from scopewise.data.load import load_benchmark
     from scopewise.data.prompt import Prompt, encode
@@ -43,6 +44,8 @@ def check(
         report["longest_tokens"] = max(map(len, kept), default=0)
         report["dropped_over_length"] = len(benchmark.rows) - len(kept)
     plan(config)
+    if config.evaluate.ability.tasks:
+        load_tasks(config.evaluate.ability)
     make_method(config.unlearn.method, **config.unlearn.method_args)
     missing = [name for name in ("forget_val", "retain_val") if not counts[name]]
     if missing:

@@ -37,6 +37,7 @@ def evaluate(
         raise ResultError(f"--output: {output} exists; name a new file, or remove it")
     compared = None
     quiet_libraries()
+    from scopewise.ability.tasks import load_tasks
     from scopewise.data.load import load_benchmark, with_suite
     from scopewise.evaluation import evaluate as run_evaluation
     from scopewise.evaluation import read_evaluation
@@ -50,6 +51,8 @@ def evaluate(
     data = config.data
     benchmark = load_benchmark(data.benchmark, data.path, data.domain, data.general)
     config = with_suite(config)
+    if config.evaluate.ability.tasks:
+        load_tasks(config.evaluate.ability)  # before anything is forwarded
     loaded = load_model(model, config.model.dtype, config.model.revision).to(default_device())  # type: ignore[arg-type]
     tokenizer = load_tokenizer(model, config.model.revision)
     other = config.evaluate.reference_model

@@ -15,6 +15,7 @@ COLUMNS: Mapping[str, str] = {
     "unlearn_success/{split}+direct": "Unlearn, direct",
     "retention_success/{split}+direct": "Retention, direct",
     "perplexity/retain_{split}": "PPL retain",
+    "ability/mean": "Ability",
 }
 """Result key → heading of the columns shown, where the results have them: of val, or of train where no row is val."""
 

@@ -1,0 +1,125 @@
+"""General ability: accuracy on the harness's tasks, and their mean as in the paper."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from scopewise.ability.tasks import load_tasks
+from scopewise.config import PAPER_ABILITY, AbilitySection
+from scopewise.errors import ConfigError
+from scopewise.metrics.base import Value
+
+_NORMAL_95 = 1.959964
+
+
+def measure_ability(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    settings: AbilitySection,
+    max_tokens: int = 4096,
+    description: str = "ability",
+    cache: str | Path | None = None,
+) -> dict[str, Value]:
+    """Return `ability/TASK` → accuracy in percent, and `ability/mean`.
+
+    Formula: the share of questions whose right choice has the highest log P; for `truthfulqa_mc2` the mean share of
+    probability on the true answers; over all questions of all subjects for MMLU. `ability/TASK_norm` is the same by log P
+    per character, for tasks that have it. The mean is that of the tasks, each counted once, without the `_norm` ones.
+    Range 0-100, higher is better; a random model is at one over the number of choices. Intervals are value ± 1.96
+    standard errors. A question whose score is not finite is skipped and counted.
+
+    Args:
+        model: A causal LM, with or without adapters.
+        tokenizer: Its tokenizer.
+        settings: Tasks and where they come from.
+        max_tokens: Padded tokens per batch.
+        description: Of the progress bar.
+        cache: Folder that keeps what the model was found to answer.
+
+    Raises:
+        ConfigError, DataError: as `load_tasks`; or the tokenizer has no chat template.
+        ModelError: a logit that is not a number.
+
+    Source: EleutherAI/lm-evaluation-harness 0.4.13, its own tasks; arXiv:2407.01920 section 3, which gives neither shots
+    nor the TruthfulQA variant (zero shots and mc2 are our reading).
+    """
+    tasks = load_tasks(settings)
+    if settings.chat_template and not tokenizer.chat_template:
+        raise ConfigError(
+            "evaluate.ability.chat_template: true; this tokenizer has no chat template; set it to false, or add one"
+        )
+    import lm_eval
+
+    from scopewise.ability.model import ScoredModel
+    from scopewise.ability.quiet import quiet
+
+    training = model.training
+    with quiet():
+        scored = ScoredModel(model, tokenizer, max_tokens, f"{description}: ability", cache)
+        done = lm_eval.evaluate(
+            scored,
+            {"tasks": {task.task_name: task for members in tasks.values() for task in members}},
+            limit=settings.limit,
+            bootstrap_iters=0,
+            apply_chat_template=settings.chat_template,
+            fewshot_as_multiturn=settings.chat_template,
+        )
+    model.train(training)
+    found: dict[str, Value] = {}
+    for name, members in tasks.items():
+        samples = [s for task in members for s in sorted(done["samples"][task.task_name], key=lambda s: s["doc_id"])]
+        cut = sum(any(tuple(argument) in scored.cut for argument in s["arguments"]) for s in samples)
+        for suffix, metric in (("", "acc"), ("_norm", "acc_norm")):
+            if all(metric in s for s in samples):
+                found[f"ability/{name}{suffix}"] = _accuracy([float(s[metric]) for s in samples], cut, settings, name)
+    found["ability/mean"] = _mean(found, tuple(tasks))
+    return found
+
+
+def _accuracy(shares: Sequence[float], cut: int, settings: AbilitySection, name: str) -> Value:
+    per_row = tuple(100.0 * s if math.isfinite(s) else None for s in shares)
+    known = [v for v in per_row if v is not None]
+    missing = len(per_row) - len(known)
+    skipped = [f"{missing} of {len(per_row)} questions: the score is not finite"] if missing else []
+    notes = [f"{len(known)} questions", f"{settings.shots.get(name, 0)} shots"]
+    if settings.limit is not None:
+        notes.append(f"limited to the first {settings.limit} of each subject or task")
+    if cut:
+        notes.append(f"{cut} prompts longer than the model's context lost their beginning")
+    if not known:
+        return Value(None, per_row, tuple(skipped), note="; ".join(notes))
+    error = statistics.stdev(known) / math.sqrt(len(known)) if len(known) > 1 else None
+    if error is not None:
+        notes.insert(1, f"standard error {error:.2f}")
+    return Value(math.fsum(known) / len(known), per_row, tuple(skipped), *_interval(known, error), "; ".join(notes))
+
+
+def _interval(known: Sequence[float], error: float | None) -> tuple[float | None, float | None]:
+    if error is None:
+        return None, None
+    middle = math.fsum(known) / len(known)
+    return max(0.0, middle - _NORMAL_95 * error), min(100.0, middle + _NORMAL_95 * error)
+
+
+def _mean(found: Mapping[str, Value], names: Sequence[str]) -> Value:
+    values = [found[f"ability/{name}"] for name in names]
+    missing = tuple(f"not measured: {n}" for n, v in zip(names, values, strict=True) if v.value is None)
+    note = (
+        ""
+        if set(names) == set(PAPER_ABILITY)
+        else f"of {', '.join(names)}; the paper's is of {', '.join(PAPER_ABILITY)}"
+    )
+    if missing:
+        return Value(None, (), missing, note=note)
+    middle = math.fsum(v.value for v in values if v.value is not None) / len(values)
+    errors = [statistics.stdev(v.known) / math.sqrt(len(v.known)) for v in values if len(v.known) > 1]
+    if len(errors) < len(values):
+        return Value(middle, note=note)
+    error = math.hypot(*errors) / len(values)
+    return Value(middle, (), (), max(0.0, middle - _NORMAL_95 * error), min(100.0, middle + _NORMAL_95 * error), note)
