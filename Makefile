@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
 
-.PHONY: demo test check format docs bench bench-speed clean
+.PHONY: demo test check format docs bench bench-speed screenshots clean
 
 # torch goes first and alone: left to the resolver, pip would pick a CUDA build of several gigabytes.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -41,6 +41,9 @@ bench: $(VENV)/.installed
 
 bench-speed: $(VENV)/.installed
 	$(BIN)/python benchmarks/speed.py --data ../shared/data/knowundo_privacy
+
+screenshots: $(VENV)/.installed  # of the report on the demo, for the docs
+	SCOPEWISE_SCREENSHOTS=1 $(BIN)/python -m pytest -q tests/report/test_browser.py -k screenshots
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from scopewise import registry
 from scopewise.ability.measure import measure_ability
+from scopewise.answers import answers_document
 from scopewise.config import DataSection, EvaluateSection
 from scopewise.data.prompt import Encoded, Prompt, direct_prompt, encode
 from scopewise.data.rows import Benchmark, Row
@@ -34,9 +35,11 @@ class Evaluation:
     Attributes:
         values: `metric/split` → value, per-row values, interval and what was skipped. `+direct` after the split means that
             the direct prompt stood before the question.
+        answers: What was answered to each row without the direct prompt, as `answers_document` gives it.
     """
 
     values: Mapping[str, Value]
+    answers: Sequence[Mapping[str, Any]] = ()
 
     @property
     def metrics(self) -> dict[str, float | None]:
@@ -44,7 +47,7 @@ class Evaluation:
         return {key: value.value for key, value in self.values.items()}
 
     def document(self, reference: Reference | None = None) -> dict[str, Any]:
-        """Return what an evaluation document holds: numbers alone, no text of the data or of the model.
+        """Return the `values` of an evaluation document: numbers alone, no text of the data or of the model.
 
         Args:
             reference: Adds `oracle_gap` to each value that it has too: how much higher the model is.
@@ -95,6 +98,7 @@ class _Job:
     paraphrases: list[Encoded | None]
     perturbed: list[list[Encoded]]
     generates: bool
+    direct: bool
 
 
 def evaluate(
@@ -162,8 +166,11 @@ def evaluate(
         others = dict(zip(pairs, scored, strict=True))
 
     values: dict[str, Value] = {}
+    answers: list[dict[str, Any]] = []
     for job in jobs:
         answered = judge(_answered(job, tokenizer, scores, texts, norms, others, ends))
+        if not job.direct:
+            answers += answers_document(job.items, answered, tokenizer)
         for metric in metrics:
             if isinstance(metric, RowMetric) and (job.generates or "generated" not in metric.needs):
                 values.update(metric.keyed(answered, job.name))
@@ -175,7 +182,7 @@ def evaluate(
                     values[f"{metric.name}/{job.name}"] = combined
     if settings.ability.tasks:
         values |= measure_ability(model, tokenizer, settings.ability, settings.max_tokens, description, cache)
-    return Evaluation(values)
+    return Evaluation(values, answers)
 
 
 class _Judges:
@@ -287,7 +294,7 @@ def _job(
         for i, other in zip(owners, encoded(wrong), strict=True):
             perturbed[i].append(other)
     generates = split in settings.generate_splits and "generated" in needs
-    return _Job(f"{split}+direct" if direct else split, items, paraphrases, perturbed, generates)
+    return _Job(f"{split}+direct" if direct else split, items, paraphrases, perturbed, generates, direct)
 
 
 def _pairs(job: _Job) -> list[Pair]:

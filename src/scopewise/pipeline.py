@@ -219,13 +219,15 @@ class Pipeline:
             "model": str(model),
             "reference": reference is not None,
         }
-        if path.exists() and (kept := record.read_json(path))["inputs"] == inputs:
+        if path.exists() and (kept := record.read_json(path))["inputs"] == inputs and "answers" in kept:
             return kept["values"]
         loaded = self._on_device(load_model(model, self.config.model.dtype))
         shown = name.removeprefix("models/")
-        values = self._evaluate(loaded, load_tokenizer(model), shown, reference).document(reference)
+        evaluation = self._evaluate(loaded, load_tokenizer(model), shown, reference)
+        values = evaluation.document(reference)
         origin = record.manifest(self.config, self.data_hash)
-        record.write_json(path, {"values": values, "inputs": inputs, "origin": origin})
+        kept = {"values": values, "answers": evaluation.answers, "inputs": inputs, "origin": origin}
+        record.write_json(path, kept, indent=None)
         return values
 
     def _compared_with(self, name: str) -> Reference | None:

@@ -39,9 +39,12 @@ def write_bytes(path: str | Path, content: bytes) -> None:
     os.replace(temporary, path)
 
 
-def write_json(path: str | Path, document: Any) -> None:
-    """Write JSON atomically; NaN and infinity are refused, since JSON has neither."""
-    write_text(path, json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+def write_json(path: str | Path, document: Any, *, indent: int | None = 2) -> None:
+    """Write JSON atomically; NaN and infinity are refused, since JSON has neither. Without indent it is a third as long."""
+    separators = (",", ":") if indent is None else None
+    write_text(
+        path, json.dumps(document, indent=indent, separators=separators, ensure_ascii=False, allow_nan=False) + "\n"
+    )
 
 
 def read_json(path: str | Path) -> Any:

@@ -1,0 +1,96 @@
+"""`scopewise report`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from scopewise.cli import command
+from scopewise.errors import ConfigError, ResultError
+
+
+class Format(StrEnum):
+    """What is written."""
+
+    html = "html"
+    md = "md"
+    csv = "csv"
+    tex = "tex"
+    png = "png"
+    svg = "svg"
+    pdf = "pdf"
+
+
+class Plot(StrEnum):
+    """What a png, svg or pdf shows."""
+
+    scatter = "scatter"
+    regions = "regions"
+    curves = "curves"
+
+
+@command
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders; several are put side by side.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="File to write; none: report.html (table.tex, …) in the run folder."),
+    ] = None,
+    format_: Annotated[
+        Format | None, typer.Option("--format", help="What to write; none: as the name of --output ends, or html.")
+    ] = None,
+    plot: Annotated[Plot, typer.Option(help="What a png, svg or pdf shows.")] = Plot.scatter,
+    redact: Annotated[
+        bool, typer.Option("--redact", help="Replace answers of the forget scope by salted hashes.")
+    ] = False,
+    salt: Annotated[
+        str | None, typer.Option(help="Of the hashes, to have the same in several reports; none: random, kept nowhere.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file where it exists.")] = False,
+) -> None:
+    """Write one self-contained page on what a run's models forgot, kept and leak; or its table or plot for a paper.
+
+    Answers of the forget scope stand in the page in plain text, as in the run folder, unless --redact is given.
+    """
+    chosen = format_ or _by_name(output)
+    if salt is not None and not redact:
+        raise ConfigError("--salt: given without --redact; add --redact, or leave it out")
+    if output is None and len(runs) > 1:
+        raise ConfigError(f"--output: none given for {len(runs)} runs; name the file to write with -o")
+    names = {Format.html: "report.html", Format.md: "report.md", Format.csv: "table.csv", Format.tex: "table.tex"}
+    path = output or runs[0] / names.get(chosen, f"{plot.value}.{chosen.value}")
+    if path.exists() and not overwrite:
+        raise ResultError(f"{path}: exists; add --overwrite to replace it, or name another file with -o")
+    from scopewise.record import write_bytes
+    from scopewise.report.run import read_runs
+
+    found = read_runs(runs)
+    if chosen is Format.html:
+        from scopewise.report.page import render
+
+        content = render(found, redact=redact, salt=salt).encode()
+    elif chosen in (Format.png, Format.svg, Format.pdf):
+        from scopewise.report.plots import plot as draw
+
+        content = draw(found, plot.value, chosen.value)
+    else:
+        from scopewise.report.export import as_csv, as_latex, as_markdown
+
+        content = {Format.md: as_markdown, Format.csv: as_csv, Format.tex: as_latex}[chosen](found).encode()
+    write_bytes(path, content)
+    typer.echo(path)
+
+
+def _by_name(output: Path | None) -> Format:
+    ending = "html" if output is None else output.suffix.lstrip(".").lower()
+    if ending == "htm":
+        return Format.html
+    known = [known.value for known in Format]
+    if ending not in known:
+        raise ConfigError(
+            f"--output: {output}; its name ends in none of {', '.join(known)}; name it so, or add --format"
+        )
+    return Format(ending)

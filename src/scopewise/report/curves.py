@@ -1,0 +1,99 @@
+"""Training curves as small drawings: one per method and quantity, a line per seed. Imports no torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from scopewise.report.figures import number
+from scopewise.report.run import Run
+from scopewise.report.scatter import Axis
+
+WIDTH, HEIGHT = 320, 170
+LEFT, RIGHT, TOP, BOTTOM = 52, 10, 12, 30
+LOGGED_KEY = "loss"
+"""What of the log is drawn."""
+PROBED = {"unlearn_success": "Unlearn", "retention_success": "Retention"}
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One line of a chart.
+
+    Attributes:
+        name: What it shows.
+        style: Index of its look; lines of one name have one.
+        points: Of a polyline.
+        last: Its last value, as text.
+    """
+
+    name: str
+    style: int
+    points: str
+    last: str
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A drawing.
+
+    Attributes:
+        method: Whose training.
+        title: What is drawn.
+        curves: The lines.
+        names: Style → what it shows.
+        x: Scale of steps.
+        y: Scale of values.
+        y_texts: Where a value is marked, and its text.
+    """
+
+    method: str
+    title: str
+    curves: Sequence[Curve]
+    names: Sequence[str]
+    x: Axis
+    y: Axis
+    y_texts: Sequence[tuple[float, str]]
+
+
+def charts(run: Run) -> list[Chart]:
+    """Return the charts of a run: of every model what was logged, and of unlearned ones what the probes saw."""
+    found = []
+    for group, models in run.groups().items():
+        label = run.label(group)
+        logged = [model.row.get("curve") or [] for model in models]
+        probes = [model.row.get("probes") or [] for model in models]
+        found += _chart(label, "loss", logged, {LOGGED_KEY: "loss"})
+        found += _chart(label, "success on a few train rows, %", probes, PROBED)
+    return found
+
+
+def series(documents: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, float]]:
+    """Return (step, value) of what was logged under a key; what is not finite is left out."""
+    pairs = [(d["step"], d[key]) for d in documents if d.get(key) is not None]
+    return [(float(step), float(value)) for step, value in pairs if math.isfinite(value)]
+
+
+def _chart(
+    method: str, title: str, seeds: Sequence[Sequence[Mapping[str, Any]]], keys: Mapping[str, str]
+) -> list[Chart]:
+    drawn = [
+        (name, style, series(documents, key)) for style, (key, name) in enumerate(keys.items()) for documents in seeds
+    ]
+    drawn = [(name, style, pairs) for name, style, pairs in drawn if len(pairs) > 1]
+    if not drawn:
+        return []
+    steps = [step for _, _, pairs in drawn for step, _ in pairs]
+    values = [value for _, _, pairs in drawn for _, value in pairs]
+    x = Axis(min(steps), max(steps), float(LEFT), float(WIDTH - RIGHT))
+    low, high = min(values), max(values)
+    room = 0.05 * (high - low) or max(1e-9, abs(high) * 0.05) or 1.0
+    y = Axis(low - room, high + room, float(HEIGHT - BOTTOM), float(TOP))
+    curves = [
+        Curve(name, style, " ".join(f"{x.at(step)},{y.at(value)}" for step, value in pairs), number(pairs[-1][1]))
+        for name, style, pairs in drawn
+    ]
+    marks = [(y.at(v), f"{v:g}") for v in y.ticks]
+    return [Chart(method, title, curves, list(keys.values()), x, y, marks)]

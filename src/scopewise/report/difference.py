@@ -1,0 +1,111 @@
+"""Several runs against the first: how far each figure differs, and which settings do. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from scopewise.report.figures import Column, Figure, columns, lines, number
+from scopewise.report.run import Run
+
+_SHOWN = ("unlearn_success", "retention_success", "average_success", "oracle_gap")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A figure of a run beside that of the first run.
+
+    Attributes:
+        text: The figure; empty where the run has none.
+        interval: Its interval.
+        change: Difference to the first run, with sign; empty for the first run and where one of the two is missing.
+        apart: Whether both have intervals and these do not overlap.
+    """
+
+    text: str
+    interval: str
+    change: str = ""
+    apart: bool = False
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The runs side by side.
+
+    Attributes:
+        columns: Measures, each of which has a column per run.
+        lines: Method → for each measure, for each run its figure.
+        settings: Setting → its value in each run, of those that differ.
+    """
+
+    columns: Sequence[Column]
+    lines: Sequence[tuple[str, Sequence[Sequence[Difference]]]]
+    settings: Sequence[tuple[str, Sequence[str]]]
+
+
+def comparison(runs: Sequence[Run]) -> Comparison:
+    """Return the runs side by side."""
+    wanted = {c.key: c for run in runs for c in columns(run) if c.key.partition("/")[0] in _SHOWN and "+" not in c.key}
+    known = [lines(run) for run in runs]
+    several = len({line.group[1] for table in known for line in table if line.group[1]}) > 1
+    tables = [{_name(line.group, several): line.figures for line in table} for table in known]
+    names = list(dict.fromkeys(name for table in tables for name in table))
+    found = [(name, [_beside([table.get(name, {}).get(key) for table in tables]) for key in wanted]) for name in names]
+    flat = [_flat(run.results.get("config", {})) for run in runs]
+    origin = [
+        {key: _origin(run, key) for key in ("scopewise", "commit", "data_hash", "processor", "device")} for run in runs
+    ]
+    flat = [
+        {**settings, **{f"origin.{k}": v for k, v in made.items()}} for settings, made in zip(flat, origin, strict=True)
+    ]
+    keys = sorted({key for settings in flat for key in settings} - {"run.dir"})
+    differing = [(key, [settings.get(key, "–") for settings in flat]) for key in keys]
+    return Comparison(
+        list(wanted.values()), found, [(key, values) for key, values in differing if len(set(values)) > 1]
+    )
+
+
+def _name(group: tuple[str, str], with_protocol: bool) -> str:
+    return f"{group[0]} ({group[1]})" if group[1] and with_protocol else group[0]
+
+
+def _beside(figures: Sequence[Figure | None]) -> list[Difference]:
+    first = figures[0]
+    found = []
+    for i, figure in enumerate(figures):
+        if figure is None:
+            found.append(Difference("", ""))
+        elif i == 0 or first is None:
+            found.append(Difference(figure.text, figure.interval))
+        else:
+            change = figure.value - first.value
+            found.append(
+                Difference(
+                    figure.text,
+                    figure.interval,
+                    f"{'+' if change >= 0 else '−'}{number(abs(change))}",
+                    _apart(figure, first),
+                )
+            )
+    return found
+
+
+def _apart(a: Figure, b: Figure) -> bool:
+    if a.low is None or a.high is None or b.low is None or b.high is None:
+        return False
+    return a.low > b.high or b.low > a.high
+
+
+def _origin(run: Run, key: str) -> str:
+    return str(run.results["manifest"].get(key))
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    found: dict[str, str] = {}
+    for key, value in config.items():
+        if isinstance(value, dict) and value:
+            found |= _flat(value, f"{prefix}{key}.")
+        else:
+            found[prefix + str(key)] = str(value)
+    return found

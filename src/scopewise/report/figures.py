@@ -1,0 +1,146 @@
+"""The table in numbers: one line per method, one column per measure, each a mean with its interval. Imports no torch."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from scopewise.report.run import Model, Run
+from scopewise.report.table import COLUMNS, COSTS, split_shown
+
+_DIRECTIONS = {
+    "unlearn": "to the oracle",
+    "retention": "higher",
+    "average": "higher",
+    "rouge_l_generated/forget": "to the oracle",
+    "rouge_l_generated/retain": "higher",
+    "perplexity/retain": "lower",
+}
+_SCALES = {"peak_memory_bytes": 1e-6}
+
+
+@dataclass(frozen=True)
+class Column:
+    """A measure of the table.
+
+    Attributes:
+        key: Its key in the results.
+        heading: What the table calls it.
+        better: `higher`, `lower` or `to the oracle`.
+    """
+
+    key: str
+    heading: str
+    better: str
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A measure of a method.
+
+    Attributes:
+        value: Mean over rows and seeds (of costs the median over seeds).
+        low: Lower end of its 95 % interval; None where there is none.
+        high: Upper end.
+        spread: Standard deviation over seeds; None for one seed.
+    """
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    spread: float | None = None
+
+    @property
+    def text(self) -> str:
+        """The value as the table shows it."""
+        return number(self.value)
+
+    @property
+    def interval(self) -> str:
+        """The interval, or the deviation over seeds where there is no interval; empty without both."""
+        if self.low is not None and self.high is not None:
+            return f"{number(self.low)} to {number(self.high)}"
+        if self.spread is None:
+            return ""
+        return f"± {number(self.spread)}" if self.spread >= 0.005 else "± <0.01"
+
+
+@dataclass(frozen=True)
+class Line:
+    """A method (under a protocol) in the table.
+
+    Attributes:
+        label: What it is called.
+        role: `target`, `oracle` or `unlearned`.
+        group: Method and protocol.
+        seeds: Seeds measured.
+        figures: Column key → figure; without those that were not measured.
+    """
+
+    label: str
+    role: str
+    group: tuple[str, str]
+    seeds: Sequence[int]
+    figures: Mapping[str, Figure]
+
+
+def columns(run: Run) -> list[Column]:
+    """Return the columns that a run has figures for."""
+    split = split_shown(run.results)
+    shown = [
+        Column(
+            key.format(split=split), heading, next((d for k, d in _DIRECTIONS.items() if key.startswith(k)), "higher")
+        )
+        for key, heading in COLUMNS.items()
+        if any(key.format(split=split) in model.row["metrics"] for model in run.models)
+    ]
+    if any(c["oracle_gap"] for c in run.results.get("comparisons", [])):
+        shown.append(Column("oracle_gap", "Gap to oracle", "lower"))
+    costs = [key for key in COSTS if any(model.row["cost"].get(key) is not None for model in run.models)]
+    return [*shown, *(Column(key, COSTS[key], "lower") for key in costs)]
+
+
+def lines(run: Run) -> list[Line]:
+    """Return the lines of the table, in its order."""
+    compared = {(c["method"], c["protocol"] or ""): c for c in run.results.get("comparisons", [])}
+    found = []
+    for group, models in run.groups().items():
+        figures = {
+            column.key: figure
+            for column in columns(run)
+            if (figure := _figure(column.key, models, compared.get(group))) is not None
+        }
+        seeds = [model.row["seed"] for model in models]
+        found.append(Line(run.label(group), models[0].row["model"], group, seeds, figures))
+    return found
+
+
+def _figure(key: str, models: Sequence[Model], comparison: Mapping[str, Any] | None) -> Figure | None:
+    if key == "oracle_gap":
+        gap = comparison["oracle_gap"] if comparison else None
+        return None if gap is None else Figure(gap["value"], gap["low"], gap["high"])
+    if key in COSTS:
+        costs = [
+            model.row["cost"][key] * _SCALES.get(key, 1.0) for model in models if model.row["cost"].get(key) is not None
+        ]
+        return Figure(statistics.median(costs)) if costs else None
+    known = [float(model.row["metrics"][key]) for model in models if model.row["metrics"].get(key) is not None]
+    if not known:
+        return None
+    spread = statistics.stdev(known) if len(known) > 1 else None
+    name, _, split = key.partition("/")
+    if comparison and name in comparison["success"] and split == comparison["split"]:
+        interval = comparison["success"][name]
+    else:  # that of one model says nothing about other seeds
+        interval = models[0].values.get(key, {}) if len(models) == 1 else {}
+    return Figure(statistics.fmean(known), interval.get("low"), interval.get("high"), spread)
+
+
+def number(value: float) -> str:
+    """Return a number in as few digits as a reader needs: 2 decimals from 0.1 on, none from 1000 on, else 3 digits."""
+    size = abs(value)
+    if 0.1 <= size < 1000:
+        return f"{value:.2f}"
+    return f"{value:.0f}" if 1000 <= size < 1e5 else f"{value:.3g}"

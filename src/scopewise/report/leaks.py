@@ -1,0 +1,102 @@
+"""Attack results for the page: leakage by model and attack, and the worst leaks. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from scopewise.report.figures import number
+
+
+@dataclass(frozen=True)
+class Leak:
+    """One attack on one model.
+
+    Attributes:
+        attack: Its name.
+        model: Method, protocol and seed.
+        leakage: 0 = no more than the oracle gives, 1 = as much as the target; as text, `n/a` where not measurable.
+        interval: Its 95 % interval as text.
+        value: Leakage as a number, to sort by; None where not measurable.
+        verdict: `leaks`, `holds`, …
+        cost: What the attack took, as text.
+        notes: What a reader has to know.
+        worst: Label → text of each of the rows that leak most.
+    """
+
+    attack: str
+    model: str
+    leakage: str
+    interval: str
+    value: float | None
+    verdict: str
+    cost: str
+    notes: Sequence[str]
+    worst: Sequence[Mapping[str, str]]
+
+
+def leaks(
+    document: Mapping[str, Any] | None, hide: Callable[[str], str] = str, scrub: Callable[[str], str] = str
+) -> list[Leak]:
+    """Return the attacks on unlearned models, worst first.
+
+    Args:
+        document: Content of `attacks.json`, or None.
+        hide: What is done with answers and outputs: a redaction replaces them.
+        scrub: What is done with every other text.
+    """
+    results = [r for r in (document or {}).get("results", []) if r.get("model") not in ("target", "oracle")]
+    found = []
+    for r in sorted(results, key=lambda r: -(r.get("leakage") if r.get("leakage") is not None else float("-inf"))):
+        known = r.get("leakage") is not None
+        seconds = (r.get("cost") or {}).get("seconds")
+        about = [
+            str(r.get("method") or r.get("model")),
+            r.get("protocol") or "",
+            "" if r.get("seed") is None else f"seed {r['seed']}",
+        ]
+        found.append(
+            Leak(
+                attack=str(r.get("attack")).replace("_", " "),
+                model=", ".join(part for part in about if part),
+                leakage=number(r["leakage"]) if known else "n/a",
+                interval=f"{number(r['low'])} to {number(r['high'])}" if known and r.get("low") is not None else "",
+                value=r.get("leakage"),
+                verdict=str(r.get("verdict") or ""),
+                cost=f"{seconds:.1f} s" if seconds is not None else "",
+                notes=[scrub(str(note)) for note in r.get("notes", [])],
+                worst=[_shown(leak, hide, scrub) for leak in r.get("worst") or []],
+            )
+        )
+    return found
+
+
+def leaking(document: Mapping[str, Any] | None, group: tuple[str, str]) -> list[str]:
+    """Return a sentence on how many attacks leak from a method under a protocol; empty where none was run on it."""
+    results = [
+        r
+        for r in (document or {}).get("results", [])
+        if r.get("method") == group[0] and (r.get("protocol") or "") in ("", group[1]) and r.get("leakage") is not None
+    ]
+    attacks = {r["attack"] for r in results}
+    leaky = {r["attack"] for r in results if r.get("verdict") == "leaks"}
+    if not attacks:
+        return []
+    return [
+        f"{len(leaky)} of {len(attacks)} attacks still get answers out of it."
+        if leaky
+        else f"None of {len(attacks)} attacks is sure to get answers out of it."
+    ]
+
+
+def _shown(leak: Mapping[str, Any], hide: Callable[[str], str], scrub: Callable[[str], str]) -> dict[str, str]:
+    shown = {}
+    for key, value in leak.items():
+        if value is None or isinstance(value, dict | list):
+            continue
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            shown[key] = number(float(value))
+        else:
+            shown[key] = hide(str(value)) if key in ("answer", "output") else scrub(str(value))
+    return shown

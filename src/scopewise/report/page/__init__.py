@@ -1,0 +1,158 @@
+"""The report page: one self-contained HTML file, from a template, a style sheet and a script that are inlined."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from scopewise.report import scatter as drawing
+from scopewise.report.curves import charts
+from scopewise.report.difference import comparison
+from scopewise.report.figures import columns, lines, number
+from scopewise.report.heatmap import SHADES, heat_maps
+from scopewise.report.instances import instances
+from scopewise.report.leaks import leaks
+from scopewise.report.questions import questions
+from scopewise.report.redact import Open, Redaction, redaction_of
+from scopewise.report.run import Run
+from scopewise.report.table import controls, origin_line, split_shown
+from scopewise.report.verdict import verdict
+
+FOLDER = Path(__file__).parent
+_DATA = str.maketrans({c: f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"})
+"""What must not stand in a script element: `</script>` and `<!--` end or change it."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """All values of one metric key.
+
+    Attributes:
+        key: The key.
+        figures: One text per line of the table.
+    """
+
+    key: str
+    figures: Sequence[str]
+
+
+def render(runs: Sequence[Run], *, redact: bool = False, salt: str | None = None) -> str:
+    r"""Return the page of some runs.
+
+    Everything that data or a model wrote is escaped, by the template or, in the data of the script, as `\\u003c`; the script
+    sets text, never markup. The Content-Security-Policy allows this style and this script by their hashes, and nothing else.
+
+    Args:
+        runs: As `read_runs` gives them; the first is what the others are compared with.
+        redact: Replace what the forget answers say by salted hashes.
+        salt: As `Redaction`.
+    """
+    hidden: Redaction | Open = redaction_of([m.answers for run in runs for m in run.models], salt) if redact else Open()
+    style, script = (_file(name) for name in ("style.css", "script.js"))
+    packed = questions(runs, hidden)
+    data = {"questions": packed, "instances": [instances(run) for run in runs]}
+    environment = Environment(
+        loader=FileSystemLoader(FOLDER),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals.update(number=number, shades=SHADES, plot=drawing)
+    return environment.get_template("page.html").render(
+        policy=_policy(style, script),
+        style=Markup(style),
+        script=Markup(script),
+        data=Markup(json.dumps(data, ensure_ascii=False, separators=(",", ":")).translate(_DATA)),
+        redacted=redact,
+        runs=[_view(run, hidden) for run in runs],
+        scatter=drawing.scatter(runs),
+        difference=comparison(runs) if len(runs) > 1 else None,
+        has_questions=bool(packed["rows"]),
+        one_seed=packed["one_seed"],
+        has_instances=any(instances(run) for run in runs),
+        has_attacks=any(run.attacks for run in runs),
+    )
+
+
+def _view(run: Run, hidden: Redaction | Open) -> dict[str, Any]:
+    """Return what the template shows of one run."""
+    results = run.results
+    known = lines(run)
+    return {
+        "name": run.name,
+        "verdict": verdict(run),
+        "complete": results.get("complete", True),
+        "split": split_shown(results),
+        "columns": columns(run),
+        "lines": known,
+        "seeds": sorted({seed for line in known if line.role == "unlearned" for seed in line.seeds}),
+        "controls": controls(results),
+        "measures": _measures(run),
+        "maps": [(label, region, heat_maps(region)) for label, region in run.regions.items()],
+        "charts": charts(run),
+        "attacks": run.attacks,
+        "leaks": leaks(run.attacks, hidden.hide, hidden.scrub),
+        "manifest": _flat(results["manifest"]),
+        "origin": origin_line(results) if results.get("rows") else "",
+        "config": yaml.safe_dump(results.get("config", {}), sort_keys=False, allow_unicode=True),
+        "model": (results.get("config") or {}).get("model", {}),
+        "skipped": _skipped(run),
+    }
+
+
+def _measures(run: Run) -> list[Measure]:
+    """Return every metric key with its mean over seeds for each line of the table."""
+    groups = list(run.groups().values())
+    keys = dict.fromkeys(key for model in run.models for key in model.row["metrics"])
+    found = []
+    for key in keys:
+        values = [
+            [m.row["metrics"][key] for m in members if m.row["metrics"].get(key) is not None] for members in groups
+        ]
+        found.append(Measure(key, [number(sum(v) / len(v)) if v else "n/a" for v in values]))
+    return found
+
+
+def _skipped(run: Run) -> list[str]:
+    """Return what measures left out, each sentence once with the models it is true of."""
+    found: dict[str, set[str]] = {}
+    for model in run.models:
+        for key, sentences in (model.row.get("skipped") or {}).items():
+            for sentence in sentences:
+                found.setdefault(f"{key}: {sentence}", set()).add(run.label(model.group))
+    every = {run.label(model.group) for model in run.models}
+    return [text if models == every else f"{text} ({', '.join(sorted(models))})" for text, models in found.items()]
+
+
+def _flat(manifest: dict[str, Any]) -> list[tuple[str, str]]:
+    shown = []
+    for key, value in manifest.items():
+        if isinstance(value, dict):
+            shown.append((key, ", ".join(f"{k} {v}" for k, v in value.items() if v is not None)))
+        else:
+            shown.append((key.replace("_", " "), "unknown" if value in (None, "") else str(value)))
+    return shown
+
+
+def _policy(style: str, script: str) -> str:
+    hashes = [
+        f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" for text in (style, script)
+    ]
+    return (
+        f"default-src 'none'; style-src {hashes[0]}; script-src {hashes[1]}; base-uri 'none'; form-action 'none'; "
+        "require-trusted-types-for 'script'"
+    )
+
+
+def _file(name: str) -> str:
+    return (FOLDER / name).read_text(encoding="utf-8").strip()

@@ -1,0 +1,96 @@
+"""Every question with every model's answer, packed for the page. Imports no torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from scopewise.report.redact import FORGET, Open, Redaction
+from scopewise.report.run import Model, Run
+
+LARGEST_BYTES = 2_400_000
+"""Of the questions in a page. A page with more keeps one seed of each method."""
+
+
+def questions(runs: Sequence[Run], redaction: Redaction | Open) -> dict[str, Any]:
+    """Return what the page shows of questions, as plain values.
+
+    Returns:
+        `models`: `label`, `run` (its name), `role`, `seed` of each; `rows`: `q` question, `w` the true answer in words, `s`
+        scope, `p` split, `i` instance, `a` attribute; `texts`: every generated text once; `cells`: for each model its
+        `words` (of each row two hexadecimal digits per word, 255 = certain; null where it did not answer the row) and its
+        `texts` (of each row an index, null where nothing was generated); `one_seed`: whether seeds were left out.
+    """
+    every = [(run, model) for run in runs for model in run.models if model.answers]
+    packed = _packed(every, runs, redaction)
+    if len(json.dumps(packed, ensure_ascii=False)) <= LARGEST_BYTES:
+        return {**packed, "one_seed": False}
+    first: dict[tuple[str, str, str], tuple[Run, Model]] = {}
+    for run, model in every:
+        first.setdefault((run.name, *model.group), (run, model))
+    return {**_packed(list(first.values()), runs, redaction), "one_seed": len(first) < len(every)}
+
+
+def _packed(chosen: Sequence[tuple[Run, Model]], runs: Sequence[Run], redaction: Redaction | Open) -> dict[str, Any]:
+    rows: dict[tuple[str, ...], int] = {}
+    shown: list[dict[str, Any]] = []
+    texts: dict[str, int] = {}
+    models, cells = [], []
+    for run, model in chosen:
+        label = run.label(model.group)
+        if sum(other.group == model.group for other in run.models) > 1:
+            label += f", seed {model.row['seed']}"
+        models.append({"label": label, "run": run.name, "role": model.row["model"], "seed": model.row["seed"]})
+        words: dict[int, str] = {}
+        generated: dict[int, int] = {}
+        for answer in model.answers:
+            parts = _words(answer["tokens"], answer["probabilities"])
+            key = (answer["question"], answer["answer"], answer["scope"], answer["split"], *(word for word, _ in parts))
+            index = rows.setdefault(key, len(rows))
+            if index == len(shown):
+                shown.append(_row(answer, [word for word, _ in parts], redaction))
+            words[index] = "".join(f"{round(255 * p):02x}" for _, p in parts)
+            if answer["generated"] is not None:
+                hidden = redaction.hide if answer["scope"] == FORGET else redaction.scrub
+                generated[index] = texts.setdefault(hidden(answer["generated"]), len(texts))
+        cells.append((words, generated))
+    return {
+        "models": models,
+        "runs": [run.name for run in runs],
+        "rows": shown,
+        "texts": list(texts),
+        "cells": [
+            {"words": [w.get(i) for i in range(len(rows))], "texts": [g.get(i) for i in range(len(rows))]}
+            for w, g in cells
+        ],
+    }
+
+
+def _row(answer: Mapping[str, Any], words: Sequence[str], redaction: Redaction | Open) -> dict[str, Any]:
+    forget = answer["scope"] == FORGET
+    hidden = forget and isinstance(redaction, Redaction)
+    return {
+        "q": answer["question"],
+        "w": ["▮"] * len(words) if hidden else list(words),
+        "h": redaction.hide(answer["answer"]) if hidden else "",
+        "s": answer["scope"],
+        "p": answer["split"],
+        "i": answer["instance"],
+        "a": answer["attribute"],
+    }
+
+
+def _words(tokens: Sequence[str], probabilities: Sequence[float]) -> list[tuple[str, float]]:
+    """Return the words of an answer with the probability of each: the product over its tokens.
+
+    A word begins with the token that begins with a space, and keeps that space.
+    """
+    words: list[tuple[str, float]] = []
+    for token, probability in zip(tokens, probabilities, strict=True):
+        if not words or token[:1].isspace():
+            words.append((token, probability))
+        else:
+            text, so_far = words[-1]
+            words[-1] = (text + token, so_far * probability)
+    return words

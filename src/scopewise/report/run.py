@@ -1,0 +1,167 @@
+"""A run folder, read whole: results, what each model answered, regions, attacks. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from scopewise.errors import ResultError
+from scopewise.record import read_json
+from scopewise.region import Region
+from scopewise.report.comparison import compare
+
+
+@dataclass(frozen=True)
+class Model:
+    """One measured model.
+
+    Attributes:
+        row: Its row of results.
+        values: Metric key → value with `per_row`; empty where its evaluation document is gone.
+        answers: What it answered, row by row; empty where the document holds none.
+    """
+
+    row: Mapping[str, Any]
+    values: Mapping[str, Any]
+    answers: Sequence[Mapping[str, Any]]
+
+    @property
+    def group(self) -> tuple[str, str]:
+        """Method and protocol, which seeds share."""
+        return self.row["method"], self.row["protocol"] or ""
+
+    @property
+    def unlearned(self) -> bool:
+        """Whether it is neither target nor oracle."""
+        return self.row["model"] == "unlearned"
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run folder holds.
+
+    Attributes:
+        name: How the page calls it.
+        path: The folder.
+        results: As `results.json`.
+        models: In the order of the table.
+        regions: Label → region that was trained, of the first seed; one for each that differs.
+        attacks: Content of `attacks.json` with the key `results`; None where there is none.
+    """
+
+    name: str
+    path: Path
+    results: Mapping[str, Any]
+    models: Sequence[Model]
+    regions: Mapping[str, Region]
+    attacks: Mapping[str, Any] | None
+
+    def groups(self) -> dict[tuple[str, str], list[Model]]:
+        """Return (method, protocol) → its models over seeds, in the order of the table."""
+        found: dict[tuple[str, str], list[Model]] = {}
+        for model in self.models:
+            found.setdefault(model.group, []).append(model)
+        return found
+
+    def label(self, group: tuple[str, str]) -> str:
+        """Return what a line of the table is called: the protocol is named where there are several."""
+        protocols = {protocol for _, protocol in self.groups() if protocol}
+        return f"{group[0]} ({group[1]})" if group[1] and len(protocols) > 1 else group[0]
+
+
+def read_runs(folders: Sequence[Path]) -> list[Run]:
+    """Read run folders; each gets the shortest name that tells it from the others.
+
+    Raises:
+        ResultError: a folder holds no measured model, or is given twice.
+    """
+    paths = [folder.resolve() for folder in folders]
+    if len(set(paths)) < len(paths):
+        raise ResultError("RUN: the same folder twice; name each run once")
+    depth = 1
+    while len({path.parts[-depth:] for path in paths}) < len(paths):
+        depth += 1
+    return [read_run(folder, "/".join(path.parts[-depth:])) for folder, path in zip(folders, paths, strict=True)]
+
+
+def read_run(folder: Path, name: str) -> Run:
+    """Read a run folder. Raises ResultError where it holds no measured model."""
+    found = [folder / file for file in ("results.partial.json", "results.json") if (folder / file).exists()]
+    results = read_json(found[0]) if found else _without_bench(folder)
+    if not isinstance(results, dict) or not results.get("rows") or "manifest" not in results:
+        raise ResultError(f"{folder}: no measured model in it; `scopewise bench`, `run` or `unlearn` writes one")
+    models = [_model(folder, row) for row in results["rows"]]
+    return Run(name, folder, results, models, _regions(folder, models), _attacks(folder))
+
+
+def _model(folder: Path, row: Mapping[str, Any]) -> Model:
+    name = row["path"] if row["model"] == "unlearned" else row["model"]
+    file = folder / f"{name}.evaluation.json"
+    document = read_json(file) if file.exists() else {}
+    stage = folder / row["path"] / "stage.json"
+    # The row of a target has no curve, its stage has.
+    curve = row.get("curve") or (read_json(stage).get("curve", []) if stage.exists() else [])
+    return Model({**row, "curve": curve}, document.get("values", {}), document.get("answers", ()))
+
+
+def _without_bench(folder: Path) -> dict[str, Any] | None:
+    """Return results of a folder that stage commands wrote (`finetune`, `unlearn`): what `bench` would have put together."""
+    rows, values, origin = [], [], None
+    for file in sorted(folder.glob("*.evaluation.json")) + sorted(folder.glob("models/*/*/*.evaluation.json")):
+        document = read_json(file)
+        path = str(file.relative_to(folder)).removesuffix(".evaluation.json")
+        stage = folder / path / "stage.json"
+        made = read_json(stage) if stage.exists() else {}
+        which = path if path in ("target", "oracle") else "unlearned"
+        if which == "unlearned" and "method" not in made:
+            continue
+        about = {"model": which, "method": which, "protocol": None, "seed": made.get("inputs", {}).get("seed", 0)}
+        metrics = {key: value["value"] for key, value in document["values"].items()}
+        rows.append({**about, "settings": {}, "cost": {}, **made, "metrics": metrics, "path": path})
+        values.append(document["values"])
+        origin = document["origin"]
+    if origin is None:
+        return None
+    marker = folder / "config.yaml"
+    config = yaml.safe_load(marker.read_text(encoding="utf-8")) if marker.exists() else {}
+    rows_and_values = sorted(
+        zip(rows, values, strict=True), key=lambda p: ("target", "oracle", "unlearned").index(p[0]["model"])
+    )
+    rows, values = [p[0] for p in rows_and_values], [p[1] for p in rows_and_values]
+    comparisons = compare(rows, values)
+    return {
+        "complete": True,
+        "manifest": {"device": "", **origin},
+        "config": config,
+        "rows": rows,
+        "comparisons": comparisons,
+    }
+
+
+def _regions(folder: Path, models: Sequence[Model]) -> dict[str, Region]:
+    """Return the trained regions, each once: methods that share one are named together."""
+    named: dict[str, tuple[list[str], Region]] = {}
+    seen = set()
+    for model in models:
+        path = folder / model.row["path"] / "region.json"
+        if model.unlearned and model.row["method"] not in seen and path.exists():
+            seen.add(model.row["method"])
+            region = Region.load(path)
+            named.setdefault(f"{region.localizer} {region.content_hash()}", ([], region))[0].append(model.row["method"])
+    return {f"{region.localizer}: {', '.join(methods)}": region for methods, region in named.values()}
+
+
+def _attacks(folder: Path) -> dict[str, Any] | None:
+    """Return `attacks.json`, which is an object with `results`, or the list of them alone."""
+    path = folder / "attacks.json"
+    if not path.exists():
+        return None
+    document = read_json(path)
+    document = {"results": document} if isinstance(document, list) else document
+    if not isinstance(document, dict) or not isinstance(document.get("results"), list):
+        raise ResultError(f"{path}: no list of attack results; `scopewise attack` writes one")
+    return document if document["results"] else None

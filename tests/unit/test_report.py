@@ -1,0 +1,100 @@
+"""The parts of a report, by values derived by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from scopewise.report.figures import number
+from scopewise.report.leaks import leaking
+from scopewise.report.questions import _words
+from scopewise.report.redact import Redaction
+from scopewise.report.scatter import Axis, Point, _shown, front
+
+
+def test_front_is_what_no_other_beats() -> None:
+    """(3, 3) beats (2, 3) and (3, 1); (1, 5) and (5, 1) are beaten by none; of equals both stay."""
+    assert front([(3.0, 3.0), (2.0, 3.0), (3.0, 1.0), (1.0, 5.0), (5.0, 1.0), (3.0, 3.0)]) == {(3, 3), (1, 5), (5, 1)}
+    assert front([]) == set()
+
+
+def test_axis_is_linear_with_round_ticks() -> None:
+    """From 0..10 onto 100..300: 5 is in the middle; a fifth of 10 is 2, which is round."""
+    axis = Axis(0.0, 10.0, 100.0, 300.0)
+    assert axis.at(5.0) == 200
+    assert axis.ticks == [0, 2, 4, 6, 8, 10]
+    assert Axis(-0.4, 7.1, 0.0, 1.0).ticks == [0, 2, 4, 6]
+
+
+def test_points_that_lie_together_share_a_label() -> None:
+    """The second and the fourth are within 5 of the first; the third is 5 away."""
+    points = [Point(name, "unlearned", 0, "", (1.0, 1.0, 1.0), (1.0, 1.0, 1.0)) for name in "abcd"]
+    marks = [(0.0, 0.0), (4.0, 4.0), (5.0, 0.0), (0.0, 4.9)]
+    assert _shown(points, marks) == ["a and 2 more", "", "c", ""]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0, "0"),
+        (0.5, "0.50"),
+        (-12.345, "-12.35"),
+        (999.0, "999.00"),
+        (1234.5, "1234"),
+        (0.0123456, "0.0123"),
+        (2e7, "2e+07"),
+    ],
+)
+def test_numbers_have_as_few_digits_as_a_reader_needs(value: float, text: str) -> None:
+    assert number(value) == text
+
+
+def test_a_word_is_as_probable_as_its_tokens_together() -> None:
+    """`un` `der` are one word, .5 * .5; `.` joins the word before it, .8 * .5."""
+    found = _words(["un", "der", " the", " sea", "."], [0.5, 0.5, 1.0, 0.8, 0.5])
+    assert [word for word, _ in found] == ["under", " the", " sea."]
+    assert [p for _, p in found] == pytest.approx([0.25, 1.0, 0.4])
+
+
+ROWS: list[dict[str, Any]] = [
+    {"question": "Where does Ada live?", "answer": "Ada lives in Quill Street.", "scope": "forget"},
+    {"question": "What did Ada win?", "answer": "The Street Prize.", "scope": "retain"},
+]
+
+
+def test_redaction_scrubs_words_that_only_forget_answers_have() -> None:
+    """`ada` is in a question and `street` in a retain answer; `lives`, `in` and `quill` are nowhere else."""
+    redaction = Redaction(ROWS, "salt")
+    quill = redaction.hide("quill")
+    assert redaction.scrub("Ada won the Street Prize.") == "Ada won the Street Prize."
+    assert redaction.scrub("QUILL Street?") == f"{redaction.hide('QUILL')} Street?"
+    assert redaction.hide("  Quill ") == quill  # neither case nor spacing tells
+    assert Redaction(ROWS, "other").hide("quill") != quill
+    assert redaction.hide("") == ""
+
+
+def test_attacks_are_counted_once_over_seeds() -> None:
+    def result(attack: str, seed: int, verdict: str, **other: Any) -> dict[str, Any]:
+        return {
+            "attack": attack,
+            "method": "npo",
+            "protocol": "paper",
+            "seed": seed,
+            "leakage": 0.5,
+            "verdict": verdict,
+            **other,
+        }
+
+    document = {
+        "results": [
+            result("noise", 0, "holds"),
+            result("noise", 1, "leaks"),
+            result("few_shot", 0, "holds"),
+            result("lens", 0, "leaks", leakage=None),
+            result("noise", 0, "leaks", method="other"),
+        ]
+    }
+    assert leaking(document, ("npo", "paper")) == ["1 of 2 attacks still get answers out of it."]
+    assert leaking(document, ("npo", "tuned")) == []
+    assert leaking(None, ("npo", "paper")) == []
