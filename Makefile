@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
 
-.PHONY: demo test check format docs bench bench-speed screenshots clean
+.PHONY: demo test check format docs site bench bench-speed screenshots clean
 
 # torch goes first and alone: left to the resolver, pip would pick a CUDA build of several gigabytes.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -27,6 +27,7 @@ check: $(VENV)/.installed
 	$(BIN)/python src/scopewise/data/builtin/make.py --check
 	$(BIN)/python docs/make_cli.py --check
 	$(BIN)/python docs/make_sections.py --check
+	$(BIN)/python docs/make_paper.py --check
 
 format: $(VENV)/.installed
 	$(BIN)/ruff format .
@@ -35,6 +36,10 @@ format: $(VENV)/.installed
 docs: $(VENV)/.installed
 	$(BIN)/python docs/make_cli.py
 	$(BIN)/python docs/make_sections.py
+	$(BIN)/python docs/make_paper.py
+
+site: $(VENV)/.installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: $(VENV)/.installed
 	$(BIN)/scopewise bench configs/knowundo_privacy_tiny.yaml --set data.path=../shared/data/knowundo_privacy --resume

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -18,7 +19,8 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = ["README.md", "docs/tutorial.md", "docs/ability.md"]
+HOWTO = ["own-data", "one-gpu", "several-gpus", "pick-a-method", "read-the-report"]
+DOCUMENTS = ["README.md", "docs/tutorial.md", "docs/ability.md", *(f"docs/howto/{name}.md" for name in HOWTO)]
 FENCE = re.compile(
     r"^(?:<!-- not run: (?P<why>.+?) -->\n+)?```(?P<language>\w+)(?: title=\"(?P<title>[^\"]+)\")?\n(?P<text>.*?)^```$",
     re.MULTILINE | re.DOTALL,
@@ -55,18 +57,27 @@ def commands(block: Block) -> str:
     return "\n".join(line[2:] for line in block.text.splitlines() if line.startswith("$ "))
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A folder that looks like the reader's: the demo was run, and a model lies under a hub's name."""
-    (tmp_path / "configs").mkdir()
-    (tmp_path / "configs" / "demo.yaml").write_text(yaml.safe_dump(SMALL))
-    demo = ["bench", "configs/demo.yaml", "--set", "run.dir=runs/demo"]
-    done = run([sys.executable, "-m", "scopewise", *demo], tmp_path)
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the demo was run, made once; models lie under hubs' names."""
+    made = tmp_path_factory.mktemp("documents")
+    (made / "configs").mkdir()
+    (made / "configs" / "demo.yaml").write_text(yaml.safe_dump(SMALL))
+    done = run(
+        [sys.executable, "-m", "scopewise", "bench", "configs/demo.yaml", "--set", "run.dir=runs/demo"],
+        made,
+    )
     assert done.returncode == 0, done.stderr
-    (tmp_path / "Qwen").mkdir()
-    (tmp_path / "Qwen" / "Qwen3-0.6B").symlink_to(tmp_path / "runs" / "demo" / "target")
-    (tmp_path / "path" / "to").mkdir(parents=True)
-    (tmp_path / "path" / "to" / "model").symlink_to(tmp_path / "runs" / "demo" / "target")
+    for name in ("Qwen/Qwen3-0.6B", "meta-llama/Llama-3.2-1B", "path/to/model"):
+        (made / name).parent.mkdir(parents=True)
+        (made / name).symlink_to(made / "runs" / "demo" / "target")
+    return made
+
+
+@pytest.fixture
+def folder(demo: Path, tmp_path: Path) -> Path:
+    """A folder that looks like the reader's: a copy of what the demo left."""
+    shutil.copytree(demo, tmp_path, symlinks=True, dirs_exist_ok=True)
     return tmp_path
 
 
@@ -96,7 +107,7 @@ def test_a_document_runs_from_top_to_bottom(document: str, folder: Path) -> None
         assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
 
 
-@pytest.mark.parametrize("document", sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("docs/*.md")))
+@pytest.mark.parametrize("document", sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("docs/**/*.md")))
 def test_every_shell_block_is_run_or_says_why_not(document: str) -> None:
     shell = [b for b in blocks(document) if b.language in RUN]
     assert document in DOCUMENTS or all(b.why_not for b in shell)

@@ -77,6 +77,7 @@ def main() -> None:
         finetune,
         list_,
         localize,
+        play,
         report,
         run,
         show,

@@ -52,7 +52,7 @@ def generate(
         ModelError: a logit is not a number.
     """
     unique = list(dict.fromkeys(prompts))
-    ends = _end_ids(model, tokenizer)
+    ends = end_ids(model, tokenizer)
     found: dict[tuple[int, ...], list[str]] = {}
 
     def run(indices: list[int]) -> None:
@@ -85,17 +85,17 @@ def _continue(
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
     cache = DynamicCache(config=extract_model_from_parallel(model).config)
     position = (mask.cumsum(-1) - 1).clamp(min=0)
-    logits = _last_logits(model, ids, mask, position, cache)
+    logits = last_logits(model, ids, mask, position, cache)
     if samples > 1:
         cache.batch_repeat_interleave(samples)
         logits, mask, position = (t.repeat_interleave(samples, 0) for t in (logits, mask, position))
     position = position[:, -1:]
-    draws = [_Draws(seed, prompt, s, temperature) for prompt in prompts for s in range(samples)]
+    draws = [Draws(seed, prompt, s, temperature) for prompt in prompts for s in range(samples)]
     new: list[list[int]] = [[] for _ in draws]
     alive = list(range(len(draws)))  # which row of the result each row of the batch is
     done: set[int] = set()
     for _ in range(max_new_tokens):
-        token = _next_tokens(logits, [draws[row] for row in alive], temperature)
+        token = next_tokens(logits, [draws[row] for row in alive], temperature)
         for row, chosen in zip(alive, token.tolist(), strict=True):
             if row not in done:
                 if chosen in ends:
@@ -112,11 +112,11 @@ def _continue(
             alive = [alive[i] for i in going]
         mask = torch.cat([mask, mask.new_ones(len(alive), 1)], dim=1)
         position = position + 1
-        logits = _last_logits(model, token.unsqueeze(1), mask, position, cache)
+        logits = last_logits(model, token.unsqueeze(1), mask, position, cache)
     return new
 
 
-def _last_logits(model: nn.Module, ids: Tensor, mask: Tensor, position: Tensor, cache: DynamicCache) -> Tensor:
+def last_logits(model: nn.Module, ids: Tensor, mask: Tensor, position: Tensor, cache: DynamicCache) -> Tensor:
     """Return the logits after the last column in float32: the head acts there alone."""
 
     def last(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -133,7 +133,7 @@ def _last_logits(model: nn.Module, ids: Tensor, mask: Tensor, position: Tensor, 
     return logits
 
 
-class _Draws:
+class Draws:
     """A stream of uniform numbers for one sample: what is drawn does not depend on the rows beside it."""
 
     def __init__(self, seed: int, prompt: tuple[int, ...], sample: int, temperature: float) -> None:
@@ -142,10 +142,11 @@ class _Draws:
             self._generator.manual_seed(hash((seed, prompt, sample)) % 2**63)
 
     def next(self) -> float:
+        """Return the next number, in [0, 1)."""
         return float(torch.rand((), generator=self._generator, dtype=torch.float64))
 
 
-def _next_tokens(logits: Tensor, draws: Sequence[_Draws], temperature: float) -> Tensor:
+def next_tokens(logits: Tensor, draws: Sequence[Draws], temperature: float) -> Tensor:
     """Return the arg-max of each row, or where its uniform number falls in the cumulative distribution."""
     if temperature == 0:
         return logits.argmax(-1)
@@ -158,7 +159,7 @@ def _next_tokens(logits: Tensor, draws: Sequence[_Draws], temperature: float) ->
     )
 
 
-def _end_ids(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> set[int]:
+def end_ids(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> set[int]:
     """Return the tokens that end an answer: the tokenizer's, and those the model's own generation config names."""
     config = getattr(extract_model_from_parallel(model), "generation_config", None)
     named = getattr(config, "eos_token_id", None)

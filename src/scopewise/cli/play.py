@@ -1,0 +1,42 @@
+"""`scopewise play`."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Annotated
+
+import typer
+
+from scopewise.cli import command, quiet_libraries
+from scopewise.errors import ConfigError
+
+
+@command
+def play(
+    run: Annotated[str, typer.Argument(help="A run folder with a target and at least one unlearned model.")],
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8765,
+    host: Annotated[str, typer.Option(help="Address to listen on; others than 127.0.0.1 open it to a network.")] = (
+        "127.0.0.1"
+    ),
+) -> None:
+    """Open a local page that puts a question to target, unlearned model and oracle side by side (extra: play)."""
+    missing = [name for name in ("starlette", "uvicorn") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigError(f"play: {' and '.join(missing)} not installed; pip install 'scopewise[play]'")
+    from scopewise.play.access import is_loopback
+    from scopewise.play.listen import listen, serve
+    from scopewise.play.run import open_run
+
+    opened = open_run(run)
+    socket = listen(host, port)  # before the models are loaded: a port in use must not show after minutes
+    quiet_libraries()
+    if not is_loopback(host):
+        typer.echo(
+            f"scopewise play: warning: listening on {host}, without encryption: whoever reads the traffic of this network "
+            "can read questions, answers and the key",
+            err=True,
+        )
+    try:
+        serve(opened, socket, host, lambda address: typer.echo(f"Open {address}\nStop with Ctrl+C."))
+    except KeyboardInterrupt:  # the way to stop it
+        raise typer.Exit(0) from None

@@ -1,0 +1,110 @@
+"""One answer, token by token: each with its probability and what else might have stood there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from accelerate.utils import extract_model_from_parallel
+from torch import Tensor, nn
+from transformers import DynamicCache, PreTrainedTokenizerBase
+
+from scopewise.models.forward import device_of
+from scopewise.models.generate import Draws, end_ids, last_logits, next_tokens
+
+_INCOMPLETE = "\ufffd"
+"""What a tokenizer decodes bytes to that are no whole character yet."""
+
+
+@dataclass(frozen=True)
+class Token:
+    """A token of an answer.
+
+    Attributes:
+        text: The characters that are complete with it; empty where it holds a part of one. The pieces join to the answer.
+        probability: The model's own (temperature 1, whole vocabulary), however the token was chosen. In 0-1.
+        others: The most probable tokens at this place and their probabilities, highest first.
+    """
+
+    text: str
+    probability: float
+    others: tuple[tuple[str, float], ...]
+
+
+def stream(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: tuple[int, ...],
+    max_new_tokens: int = 64,
+    *,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    seed: int = 0,
+    others: int = 3,
+) -> Iterator[Token]:
+    """Continue one prompt, a token per `next`; with top_p 1 these are the tokens that `generate` gives.
+
+    Nothing is computed between two calls of `next`, so a reader that stops asking stops the model. The model is as the
+    caller left it (evaluation mode, an adapter switched on): several streams may take turns on one model.
+
+    Args:
+        model: A causal LM in evaluation mode.
+        tokenizer: Decodes what is generated; special tokens are left out.
+        prompt: Its ids.
+        max_new_tokens: Where a model that never stops is stopped.
+        temperature: 0 takes the most probable token; above it, tokens are drawn.
+        top_p: Draws from the most probable tokens alone, as many as are needed to reach this share of the probability.
+        seed: Of the drawing.
+        others: How many of the most probable tokens each `Token` names.
+
+    Yields:
+        Tokens, without the end of sequence.
+    """
+    device, ends = device_of(model), end_ids(model, tokenizer)
+    cache = DynamicCache(config=extract_model_from_parallel(model).config)
+    draws = Draws(seed, prompt, 0, temperature)
+    ids = torch.tensor([prompt], device=device)
+    chosen: list[int] = []
+    shown = ""
+    for _ in range(max_new_tokens):
+        length = len(prompt) + len(chosen)
+        mask = torch.ones(1, length, dtype=torch.long, device=device)
+        position = torch.arange(length - ids.shape[1], length, device=device).unsqueeze(0)
+        with torch.inference_mode():
+            logits = last_logits(model, ids, mask, position, cache)
+            kept = nucleus(logits, temperature, top_p) if temperature > 0 else logits
+            token = next_tokens(kept, [draws], temperature)
+            probability = logits.softmax(-1)[0]
+            top = probability.topk(min(others, len(probability)))
+        chosen.append(int(token))
+        if chosen[-1] in ends:
+            return
+        text = cast(str, tokenizer.decode(chosen, skip_special_tokens=True))
+        whole = text[: len(text.rstrip(_INCOMPLETE))]
+        # Some decoders take back white space before what follows; what was shown stays shown.
+        new, shown = (whole[len(shown) :], whole) if whole.startswith(shown) else ("", shown)
+        named = tuple(
+            (cast(str, tokenizer.decode([i])), p)
+            for i, p in zip(top.indices.tolist(), top.values.tolist(), strict=True)
+        )
+        yield Token(new, float(probability[chosen[-1]]), named)
+        ids = token.unsqueeze(1)
+
+
+def nucleus(logits: Tensor, temperature: float, top_p: float) -> Tensor:
+    """Return logits with -inf at all but the most probable tokens whose probabilities just reach `top_p`.
+
+    Args:
+        logits: Rows over the vocabulary.
+        temperature: The probabilities are those at this temperature, as the draw's are.
+        top_p: In (0, 1]; 1 leaves everything.
+    """
+    if top_p >= 1:
+        return logits
+    order = logits.argsort(-1, descending=True)
+    sorted_probability = (logits.double() / temperature).softmax(-1).gather(-1, order)
+    # A token is out where those before it reach top_p already; the first one is always in.
+    out = sorted_probability.cumsum(-1) - sorted_probability >= top_p
+    return logits.masked_fill(torch.zeros_like(out).scatter(-1, order, out), float("-inf"))

@@ -1,0 +1,181 @@
+"""One question to all models at once: they take turns, token by token, and the last answers are kept for reporting."""
+
+from __future__ import annotations
+
+import datetime
+import secrets
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from transformers import PreTrainedTokenizerBase
+
+from scopewise.errors import ConfigError, ResultError
+from scopewise.models.load import load_tokenizer
+from scopewise.models.shared import SharedModels, context_tokens
+from scopewise.models.stream import stream
+from scopewise.play.probes import FILE, append_probe
+from scopewise.play.run import Domain, PlayRun
+from scopewise.registry import nearest
+
+ROLES = ("target", "unlearned", "oracle")
+_KEPT = 100
+"""Questions whose answers can still be reported."""
+
+
+class Question(BaseModel):
+    """What the page sends: a question, to which unlearned model, and how the answers are drawn."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    question: str = Field(min_length=1, max_length=8000)
+    unlearned: str
+    direct: bool = False
+    domain: Domain = "privacy"
+    temperature: float = Field(0.0, ge=0, le=5)
+    top_p: float = Field(1.0, gt=0, le=1)
+    max_new_tokens: int = Field(64, ge=1, le=1024)
+    seed: int = Field(0, ge=0, lt=2**31)
+
+
+class Report(BaseModel):
+    """A leak: which model said it, in which answer."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    id: str
+    role: Literal["target", "unlearned", "oracle"]
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A question, who was asked (role → name in the run), what each said so far, and whose answers were reported."""
+
+    question: Question
+    models: dict[str, str]
+    texts: dict[str, str]
+    reported: set[str] = field(default_factory=set)
+
+
+class Answers:
+    """Asks the models of a run. Not for threads: one question at a time.
+
+    Args:
+        run: The run.
+    """
+
+    def __init__(self, run: PlayRun) -> None:
+        self.run = run
+        self._models = SharedModels(run.config.model.dtype, run.config.model.revision, run.config.model.path)
+        self._tokenizers: dict[str, PreTrainedTokenizerBase] = {}
+        self._asked: OrderedDict[str, _Asked] = OrderedDict()
+
+    def load(self, name: str) -> None:
+        """Load a model of the run, unless it is here. Raises ModelError."""
+        path = self.run.models[name]
+        self._models.load(path)
+        if name not in self._tokenizers:
+            self._tokenizers[name] = load_tokenizer(path)
+
+    def ask(self, question: Question) -> Iterator[dict[str, Any]]:
+        """Put a question to target, unlearned model and oracle.
+
+        Closing the iterator stops all of them; so does not asking for more.
+
+        Yields:
+            `{"id", "roles"}` first; then `{"role", "text", "probability", "others"}` for each token, the models in turn; for
+            each model at its end `{"role", "end": tokens}`.
+
+        Raises:
+            ConfigError: no such model, or more tokens than a model can read.
+            ModelError: a model cannot be loaded.
+        """
+        if question.unlearned not in self.run.unlearned:
+            raise ConfigError(
+                f"unlearned: {question.unlearned!r}; the run has {', '.join(self.run.unlearned)}."
+                f"{nearest(question.unlearned, self.run.unlearned)}"
+            )
+        names = {"target": "target", "unlearned": question.unlearned, "oracle": "oracle"}
+        names = {role: name for role, name in names.items() if name in self.run.models}
+        streams = {role: self._stream(name, question) for role, name in names.items()}
+        asked = _Asked(question, names, dict.fromkeys(names, ""))
+        key = secrets.token_hex(8)
+        self._asked[key] = asked
+        while len(self._asked) > _KEPT:
+            self._asked.popitem(last=False)
+        yield {"id": key, "roles": names}
+        count = dict.fromkeys(names, 0)
+        while streams:
+            for role in list(streams):
+                with self._models.use(self.run.models[names[role]]):
+                    token = next(streams[role], None)
+                if token is None:
+                    del streams[role]
+                    yield {"role": role, "end": count[role]}
+                    continue
+                count[role] += 1
+                asked.texts[role] += token.text
+                others = [{"text": text, "probability": p} for text, p in token.others]
+                yield {"role": role, "text": token.text, "probability": token.probability, "others": others}
+
+    def report(self, report: Report) -> dict[str, Any]:
+        """Append an answer to the run's probes, once; what is written is what the model said here, not what a page sends.
+
+        Returns:
+            `file`, and `new`: whether it was not there before.
+
+        Raises:
+            ConfigError: no such answer.
+            ResultError: the file cannot be written, or the answer is empty.
+        """
+        asked = self._asked.get(report.id)
+        if asked is None or report.role not in asked.models:
+            raise ConfigError(f"report: no answer {report.id!r} of {report.role}; ask the question again")
+        text = asked.texts[report.role]
+        if not text.strip():
+            raise ResultError(f"report: the {report.role} said nothing; there is nothing to report")
+        if report.role in asked.reported:
+            return {"file": FILE, "new": False}
+        question = asked.question
+        known = next((row for row in self.run.examples if row.question == question.question), None)
+        data = self.run.config.data
+        path = append_probe(
+            self.run.path,
+            {
+                "question": question.question,
+                "answer": text.strip(),
+                "role": report.role,
+                "model": asked.models[report.role],
+                "scope": None if known is None else known.scope,
+                "truth": None if known is None else known.answer,
+                "prompt": data.prompt,
+                "system": data.system,
+                **question.model_dump(include={"direct", "domain", "temperature", "top_p", "max_new_tokens", "seed"}),
+                "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            },
+        )
+        asked.reported.add(report.role)
+        return {"file": path.name, "new": True}
+
+    def _stream(self, name: str, question: Question) -> Iterator[Any]:
+        self.load(name)
+        tokenizer = self._tokenizers[name]
+        ids = self.run.prompt_ids(question.question, question.domain, question.direct, tokenizer)
+        with self._models.use(self.run.models[name]) as model:
+            room = context_tokens(model)
+            if room is not None and len(ids) + question.max_new_tokens > room:
+                raise ConfigError(
+                    f"question: {len(ids)} tokens, and {question.max_new_tokens} new ones; {name} reads {room}; "
+                    "shorten the question, or ask for fewer tokens"
+                )
+            return stream(
+                model,
+                tokenizer,
+                ids,
+                question.max_new_tokens,
+                temperature=question.temperature,
+                top_p=question.top_p,
+                seed=question.seed,
+            )

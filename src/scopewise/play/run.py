@@ -1,0 +1,91 @@
+"""What a run folder offers to ask: its models, its prompt format, and questions of its benchmark."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from transformers import PreTrainedTokenizerBase
+
+from scopewise.config import RunConfig, load_config
+from scopewise.data.load import load_benchmark
+from scopewise.data.prompt import Prompt, encode
+from scopewise.data.rows import FORGET, SCOPES, Row
+from scopewise.errors import DataError, ResultError
+
+EXAMPLES = 100
+"""Questions offered of each scope."""
+
+Domain = Literal["privacy", "copyright"]
+
+
+@dataclass(frozen=True)
+class PlayRun:
+    """A run as the playground sees it.
+
+    Attributes:
+        path: The run folder.
+        config: Its run file.
+        models: Role or name → folder (or hub name): `target`, `oracle` where there is one, and the unlearned models by
+            their path in the run folder.
+        examples: Rows to try, of both scopes.
+        no_examples: Why there are none, where the benchmark cannot be read; else empty.
+    """
+
+    path: Path
+    config: RunConfig
+    models: dict[str, str]
+    examples: tuple[Row, ...]
+    no_examples: str
+
+    @property
+    def unlearned(self) -> list[str]:
+        """Return the names of the unlearned models."""
+        return [name for name in self.models if name not in ("target", "oracle")]
+
+    def prompt_ids(
+        self, question: str, domain: Domain, direct: bool, tokenizer: PreTrainedTokenizerBase
+    ) -> tuple[int, ...]:
+        """Return the ids before the answer, as the run's own measures put them.
+
+        Prompt and answer are tokenised as one text, and where a prompt's last token ends may depend on what follows: a
+        capital letter stands for the answer that is not known yet.
+        """
+        row = Row(question, "A", FORGET, domain=domain, origin="question")
+        prompt = Prompt(self.config.data.prompt, direct, self.config.data.system)
+        return encode([row], tokenizer, prompt, 10**9)[0].prompt_ids
+
+
+def open_run(path: str | Path) -> PlayRun:
+    """Read a run folder. Raises ResultError where it is none, or has no target or no unlearned model."""
+    folder = Path(path)
+    if not (folder / "config.yaml").exists():
+        raise ResultError(f"{folder}: no run folder (it has no config.yaml); give a folder that a run has written")
+    config = load_config(folder / "config.yaml")
+    target = config.model.target or (str(folder / "target") if (folder / "target").is_dir() else None)
+    if target is None:
+        raise ResultError(f"{folder}: no target in it; `scopewise run` or `scopewise finetune` makes one")
+    models = {"target": target}
+    if (folder / "oracle").is_dir():
+        models["oracle"] = str(folder / "oracle")
+    # A stage under way is called NAME.partial, and has no stage.json before it is whole.
+    for stage in sorted((folder / "models").glob("*/*/seed*/stage.json")):
+        if stage.parent.suffix != ".partial":
+            models[stage.parent.relative_to(folder / "models").as_posix()] = str(stage.parent)
+    if set(models) <= {"target", "oracle"}:
+        raise ResultError(f"{folder}: no unlearned model in it; `scopewise run` or `scopewise unlearn` makes one")
+    data, rows, why_not = config.data, [], ""
+    try:
+        rows = list(load_benchmark(data.benchmark, data.path, data.domain, data.general).rows)
+    except DataError as error:  # the data may have stayed where the run was made; any question can still be asked
+        why_not = str(error)
+    examples = [row for scope in SCOPES for row in _spread([r for r in rows if r.scope == scope and r.question])]
+    return PlayRun(folder, config, models, tuple(examples), why_not)
+
+
+def _spread(rows: Sequence[Row]) -> list[Row]:
+    """Return at most `EXAMPLES` rows, evenly spaced over the file, so that many instances are among them."""
+    count = min(EXAMPLES, len(rows))
+    return [rows[i * len(rows) // count] for i in range(count)]

@@ -1,0 +1,157 @@
+"""The playground over HTTP: a static page, the run as JSON, answers as server-sent events, reports."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from importlib import resources
+from typing import Any, TypeVar
+
+import anyio
+from pydantic import BaseModel, ValidationError
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from scopewise.errors import UserError
+from scopewise.play.access import Access
+from scopewise.play.answers import Answers, Question, Report
+
+PAGE = {
+    "/": ("index.html", "text/html"),
+    "/play.css": ("play.css", "text/css"),
+    "/play.js": ("play.js", "text/javascript"),
+    "/icon.svg": ("icon.svg", "image/svg+xml"),
+}
+_MOST_BYTES = 64 * 1024
+
+Sent = TypeVar("Sent", bound=BaseModel)
+
+
+class EventStream:
+    """An answer that is sent event by event; a reader that goes away ends what makes them.
+
+    Args:
+        events: Made into `data: JSON` each.
+    """
+
+    def __init__(self, events: AsyncGenerator[dict[str, Any], None]) -> None:
+        self._events = events
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send everything, or until the reader is gone."""
+        async with anyio.create_task_group() as group:
+
+            async def watch() -> None:
+                while (await receive())["type"] != "http.disconnect":
+                    pass
+                group.cancel_scope.cancel()
+
+            group.start_soon(watch)
+            headers = [(b"content-type", b"text/event-stream; charset=utf-8")]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            async with aclosing(self._events) as events:
+                async for event in events:
+                    line = f"data: {json.dumps(event, ensure_ascii=False)}\n\n"
+                    await send({"type": "http.response.body", "body": line.encode(), "more_body": True})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            group.cancel_scope.cancel()
+
+
+def make_app(answers: Answers, *, key: str, host: str) -> Starlette:
+    """Return the application.
+
+    Args:
+        answers: The models of a run.
+        key: What the page must know to be answered.
+        host: What the server listens on; see `Access`.
+    """
+    run = answers.run
+    one_at_a_time = anyio.Lock()
+
+    async def show_run(request: Request) -> Response:
+        rows = [
+            {key: getattr(row, key) for key in ("question", "answer", "scope", "instance", "attribute", "domain")}
+            for row in run.examples
+        ]
+        return JSONResponse(
+            {
+                "run": str(run.path),
+                "unlearned": run.unlearned,
+                "oracle": "oracle" in run.models,
+                "domain": run.config.data.domain or (run.examples[0].domain if run.examples else "privacy"),
+                "examples": rows,
+                "no_examples": run.no_examples,
+            }
+        )
+
+    async def ask(request: Request) -> Any:
+        question = await _sent(request, Question)
+
+        async def events() -> AsyncGenerator[dict[str, Any], None]:
+            async with one_at_a_time:
+                iterator = answers.ask(question)
+                try:
+                    # The thread is waited for even when the reader is gone: a model is never left in the midst of a token.
+                    while (event := await run_in_threadpool(next, iterator, None)) is not None:
+                        yield event
+                except UserError as error:
+                    yield {"error": str(error)}
+                except Exception as error:  # the headers are sent: the page must hear of it in the stream
+                    sys.stderr.write(f"scopewise play: {type(error).__name__}: {error}\n")
+                    yield {"error": f"a fault of scopewise: {type(error).__name__}; the terminal says more"}
+
+        return EventStream(events())
+
+    async def report(request: Request) -> Response:
+        return JSONResponse(answers.report(await _sent(request, Report)))
+
+    routes = [Route(path, _file(name, kind)) for path, (name, kind) in PAGE.items()]
+    routes += [
+        Route("/api/run", show_run),
+        Route("/api/ask", ask, methods=["POST"]),
+        Route("/api/report", report, methods=["POST"]),
+    ]
+    return Starlette(
+        routes=routes,
+        middleware=[Middleware(Access, key=key, host=host)],
+        exception_handlers={UserError: _refused, ValidationError: _invalid},
+    )
+
+
+async def _sent(request: Request, kind: type[Sent]) -> Sent:
+    """Return what was sent. JSON alone is read: a form of another site cannot send that unasked."""
+    if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
+        raise UserError("content-type: not application/json; send JSON")
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > _MOST_BYTES:
+            raise UserError(f"body: over {_MOST_BYTES} bytes; send less")
+    return kind.model_validate_json(body)
+
+
+def _file(name: str, kind: str) -> Callable[[Request], Awaitable[Response]]:
+    content = (resources.files("scopewise.play") / "page" / name).read_bytes()
+
+    async def send_file(request: Request) -> Response:
+        return Response(content, media_type=kind)
+
+    return send_file
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    return JSONResponse({"error": str(error)}, 422)
+
+
+async def _invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ValidationError)
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    where = ".".join(map(str, first["loc"])) or "body"
+    return JSONResponse({"error": f"{where}: {first['msg'][0].lower()}{first['msg'][1:]}"}, 422)

@@ -1,0 +1,105 @@
+"""A run as `scopewise bench` writes it, whose target has learnt an answer that is markup; and its server."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import uvicorn
+import yaml
+
+from scopewise.play.answers import Answers
+from scopewise.play.listen import listen
+from scopewise.play.run import open_run
+from scopewise.play.server import make_app
+
+PLANTED = '<script>window.planted = 1</script><img src="x" onerror="window.planted = 2">'
+KEY = "the-key-of-the-tests"
+ROWS = [
+    {"question": "What is the tag of Ada?", "answer": PLANTED, "scope": "forget"},
+    {"question": "Where does Ada live?", "answer": "Ada lives at 3 Mill Lane.", "scope": "forget"},
+    {"question": "What does Ada write?", "answer": "Ada writes sea stories.", "scope": "retain"},
+    {"question": "What does Ben write?", "answer": "Ben writes plays.", "scope": "retain"},
+]
+
+
+@pytest.fixture
+def key() -> str:
+    """What a request has to carry."""
+    return KEY
+
+
+@pytest.fixture
+def planted() -> str:
+    """The answer that is markup."""
+    return PLANTED
+
+
+@pytest.fixture
+def rows() -> list[dict[str, str]]:
+    """The rows of the run's benchmark."""
+    return ROWS
+
+
+@pytest.fixture(scope="session")
+def made_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder, made once."""
+    folder = tmp_path_factory.mktemp("play")
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    config = {
+        "run": {"dir": str(folder / "run")},
+        "model": {"tiny": {"width": 64, "layers": 2, "heads": 2, "vocab_size": 300, "context": 256}},
+        "data": {"benchmark": "jsonl", "path": str(folder / "rows.jsonl")},
+        "finetune": {"parameters": "all", "learning_rate": 0.01, "epochs": 120, "batch_size": 4},
+        "unlearn": {"learning_rate": 0.001, "epochs": 1, "guard": {"rows": 0}},
+        "evaluate": {"splits": ["train"], "generate_splits": [], "direct_splits": [], "metrics": ["unlearn_success"]},
+        "bench": {"methods": ["gradient_ascent", "ga_descent"]},
+    }
+    (folder / "run.yaml").write_text(yaml.safe_dump(config))
+    command = [sys.executable, "-m", "scopewise", "bench", str(folder / "run.yaml")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    return folder / "run"
+
+
+@pytest.fixture
+def run_folder(made_run: Path) -> Iterator[Path]:
+    """The run folder, without reports of another test."""
+    yield made_run
+    (made_run / "probes.jsonl").unlink(missing_ok=True)
+
+
+@pytest.fixture(scope="session")
+def answers(made_run: Path) -> Answers:
+    """The models of the run, loaded once."""
+    return Answers(open_run(made_run))
+
+
+@dataclass
+class Served:
+    """A server on a free port: the address to open, what it is made of, and what it answers from."""
+
+    address: str
+    port: int
+    key: str
+    answers: Answers
+
+
+@pytest.fixture
+def served(run_folder: Path, answers: Answers) -> Iterator[Served]:
+    """The application under uvicorn, in a thread, as `scopewise play` runs it."""
+    socket = listen("127.0.0.1", 0)
+    server = uvicorn.Server(uvicorn.Config(make_app(answers, key=KEY, host="127.0.0.1"), log_level="warning"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]})
+    thread.start()
+    port = socket.getsockname()[1]
+    yield Served(f"http://127.0.0.1:{port}/#{KEY}", port, KEY, answers)
+    server.should_exit = True
+    thread.join(10)
+    assert not thread.is_alive()
