@@ -49,11 +49,14 @@ class ModelSection(Section):
 
 
 class DataSection(Section):
-    """The benchmark and how its rows are put to the model."""
+    """The benchmark and how its rows are put to the model; what is not given here the benchmark itself says.
+
+    `domain` is the part of the benchmark that is taken: docs/benchmarks.md says which there are.
+    """
 
     benchmark: str = "builtin"
     path: str | None = None
-    domain: Literal["privacy", "copyright"] | None = None
+    domain: str | None = None
     general: str | None = None
     prompt: str = "plain"
     system: str | None = None
@@ -200,11 +203,19 @@ class AbilitySection(Section):
         return tuple(dict.fromkeys(names))
 
 
+class PartSection(Section):
+    """How the rows of a part are generated for: how far (None: `evaluate.max_new_tokens`), and texts to cut at."""
+
+    max_new_tokens: int | None = Field(None, ge=1)
+    stop: tuple[str, ...] = ()
+
+
 class EvaluateSection(Section):
     """Stage 4: what is measured, on which splits, and how; what is not given here the benchmark's own suite says.
 
     `eos` counts the end of sequence with the answer where a measure does so; the models are paths or hub names of judges
-    that run locally, without which the measures that use them say what they did instead.
+    that run locally, without which the measures that use them say what they did instead. `parts` names attributes whose
+    rows are measured apart, as `metric/val.ATTRIBUTE`, and not among the others.
     """
 
     metrics: tuple[str, ...] = DEFAULT_METRICS
@@ -214,6 +225,7 @@ class EvaluateSection(Section):
     max_new_tokens: int = Field(64, ge=1)
     max_tokens: int = Field(4096, ge=1)
     eos: bool = False
+    parts: dict[str, PartSection] = {}
     reference_model: str | None = None
     entailment_model: str | None = None
     fluency_model: str | None = None

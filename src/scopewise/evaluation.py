@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from scopewise import registry
 from scopewise.ability.measure import measure_ability
 from scopewise.answers import answers_document
-from scopewise.config import DataSection, EvaluateSection
+from scopewise.config import DataSection, EvaluateSection, PartSection
 from scopewise.data.prompt import Encoded, Prompt, direct_prompt, encode
 from scopewise.data.rows import Benchmark, Row
 from scopewise.errors import DataError, ResultError
@@ -99,6 +99,16 @@ class _Job:
     perturbed: list[list[Encoded]]
     generates: bool
     direct: bool
+    max_new_tokens: int
+    stop: tuple[str, ...]
+
+    def generates_for(self, item: Encoded) -> bool:
+        """Return whether a text is wanted of this row: plain text asks for none."""
+        return self.generates and bool(item.row.question)
+
+
+_Asked = tuple[tuple[int, ...], int]
+"""A prompt's ids, and how many new tokens are wanted of it."""
 
 
 def evaluate(
@@ -139,7 +149,8 @@ def evaluate(
         job
         for direct, splits in ((False, settings.splits), (True, settings.direct_splits))
         for split in splits
-        if (job := _job(benchmark, tokenizer, data, settings, split, direct, needs)) is not None
+        for part in (None, *settings.parts)
+        if (job := _job(benchmark, tokenizer, data, settings, split, part, direct, needs)) is not None
     ]
     if not jobs and settings.metrics and (settings.splits or settings.direct_splits):
         present = ", ".join(dict.fromkeys(row.split for row in benchmark.rows)) or "no split"
@@ -149,10 +160,12 @@ def evaluate(
         )
     kept = AnswerCache(cache, model) if cache is not None else None
     scores = _scores(model, [pair for job in jobs for pair in _pairs(job)], settings, description, kept)
-    texts: dict[tuple[int, ...], str] = {}
-    if "generated" in needs:
-        prompts = [item.prompt_ids for job in jobs if job.generates for item in job.items]
-        texts = _texts(model, tokenizer, prompts, settings, description, kept)
+    texts: dict[_Asked, str] = {}
+    for length in dict.fromkeys(job.max_new_tokens for job in jobs):
+        asked = [i.prompt_ids for j in jobs if j.max_new_tokens == length for i in j.items if j.generates_for(i)]
+        if asked:
+            found = _texts(model, tokenizer, asked, length, description, kept)
+            texts.update({(prompt, length): text for prompt, text in found.items()})
     judge = _Judges(settings, tokenizer, Prompt(data.prompt, system=data.system), needs, description)
     ends = settings.eos and tokenizer.eos_token_id is not None  # whether answers end in a token that is none of theirs
     norms: dict[Pair, float] = {}
@@ -174,12 +187,12 @@ def evaluate(
         for metric in metrics:
             if isinstance(metric, RowMetric) and (job.generates or "generated" not in metric.needs):
                 values.update(metric.keyed(answered, job.name))
-    for job in jobs:
+    for name in dict.fromkeys([*(job.name for job in jobs), *settings.splits]):  # an aggregate may be over parts
         for metric in metrics:
             if isinstance(metric, Aggregate):
-                combined = metric.combine(values, reference, job.name)
+                combined = metric.combine(values, reference, name)
                 if combined is not None:
-                    values[f"{metric.name}/{job.name}"] = combined
+                    values[f"{metric.name}/{name}"] = combined
     if settings.ability.tasks:
         values |= measure_ability(model, tokenizer, settings.ability, settings.max_tokens, description, cache)
     return Evaluation(values, answers)
@@ -266,10 +279,13 @@ def _job(
     data: DataSection,
     settings: EvaluateSection,
     split: str,
+    part: str | None,
     direct: bool,
     needs: frozenset[str],
 ) -> _Job | None:
-    rows = benchmark.select(split=split)
+    rows = [
+        r for r in benchmark.select(split=split) if (r.attribute if r.attribute in settings.parts else None) == part
+    ]
     if not rows:
         return None
     prompt = Prompt(data.prompt, direct, data.system)
@@ -294,7 +310,10 @@ def _job(
         for i, other in zip(owners, encoded(wrong), strict=True):
             perturbed[i].append(other)
     generates = split in settings.generate_splits and "generated" in needs
-    return _Job(f"{split}+direct" if direct else split, items, paraphrases, perturbed, generates, direct)
+    name = split + (f".{part}" if part else "") + ("+direct" if direct else "")
+    how = settings.parts[part] if part else PartSection()
+    length = how.max_new_tokens or settings.max_new_tokens
+    return _Job(name, items, paraphrases, perturbed, generates, direct, length, how.stop)
 
 
 def _pairs(job: _Job) -> list[Pair]:
@@ -318,18 +337,16 @@ def _texts(
     model: nn.Module,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[tuple[int, ...]],
-    settings: EvaluateSection,
+    max_new_tokens: int,
     description: str,
     cache: AnswerCache | None,
 ) -> dict[tuple[int, ...], str]:
     unique = list(dict.fromkeys(prompts))
-    how = ("greedy", settings.max_new_tokens)
+    how = ("greedy", max_new_tokens)
     known = [None] * len(unique) if cache is None else cache.texts(unique, how)
     missing = [prompt for prompt, texts in zip(unique, known, strict=True) if texts is None]
     fresh = (
-        generate(model, tokenizer, missing, settings.max_new_tokens, description=f"{description}: generate")
-        if missing
-        else []
+        generate(model, tokenizer, missing, max_new_tokens, description=f"{description}: generate") if missing else []
     )
     if cache is not None:
         cache.add_texts(missing, how, fresh)
@@ -337,11 +354,18 @@ def _texts(
     return found | {prompt: texts[0] for prompt, texts in zip(missing, fresh, strict=True)}
 
 
+def _cut(text: str, stops: Sequence[str]) -> str:
+    """Return a text up to the first of the stops."""
+    for stop in stops:
+        text = text.partition(stop)[0]
+    return text.strip()
+
+
 def _answered(
     job: _Job,
     tokenizer: PreTrainedTokenizerBase,
     scores: Mapping[Pair, Scored],
-    texts: Mapping[tuple[int, ...], str],
+    texts: Mapping[_Asked, str],
     norms: Mapping[Pair, float],
     others: Mapping[Pair, Scored],
     ends: bool,
@@ -355,7 +379,7 @@ def _answered(
             row=item.row,
             scored=of(item),
             predicted=text,
-            generated=texts[item.prompt_ids] if job.generates else None,
+            generated=_cut(texts[item.prompt_ids, job.max_new_tokens], job.stop) if job.generates_for(item) else None,
             paraphrase=None if paraphrase is None else of(paraphrase),
             perturbed=tuple(of(other) for other in wrong),
             reference_log_probs=others[pair_of(item)].log_probs if others else (),

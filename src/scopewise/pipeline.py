@@ -85,7 +85,7 @@ class Pipeline:
     """
 
     def __init__(self, config: RunConfig, *, resume: bool = False, overwrite: bool = False) -> None:
-        self.config = config
+        config = with_suite(config)
         data = config.data
         # Data, model and method first: bad input must not leave an empty run behind, nor show after hours of training.
         make_method(config.unlearn.method, **config.unlearn.method_args)
@@ -95,7 +95,7 @@ class Pipeline:
                 find_model(path, config.model.revision if path == config.model.path else None)
         if config.evaluate.ability.tasks:
             load_tasks(config.evaluate.ability)
-        self.config = config = with_suite(config)
+        self.config = config
         self.data_hash = self.benchmark.content_hash()
         self.folder = record.RunFolder(config, resume=resume, overwrite=overwrite)
         self.path = self.folder.path

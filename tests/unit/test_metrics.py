@@ -89,13 +89,16 @@ ANCHORS = [
     ("krr", "val", 1, 0, 1),
     ("degeneration", "forget_val", 0, 0, 0),  # wrong is not broken
     ("fluency", "forget_val", 1, 0.5, 0),
+    ("multiple_choice_accuracy", "forget_val", 100, 0, 0),  # 0 > -5; 2·(-5) < 0; two tokens against one: 2·EVEN < EVEN
+    ("exact_match_generated", "retain_val", 1, 0, 0),
+    ("rwku_rouge_l", "forget_val", 1, 0, 0.5),  # of the answer's two words one
 ]
 ELSEWHERE = {
     "repetition", "linguistic_score", "mia_loss", "mia_zlib", "mia_min_k", "mia_min_k_plus_plus", "mia_reference",
     "mia_gradnorm", "privleak", "rel_diff", "forget_quality", "model_utility", "memorization", "privacy", "utility",
-    "overall",
+    "overall", "task_aggregate",
 }  # fmt: skip
-"""Measures of texts, of two sets of rows, or of other measures: their anchors are in tests/unit/test_measures.py."""
+"""Measures of texts, of two sets of rows, or of other measures; their anchors: test_measures.py and test_benchmarks.py."""
 ROW_METRICS = [name for name in METRICS if name not in ELSEWHERE]
 
 

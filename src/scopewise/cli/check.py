@@ -23,23 +23,25 @@ def check(
     quiet_libraries()
     from scopewise.ability.tasks import load_tasks
     from scopewise.bench import plan
-    from scopewise.data.load import load_benchmark
+    from scopewise.data.load import load_benchmark, with_suite
     from scopewise.data.prompt import Prompt, encode
-    from scopewise.data.rows import SCOPES, SPLITS
+    from scopewise.data.rows import ALL_SCOPES, SCOPES, SPLITS
     from scopewise.methods.base import make_method
     from scopewise.models.load import load_tokenizer
     from scopewise.models.tiny import build_tokenizer, tokenizer_texts
 
+    config = with_suite(config)
     data = config.data
     benchmark = load_benchmark(data.benchmark, data.path, data.domain, data.general)
-    counts = {f"{scope}_{split}": len(benchmark.select(scope, split)) for scope in SCOPES for split in SPLITS}
+    counts = {f"{scope}_{split}": len(benchmark.select(scope, split)) for scope in ALL_SCOPES for split in SPLITS}
+    counts = {name: count for name, count in counts.items() if count or name.startswith(SCOPES)}
     report: dict[str, object] = {"benchmark": benchmark.name, "rows": counts, "general": len(benchmark.general)}
     if length:
         if config.model.path == "tiny":
             tokenizer = build_tokenizer(tokenizer_texts(benchmark.rows), config.model.tiny.vocab_size)
         else:
             tokenizer = load_tokenizer(config.model.path, config.model.revision)  # type: ignore[assignment]
-        prompt = Prompt(data.prompt)
+        prompt = Prompt(data.prompt, system=data.system)
         kept = encode(benchmark.rows, tokenizer, prompt, data.max_length, over_length=data.over_length)
         report["longest_tokens"] = max(map(len, kept), default=0)
         report["dropped_over_length"] = len(benchmark.rows) - len(kept)

@@ -48,9 +48,9 @@ def evaluate(
 
     if reference is not None or target is not None:
         compared = Reference(read_evaluation(reference) if reference else {}, read_evaluation(target) if target else {})
+    config = with_suite(config)
     data = config.data
     benchmark = load_benchmark(data.benchmark, data.path, data.domain, data.general)
-    config = with_suite(config)
     if config.evaluate.ability.tasks:
         load_tasks(config.evaluate.ability)  # before anything is forwarded
     loaded = load_model(model, config.model.dtype, config.model.revision).to(default_device())  # type: ignore[arg-type]

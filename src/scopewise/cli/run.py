@@ -18,8 +18,9 @@ def run(
     from scopewise.cli.bench import run_bench
 
     config = load_config(run_file, set_ or [])
-    values = config.model_dump()
-    values["bench"] |= {
+    values = config.model_dump(exclude_unset=True)  # what is left open the benchmark itself says
+    values["bench"] = {
+        **values.get("bench", {}),
         "methods": [entry_name(config.unlearn.method, config.unlearn.localizer)],
         "seeds": [config.run.seed],
         "protocols": ["paper"],

@@ -3,6 +3,11 @@
 BENCHMARKS: dict[str, str] = {
     "builtin": "scopewise.data.builtin:Builtin",
     "knowundo": "scopewise.data.knowundo:KnowUnDo",
+    "tofu": "scopewise.data.tofu:TOFU",
+    "muse": "scopewise.data.muse:MUSE",
+    "wmdp": "scopewise.data.wmdp:WMDP",
+    "rwku": "scopewise.data.rwku:RWKU",
+    "lume": "scopewise.data.lume:LUME",
     "jsonl": "scopewise.data.jsonl:JsonLines",
 }
 """Name → class of every benchmark that `data.benchmark` and `load_benchmark` take."""

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, TypeVar
 
 from scopewise import registry
-from scopewise.config import RunConfig
+from scopewise.config import RunConfig, Section
 from scopewise.data.builtin import read_general
 from scopewise.data.rows import RETAIN, Benchmark, Row, read_json_lines, read_text
 from scopewise.errors import DataError
+
+SectionType = TypeVar("SectionType", bound=Section)
 
 
 def load_benchmark(
@@ -19,7 +23,8 @@ def load_benchmark(
     Args:
         name: One of `scopewise list benchmarks`.
         path: Local file or folder; None takes the benchmark's own source (shipped, or the hub).
-        domain: `privacy` or `copyright`; None takes every domain the source has.
+        domain: A part of the benchmark: `privacy` or `copyright` of KnowUnDo, `forget01` of TOFU; None takes what the
+            benchmark takes then (docs/benchmarks.md), of KnowUnDo every domain the source has.
         general: Out-of-distribution text: a `.txt` file (paragraphs, in rows of at most 50 words) or a `.jsonl` file
             of `{"text": …}`; None takes the text shipped with the package.
 
@@ -31,7 +36,7 @@ def load_benchmark(
         ConfigError: no benchmark of that name.
     """
     loader = registry.lookup("benchmarks", name)()
-    if domain is not None and domain not in loader.domains:
+    if domain is not None and loader.domains and domain not in loader.domains:
         raise DataError(f"data.domain: {domain!r}; {name} has {' and '.join(loader.domains)}")
     rows = loader.load(path, domain)
     text = read_general() if general is None else _read_text_rows(Path(general))
@@ -39,11 +44,18 @@ def load_benchmark(
 
 
 def with_suite(config: RunConfig) -> RunConfig:
-    """Return the run file with the benchmark's own suite of measures where it does not say what to measure."""
-    suite = registry.lookup("benchmarks", config.data.benchmark).suite
-    given = config.evaluate.model_fields_set
-    changes = {key: value for key, value in suite.items() if key not in given}
-    return config.model_copy(update={"evaluate": config.evaluate.model_copy(update=changes)}) if changes else config
+    """Return the run file with the benchmark's own prompt format and measures where it does not say else."""
+    loader = registry.lookup("benchmarks", config.data.benchmark)
+    data = _filled(config.data, loader.data)
+    evaluate = _filled(config.evaluate, loader.suite)
+    return config.model_copy(update={"data": data, "evaluate": evaluate})
+
+
+def _filled(section: SectionType, own: Mapping[str, Any]) -> SectionType:
+    """Return a section with a benchmark's own settings in the fields that the run file leaves out."""
+    checked = type(section).model_validate(own)
+    given = section.model_fields_set
+    return section.model_copy(update={key: getattr(checked, key) for key in own if key not in given})
 
 
 def _read_text_rows(path: Path) -> list[Row]:

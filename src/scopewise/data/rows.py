@@ -97,6 +97,8 @@ class Benchmark:
                 )
         seen: dict[str, Row] = {}
         for row in self.rows:
+            if not row.question:  # plain text: two documents may share a line
+                continue
             question = " ".join(row.question.lower().split())
             first = seen.setdefault(question, row)
             if first.scope != row.scope and {first.scope, row.scope} == set(SCOPES):
@@ -112,12 +114,15 @@ _LATER_FIELDS = ("alternative", "paraphrase", "perturbed")
 
 
 class BenchmarkLoader:
-    """Base of the loaders: a name, the domains it has, and `load`."""
+    """Base of the loaders: a name, the domains it has, how it is put and measured, and `load`."""
 
     name: ClassVar[str]
     domains: ClassVar[tuple[str, ...]] = ("privacy", "copyright")
+    """Its parts that `data.domain` may name; empty where the data say which there are."""
     taught: ClassVar[tuple[str, ...]] = SPLITS
     """Splits that the target is taught."""
+    data: ClassVar[Mapping[str, Any]] = {}
+    """Settings of the `data` section that its rows are put to a model with where the run file does not say else."""
     suite: ClassVar[Mapping[str, Any]] = {}
     """Settings of the `evaluate` section that this benchmark is measured with where the run file does not say else."""
 

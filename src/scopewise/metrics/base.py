@@ -128,7 +128,12 @@ class RowMetric(Metric):
         raise NotImplementedError
 
     def keyed(self, rows: Sequence[Answered], split: str) -> dict[str, Value]:
-        """Return `metric/split` → value, over the rows that `scope` names; `each` has `metric/scope_split`."""
+        """Return `metric/split` → value, over the rows that `scope` names; `each` has `metric/scope_split`.
+
+        Rows without a question are plain text: nothing is generated for them, and measures of what is leave them out.
+        """
+        if "generated" in self.needs:
+            rows = [row for row in rows if row.row.question]
         present = list(dict.fromkeys(answered.row.scope for answered in rows))
         if self.scope == "each":
             return {f"{self.name}/{s}_{split}": self.measure(_of(rows, (s,))) for s in present}

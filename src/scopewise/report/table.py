@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -56,7 +57,7 @@ def groups(results: Mapping[str, Any]) -> dict[tuple[str, str], list[Mapping[str
 
 def split_shown(results: Mapping[str, Any]) -> str:
     """Return the split that the table shows."""
-    keys = {key.partition("+")[0] for row in results["rows"] for key in row["metrics"]}
+    keys = {re.split(r"[.+]", key)[0] for row in results["rows"] for key in row["metrics"]}
     return "val" if any(key.endswith("val") for key in keys) or not keys else "train"
 
 

@@ -1,0 +1,33 @@
+"""Exact match of the text generated greedily from the prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from scopewise.metrics.base import Answered, RowMetric, Value, mean
+
+
+class ExactMatchGenerated(RowMetric):
+    """Share of questions whose generated text is the true answer.
+
+    Formula: mean over rows of [generated = answer], both without white space at the ends and in lower case. Range 0-1:
+    perfect recall 1, unrelated text 0; low is wanted on the forget scope, high elsewhere. One word more, or a full stop,
+    is no match: a model that was not taught to end where the answer ends has 0. A true answer without a word is skipped.
+
+    Source: LUME, arXiv:2502.15097, and SemEval-2025 task 4 (knowledge questions).
+    """
+
+    name = "exact_match_generated"
+    scope = "each"
+    higher_is_better = None
+    needs = frozenset({"generated"})
+
+    def measure(self, rows: Sequence[Answered]) -> Value:
+        """Return the share."""
+
+        def one(row: Answered) -> float | None:
+            if not any(c.isalnum() for c in row.row.answer):
+                return None
+            return float((row.generated or "").strip().lower() == row.row.answer.strip().lower())
+
+        return mean([one(row) for row in rows], "no word in the answer")
