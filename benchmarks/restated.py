@@ -56,6 +56,12 @@ def stacked(
     return torch.cat(ids), torch.cat(labels), torch.cat(masks)
 
 
+def on(model: nn.Module, *tensors: Tensor) -> tuple[Tensor, ...]:
+    """Return tensors on the model's device."""
+    device = next(model.parameters()).device
+    return tuple(tensor.to(device) for tensor in tensors)
+
+
 def localization_gradient(
     model: nn.Module,
     items: Sequence[Encoded],
@@ -76,7 +82,7 @@ def localization_gradient(
     wanted = answer_labels if answer_labels is not None else [None] * len(items)
     for start in range(0, len(items), batch):
         part = slice(start, start + batch)
-        ids, labels, mask = stacked(items[part], LOCALIZATION_LENGTH, pad_id, wanted[part])
+        ids, labels, mask = on(model, *stacked(items[part], LOCALIZATION_LENGTH, pad_id, wanted[part]))
         model(input_ids=ids, attention_mask=mask, labels=labels, use_cache=False).loss.backward()
         for name, parameter in model.named_parameters():
             if "lora" in name:
@@ -101,8 +107,8 @@ def step_gradient(
     micro_batches = math.ceil(len(items) / batch)
     cross_entropy = nn.CrossEntropyLoss(reduction="none", ignore_index=IGNORED)
     for start in range(0, len(items), batch):
-        ids, labels, mask = stacked(items[start : start + batch], TRAINING_LENGTH, pad_id)
-        factor = torch.tensor(factors[start : start + batch])
+        ids, labels, mask = on(model, *stacked(items[start : start + batch], TRAINING_LENGTH, pad_id))
+        factor = torch.tensor(factors[start : start + batch], device=ids.device)
         logits = model(input_ids=ids, attention_mask=mask, labels=labels, use_cache=False).logits
         shifted, wanted = logits[:, :-1].contiguous(), labels[:, 1:].contiguous()
         loss = cross_entropy(shifted.view(-1, shifted.shape[-1]), wanted.view(-1)).view(len(ids), -1)
@@ -125,7 +131,7 @@ def score_rows(
     """Return each row's accuracy and log-probability from log-softmax and arg-max over every position."""
     scored: list[Scored] = []
     for start in range(0, len(items), batch):
-        ids, labels, mask = stacked(items[start : start + batch], TRAINING_LENGTH, pad_id)
+        ids, labels, mask = on(model, *stacked(items[start : start + batch], TRAINING_LENGTH, pad_id))
         with torch.no_grad():
             logits = model(input_ids=ids, attention_mask=mask, labels=labels, use_cache=False).logits
             wanted = labels[:, 1:]

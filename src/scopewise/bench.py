@@ -84,7 +84,8 @@ class Bench:
             "metrics": {key: value["value"] for key, value in values.items()},
             "skipped": {key: value["skipped"] for key, value in values.items() if value["skipped"]},
         }
-        self._rows.append({**row, **measures})
+        cost = {**row["cost"], "scoring": self.pipeline.scoring_cost(name)}
+        self._rows.append({**row, "cost": cost, **measures})
         self._values.append(values)
 
     def _write(self, *, complete: bool) -> dict[str, Any]:
@@ -100,6 +101,8 @@ class Bench:
             "tuning": self._tuning,
         }
         partial_results = path / "results.partial.json"
+        if not self.pipeline.folder.writes:
+            return results
         if not complete:
             record.write_json(partial_results, results)
             return results

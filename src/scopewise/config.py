@@ -39,12 +39,17 @@ class TinyConfig(Section):
 
 
 class ModelSection(Section):
-    """The model before fine-tuning: `tiny` (made from scratch), a folder, or a hub name; `target` skips fine-tuning."""
+    """The model before fine-tuning: `tiny` (made from scratch), a folder, or a hub name; `target` skips fine-tuning.
+
+    `quantization: nf4` loads the base in 4 bits (QLoRA; needs the extra `quantize`); `attention` is chosen by itself.
+    """
 
     path: str = "tiny"
     target: str | None = None
     revision: str | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    quantization: Literal["none", "nf4"] = "none"
+    attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
     tiny: TinyConfig = TinyConfig()
 
 
@@ -86,7 +91,12 @@ class LoraSection(Section):
 
 
 class TrainingSection(Section):
-    """What fine-tuning and unlearning have in common. Rows per optimiser step = batch size x accumulation."""
+    """What fine-tuning and unlearning have in common. Rows per optimiser step = batch size x accumulation.
+
+    Under several processes the batch is shared among them, so that a run file means the same on any number of them.
+    `optimizer` is a name of `transformers` (`paged_adamw_32bit` keeps its state in the host's memory where the device's is
+    short); `compile` runs the decoder blocks through `torch.compile`.
+    """
 
     parameters: Literal["lora", "all"] = "lora"
     learning_rate: float = Field(1e-4, gt=0)
@@ -99,6 +109,8 @@ class TrainingSection(Section):
     scheduler: str = "cosine"
     bf16: bool = False
     gradient_checkpointing: bool = False
+    optimizer: str = "adamw_torch_fused"
+    compile: bool = False
     checkpoint_steps: int = Field(500, ge=1)
 
 
@@ -110,7 +122,11 @@ class FinetuneSection(TrainingSection):
 
 
 class LocalizeSection(Section):
-    """Stage 2: which part of the parameters unlearning may change; docs/methods.md says which localizer reads what."""
+    """Stage 2: which part of the parameters unlearning may change; docs/methods.md says which localizer reads what.
+
+    `gradient_gigabytes` is the memory that the gradients of `gradient` may take: where those of all matrices need more, the
+    rows are passed several times, for some modules at a time. Unset it is half of what the accelerator has free.
+    """
 
     repeats: int = Field(5, ge=1)
     threshold: Literal["quantile", "absolute", "fraction"] = "quantile"
@@ -125,6 +141,7 @@ class LocalizeSection(Section):
     pattern: str = "."
     size_of: str = "gradient"
     max_tokens: int = Field(4096, ge=1)
+    gradient_gigabytes: float | None = Field(None, gt=0)
 
     @field_validator("size_of")
     @classmethod
@@ -270,10 +287,30 @@ class TuneSection(Section):
         return {canonical("methods", name): ranges for name, ranges in value.items()}
 
 
+class ClusterSection(Section):
+    """Where and with what `bench.engine: ray` or `slurm` runs a job (a method and a seed, a region, a search).
+
+    `address` is a Ray cluster's (unset: this machine alone); `retries` after a loss or a failure. `minutes`, `partition`,
+    `account` and `setup` (shell lines before each job) are SLURM's; `scheduler: local` runs submitit without SLURM.
+    """
+
+    cpus: float = Field(1, gt=0)
+    gpus: float = Field(0, ge=0)
+    memory_gigabytes: float | None = Field(None, gt=0)
+    retries: int = Field(2, ge=0)
+    address: str | None = None
+    minutes: int = Field(720, ge=1)
+    partition: str | None = None
+    account: str | None = None
+    setup: tuple[str, ...] = ()
+    scheduler: Literal["slurm", "local", "debug"] = "slurm"
+
+
 class BenchSection(Section):
     """Every method x seed on one target. An entry is `method` or `method@localizer`.
 
     `settings` are changes of the `unlearn` section by method, under every protocol; `paper` those under the paper's alone.
+    `engine` says who makes the models: this process, the tasks of a Ray cluster, or jobs of SLURM.
     """
 
     methods: tuple[str, ...] = ("memflex",)
@@ -283,6 +320,8 @@ class BenchSection(Section):
     settings: dict[str, dict[str, Any]] = {}
     paper: dict[str, dict[str, Any]] = {}
     tune: TuneSection = TuneSection()
+    engine: Literal["local", "ray", "slurm"] = "local"
+    cluster: ClusterSection = ClusterSection()
 
     @field_validator("methods")
     @classmethod

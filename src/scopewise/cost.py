@@ -1,4 +1,4 @@
-"""What training costs: seconds per step and peak memory."""
+"""What a stage costs: seconds per step, tokens per second, use of the device, peak memory."""
 
 from __future__ import annotations
 
@@ -6,16 +6,21 @@ import contextlib
 import resource
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import torch
 
+from scopewise.models.processes import gathered
+from scopewise.models.work import Work, matrix_rate
+
 
 class Cost:
-    """Measures a block: wall time, seconds of each step, and the peak memory reached inside it.
+    """Measures a block: wall time, what is worked in its steps and how long that takes, and the peak memory inside it.
+
+    A step is what `step` encloses: an optimiser step of a training, or all of a localization.
 
     Memory is the accelerator's peak allocation where there is one (all processes see their own device), else the process's
     peak resident set. Linux lets the latter be reset, so that it is this block's; elsewhere it is the process's so far.
@@ -23,6 +28,7 @@ class Cost:
 
     def __init__(self) -> None:
         self.step_seconds: list[float] = []
+        self.work = Work()
         self.seconds = 0.0
         self.peak_memory_bytes = 0
 
@@ -40,6 +46,14 @@ class Cost:
         self.seconds += time.perf_counter() - self._start
         self.peak_memory_bytes = max(self.peak_memory_bytes, self._peak())
 
+    @contextlib.contextmanager
+    def step(self) -> Iterator[None]:
+        """Measure a step."""
+        start = time.perf_counter()
+        with self.work:
+            yield
+        self.step_seconds.append(time.perf_counter() - start)
+
     @staticmethod
     def _peak() -> int:
         return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else peak_resident_bytes()
@@ -47,21 +61,49 @@ class Cost:
     def so_far(self) -> dict[str, Any]:
         """Return what a checkpoint keeps of the cost, from inside the block."""
         seconds = self.seconds + time.perf_counter() - self._start
-        return {"step_seconds": self.step_seconds, "seconds": seconds, "peak_memory_bytes": self._peak()}
+        return {
+            "step_seconds": self.step_seconds,
+            "seconds": seconds,
+            "peak_memory_bytes": self._peak(),
+            "tokens": self.work.tokens,
+            "operations": self.work.operations,
+        }
 
     def go_on_from(self, kept: Mapping[str, Any]) -> None:
         """Count on from what a checkpoint kept, so that a resumed training costs what both parts cost."""
         self.step_seconds[:0] = kept["step_seconds"]
         self.seconds += kept["seconds"]
         self.peak_memory_bytes = max(self.peak_memory_bytes, kept["peak_memory_bytes"])
+        self.work.add(kept.get("tokens", 0), kept.get("operations", 0.0))
 
     def document(self) -> dict[str, Any]:
-        """Return what results keep: the median step (the first ones warm up), all seconds, peak memory."""
+        """Return what results keep: the median step (the first ones warm up), all seconds, peak memory, and `rates`."""
         return {
             "seconds_per_step": statistics.median(self.step_seconds) if self.step_seconds else None,
             "steps": len(self.step_seconds),
             "seconds": self.seconds,
-            "peak_memory_bytes": self.peak_memory_bytes,
+            **self.rates(),
+        }
+
+    def rates(self) -> dict[str, Any]:
+        """Return tokens per second and the use of the device in the steps, of all processes together, and peak memory.
+
+        `flops_utilisation` (0-1) is the operations that the work needs over what the devices would have done in that time at
+        the rate of a large matrix product, which is measured here. Every process has to call this.
+        """
+        work, seconds = self.work, sum(self.step_seconds)
+        parts = gathered((work.tokens, work.operations, seconds, self.peak_memory_bytes))
+        tokens, operations = sum(part[0] for part in parts), sum(part[1] for part in parts)
+        longest = max(part[2] for part in parts)
+        known = tokens > 0 and longest > 0
+        ceiling = len(parts) * matrix_rate(work.device, work.dtype) if known else None
+        return {
+            "tokens": tokens,
+            "tokens_per_second": tokens / longest if known else None,
+            "flops_utilisation": operations / longest / ceiling if ceiling else None,
+            "flops_ceiling_per_second": ceiling,
+            "peak_memory_bytes": max(part[3] for part in parts),
+            "processes": len(parts),
         }
 
 

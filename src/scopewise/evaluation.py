@@ -14,6 +14,7 @@ from scopewise import registry
 from scopewise.ability.measure import measure_ability
 from scopewise.answers import answers_document
 from scopewise.config import DataSection, EvaluateSection, PartSection
+from scopewise.cost import Cost
 from scopewise.data.prompt import Encoded, Prompt, direct_prompt, encode
 from scopewise.data.rows import Benchmark, Row
 from scopewise.errors import DataError, ResultError
@@ -36,10 +37,13 @@ class Evaluation:
         values: `metric/split` → value, per-row values, interval and what was skipped. `+direct` after the split means that
             the direct prompt stood before the question.
         answers: What was answered to each row without the direct prompt, as `answers_document` gives it.
+        cost: Tokens per second, use of the device and peak memory of the scoring, without generation; None where all was
+            known from a cache.
     """
 
     values: Mapping[str, Value]
     answers: Sequence[Mapping[str, Any]] = ()
+    cost: Mapping[str, Any] | None = None
 
     @property
     def metrics(self) -> dict[str, float | None]:
@@ -159,7 +163,8 @@ def evaluate(
             f"rows of {present}; measure a split that it has, or give rows of this one"
         )
     kept = AnswerCache(cache, model) if cache is not None else None
-    scores = _scores(model, [pair for job in jobs for pair in _pairs(job)], settings, description, kept)
+    with Cost() as cost, cost.step():
+        scores = _scores(model, [pair for job in jobs for pair in _pairs(job)], settings, description, kept)
     texts: dict[_Asked, str] = {}
     for length in dict.fromkeys(job.max_new_tokens for job in jobs):
         asked = [i.prompt_ids for j in jobs if j.max_new_tokens == length for i in j.items if j.generates_for(i)]
@@ -195,7 +200,8 @@ def evaluate(
                     values[f"{metric.name}/{name}"] = combined
     if settings.ability.tasks:
         values |= measure_ability(model, tokenizer, settings.ability, settings.max_tokens, description, cache)
-    return Evaluation(values, answers)
+    rates = cost.rates()
+    return Evaluation(values, answers, rates if rates["tokens"] else None)
 
 
 class _Judges:

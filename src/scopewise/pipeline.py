@@ -23,6 +23,7 @@ from scopewise.config import (
     AbilitySection,
     GuardSection,
     RunConfig,
+    Section,
     TrainingSection,
     UnlearnSection,
     entry_name,
@@ -32,15 +33,18 @@ from scopewise.cost import Cost
 from scopewise.data.load import load_benchmark, with_suite
 from scopewise.data.prompt import Encoded, Prompt, encode
 from scopewise.data.rows import FORGET, RETAIN, SCOPES, TRAIN, VAL, Benchmark
+from scopewise.errors import ConfigError
 from scopewise.evaluation import Evaluation, evaluate, read_values
 from scopewise.localizers.base import localize_encoded
 from scopewise.methods.base import make_method
 from scopewise.metrics.base import Reference
 from scopewise.models.adapters import lora_config, with_adapter
-from scopewise.models.load import default_device, find_model, load_model, load_tokenizer, save_model
+from scopewise.models.load import default_device, find_model, is_quantized, load_model, load_tokenizer, save_model
+from scopewise.models.processes import is_main, processes, wait
 from scopewise.models.tiny import build_tiny, tokenizer_texts
 from scopewise.region import Region
 from scopewise.training.finetune import Descent
+from scopewise.training.optimizer import check_optimizer
 from scopewise.training.progress import TrainingProgress, cost_file, quiet
 from scopewise.training.trainer import UnlearningConfig, UnlearningTrainer
 
@@ -89,6 +93,13 @@ class Pipeline:
         data = config.data
         # Data, model and method first: bad input must not leave an empty run behind, nor show after hours of training.
         make_method(config.unlearn.method, **config.unlearn.method_args)
+        for name, section in (("finetune", config.finetune), ("unlearn", config.unlearn)):
+            check_optimizer(section.optimizer, name)
+            if config.model.quantization != "none" and section.parameters == "all":
+                raise ConfigError(
+                    f"{name}.parameters: all, on a base with model.quantization={config.model.quantization}; 4-bit weights "
+                    "cannot be trained; set lora, or model.quantization=none"
+                )
         self.benchmark = load_benchmark(data.benchmark, data.path, data.domain, data.general)
         for path in (config.model.path, config.model.target):
             if path not in (None, "tiny"):
@@ -97,7 +108,7 @@ class Pipeline:
             load_tasks(config.evaluate.ability)
         self.config = config
         self.data_hash = self.benchmark.content_hash()
-        self.folder = record.RunFolder(config, resume=resume, overwrite=overwrite)
+        self.folder = record.RunFolder(config, resume=resume, overwrite=overwrite, writes=is_main(), wait=wait)
         self.path = self.folder.path
 
     # -- stages ---------------------------------------------------------------------------------------------------
@@ -110,7 +121,8 @@ class Pipeline:
 
         def build(work: Path) -> dict[str, Any]:
             made, tokenizer = build_tiny(tokenizer_texts(self.benchmark.rows), model.tiny, self.config.run.seed)
-            save_model(made, tokenizer, work)
+            if self.folder.writes:
+                save_model(made, tokenizer, work)
             return {"parameters": made.num_parameters()}
 
         inputs = {"model.tiny": model.tiny.model_dump(), "run.seed": self.config.run.seed, "data": self.data_hash}
@@ -149,7 +161,7 @@ class Pipeline:
         path = self.path / "regions" / f"{prefix}{localizer}-seed{seed}.json"
         parameters = self.config.unlearn.parameters
         inputs = self._inputs(seed, localize=self.config.localize.model_dump(), parameters=parameters)
-        if path.exists():
+        if self.folder.has(path):
             made = Region.load(path).origin or {}
             self.folder.same_inputs(path, made.get("inputs", inputs), inputs)
             return path
@@ -161,16 +173,14 @@ class Pipeline:
         tokenizer = load_tokenizer(target)
         model = self._prepared(target, seed)
         rows = benchmark or self.benchmark
-        found = localize_encoded(
-            localizer,
-            model,
-            self._encode(rows.select(FORGET, TRAIN), tokenizer),
-            self._encode(rows.select(RETAIN, TRAIN), tokenizer),
-            self.config.localize,
-            seed,
-            size,
-        )
-        found.with_origin({**record.manifest(self.config, self.data_hash), "inputs": inputs}).save(path)
+        forget, retain = (self._encode(rows.select(scope, TRAIN), tokenizer) for scope in (FORGET, RETAIN))
+        with Cost() as cost, cost.step():
+            found = localize_encoded(localizer, model, forget, retain, self.config.localize, seed, size)
+        origin = {**record.manifest(self.config, self.data_hash), "inputs": inputs}
+        rates = cost.rates()
+        if self.folder.writes:
+            found.with_origin(origin, rates if rates["tokens"] else None).save(path)
+        wait()
         return path
 
     def unlearned(self, entry: Entry, section: UnlearnSection, seed: int, protocol: str) -> Path:
@@ -179,7 +189,7 @@ class Pipeline:
         def build(work: Path) -> dict[str, Any]:
             made = self._unlearn(work, entry, section, seed, self.benchmark, "")
             used, guard = made.region, made.trainer.guard
-            if used is not None:
+            if used is not None and self.folder.writes:
                 used.save(work / "region.json")
             return {
                 "method": entry.name,
@@ -188,7 +198,11 @@ class Pipeline:
                 "seed": seed,
                 "settings": _decisive(section),
                 "region_fraction": 1.0 if used is None else used.fraction,
-                "cost": {**made.cost.document(), "localization_seconds": None if used is None else used.seconds},
+                "cost": {
+                    **made.cost.document(),
+                    "localization_seconds": None if used is None else used.seconds,
+                    "localization": None if used is None else used.cost,
+                },
                 "probes": [] if guard is None else [asdict(probe) for probe in guard.probes],
                 "curve": _curve(made.trainer),
             }
@@ -219,16 +233,20 @@ class Pipeline:
             "model": str(model),
             "reference": reference is not None,
         }
-        if path.exists() and (kept := record.read_json(path))["inputs"] == inputs and "answers" in kept:
+        if self.folder.has(path) and (kept := record.read_json(path))["inputs"] == inputs and "answers" in kept:
             return kept["values"]
-        loaded = self._on_device(load_model(model, self.config.model.dtype))
+        loaded = self._on_device(load_model(model, **self._loading))
         shown = name.removeprefix("models/")
-        evaluation = self._evaluate(loaded, load_tokenizer(model), shown, reference)
-        values = evaluation.document(reference)
+        found = self._evaluate(loaded, load_tokenizer(model), shown, reference)
+        values = found.document(reference)
         origin = record.manifest(self.config, self.data_hash)
-        kept = {"values": values, "answers": evaluation.answers, "inputs": inputs, "origin": origin}
-        record.write_json(path, kept, indent=None)
+        kept = {"values": values, "answers": found.answers, "inputs": inputs, "cost": found.cost, "origin": origin}
+        self.folder.write(path, kept, indent=None)
         return values
+
+    def scoring_cost(self, name: str) -> dict[str, Any] | None:
+        """Return what scoring a measured model cost; None where nothing was forwarded for it."""
+        return record.read_json(self.path / f"{name}.evaluation.json").get("cost")
 
     def _compared_with(self, name: str) -> Reference | None:
         """Return what the run has measured of oracle and target, for a model that is neither."""
@@ -251,7 +269,7 @@ class Pipeline:
             "seed": self.config.run.seed,
             "settings": {},
             "region_fraction": None,
-            "cost": {**cost, "localization_seconds": None},
+            "cost": {**cost, "localization_seconds": None, "localization": None},
             "path": model.name,
         }
 
@@ -277,7 +295,7 @@ class Pipeline:
         """
         path = self.path / f"{name}.json"
         inputs = json.loads(json.dumps(self._inputs(seed, unlearn=_decisive(section), part=part.content_hash())))
-        if path.exists():
+        if self.folder.has(path):
             kept = record.read_json(path)
             self.folder.same_inputs(path, kept["inputs"], inputs)
             return kept["unlearn_success"], kept["retention_success"]
@@ -285,8 +303,9 @@ class Pipeline:
         made = self._unlearn(work, entry, section, seed, part, "tuning-")
         unlearn, retention = self.successes(made.model, made.tokenizer, part, name)
         measured = {"unlearn_success": unlearn, "retention_success": retention}
-        record.write_json(path, {**measured, "inputs": inputs})
-        shutil.rmtree(work)
+        self.folder.write(path, {**measured, "inputs": inputs})
+        if self.folder.writes:
+            shutil.rmtree(work)
         return unlearn, retention
 
     def successes(
@@ -350,7 +369,7 @@ class Pipeline:
             output_dir=str(checkpoints),
             learning_rate=section.learning_rate,
             num_train_epochs=section.epochs,
-            per_device_train_batch_size=section.batch_size,
+            per_device_train_batch_size=_rows_per_process(section),
             gradient_accumulation_steps=section.gradient_accumulation_steps,
             lr_scheduler_type=section.scheduler,
             warmup_steps=section.warmup_ratio,
@@ -358,6 +377,8 @@ class Pipeline:
             max_grad_norm=section.max_grad_norm,
             bf16=section.bf16,
             activation_checkpointing=section.gradient_checkpointing,
+            optim=section.optimizer,
+            compile_blocks=section.compile,
             seed=seed,
             save_strategy="steps",
             save_steps=section.checkpoint_steps,
@@ -374,24 +395,48 @@ class Pipeline:
                 **given,
             )
             quiet(trainer)
-            trainer.train(resume_from_checkpoint=_last_checkpoint(checkpoints))
-        save_model(trainer.accelerator.unwrap_model(trainer.model), given["processing_class"], work)
+            trainer.train(resume_from_checkpoint=self._last_checkpoint(checkpoints))
+        if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+            trainer.save_model(str(work))  # every process holds a part
+        elif self.folder.writes:
+            save_model(trainer.accelerator.unwrap_model(trainer.model), given["processing_class"], work)
+        wait()
         return cost, trainer
+
+    def _last_checkpoint(self, folder: Path) -> str | None:
+        """Return the newest checkpoint that was written to its end (`TrainingProgress` writes last); remove newer ones."""
+        wait()
+        found = sorted(folder.glob("checkpoint-*"), key=lambda p: int(p.name.rpartition("-")[2]), reverse=True)
+        whole = [path for path in found if cost_file(path).exists()]
+        wait()
+        if self.folder.writes:
+            for path in found[: found.index(whole[0])] if whole else found:
+                shutil.rmtree(path)
+        wait()
+        return str(whole[0]) if whole else None
 
     def _prepared(self, target: Path, seed: int, section: UnlearnSection | None = None) -> PreTrainedModel | PeftModel:
         """Load the target as unlearning begins with it: with a trainable adapter, or with all its parameters."""
         section = section or self.config.unlearn
         # The adapter will name its base by this path: absolute, so that it loads from any folder.
         path = target.resolve() if target.exists() else target
-        model = self._on_device(load_model(path, self.config.model.dtype, trainable=True))
+        model = self._on_device(load_model(path, trainable=True, **self._loading))
         if section.parameters == "lora":
             return with_adapter(model, lora_config(self.config.lora), seed)
         return model.merge_and_unload() if isinstance(model, PeftModel) else model  # type: ignore[return-value]
 
     def _load(self, path: str) -> PreTrainedModel | PeftModel:
-        return self._on_device(load_model(path, self.config.model.dtype, self.config.model.revision))
+        return self._on_device(load_model(path, revision=self.config.model.revision, **self._loading))
+
+    @property
+    def _loading(self) -> dict[str, Any]:
+        """How every model of the run is loaded."""
+        model = self.config.model
+        return {"dtype": model.dtype, "quantization": model.quantization, "attention": model.attention}
 
     def _on_device(self, model: PreTrainedModel | PeftModel) -> PreTrainedModel | PeftModel:
+        if is_quantized(model):
+            return model
         return model.to(default_device())  # type: ignore[arg-type, return-value]
 
     def _encode(self, rows: Sequence[Any], tokenizer: PreTrainedTokenizerBase, eos: bool = False) -> list[Encoded]:
@@ -426,6 +471,7 @@ class Pipeline:
         config = self.config
         data = config.data.model_dump(include={"prompt", "system", "max_length", "over_length"})
         model = config.model.model_dump(include={"path", "target", "revision", "dtype"})
+        model |= _changed(config.model, "quantization", "attention")
         common = {"data": {**data, "content": self.data_hash}, "model": model, "lora": config.lora.model_dump()}
         return common | ({} if seed is None else {"seed": seed}) | others
 
@@ -433,19 +479,29 @@ class Pipeline:
         return self.folder.stage(name, inputs, self.data_hash, build)
 
 
-def _last_checkpoint(folder: Path) -> str | None:
-    """Return the newest checkpoint that was written to its end (`TrainingProgress` writes last), and remove newer ones."""
-    found = sorted(folder.glob("checkpoint-*"), key=lambda p: int(p.name.rpartition("-")[2]), reverse=True)
-    for path in found:
-        if cost_file(path).exists():
-            return str(path)
-        shutil.rmtree(path)
-    return None
+def _rows_per_process(section: TrainingSection) -> int:
+    """Return this process's share of the batch size: a run file means the same on any number of processes."""
+    count = processes().num_processes
+    if section.batch_size % count:
+        raise ConfigError(
+            f"batch_size: {section.batch_size} rows, {count} processes; they share a batch, so it must be a multiple; "
+            "change batch_size, or the number of processes"
+        )
+    return section.batch_size // count
 
 
 def _decisive(section: TrainingSection) -> dict[str, Any]:
     """Return the settings that decide what training gives; how often it is saved on the way does not."""
-    return section.model_dump(mode="json", exclude={"checkpoint_steps", "method", "localizer", "region"})
+    values = section.model_dump(
+        mode="json", exclude={"checkpoint_steps", "method", "localizer", "region", "optimizer", "compile"}
+    )
+    return values | _changed(section, "optimizer", "compile")
+
+
+def _changed(section: Section, *names: str) -> dict[str, Any]:
+    """Return the settings of these that are not at their default: what came later must not orphan older run folders."""
+    fields = type(section).model_fields
+    return {name: getattr(section, name) for name in names if getattr(section, name) != fields[name].default}
 
 
 def _curve(trainer: UnlearningTrainer) -> list[dict[str, float]]:

@@ -58,9 +58,11 @@ def read_json(path: str | Path) -> Any:
 
 
 def config_hash(config: RunConfig) -> str:
-    """Return the SHA-256 of what decides a run's numbers: the whole config but the folder it is written to."""
+    """Return the SHA-256 of what decides a run's numbers: the whole config but where it is written and who makes it."""
     values = config.model_dump(mode="json")
     values["run"].pop("dir")
+    for name in ("engine", "cluster"):
+        values["bench"].pop(name)
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
@@ -83,20 +85,44 @@ def manifest(config: RunConfig | None, data_hash: str | None) -> dict[str, Any]:
 class RunFolder:
     """The folder of one run, and the rules for writing to it.
 
-    A finished stage is never made again, and never with other inputs: see `stage`.
+    A finished stage is never made again, and never with other inputs: see `stage`. Where several processes work on a run,
+    one of them writes.
 
     Attributes:
         path: The folder.
+        writes: Whether this process writes.
     """
 
-    def __init__(self, config: RunConfig, *, resume: bool = False, overwrite: bool = False) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        *,
+        resume: bool = False,
+        overwrite: bool = False,
+        writes: bool = True,
+        wait: Callable[[], None] = lambda: None,
+    ) -> None:
         """Open the folder that `config.run.dir` names, or refuse.
+
+        Args:
+            config: The run.
+            resume: Go on with the run in the folder.
+            overwrite: Begin it anew.
+            writes: Whether this process is the one that writes.
+            wait: Returns when all processes have called it.
 
         Raises:
             ResultError: it holds a run and neither resume nor overwrite was asked for, or it holds other files.
         """
         self.path = Path(config.run.dir)
         self.config = config
+        self.writes = writes
+        self._wait = wait
+        if writes:
+            self._open(config, resume, overwrite)
+        wait()
+
+    def _open(self, config: RunConfig, resume: bool, overwrite: bool) -> None:
         marker = self.path / "config.yaml"
         if self.path.exists() and any(self.path.iterdir()) and not marker.exists() and not _only_temporary(self.path):
             raise ResultError(f"run.dir: {self.path}; a folder that holds other files; name a new one")
@@ -128,24 +154,39 @@ class RunFolder:
         """
         inputs = json.loads(json.dumps(inputs))
         final = self.path / name
-        if final.exists():
+        if self.has(final):
             self.same_inputs(final, read_json(final / "stage.json")["inputs"], inputs)
             return final
         work = final.with_name(f"{final.name}.partial")
         begun = work / "inputs.json"
-        if begun.exists():
+        if self.has(begun):
             self.same_inputs(work, read_json(begun), inputs)
         else:
-            write_json(begun, inputs)
+            self.write(begun, inputs)
         document = build(work)
         origin = manifest(self.config, data_hash)
-        write_json(work / "stage.json", {**document, "inputs": inputs, "origin": origin})
-        shutil.rmtree(work / "checkpoints", ignore_errors=True)
-        begun.unlink()
-        for left in work.rglob(".*.tmp"):  # of a write that a kill cut off: the folder is this stage's alone
-            left.unlink()
-        os.replace(work, final)
+        self.write(work / "stage.json", {**document, "inputs": inputs, "origin": origin})
+        if self.writes:
+            shutil.rmtree(work / "checkpoints", ignore_errors=True)
+            begun.unlink()
+            for left in work.rglob(".*.tmp"):  # of a write that a kill cut off: the folder is this stage's alone
+                left.unlink()
+            os.replace(work, final)
+        self._wait()
         return final
+
+    def has(self, path: Path) -> bool:
+        """Return whether a file or folder is there; all processes find the same."""
+        self._wait()  # whoever writes may still be writing
+        found = path.exists()
+        self._wait()  # and must not write before the others have looked
+        return found
+
+    def write(self, path: Path, document: Any, indent: int | None = 2) -> None:
+        """Write JSON, in the process that writes; it is there for all when they return."""
+        if self.writes:
+            write_json(path, document, indent=indent)
+        self._wait()
 
     def same_inputs(self, path: Path, made: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         """Raise ResultError where something was made with other inputs than it is asked for now."""

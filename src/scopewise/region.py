@@ -85,6 +85,7 @@ class Region:
         origin: Manifest of where it was made.
         masks: Of the matrices that may change in part only: name → mask; or `forget:NAME` and `retain:NAME` → what the two
             terms of the loss may change, where that differs.
+        cost: Tokens per second, use of the device and peak memory of localizing; None where nothing was forwarded.
     """
 
     localizer: str
@@ -93,6 +94,7 @@ class Region:
     seconds: float = 0.0
     origin: Mapping[str, Any] | None = None
     masks: Mapping[str, Mask] = field(default_factory=dict)
+    cost: Mapping[str, Any] | None = None
 
     @property
     def names(self) -> frozenset[str]:
@@ -119,9 +121,9 @@ class Region:
         found = self.masks.get(name if term is None else f"{term}:{name}") or self.masks.get(name)
         return None if found is None else found.unpack()
 
-    def with_origin(self, origin: Mapping[str, Any]) -> Region:
-        """Return the region with its manifest."""
-        return replace(self, origin=dict(origin))
+    def with_origin(self, origin: Mapping[str, Any], cost: Mapping[str, Any] | None = None) -> Region:
+        """Return the region with its manifest, and what it cost."""
+        return replace(self, origin=dict(origin), cost=cost)
 
     def content_hash(self) -> str:
         """Return the SHA-256 (hex) of what may change: the names of the chosen matrices, and their masks."""
@@ -141,6 +143,7 @@ class Region:
             "chosen_parameters": self.parameters,
             "chosen_fraction": self.fraction,
             "seconds": self.seconds,
+            "cost": self.cost,
             "origin": self.origin,
             "masks": {name: list(mask.shape) for name, mask in self.masks.items()},
             "entries": [asdict(e) for e in self.entries],
@@ -167,6 +170,7 @@ class Region:
                 entries=tuple(Entry(**entry) for entry in document["entries"]),
                 seconds=document["seconds"],
                 origin=document["origin"],
+                cost=document.get("cost"),
                 masks={name: Mask(bits[name], tuple(shape)) for name, shape in shapes.items()},
             )
         except OSError as error:

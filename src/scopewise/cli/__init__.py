@@ -39,6 +39,8 @@ def command(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(function)
     def run(*args: Any, **kwargs: Any) -> Any:
+        if os.environ.get("RANK", "0") != "0":  # of `accelerate launch`: one process says what all have found
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115
         try:
             return function(*args, **kwargs)
         except UserError as error:
@@ -57,8 +59,10 @@ def command(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def quiet_libraries() -> None:
     """Keep the libraries' own bars and notes off the terminal: our progress bars say what is going on."""
+    import logging
     import warnings
 
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # on the CPU it misses a kernel that is optional
     import transformers
 
     transformers.utils.logging.set_verbosity_error()

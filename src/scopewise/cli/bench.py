@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Annotated
 
 import typer
 
@@ -17,9 +18,13 @@ def bench(
     resume: Resume = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
+    engine: Annotated[
+        str | None, typer.Option(help="Who makes the models: local, ray or slurm; none: the run file's.")
+    ] = None,
 ) -> None:
     """Make target and oracle once, then every method x seed of the run file; write results.json and table.md."""
-    run_bench(load_config(run_file, set_ or []), resume=resume, overwrite=overwrite, as_json=as_json)
+    chosen = [f"bench.engine={engine}"] if engine else []
+    run_bench(load_config(run_file, [*(set_ or []), *chosen]), resume=resume, overwrite=overwrite, as_json=as_json)
 
 
 def run_bench(config: RunConfig, *, resume: bool, overwrite: bool, as_json: bool) -> None:
@@ -28,8 +33,11 @@ def run_bench(config: RunConfig, *, resume: bool, overwrite: bool, as_json: bool
     from scopewise.bench import Bench
     from scopewise.pipeline import Pipeline
     from scopewise.report.table import markdown
+    from scopewise.sweep import distribute
 
     pipeline = Pipeline(config, resume=resume, overwrite=overwrite)
-    results = Bench(pipeline).run()
+    planned = Bench(pipeline)
+    distribute(pipeline)
+    results = planned.run()
     typer.echo(json.dumps(results, indent=2, ensure_ascii=False) if as_json else markdown(results))
     typer.echo(f"results: {pipeline.path / 'results.json'}", err=True)

@@ -43,7 +43,7 @@ def evaluate(
     from scopewise.evaluation import read_evaluation
     from scopewise.metrics.base import Reference
     from scopewise.models.load import default_device, load_model, load_tokenizer
-    from scopewise.models.processes import is_first
+    from scopewise.models.processes import is_main
     from scopewise.record import manifest, write_json
 
     if reference is not None or target is not None:
@@ -66,7 +66,7 @@ def evaluate(
         reference_model=load_model(other).to(default_device()) if other else None,  # type: ignore[arg-type]
         cache=cache,
     )
-    if not is_first():
+    if not is_main():
         return
     if output is not None:
         made = manifest(config, benchmark.content_hash())

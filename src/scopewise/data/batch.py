@@ -119,14 +119,21 @@ def collate_units(units: Sequence[Unit], pad_id: int = 0) -> Batch:
     return batch
 
 
+BUSY_TOKENS = 512
+"""Tokens from which a batch's matrix products run near the device's rate: below, reading the weights takes longer."""
+
+
 def length_batches(lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
     """Yield lists of example indices, longest first, whose padded size (rows x longest) stays within `max_tokens`.
 
-    A row longer than `max_tokens` gets a batch of its own. Longest first, so that memory fails at once or not at all.
+    A row longer than `max_tokens` gets a batch of its own. Longest first, so that memory fails at once or not at all. A batch
+    that keeps a device busy already takes no rows that would be padding for more than a fifth.
     """
     batch: list[int] = []
     for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        if batch and lengths[batch[0]] * (len(batch) + 1) > max_tokens:
+        longest = lengths[batch[0]] if batch else 0
+        full = longest * (len(batch) + 1) > max_tokens
+        if batch and (full or (longest * len(batch) >= BUSY_TOKENS and lengths[i] < 0.8 * longest)):
             yield batch
             batch = []
         batch.append(i)

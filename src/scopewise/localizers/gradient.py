@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from scopewise.data.prompt import Encoded
 from scopewise.errors import ConfigError
 from scopewise.localizers.base import WHOLE, Localizer, build_region, choose, unit_sizes, unit_sums
-from scopewise.models.gradients import Gradients, matrices, mean_gradients
+from scopewise.models.gradients import Gradients, gradient_groups, matrices, mean_gradients
 from scopewise.region import Region, module_of
 
 
@@ -55,21 +55,19 @@ class Gradient(Localizer):
         """
         start = time.perf_counter()
         settings, unit = self.settings, self.settings.unit
-        unlearn = self.gradients(model, forget, seed, "forget")
-        keep = self.gradients(model, retain, seed + 1, "retain")
-        cosines, magnitude, _ = _measures(unlearn, keep, unit)
+        shown_unit = unit if unit in WHOLE else "matrix"
+        (cosines, magnitude, _), shown = self._measured(model, forget, retain, seed, (unit, shown_unit))
         used: dict[str, float] = {}
         if settings.threshold == "fraction":
-            chosen = choose(_score(cosines, magnitude), unit_sizes(unlearn, unit), settings)
+            chosen = choose(_score(cosines, magnitude), unit_sizes(matrices(model), unit), settings)
         else:
             mu, sigma = self._thresholds(cosines, magnitude)
             used = {"mu_used": mu, "sigma_used": sigma}
             chosen = {u: (cosines[u] < mu) & (magnitude[u] > sigma) for u in cosines}  # no cosine: NaN, never less
             if not any(bool(mask.any()) for mask in chosen.values()):
                 raise ConfigError(_nothing_chosen(cosines, magnitude, mu, sigma))
-        shown = _measures(unlearn, keep, unit if unit in WHOLE else "matrix")
         measures = {}
-        for name in unlearn:
+        for name in matrices(model):
             at = [float(values[module_of(name) if unit == "module" else name]) for values in shown]
             measures[name] = {
                 "cosine": at[0] if at[0] == at[0] else None,
@@ -85,15 +83,48 @@ class Gradient(Localizer):
         self, model: nn.Module, forget: Sequence[Encoded], retain: Sequence[Encoded], seed: int
     ) -> Mapping[str, Tensor]:
         """Return mean|G_UL| · (1 - cos) / 2 of each unit."""
-        unlearn, keep = self.gradients(model, forget, seed, "forget"), self.gradients(model, retain, seed + 1, "retain")
-        cosines, magnitude, _ = _measures(unlearn, keep, self.settings.unit)
+        ((cosines, magnitude, _),) = self._measured(model, forget, retain, seed, (self.settings.unit,))
         return _score(cosines, magnitude)
 
-    def gradients(self, model: nn.Module, items: Sequence[Encoded], seed: int, what: str = "rows") -> Gradients:
+    def _measured(
+        self,
+        model: nn.Module,
+        forget: Sequence[Encoded],
+        retain: Sequence[Encoded],
+        seed: int,
+        units: Sequence[str],
+    ) -> list[tuple[dict[str, Tensor], ...]]:
+        """Return `_measures` by each kind of unit, of which no more gradients exist at once than the memory allows."""
+        found: list[tuple[dict[str, Tensor], ...]] = [({}, {}, {}) for _ in units]
+        groups = gradient_groups(model, self.settings.gradient_gigabytes)
+        for number, group in enumerate(groups):
+            part = f", part {number + 1} of {len(groups)}" if len(groups) > 1 else ""
+            unlearn = self.gradients(model, forget, seed, f"forget{part}", group)
+            keep = self.gradients(model, retain, seed + 1, f"retain{part}", group)
+            for whole, unit in zip(found, units, strict=True):
+                for values, more in zip(whole, _measures(unlearn, keep, unit), strict=True):
+                    values.update(more)
+        return found
+
+    def gradients(
+        self,
+        model: nn.Module,
+        items: Sequence[Encoded],
+        seed: int,
+        what: str = "rows",
+        only: Collection[str] | None = None,
+    ) -> Gradients:
         """Return the gradient of the relabelled loss on each matrix, averaged over rows and repeats."""
         settings = self.settings
         return mean_gradients(
-            model, items, settings.max_tokens, what, repeats=settings.repeats, corrupt=settings.corrupt, seed=seed
+            model,
+            items,
+            settings.max_tokens,
+            what,
+            repeats=settings.repeats,
+            corrupt=settings.corrupt,
+            seed=seed,
+            only=only,
         )
 
     def _thresholds(self, cosines: Mapping[str, Tensor], magnitude: Mapping[str, Tensor]) -> tuple[float, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from scopewise.data.batch import collate, length_batches
 from scopewise.data.prompt import Encoded
-from scopewise.methods.base import Answers, Method
+from scopewise.methods.base import Answers, Method, Need
 from scopewise.models.forward import answer_logits, device_of, to_device
 
 
@@ -26,6 +27,8 @@ class Adversarial(Method):
     from the base model and one token off (it excludes the token that was put in, and pairs position t with t's own
     input); here they are the target model's and aligned, as the paper writes it.
     """
+
+    needs: ClassVar[frozenset[Need]] = frozenset({"nll"})
 
     def forget_loss(self, answers: Answers) -> Float[Tensor, "batch"]:
         """Return each answer's mean CE to its adversarial labels, in nats per token."""

@@ -15,7 +15,7 @@ from scopewise.data.prompt import Encoded
 from scopewise.errors import ConfigError
 from scopewise.ops import Reduction, sequence_mean, sequence_sum, squared_distance, token_kl, token_log_probs
 
-Need = Literal["logits", "reference_logits", "reference_nll", "alternative", "hidden"]
+Need = Literal["nll", "logits", "reference_logits", "reference_nll", "alternative", "hidden"]
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,8 @@ class Answers:
     """What a loss sees of a batch: what the model gives at answer positions, and nothing of prompts or padding.
 
     Attributes:
-        logits: Of the model being trained, in the model's dtype. Empty ([tokens, 0]) where a method needs hidden states.
+        logits: Of the model being trained, in the model's dtype. Empty ([tokens, 0]) where a method needs hidden states, or
+            the NLL alone and there are too many logits to exist at once.
         label: The token wanted at each position: the true answer, or what `Method.relabel` put there.
         row: The sequence each token belongs to.
         batch: Number of sequences.
@@ -34,6 +35,8 @@ class Answers:
             token); where a method or a retain term needs them.
         reference_hidden: The same of the model before unlearning, for the retain term `hidden`.
         alternative: The answers to be preferred over these, sequence by sequence; where a method needs them.
+        nll_of_tokens: What `token_nll` returns, where it was computed in chunks.
+        kl_of_tokens: KL from the model before unlearning of each token in nats, where it was computed in chunks.
     """
 
     logits: Float[Tensor, "tokens vocab"]
@@ -45,9 +48,13 @@ class Answers:
     hidden: Float[Tensor, "tokens hidden"] | None = None
     reference_hidden: Float[Tensor, "tokens hidden"] | None = None
     alternative: Answers | None = None
+    nll_of_tokens: Float[Tensor, "tokens"] | None = None
+    kl_of_tokens: Float[Tensor, "tokens"] | None = None
 
     def token_nll(self) -> Float[Tensor, "tokens"]:
         """Return each answer token's negative log-likelihood in nats."""
+        if self.nll_of_tokens is not None:
+            return self.nll_of_tokens
         return -token_log_probs(self.logits, self.label)
 
     def nll(self) -> Float[Tensor, "batch"]:
@@ -91,7 +98,7 @@ class Method:
     """Localizer used where the run names none."""
     reduction: ClassVar[Reduction] = Reduction.SEQUENCE_MEAN
     needs: ClassVar[frozenset[Need]] = frozenset({"logits"})
-    """What of `Answers` the forget loss reads besides labels."""
+    """What of `Answers` the forget loss reads besides labels. One that reads `nll` alone never holds all logits at once."""
     trains_on: ClassVar[Literal["answer", "alternative"]] = "answer"
     """Whether the forget rows are trained with their answers, or with alternatives in place of these."""
 
@@ -184,6 +191,8 @@ def _ce(answers: Answers) -> Float[Tensor, "batch"]:
 
 
 def _kl(answers: Answers) -> Float[Tensor, "batch"]:
+    if answers.kl_of_tokens is not None:
+        return answers.mean(answers.kl_of_tokens)
     assert answers.reference_logits is not None
     return answers.mean(token_kl(answers.reference_logits, answers.logits))
 

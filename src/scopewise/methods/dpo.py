@@ -30,7 +30,7 @@ class DPO(Preference):
     alternative: Literal["row", "refusal", "generated"] = "refusal"
     retain: str = "ce"
 
-    needs: ClassVar[frozenset[Need]] = frozenset({"logits", "reference_nll", "alternative"})
+    needs: ClassVar[frozenset[Need]] = frozenset({"nll", "reference_nll", "alternative"})
 
     def forget_loss(self, answers: Answers) -> Float[Tensor, "batch"]:
         """Return each pair's loss: (2/β) log 2 at the start."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
 
-from scopewise.methods.base import Answers, Method
+from scopewise.methods.base import Answers, Method, Need
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +23,8 @@ class GADescent(Method):
     """
 
     retain: str = "ce"
+
+    needs: ClassVar[frozenset[Need]] = frozenset({"nll"})
 
     def forget_loss(self, answers: Answers) -> Float[Tensor, "batch"]:
         """Return the mean log-likelihood of each forget answer in nats per token."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from jaxtyping import Float
 from torch import Tensor
 
-from scopewise.methods.base import Answers, Method
+from scopewise.methods.base import Answers, Method, Need
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +24,8 @@ class GAKLGeneral(Method):
 
     retain: str = "kl"
     retain_data: Literal["retain", "general"] = "general"
+
+    needs: ClassVar[frozenset[Need]] = frozenset({"nll"})
 
     def forget_loss(self, answers: Answers) -> Float[Tensor, "batch"]:
         """Return the mean log-likelihood of each forget answer in nats per token."""

@@ -29,7 +29,7 @@ class NPO(Method):
     beta: float = 0.1
     retain: str = "ce"
 
-    needs: ClassVar[frozenset[Need]] = frozenset({"logits", "reference_nll"})
+    needs: ClassVar[frozenset[Need]] = frozenset({"nll", "reference_nll"})
 
     def forget_loss(self, answers: Answers) -> Float[Tensor, "batch"]:
         """Return each answer's NPO loss: (2/β) log 2 at the start, towards 0 as the answer is forgotten."""

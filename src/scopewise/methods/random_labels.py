@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from scopewise.data.prompt import Encoded
-from scopewise.methods.base import Answers, Method, seeded
+from scopewise.methods.base import Answers, Method, Need, seeded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +24,8 @@ class RandomLabels(Method):
     zjunlp/KnowUnDo 92aea2b `utils/llm_tokenize_with_chunk.py` (`completely_random`). Deviation: the code replaces labels
     of the question too; here only answer tokens are trained on.
     """
+
+    needs: ClassVar[frozenset[Need]] = frozenset({"nll"})
 
     def forget_loss(self, answers: Answers) -> Float[Tensor, "batch"]:
         """Return each answer's mean CE to its random labels, in nats per token."""

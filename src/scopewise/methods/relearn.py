@@ -28,7 +28,7 @@ class ReLearn(Preference):
     retain: str = "ce+kl"
 
     reduction: ClassVar[Reduction] = Reduction.TOKEN_MEAN
-    needs: ClassVar[frozenset[Need]] = frozenset({"logits"})
+    needs: ClassVar[frozenset[Need]] = frozenset({"nll"})
     trains_on: ClassVar[Literal["answer", "alternative"]] = "alternative"
 
     def forget_loss(self, answers: Answers) -> Float[Tensor, "batch"]:

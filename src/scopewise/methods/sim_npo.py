@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from scopewise.methods.base import Answers, Method
+from scopewise.methods.base import Answers, Method, Need
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +31,8 @@ class SimNPO(Method):
     delta: float = 0.0
     forget_weight: float = 0.125
     retain: str = "ce"
+
+    needs: ClassVar[frozenset[Need]] = frozenset({"nll"})
 
     def forget_loss(self, answers: Answers) -> Float[Tensor, "batch"]:
         """Return each answer's SimNPO loss: (2/β) log 2 for a memorised answer, towards 0 as it is forgotten."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
 
-from scopewise.methods.base import Answers, Method
+from scopewise.methods.base import Answers, Method, Need
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +26,8 @@ class TaskVector(Method):
     """
 
     scale: float = 5.0
+
+    needs: ClassVar[frozenset[Need]] = frozenset({"nll"})
 
     @property
     def change_factor(self) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from scopewise.data.batch import Batch
 from scopewise.errors import ModelError
+from scopewise.models.precision import computing
+from scopewise.models.work import count
 
 
 def answer_logits(model: nn.Module, batch: Batch) -> Float[Tensor, "tokens vocab"]:
@@ -62,10 +64,14 @@ def answer_outputs(
 
 def _forward(model: nn.Module, batch: Batch, position: Tensor) -> Tensor:
     """Run the model's own forward with the head at `position` (indices into [batch · seq]) alone."""
+    return reading_head(model, batch, lambda hidden: hidden.flatten(0, 1)[position.to(hidden.device)].unsqueeze(0))
+
+
+def reading_head(model: nn.Module, batch: Batch, read: Callable[[Tensor], Tensor]) -> Tensor:
+    """Run the model's own forward; the head reads what `read` makes of the last states ([batch seq hidden])."""
 
     def gather(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        hidden = args[0]
-        return (hidden.flatten(0, 1)[position.to(hidden.device)].unsqueeze(0), *args[1:])
+        return (read(args[0]), *args[1:])
 
     mask = batch["attention_mask"]
     inputs = {"input_ids": batch["input_ids"], "attention_mask": mask}
@@ -75,9 +81,12 @@ def _forward(model: nn.Module, batch: Batch, position: Tensor) -> Tensor:
             "position_ids": batch["position_ids"],
             "attention_mask": mask.clamp(min=torch.finfo(dtype).min).to(dtype),
         }
-    handle = output_embeddings(model).register_forward_pre_hook(gather)
+    head = output_embeddings(model)
+    count(extract_model_from_parallel(model), batch, head)
+    handle = head.register_forward_pre_hook(gather)
     try:
-        output = model(**inputs, use_cache=False)
+        with computing(model):
+            output = model(**inputs, use_cache=False)
     finally:
         handle.remove()
     return output.logits.squeeze(0)

@@ -1,15 +1,17 @@
-"""Gradients of a loss on rows with respect to the matrices a region may choose from; the model is left as it was."""
+"""Gradients of a loss on rows with respect to the matrices a region may choose from; the model is left as it was.
+
+Under several processes each forwards a share of the batches, and all get the same sums.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
 from peft import PeftModel
 from torch import Tensor, nn
 
@@ -18,9 +20,11 @@ from scopewise.data.batch import Batch, Unit, collate, collate_units, length_bat
 from scopewise.data.prompt import Encoded
 from scopewise.errors import ConfigError
 from scopewise.models.forward import answer_logits, device_of, output_embeddings, to_device
+from scopewise.models.head import answer_nll
+from scopewise.models.processes import is_mine, sum_over_processes
 from scopewise.models.score import Pair
-from scopewise.ops import at_least_float32, sequence_mean
-from scopewise.region import parameter_name
+from scopewise.ops import sequence_mean
+from scopewise.region import module_of, parameter_name
 
 Gradients = dict[str, Tensor]
 
@@ -52,6 +56,34 @@ def linear_modules(model: nn.Module) -> Mapping[str, Any]:
     return found
 
 
+def gradient_groups(model: nn.Module, gigabytes: float | None) -> list[list[str]]:
+    """Return the names of the matrices in groups, of which two float32 gradients (forget and retain) fit a memory.
+
+    Modules stay whole, and neighbours stay together, so that each group's backward stops as high up as it can.
+
+    Args:
+        model: The model.
+        gigabytes: The memory, in 10⁹ bytes. None: half of what is free on the accelerator; on the CPU one group.
+    """
+    found = matrices(model)
+    device = device_of(model)
+    if gigabytes is None and device.type == "cuda":
+        gigabytes = torch.cuda.mem_get_info(device)[0] / 2e9
+    modules: dict[str, list[str]] = {}
+    for name in found:
+        modules.setdefault(module_of(name), []).append(name)
+    groups: list[list[str]] = [[]]
+    used = 0.0
+    for names in modules.values():
+        size = sum(2 * 4 * found[name].numel() for name in names) / 1e9
+        if groups[-1] and gigabytes is not None and used + size > gigabytes:
+            groups.append([])
+            used = 0.0
+        groups[-1] += names
+        used += size
+    return groups
+
+
 def mean_gradients(
     model: nn.Module,
     items: Sequence[Encoded],
@@ -61,6 +93,7 @@ def mean_gradients(
     repeats: int = 0,
     corrupt: str = "labels",
     seed: int = 0,
+    only: Collection[str] | None = None,
 ) -> Gradients:
     """Return the gradient of the loss on each matrix, averaged over rows, in float32.
 
@@ -76,26 +109,32 @@ def mean_gradients(
             exactly, since the loss is linear in the labels. `inputs` replaces half of the answer tokens, drawn with
             replacement, in inputs and labels alike, and takes a pass for each repeat.
         seed: Of the relabellings.
+        only: Names of the matrices whose gradient is wanted; the backward pass stops at the lowest. None takes all.
     """
     vocab_size = int(output_embeddings(model).weight.shape[0])  # type: ignore
     generator = torch.Generator().manual_seed(seed)
     inputs = bool(repeats) and corrupt == "inputs"
     passes = repeats if inputs else 1
-    with _gradients_of(model) as gradients:
+    with _gradients_of(model, only) as gradients:
         progress = bar(passes * len(items), f"localize: gradients, {what}")
         for _ in range(passes):
             given = [_corrupted(item, vocab_size, generator) for item in items] if inputs else items
-            for batch in _batches(model, given, max_tokens):
+            for number, batch in enumerate(_batches(model, given, max_tokens)):
                 labels = batch["label"].unsqueeze(0)
-                if repeats and not inputs:
+                if repeats and not inputs:  # whoever forwards the batch: every process draws the same
                     drawn = torch.randint(vocab_size, (repeats, labels.shape[1]), generator=generator)
                     labels = drawn.to(labels.device)
                 rows = len(batch["input_ids"])
-                nll = _mean_nll(answer_logits(model, batch), labels)
+                if not is_mine(number):
+                    progress.update(rows)
+                    continue
+                nll = answer_nll(model, batch, labels)
                 (sequence_mean(nll, batch["row"], rows).sum() / (passes * len(items))).backward()
                 progress.update(rows)
         progress.close()
-        return {name: gradient.clone() for name, gradient in gradients().items()}
+        found = {name: gradient.clone() for name, gradient in gradients().items()}
+        sum_over_processes(list(found.values()))
+        return found
 
 
 def mean_squared_gradients(model: nn.Module, items: Sequence[Encoded], max_tokens: int, what: str) -> Gradients:
@@ -121,16 +160,19 @@ def mean_squared_gradients(model: nn.Module, items: Sequence[Encoded], max_token
         handles = [module.register_forward_hook(partial(watch, name)) for name, module in modules.items()]
         progress = bar(len(items), f"localize: squared gradients, {what}")
         try:
-            for batch in _batches(model, items, max_tokens):
+            for number, batch in enumerate(_batches(model, items, max_tokens)):
                 rows = len(batch["input_ids"])
-                nll = _mean_nll(answer_logits(model, batch), batch["label"].unsqueeze(0))
+                progress.update(rows)
+                if not is_mine(number):
+                    continue
+                nll = answer_nll(model, batch)
                 # The sum over rows: each row's own gradient, undivided, reaches its own tokens.
                 sequence_mean(nll, batch["row"], rows).sum().backward()
-                progress.update(rows)
         finally:
             progress.close()
             for handle in handles:
                 handle.remove()
+    sum_over_processes(list(totals.values()))
     return totals
 
 
@@ -148,7 +190,7 @@ def gradient_norms(model: nn.Module, pairs: Sequence[Pair], description: str) ->
                 for parameter, _, _ in saved:
                     parameter.grad = None
                 batch = to_device(collate_units([Unit(pair[0], (pair[1],))]), device_of(model))
-                _mean_nll(answer_logits(model, batch), batch["label"].unsqueeze(0)).mean().backward()
+                answer_nll(model, batch).mean().backward()
                 norms = [float(p.grad.float().norm()) for p, _, _ in saved if p.grad is not None]
                 found[pair] = sum(norms) / len(norms)
                 progress.update(1)
@@ -177,27 +219,23 @@ def mean_activations(model: nn.Module, items: Sequence[Encoded], max_tokens: int
     progress = bar(len(items), f"localize: activations, {what}")
     try:
         with torch.no_grad():
-            for batch in _batches(model, items, max_tokens):
-                read.append(batch["position"] + 1)  # where the answer tokens have been read
-                answer_logits(model, batch)
+            for number, batch in enumerate(_batches(model, items, max_tokens)):
+                if is_mine(number):
+                    read.append(batch["position"] + 1)  # where the answer tokens have been read
+                    answer_logits(model, batch)
                 progress.update(len(batch["input_ids"]))
     finally:
         progress.close()
         model.train(training)
         for handle in handles:
             handle.remove()
+    sum_over_processes(list(totals.values()))
     return totals
 
 
 def _batches(model: nn.Module, items: Sequence[Encoded], max_tokens: int) -> Iterator[Batch]:
     for indices in length_batches([len(item) for item in items], max_tokens):
         yield to_device(collate([items[i] for i in indices]), device_of(model))
-
-
-def _mean_nll(logits: Float[Tensor, "tokens vocab"], labels: Int[Tensor, "repeats tokens"]) -> Float[Tensor, "tokens"]:
-    """Mean over the repeats of the CE of each token: one logsumexp serves them all."""
-    logits = at_least_float32(logits)
-    return logits.logsumexp(-1) - logits.gather(-1, labels.T).mean(-1)
 
 
 def _corrupted(item: Encoded, vocab_size: int, generator: torch.Generator) -> Encoded:
@@ -210,9 +248,9 @@ def _corrupted(item: Encoded, vocab_size: int, generator: torch.Generator) -> En
 
 
 @contextmanager
-def _gradients_of(model: nn.Module) -> Iterator:
-    """Collect gradients of the localizable matrices alone, in float32; leave the model as it was."""
-    targets = matrices(model)
+def _gradients_of(model: nn.Module, only: Collection[str] | None = None) -> Iterator:
+    """Collect gradients of the localizable matrices (or some of them) alone, in float32; leave the model as it was."""
+    targets = {name: p for name, p in matrices(model).items() if only is None or name in only}
     saved = [(p, p.requires_grad, p.grad) for p in model.parameters()]
     training = model.training
     model.eval()

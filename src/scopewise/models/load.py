@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
 from huggingface_hub.errors import EntryNotFoundError, HFValidationError, RepositoryNotFoundError
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from scopewise.errors import ModelError
 from scopewise.models.processes import processes
@@ -18,7 +26,13 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 def load_model(
-    path: str | Path, dtype: str = "auto", revision: str | None = None, *, trainable: bool = False
+    path: str | Path,
+    dtype: str = "auto",
+    revision: str | None = None,
+    *,
+    trainable: bool = False,
+    quantization: str = "none",
+    attention: str = "auto",
 ) -> PreTrainedModel | PeftModel:
     """Load a full model or an adapter (with the base it names), from a folder or by hub name.
 
@@ -27,19 +41,24 @@ def load_model(
         dtype: `auto` (as stored), `float32`, `bfloat16` or `float16`.
         revision: Hub revision of a full model.
         trainable: Whether an adapter's weights require gradients.
+        quantization: `nf4` holds the linear layers of the base in 4 bits (QLoRA); `none` as `dtype` says.
+        attention: `auto` takes `transformers`' choice, which is SDPA where the model has it.
 
     Returns:
-        The model in evaluation mode, on the CPU (the trainer and the scorer move it).
+        The model in evaluation mode, on the CPU (the trainer and the scorer move it); a quantized one on the accelerator.
 
     Raises:
-        ModelError: nothing loadable there, or pickled weights only.
+        ModelError: nothing loadable there, pickled weights only, or no library for the quantization.
     """
     if dtype != "auto" and dtype not in DTYPES:
         raise ModelError(f"model.dtype: {dtype!r}; auto, {', '.join(DTYPES)}")
     base = adapter_base(path, revision)
     if base is not None:
         return PeftModel.from_pretrained(
-            load_model(base, dtype), str(path), is_trainable=trainable, use_safetensors=True
+            load_model(base, dtype, quantization=quantization, attention=attention),
+            str(path),
+            is_trainable=trainable,
+            use_safetensors=True,
         ).eval()
     local = find_model(path, revision)
     try:
@@ -50,14 +69,54 @@ def load_model(
             use_safetensors=True,
             trust_remote_code=False,
             local_files_only=local,
+            attn_implementation=None if attention == "auto" else attention,
+            **_quantized(quantization),
         )
+    except ImportError as error:
+        raise ModelError(f"model.attention: {attention}; {_first_line(error)}; install it, or set auto") from None
     except (OSError, ValueError) as error:
-        reason = str(error).strip().split("\n", 1)[0]
+        reason = _first_line(error)
         raise ModelError(
             f"model.path: {path}; not a causal language model that can be loaded from safetensors ({reason}); "
             "give a folder or hub name of one"
         ) from error
     return model.eval()
+
+
+def _quantized(quantization: str) -> dict[str, Any]:
+    """Return what `from_pretrained` takes for a quantization."""
+    if quantization == "none":
+        return {}
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ModelError(
+            f"model.quantization: {quantization}; bitsandbytes is not installed; pip install 'scopewise[quantize]', or set none"
+        )
+    if default_device().type == "cpu":
+        # After a forward in evaluation mode its weights are packed for inference, and a backward then reads rubbish.
+        raise ModelError(
+            f"model.quantization: {quantization} on the CPU, where bitsandbytes does not train; use a GPU, or set none"
+        )
+    return {"quantization_config": four_bits(), "device_map": {"": default_device()}}
+
+
+def four_bits() -> BitsAndBytesConfig:
+    """Return QLoRA's setting: NF4 with double quantization, computed in bf16 (arXiv:2305.14314)."""
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+
+
+def is_quantized(model: PreTrainedModel | PeftModel) -> bool:
+    """Return whether the base is held in 4 bits: such a model stays on the device it was loaded to."""
+    base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    return bool(getattr(base, "is_quantized", False))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n", 1)[0]
 
 
 def load_tokenizer(path: str | Path, revision: str | None = None) -> PreTrainedTokenizerBase:
@@ -71,7 +130,7 @@ def load_tokenizer(path: str | Path, revision: str | None = None) -> PreTrainedT
             str(path), revision=revision or "main", trust_remote_code=False, local_files_only=local
         )
     except (OSError, ValueError) as error:
-        reason = str(error).strip().split("\n", 1)[0]
+        reason = _first_line(error)
         raise ModelError(f"model.path: {path}; no tokenizer there ({reason}); give a folder or hub name") from error
     return with_padding(tokenizer)
 
@@ -131,5 +190,5 @@ def save_model(model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenize
 
 
 def default_device() -> torch.device:
-    """Return this process's accelerator where there is one, else the CPU."""
-    return processes().device if torch.accelerator.is_available() else torch.device("cpu")
+    """Return this process's accelerator where there is one, else the CPU (`accelerate launch` gives each its own)."""
+    return torch.device(processes().device)

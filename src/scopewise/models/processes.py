@@ -1,4 +1,4 @@
-"""Sharing evaluation among the processes of `accelerate launch` or `torchrun`: one process alone has everything."""
+"""Sharing work among the processes of `accelerate launch`: one process alone has everything."""
 
 from __future__ import annotations
 
@@ -7,14 +7,20 @@ from typing import TypeVar
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import gather_object
+from accelerate.utils import gather_object, parse_flag_from_env
+from torch import Tensor
 
 T = TypeVar("T")
 
 
 def processes() -> PartialState:
-    """Return the group of processes. Without an accelerator it has to be told so, or each process thinks it is alone."""
-    return PartialState(cpu=not torch.accelerator.is_available())
+    """Return what this process knows of the others. Without an accelerator they meet on the CPU, through gloo."""
+    return PartialState(cpu=on_cpu())
+
+
+def on_cpu() -> bool:
+    """Return whether there is no accelerator, or it is not wanted (`ACCELERATE_USE_CPU=true`)."""
+    return not torch.accelerator.is_available() or parse_flag_from_env("ACCELERATE_USE_CPU")
 
 
 def share_of(items: Sequence[T]) -> list[T]:
@@ -28,6 +34,29 @@ def gathered(part: T) -> list[T]:
     return gather_object([part]) if processes().num_processes > 1 else [part]
 
 
-def is_first() -> bool:
-    """Return whether this process is the one that writes and prints."""
+def is_main() -> bool:
+    """Return whether this is the process that writes files."""
     return processes().is_main_process
+
+
+def wait() -> None:
+    """Wait until every process has come here."""
+    processes().wait_for_everyone()
+
+
+def is_mine(number: int) -> bool:
+    """Return whether the n-th piece of work is this process's: every n-th, as in `share_of`."""
+    state = processes()
+    return number % state.num_processes == state.process_index
+
+
+def sum_over_processes(tensors: Sequence[Tensor]) -> None:
+    """Replace each tensor by its sum over all processes, in one exchange per kind of number. All have to call it."""
+    if processes().num_processes == 1:
+        return
+    for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
+        alike = [tensor for tensor in tensors if tensor.dtype == dtype]
+        flat = torch.cat([tensor.detach().flatten() for tensor in alike])
+        torch.distributed.all_reduce(flat)
+        for tensor, part in zip(alike, flat.split([tensor.numel() for tensor in alike]), strict=True):
+            tensor.detach().copy_(part.view_as(tensor))

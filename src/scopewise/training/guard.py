@@ -106,6 +106,8 @@ class Guard(TrainerCallback):
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Put what was found, and the best state, beside the checkpoint."""
+        if not state.is_world_process_zero:
+            return
         checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         write_json(checkpoint / _PROBES, [asdict(probe) for probe in self.probes])
         if self._best:

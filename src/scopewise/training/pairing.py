@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from collections.abc import Iterator, Sequence
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from scopewise.data.batch import Batch, collate, select_rows
+from scopewise.data.batch import Batch, collate, length_batches, select_rows
 from scopewise.data.prompt import Encoded
 from scopewise.errors import ConfigError
 
@@ -19,6 +20,8 @@ FORGET_GROUP, ALTERNATIVE_GROUP, RETAIN_GROUP = 0, 1, 2
 
 class Rows(Dataset):
     """Forget rows, then retain rows; an item is its index, and `collate` makes a batch of several.
+
+    Index `-1 - i` is row i once more, to fill a batch: forwarded with the others, and counted in nothing.
 
     Attributes:
         forget: The rows to forget.
@@ -50,10 +53,12 @@ class Rows(Dataset):
     def collate(self, indices: Sequence[int], pad_id: int = 0) -> Batch:
         """Return the batch of some rows: forget rows first, then their alternatives, then retain rows.
 
-        Besides the keys of `data.batch.collate`: `index` and `group` of each sequence, and `reference_nll` where known.
+        Besides the keys of `data.batch.collate`: `index` and `group` of each sequence, `reference_nll` where known, and
+        `counted` (1 or 0) where rows fill the batch.
         """
-        forget = [i for i in indices if i < len(self.forget)]
-        retain = [i for i in indices if i >= len(self.forget)]
+        rows = [(i if i >= 0 else -1 - i, float(i >= 0)) for i in indices]
+        ordered = [r for r in rows if r[0] < len(self.forget)], [r for r in rows if r[0] >= len(self.forget)]
+        forget, retain = ([i for i, _ in part] for part in ordered)
         others = forget if self.alternatives else []
         items = (
             [self.forget[i] for i in forget] + [self.alternatives[i] for i in others] + [self.item(i) for i in retain]
@@ -63,6 +68,9 @@ class Rows(Dataset):
         batch["index"] = torch.tensor(forget + others + retain)
         groups = [FORGET_GROUP] * len(forget) + [ALTERNATIVE_GROUP] * len(others) + [RETAIN_GROUP] * len(retain)
         batch["group"] = torch.tensor(groups)
+        if min(indices) < 0:
+            counted = [[one for _, one in part] for part in ordered]
+            batch["counted"] = torch.tensor(counted[0] + (counted[0] if others else []) + counted[1])
         if self.reference_nll:
             known = [self.reference_nll[i] for i in forget] + [self.alternative_nll[i] for i in others]
             batch["reference_nll"] = torch.tensor(known + [0.0] * len(retain))
@@ -71,7 +79,27 @@ class Rows(Dataset):
 
 def part_of(batch: Batch, keep: Tensor) -> Batch:
     """Return the sequences `keep` (ascending) of a batch made by `Rows.collate`."""
-    return select_rows(batch, keep) | {k: batch[k][keep] for k in ("index", "group", "reference_nll") if k in batch}
+    per_row = ("index", "group", "reference_nll", "counted")
+    return select_rows(batch, keep) | {k: batch[k][keep] for k in per_row if k in batch}
+
+
+def parts_by_length(batch: Batch) -> list[Batch]:
+    """Return a batch in parts whose rows are of similar length, so that short rows are not padded to the longest.
+
+    A row and the alternative that is preferred over it belong together: a batch with alternatives stays whole.
+    """
+    if bool((batch["group"] == ALTERNATIVE_GROUP).any()):
+        return [batch]
+    lengths = batch["attention_mask"].sum(-1).tolist()
+    parts = list(length_batches(lengths, sum(lengths) + max(lengths) * len(lengths)))
+    if len(parts) == 1:
+        return [batch]
+    return [part_of(batch, torch.tensor(sorted(part), device=batch["group"].device)) for part in parts]
+
+
+def counted(batch: Batch) -> Tensor:
+    """Return 1 for each sequence of a batch that counts, and 0 for those that fill it."""
+    return batch["counted"] if "counted" in batch else torch.ones(len(batch["group"]), device=batch["group"].device)
 
 
 class PairedSampler(Sampler[int]):
@@ -79,13 +107,14 @@ class PairedSampler(Sampler[int]):
 
     The i-th forget row of a shuffle is paired with the i-th retain row of another (going round where there are fewer, and
     leaving out other ones each epoch where there are more). Pairs are sorted by length within chunks of 50 steps, then
-    the steps are shuffled, as `transformers` groups by length. The order depends on seed and epoch alone.
+    the steps are shuffled, as `transformers` groups by length. The order depends on seed and epoch alone. Where several
+    processes share a step, the last one of an epoch is filled, so that each has as many rows.
 
     Raises:
         ConfigError: retain rows, and an odd number of rows per step.
     """
 
-    def __init__(self, rows: Rows, rows_per_step: int, seed: int) -> None:
+    def __init__(self, rows: Rows, rows_per_step: int, seed: int, multiple_of: int = 1) -> None:
         if rows.retain and rows_per_step % 2:
             raise ConfigError(
                 f"batch size: {rows_per_step} rows per step; a step pairs forget with retain rows, so it must be even"
@@ -93,6 +122,7 @@ class PairedSampler(Sampler[int]):
         self.rows = rows
         self.per_step = rows_per_step // (2 if rows.retain else 1)
         self.seed = seed
+        self.multiple_of = multiple_of
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -100,7 +130,8 @@ class PairedSampler(Sampler[int]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return len(self.rows.forget) * (2 if self.rows.retain else 1)
+        count = len(self.rows.forget) * (2 if self.rows.retain else 1)
+        return count + -count % self.multiple_of
 
     def __iter__(self) -> Iterator[int]:
         rng = random.Random(f"{self.seed}/{self.epoch}")
@@ -120,7 +151,8 @@ class PairedSampler(Sampler[int]):
             steps += [ordered[i : i + self.per_step] for i in range(0, len(ordered), self.per_step)]
         whole = [s for s in steps if len(s) == self.per_step]
         rng.shuffle(whole)
-        for step in whole + [s for s in steps if len(s) < self.per_step]:
-            # Longest first, so that micro-batches of a step are of similar length too; pairs stay adjacent.
-            for group in step:
-                yield from group
+        given = [i for step in whole + [s for s in steps if len(s) < self.per_step] for group in step for i in group]
+        # Longest first within a step, so that its micro-batches are of similar length too; pairs stay adjacent.
+        yield from given
+        fill = [-1 - i for i in given[-len(groups[0]) :]]
+        yield from itertools.islice(itertools.cycle(fill), -len(given) % self.multiple_of)

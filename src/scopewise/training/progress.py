@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +32,13 @@ class TrainingProgress(TrainerCallback):
         self.bar = bar(state.max_steps, self.name, "step", initial=first, disable=not state.is_world_process_zero)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Start the step's clock."""
-        self._start = time.perf_counter()
+        """Begin to measure the step."""
+        self._step = contextlib.ExitStack()
+        self._step.enter_context(self.cost.step())
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Stop the step's clock."""
-        self.cost.step_seconds.append(time.perf_counter() - self._start)
+        """End measuring the step."""
+        self._step.close()
         assert self.bar is not None
         self.bar.update(1)
 

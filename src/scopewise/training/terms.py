@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,8 @@ from scopewise.errors import ConfigError, ModelError
 from scopewise.methods.base import RETAIN_LOSSES, Answers, Method
 from scopewise.models.adapters import Reference
 from scopewise.models.forward import answer_outputs
-from scopewise.training.pairing import ALTERNATIVE_GROUP, FORGET_GROUP, RETAIN_GROUP
+from scopewise.models.head import answer_states, needs_chunks, states_kl, states_nll
+from scopewise.training.pairing import ALTERNATIVE_GROUP, FORGET_GROUP, RETAIN_GROUP, counted
 
 
 class Terms:
@@ -48,58 +50,91 @@ class Terms:
         # Groups stand one after the other (see `Rows.collate`), so that a group's tokens are a slice and none is copied.
         starts = [0, counts[0], counts[0] + counts[1], len(group)]
         terms = method.retain_terms if counts[2] else ()
-        wants_logits = bool(counts[0] and "hidden" not in method.needs) or bool({"ce", "kl"} & set(terms))
-        outputs = answer_outputs(model, inputs, logits=wants_logits, layer=self.layer)
+        outputs = self._outputs(model, inputs, bool(counts[0]), terms)
         forget = retain = torch.zeros((), device=group.device)
         if counts[0]:
-            answers = _answers(inputs, starts, FORGET_GROUP, *outputs)
+            answers = _answers(inputs, starts, FORGET_GROUP, outputs)
             if counts[1]:
-                answers = replace(answers, alternative=_answers(inputs, starts, ALTERNATIVE_GROUP, *outputs))
+                answers = replace(answers, alternative=_answers(inputs, starts, ALTERNATIVE_GROUP, outputs))
             if "reference_logits" in method.needs:
                 answers = replace(answers, reference_logits=self._before(inputs, 0, starts[1])[0])
-            forget = self._share("forget", method.forget_loss(answers), answers, inputs["index"])
+            forget = self._share("forget", method.forget_loss(answers), answers, inputs, 0)
         if terms:
-            answers = _answers(inputs, starts, RETAIN_GROUP, *outputs)
-            if {"kl", "hidden"} & set(terms):
+            answers = _answers(inputs, starts, RETAIN_GROUP, outputs)
+            if "kl" in terms and outputs.states is not None:
+                states = outputs.states[len(outputs.states) - len(answers.label) :]
+                with self._frozen() as frozen:
+                    before = answer_states(frozen, self._part(inputs, starts[2], starts[3]))
+                answers = replace(answers, kl_of_tokens=states_kl(model, before, states))
+            elif {"kl", "hidden"} & set(terms):
                 layer = self.layer if "hidden" in terms else None
                 logits, hidden = self._before(inputs, starts[2], starts[3], logits="kl" in terms, layer=layer)
                 answers = replace(answers, reference_logits=logits, reference_hidden=hidden)
             value = torch.stack([RETAIN_LOSSES[term](answers) for term in terms]).sum(0)
-            retain = self._share("retain", value, answers, inputs["index"][starts[2] :])
+            retain = self._share("retain", value, answers, inputs, starts[2])
         return forget, retain
+
+    def _outputs(self, model: nn.Module, inputs: Batch, forgets: bool, terms: Sequence[str]) -> _Outputs:
+        """Run the forward. Where no loss reads logits themselves, and there are too many of them, they come in chunks."""
+        needs = self.method.needs if forgets else frozenset[str]()
+        wants_logits = (forgets and "hidden" not in needs) or bool({"ce", "kl"} & set(terms))
+        chunks = self.layer is None and wants_logits and not needs & {"logits", "reference_logits"}
+        if chunks and needs_chunks(model, len(inputs["label"])):
+            states = answer_states(model, inputs)
+            return _Outputs(None, None, states, states_nll(model, states, inputs["label"].unsqueeze(0)))
+        return _Outputs(*answer_outputs(model, inputs, logits=wants_logits, layer=self.layer))
 
     def _before(
         self, inputs: Batch, start: int, stop: int, *, logits: bool = True, layer: int | None = None
     ) -> tuple[Tensor | None, Tensor | None]:
         """Return what the model before unlearning gives for the sequences from `start` to `stop`."""
+        with self._frozen() as frozen:
+            return answer_outputs(frozen, self._part(inputs, start, stop), logits=logits, layer=layer)
+
+    def _frozen(self) -> AbstractContextManager[nn.Module]:
         if self.reference is None:
             raise ConfigError("compute_loss: there is no reference outside of train(); call train()")
-        keep = torch.arange(start, stop, device=inputs["row"].device)
-        with self.reference() as frozen:
-            return answer_outputs(frozen, select_rows(inputs, keep), logits=logits, layer=layer)
+        return self.reference()
 
-    def _share(self, term: str, value: Tensor, answers: Answers, index: Tensor) -> Tensor:
+    @staticmethod
+    def _part(inputs: Batch, start: int, stop: int) -> Batch:
+        return select_rows(inputs, torch.arange(start, stop, device=inputs["row"].device))
+
+    def _share(self, term: str, value: Tensor, answers: Answers, inputs: Batch, first: int) -> Tensor:
         if value.shape != (answers.batch,):
             raise ModelError(f"{term} loss: shape {tuple(value.shape)}; a loss gives one value per sequence")
         if not bool(torch.isfinite(value).all()):
-            bad = index[: answers.batch][~torch.isfinite(value)].tolist()
+            bad = inputs["index"][first : first + answers.batch][~torch.isfinite(value)].tolist()
             raise ModelError(
                 f"{term} loss: not finite at {self._where(bad[:5])}; lower the learning rate, or check the model's weights "
                 "and dtype"
             )
         weight = self.method.weight(ops.token_counts(answers.row, answers.batch))
+        weight = weight * counted(inputs)[first : first + answers.batch]
         return (value * weight).sum() / self.denominators[term]
 
 
-def _answers(inputs: Batch, starts: Sequence[int], group: int, logits: Tensor | None, hidden: Tensor | None) -> Answers:
+@dataclass(frozen=True)
+class _Outputs:
+    """What a forward gave for all answer tokens: logits and states of a layer, or what was made of logits in chunks."""
+
+    logits: Tensor | None
+    hidden: Tensor | None
+    states: Tensor | None = None
+    nll: Tensor | None = None
+
+
+def _answers(inputs: Batch, starts: Sequence[int], group: int, outputs: _Outputs) -> Answers:
     """Return what a loss sees of one group of sequences."""
     first, last = starts[group], starts[group + 1]
     edges = torch.tensor([first, last], device=inputs["row"].device)
     tokens = slice(*torch.searchsorted(inputs["row"], edges).tolist())
     label = inputs["label"][tokens]
+    logits, hidden = outputs.logits, outputs.hidden
     if logits is None:
-        assert hidden is not None
-        logits = hidden.new_empty(len(inputs["label"]), 0)
+        known = outputs.states if hidden is None else hidden
+        assert known is not None
+        logits = known.new_empty(len(inputs["label"]), 0)
     return Answers(
         logits=logits[tokens],
         label=label,
@@ -107,4 +142,5 @@ def _answers(inputs: Batch, starts: Sequence[int], group: int, logits: Tensor | 
         batch=last - first,
         reference_nll=inputs["reference_nll"][first:last] if "reference_nll" in inputs else None,
         hidden=None if hidden is None else hidden[tokens],
+        nll_of_tokens=None if outputs.nll is None else outputs.nll[tokens],
     )

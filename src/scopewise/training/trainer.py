@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from peft import PeftConfig, PeftModel
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset, Sampler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
@@ -28,15 +29,26 @@ from scopewise.localizers.base import localize_encoded
 from scopewise.methods.base import Constrained, Method, Preference, make_method
 from scopewise.models.adapters import frozen_reference, scale_change, trained_state, with_adapter
 from scopewise.models.alternatives import alternatives
+from scopewise.models.compiled import compiled_blocks
 from scopewise.models.forward import decoder_blocks, to_device
 from scopewise.models.load import load_model, load_tokenizer, with_padding
+from scopewise.models.precision import float32_masters
+from scopewise.models.processes import on_cpu, sum_over_processes
 from scopewise.models.score import sequence_nll
 from scopewise.record import write_json
 from scopewise.region import Region
 from scopewise.training.dual import Dual
 from scopewise.training.guard import Guard
 from scopewise.training.mask import RegionMask
-from scopewise.training.pairing import FORGET_GROUP, RETAIN_GROUP, PairedSampler, Rows, part_of
+from scopewise.training.pairing import (
+    FORGET_GROUP,
+    RETAIN_GROUP,
+    PairedSampler,
+    Rows,
+    counted,
+    part_of,
+    parts_by_length,
+)
 from scopewise.training.terms import Terms
 
 Data = str | Path | Iterable[object]
@@ -56,9 +68,11 @@ class UnlearningConfig(TrainingArguments):
         prompt: `plain`, `chat`, or a text with `{question}` in it.
         localize: Settings of the localizer, where no region is given.
         guard: The probe that is looked at during training.
+        compile_blocks: Run the decoder blocks through `torch.compile`: minutes at the start, faster steps afterwards.
     """
 
     output_dir: str | None = field(default="unlearned")
+    use_cpu: bool = field(default_factory=on_cpu)
     learning_rate: float = field(default=5e-5)
     num_train_epochs: float = field(default=2.0)
     per_device_train_batch_size: int = field(default=16)
@@ -75,6 +89,7 @@ class UnlearningConfig(TrainingArguments):
     prompt: str = field(default="plain")
     localize: LocalizeSection = field(default_factory=lambda: LocalizeSection())
     guard: GuardSection = field(default_factory=lambda: GuardSection(rows=0))
+    compile_blocks: bool = field(default=False)
 
 
 class UnlearningTrainer(Trainer):
@@ -158,14 +173,14 @@ class UnlearningTrainer(Trainer):
 
         if peft_config is not None:
             model = with_adapter(model, peft_config, args.seed)
-        if isinstance(model, PeftModel) and (args.activation_checkpointing or args.gradient_checkpointing):
-            # Without it nothing below the first checkpoint requires a gradient, and every B stays zero.
-            model.enable_input_require_grads()
+        if args.activation_checkpointing:
+            chosen = {"use_reentrant": False, **(args.activation_checkpointing_kwargs or {})}  # type: ignore[dict-item]
+            args.activation_checkpointing_kwargs = chosen
         self.region = _region(region, self.method, model, forget, retain, args)
         self.mask = RegionMask(model, self.region)
         self.dual: Dual | None = None
         self.guard = Guard(forget, retain, args.guard, args.seed) if args.guard.rows and forget and retain else None
-        watching = [self.mask, _AfterStep(self), *([self.guard] if self.guard else [])]
+        watching = [self.mask, _AfterStep(self), _CutBackward(), *([self.guard] if self.guard else [])]
         super().__init__(
             model=model,  # type: ignore[arg-type]
             args=args,
@@ -190,14 +205,18 @@ class UnlearningTrainer(Trainer):
         before = trained_state(self.model) if method.change_factor != 1 else None
         self._load_state(kwargs.get("resume_from_checkpoint", args[0] if args else None))
         with (
-            frozen_reference(self.model) if method.needs_reference else contextlib.nullcontext() as self.terms.reference
+            frozen_reference(self.model)
+            if method.needs_reference
+            else contextlib.nullcontext() as self.terms.reference,
+            float32_masters(self.model),
+            compiled_blocks(self.model) if self.args.compile_blocks else contextlib.nullcontext(),
         ):
             try:
                 result = super().train(*args, **kwargs)
             finally:
                 self.terms.reference = None
-        if before is not None:
-            scale_change(self.accelerator.unwrap_model(self.model), before, method.change_factor)
+            if before is not None:
+                scale_change(self.accelerator.unwrap_model(self.model), before, method.change_factor)
         return result
 
     def prepare(self) -> None:
@@ -267,7 +286,7 @@ class UnlearningTrainer(Trainer):
         """Sum the weights of each term over micro-batches and processes."""
         sums = torch.zeros(2, device=self.args.device)
         for batch in batches:
-            weight = self.method.weight(ops.token_counts(batch["row"], len(batch["group"])))
+            weight = self.method.weight(ops.token_counts(batch["row"], len(batch["group"]))) * counted(batch)
             forget, retain = batch["group"] == FORGET_GROUP, batch["group"] == RETAIN_GROUP
             sums += torch.stack([weight[forget].sum(), weight[retain].sum()]).to(sums.device)
         sums = self.accelerator.reduce(sums, "sum").clamp(min=1e-9)  # type: ignore[union-attr]
@@ -275,9 +294,40 @@ class UnlearningTrainer(Trainer):
 
     def training_step(self, model: nn.Module, inputs: Batch, num_items_in_batch: Any = None) -> Tensor:
         """Forward and backward of a micro-batch; one after the other for the two terms where their regions differ."""
-        if not self.mask.splits_terms:
-            return super().training_step(model, inputs, num_items_in_batch)
+        if not isinstance(model, DistributedDataParallel):
+            return self._forward_and_backward(model, inputs, num_items_in_batch)
+        # DDP looks for parameters in what its forward returns, and counts how often each gets a gradient. Losses on
+        # states, logits in chunks and terms one after the other are none of its kinds, so we sum gradients ourselves.
+        with model.no_sync():
+            loss = self._forward_and_backward(model, inputs, num_items_in_batch)
+        if self.accelerator.sync_gradients:
+            self._average_gradients()
+        return loss
+
+    def _average_gradients(self) -> None:
+        """Average gradients over processes; what has one nowhere keeps none, so that no optimiser decays it."""
+        assert isinstance(self.model, nn.Module)
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        present = torch.tensor([float(p.grad is not None) for p in trained], device=self.args.device)
+        sum_over_processes([present])
+        found = [p for p, count in zip(trained, present.tolist(), strict=True) if count]
+        for parameter in found:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        gradients = [p.grad for p in found if p.grad is not None]
+        sum_over_processes(gradients)
+        for gradient in gradients:
+            gradient.div_(self.args.world_size)
+
+    def _forward_and_backward(self, model: nn.Module, inputs: Batch, num_items_in_batch: Any) -> Tensor:
         total = torch.zeros((), device=self.args.device)
+        if not self.mask.splits_terms:
+            # The parts' losses add up. A penalty on the retain loss needs it of the whole micro-batch, though, and processes
+            # that share parameters have to forward equally often.
+            whole = isinstance(self.method, Constrained) or self.is_fsdp_enabled or self.is_deepspeed_enabled
+            for part in [inputs] if whole else parts_by_length(inputs):
+                total = total + super().training_step(model, part, num_items_in_batch)
+            return total
         for term, inside in (("forget", inputs["group"] != RETAIN_GROUP), ("retain", inputs["group"] == RETAIN_GROUP)):
             if bool(inside.any()):
                 self.mask.term = term
@@ -293,14 +343,14 @@ class UnlearningTrainer(Trainer):
         Raises:
             ModelError: the loss is not finite; the sentence names the step, the term and the rows.
         """
-        forget, retain = self.terms(model, inputs)
+        forget, retain = self.terms(model.module if isinstance(model, DistributedDataParallel) else model, inputs)
         self._retain_loss = self._retain_loss + retain.detach()
         weight = self.method.retain_weight
         if self.dual is not None and isinstance(self.method, Constrained):
             known = self._retain_loss_before_step
             weight = self.dual.weight(self.method, float(self._retain_loss) if known is None else known)
         total = self.method.forget_weight * forget + weight * retain
-        # DDP averages gradients over processes, while the shares are to be summed.
+        # Gradients are averaged over processes, while the shares are to be summed.
         total = total * self.accelerator.num_processes
         return (total, {}) if return_outputs else total
 
@@ -327,6 +377,8 @@ class UnlearningTrainer(Trainer):
             self._set_denominators(batches)
             for batch in batches:
                 self.accelerator.backward(self.terms(self.model, batch)[1] * self.accelerator.num_processes)
+            if self.args.world_size > 1:
+                self._average_gradients()
             torch.nn.utils.clip_grad_norm_(trained, 1.0)
             with torch.no_grad():
                 for parameter in trained:
@@ -351,7 +403,8 @@ class UnlearningTrainer(Trainer):
         rows = self.train_dataset
         assert isinstance(rows, Rows)
         per_step = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
-        return PairedSampler(rows, per_step, self.args.data_seed or self.args.seed)
+        together = self.args.train_batch_size * self.args.world_size if self.args.world_size > 1 else 1
+        return PairedSampler(rows, per_step, self.args.data_seed or self.args.seed, together)
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """Leave matrices that may change in part to `RegionMask`, which decays those parts alone."""
@@ -378,6 +431,20 @@ class _AfterStep(TrainerCallback):
         if trainer.dual is not None and isinstance(trainer.method, Constrained):
             loss = float(trainer.accelerator.reduce(trainer._retain_loss, "sum"))  # type: ignore[arg-type]
             trainer.dual.update(trainer.method, loss, state.global_step / max(1, state.max_steps))
+
+
+class _CutBackward(TrainerCallback):
+    """With checkpointing, keeps the backward pass from going below the lowest matrix that is trained.
+
+    The re-entrant kind of checkpointing gives no gradient to a block whose input requires none: with LoRA every B stays
+    zero, silently, unless the embeddings' output is made to require one. The library makes it so whatever the kind, and
+    that drags the backward pass down to the first block. The other kind, our default, needs no such thing.
+    """
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        """Take the library's hooks on the embeddings away again."""
+        if args.activation_checkpointing and not args.activation_checkpointing_kwargs["use_reentrant"]:
+            model.disable_input_require_grads()
 
 
 def _region(

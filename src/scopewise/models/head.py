@@ -1,0 +1,118 @@
+"""Log-probabilities and divergences of answer tokens without the logits of all of them at once.
+
+The logits of 4096 answer tokens over 128 256 words are 2 GB in float32, and their softmax and gradient as much again. A
+loss that needs one number per token gets it in chunks, each of which is computed again in the backward pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from weakref import WeakKeyDictionary
+
+import torch
+from accelerate.utils import extract_model_from_parallel
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from torch.utils.checkpoint import checkpoint
+
+from scopewise.data.batch import Batch
+from scopewise.models.forward import answer_logits, device_of, output_embeddings, reading_head
+from scopewise.models.precision import computing
+from scopewise.ops import at_least_float32, token_kl
+
+CHUNK_LOGITS = 2**25
+"""Logits that exist at once: 128 MiB in float32."""
+
+
+def needs_chunks(model: nn.Module, tokens: int) -> bool:
+    """Return whether the logits of so many tokens are too many to exist at once, and can be computed in chunks."""
+    weight = output_embeddings(model).weight
+    return weight.dim() == 2 and tokens * weight.shape[0] > CHUNK_LOGITS and has_plain_head(model)  # type: ignore
+
+
+def answer_states(model: nn.Module, batch: Batch) -> Float[Tensor, "tokens hidden"]:
+    """Return what the head reads at the positions that predict the answer tokens; the head itself computes nothing."""
+    read: list[Tensor] = []
+
+    def keep(hidden: Tensor) -> Tensor:
+        read.append(hidden.flatten(0, 1)[batch["position"].to(hidden.device)])
+        return hidden[:, :0]
+
+    reading_head(model, batch, keep)
+    return read[0]
+
+
+def answer_nll(
+    model: nn.Module, batch: Batch, labels: Int[Tensor, "repeats tokens"] | None = None
+) -> Float[Tensor, "tokens"]:
+    """Return the CE of each answer token in nats, averaged over several labellings of it; in chunks where needed.
+
+    Args:
+        model: A causal LM.
+        batch: As `collate` makes it.
+        labels: None takes the batch's own.
+    """
+    wanted = batch["label"].unsqueeze(0) if labels is None else labels
+    if not needs_chunks(model, wanted.shape[1]):
+        return mean_nll(answer_logits(model, batch), wanted)
+    return states_nll(model, answer_states(model, batch), wanted)
+
+
+def states_nll(
+    model: nn.Module, states: Float[Tensor, "tokens hidden"], labels: Int[Tensor, "repeats tokens"]
+) -> Float[Tensor, "tokens"]:
+    """Return what `answer_nll` does, from the states that the head reads."""
+    head = output_embeddings(model)
+    return _in_chunks(model, lambda part, wanted: mean_nll(head(part), wanted.T), states, labels.T)
+
+
+def states_kl(
+    model: nn.Module, reference: Float[Tensor, "tokens hidden"], states: Float[Tensor, "tokens hidden"]
+) -> Float[Tensor, "tokens"]:
+    """Return KL(reference ‖ model) of each token in nats, from the states that a head reads which both share."""
+    head = output_embeddings(model)
+    return _in_chunks(model, lambda part, before: token_kl(head(before), head(part)), states, reference)
+
+
+def mean_nll(logits: Float[Tensor, "tokens vocab"], labels: Int[Tensor, "repeats tokens"]) -> Float[Tensor, "tokens"]:
+    """Mean over the repeats of the CE of each token: one logsumexp serves them all."""
+    logits = at_least_float32(logits)
+    return logits.logsumexp(-1) - logits.gather(-1, labels.T).mean(-1)
+
+
+def _in_chunks(model: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], states: Tensor, other: Tensor) -> Tensor:
+    size = max(1, CHUNK_LOGITS // int(output_embeddings(model).weight.shape[0]))  # type: ignore
+    with computing(extract_model_from_parallel(model)):
+        parts = [
+            checkpoint(loss, part, given, use_reentrant=False, preserve_rng_state=False)
+            for part, given in zip(states.split(size), other.split(size), strict=True)
+        ]
+    return torch.cat(parts)
+
+
+_PLAIN: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+
+
+def has_plain_head(model: nn.Module) -> bool:
+    """Return whether the model's logits are what its head makes of the states it reads, and the head is not trained.
+
+    Models that scale or cap their logits do so after the head, and fail a trial on made-up ids, once per model. A head
+    whose weights are spread over processes has no matrix of its own shape here.
+    """
+    inner = extract_model_from_parallel(model)
+    head = output_embeddings(inner)
+    if any(p.requires_grad or isinstance(p, DTensor) for p in head.parameters()):
+        return False
+    if inner not in _PLAIN:
+        training = inner.training
+        inner.eval()
+        ids = torch.arange(4, 9, device=device_of(inner)).unsqueeze(0)
+        batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "position": torch.arange(5)}
+        with torch.no_grad(), torch.random.fork_rng():
+            whole = answer_logits(inner, batch).float()
+            with computing(inner):
+                made = head(answer_states(inner, batch)).float()
+        _PLAIN[inner] = made.shape == whole.shape and torch.allclose(made, whole, rtol=1e-3, atol=1e-3)
+        inner.train(training)
+    return _PLAIN[inner]

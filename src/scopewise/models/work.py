@@ -1,0 +1,138 @@
+"""How much work forwards and backwards are: tokens, the floating-point operations they need, and what the device could do."""
+
+from __future__ import annotations
+
+import functools
+import time
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from scopewise.data.batch import Batch
+
+
+class Work:
+    """Counts what is forwarded (and backwarded) while it is open, without waiting for the device.
+
+    Attributes:
+        tokens: Prompt and answer tokens, without padding, as often as they were forwarded.
+        operations: Floating-point operations that these need, a multiplication and an addition counted as two: see `needed`.
+    """
+
+    def __init__(self) -> None:
+        self._tokens: Tensor | int = 0
+        self._operations: Tensor | float = 0.0
+        self.dtype = torch.float32
+        self.device = torch.device("cpu")
+
+    @property
+    def tokens(self) -> int:
+        """Tokens so far."""
+        return int(self._tokens)
+
+    @property
+    def operations(self) -> float:
+        """Operations so far."""
+        return float(self._operations)
+
+    def __enter__(self) -> Work:
+        _OPEN.append(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _OPEN.remove(self)
+
+    def add(self, tokens: int, operations: float) -> None:
+        """Count what was done elsewhere, or before an interruption."""
+        self._tokens = self._tokens + tokens
+        self._operations = self._operations + operations
+
+
+_OPEN: list[Work] = []
+
+
+def count(model: nn.Module, batch: Batch, head: nn.Module) -> None:
+    """Let the open counters count a forward of a batch, and the backward that follows where gradients are recorded.
+
+    Args:
+        model: Without wrappers.
+        batch: What is forwarded; logits are counted at `position`.
+        head: The model's head.
+    """
+    if not _OPEN:
+        return
+    # Where answers share prompts the attention mask is no list of tokens, and positions are.
+    shared = "position_ids" in batch
+    lengths = (batch["position_ids"] > 0).sum(-1) + 1 if shared else batch["attention_mask"].sum(-1)
+    per_token, per_pair, per_answer = needed(model, head)
+    lengths = lengths.double() if lengths.device.type != "mps" else lengths.float()
+    operations = per_token * lengths.sum() + per_pair * lengths.square().sum() + per_answer * len(batch["position"])
+    first = next(model.parameters())
+    for work in _OPEN:
+        work._tokens = work._tokens + lengths.sum()
+        work._operations = work._operations + operations
+        work.device = first.device
+        work.dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+
+
+def needed(model: nn.Module, head: nn.Module) -> tuple[float, float, float]:
+    """Return operations per token, per pair of tokens (i.e. times length²) of a row, and per answer token.
+
+    A matrix W of m x n needs 2mn per token in the forward. Where gradients are recorded: 2mn for the gradient of its
+    input, unless nothing below it is trained, and 2mn for its own, if it is. Causal attention over L tokens needs 2L²d per
+    layer (two products, half of the pairs), and twice that backward. The head counts at answer tokens alone. Not
+    counted, since nothing in the task needs it: padding, what checkpointing computes again, norms and activations.
+    """
+    backward = torch.is_grad_enabled()
+    per_token = per_pair = 0.0
+    trained_below = False
+    width = _attention_width(model.config)
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear | Conv1D) and module is not head:
+            if ".lora_" in name and ".default" not in name:
+                continue  # of an adapter that is kept aside
+            layer: Any = module
+            weight = layer.weight
+            packed = not weight.dtype.is_floating_point  # 4 bits: two weights in a byte
+            size = 2.0 * (layer.in_features * layer.out_features if packed else weight.numel())
+            trains = backward and weight.requires_grad
+            per_token += size * (1 + (backward and trained_below) + trains)
+            trained_below = trained_below or trains
+        elif name.endswith(("attn", "attention")):  # one module per layer
+            per_pair += 2.0 * width * (3 if backward and trained_below else 1)
+    matrix = cast(nn.Linear, head).weight
+    per_answer = 2.0 * matrix.numel() * (1 + (backward and trained_below) + (backward and matrix.requires_grad))
+    return per_token, per_pair, per_answer
+
+
+def _attention_width(config: Any) -> int:
+    text = config.get_text_config()
+    heads = int(text.num_attention_heads)
+    return heads * int(getattr(text, "head_dim", None) or text.hidden_size // heads)
+
+
+@functools.cache
+def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """Return the operations per second of the best of several large matrix products on this device, as it is used now.
+
+    Not a data sheet's peak: what a program could reach here, with the threads that it has.
+    """
+    size, rounds = (8192, 20) if device.type == "cuda" else (1024, 8)
+    generator = torch.Generator(device=device).manual_seed(0)
+    a = torch.randn(size, size, device=device, dtype=torch.float32, generator=generator).to(dtype)
+    best = float("inf")
+    with torch.inference_mode():
+        for _ in range(rounds):
+            _wait(device)
+            start = time.perf_counter()
+            a @ a
+            _wait(device)
+            best = min(best, time.perf_counter() - start)
+    return 2.0 * size**3 / best
+
+
+def _wait(device: torch.device) -> None:
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)

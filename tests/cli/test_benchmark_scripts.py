@@ -1,0 +1,55 @@
+"""The benchmarks for a GPU, in small on the CPU: both sides agree, and the results are whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import xml.etree.ElementTree
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+def run(script: str, *arguments: str) -> str:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    words = [sys.executable, str(BENCHMARKS / script), *arguments]
+    done = subprocess.run(words, capture_output=True, text=True, env=environment, timeout=400, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_gpu(tmp_path: Path) -> None:
+    out = tmp_path / "gpu.json"
+    shown = run("gpu.py", "--shape", "tiny", "--device", "cpu", "--rows", "8", "--rounds", "1", "--out", str(out))
+    found = json.loads(out.read_text())
+    assert found["manifest"]["commit"]
+    for what in ("localization", "step", "scoring"):
+        entry = found["results"][what]
+        assert entry["ratio"] > 1
+        assert 0 < entry["scopewise"]["utilisation"] < 1
+        assert entry["tokens"] > 0
+    assert found["results"]["localization"]["cosine"] > 0.9999
+    assert all(found["results"][f"memory, {m}"]["peak_bytes"] > 0 for m in ("ga_descent", "ga_kl", "npo"))
+    assert "| scoring |" in shown
+
+
+@pytest.mark.slow
+def test_growth(tmp_path: Path) -> None:
+    run("growth.py", "--small", "--out", str(tmp_path), "--plots", str(tmp_path))
+    found = json.loads((tmp_path / "growth.json").read_text())
+    assert found["fit"]["operations_per_second"] > 0
+    assert found["fit"]["points"] == 7
+    series = found["series"]
+    assert [p["processes"] for p in series["processes"]] == [1, 2]
+    for a, b in (series["tokens"], series["fraction"], series["width"]):
+        assert a["operations_per_step"] < b["operations_per_step"]
+    one, two = series["processes"]
+    assert one["tokens_per_step"] == two["tokens_per_step"]
+    for plot in tmp_path.glob("*.svg"):
+        xml.etree.ElementTree.parse(plot)
+    assert len(list(tmp_path.glob("*.svg"))) == 4

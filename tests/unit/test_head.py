@@ -1,0 +1,149 @@
+"""Logits in chunks, matrices in groups: the same numbers, with less of them at a time."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from transformers import Gemma2Config, Gemma2ForCausalLM
+
+from scopewise.config import LocalizeSection, LoraSection
+from scopewise.data.batch import collate
+from scopewise.localizers.gradient import Gradient
+from scopewise.models import head
+from scopewise.models.adapters import lora_config
+from scopewise.models.forward import answer_logits, decoder_blocks, output_embeddings
+from scopewise.models.gradients import gradient_groups, matrices, mean_gradients
+from scopewise.ops import token_kl, token_log_probs
+
+NONE = lora_config(LoraSection(r=2, alpha=4, dropout=0.0))
+
+
+@pytest.fixture
+def few_logits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chunks of three tokens of the tiny model's 300 words."""
+    monkeypatch.setattr(head, "CHUNK_LOGITS", 900)
+
+
+class Largest:
+    """The most rows that the head gave at once."""
+
+    def __init__(self, model: Any) -> None:
+        self.rows = 0
+        output_embeddings(model).register_forward_hook(self.see)
+
+    def see(self, _: Any, __: Any, output: torch.Tensor) -> None:
+        self.rows = max(self.rows, output.numel() // output.shape[-1])
+
+
+def test_chunked_nll_and_its_gradient_are_exact(trained_adapter: Any, encoded: Any, few_logits: None) -> None:
+    """In float64, against the formula on all logits."""
+    model = trained_adapter[0].double()
+    model.get_base_model().lm_head.requires_grad_(False)
+    batch = collate(encoded[0])
+    (-token_log_probs(answer_logits(model, batch), batch["label"])).square().sum().backward()
+    whole = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    largest = Largest(model)
+    nll = head.answer_nll(model, batch)
+    nll.square().sum().backward()
+    assert largest.rows == 5  # of the trial of the head; a chunk has 3
+    assert len(whole) > 10
+    for name, parameter in model.named_parameters():
+        if name in whole:
+            assert torch.allclose(parameter.grad, whole[name], rtol=1e-9, atol=1e-12), name
+
+
+def test_chunked_kl_and_its_gradient_are_exact(trained_adapter: Any, encoded: Any, few_logits: None) -> None:
+    model, batch = trained_adapter[0].double(), collate(encoded[0])
+    with torch.no_grad(), model.disable_adapter():
+        reference, before = answer_logits(model, batch), head.answer_states(model, batch)
+    token_kl(reference, answer_logits(model, batch)).square().sum().backward()
+    whole = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    head.states_kl(model, before, head.answer_states(model, batch)).square().sum().backward()
+    for name, parameter in model.named_parameters():
+        if name in whole:
+            assert torch.allclose(parameter.grad, whole[name], rtol=1e-9, atol=1e-12), name
+
+
+@pytest.mark.parametrize("method", ["gradient_ascent", "ga_kl", "npo", "dpo", "wga", "relearn", "memflex"])
+def test_a_step_in_chunks_is_the_same_step(
+    method: str, tiny: Any, make_trainer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And no more than a chunk of logits exists in it."""
+    after = []
+    for chunk in (2**25, 900):
+        trainer = make_trainer(copy.deepcopy(tiny[0]), tiny[1], method, peft_config=NONE, max_steps=2)
+        largest = Largest(trainer.model)
+        monkeypatch.setattr(head, "CHUNK_LOGITS", chunk)
+        trainer.train()
+        after.append({n: p.detach().clone() for n, p in trainer.model.named_parameters() if "lora_" in n})
+        if chunk == 900 and method in ("gradient_ascent", "memflex"):  # others also score all rows once, whole
+            assert largest.rows <= 5  # 5: the trial of the head
+    assert any(bool(value.any()) for name, value in after[0].items() if "lora_B" in name)
+    assert all(torch.allclose(after[0][n], after[1][n], atol=1e-6) for n in after[0])
+
+
+def test_methods_that_read_logits_get_them_all(tiny: Any, make_trainer: Any, few_logits: None) -> None:
+    trainer = make_trainer(tiny[0], tiny[1], "undial", peft_config=NONE)
+    largest = Largest(trainer.model)
+    trainer.train()
+    assert largest.rows > 5
+
+
+def test_a_trained_head_and_capped_logits_are_no_plain_head(tiny: Any, few_logits: None, encoded: Any) -> None:
+    assert not head.has_plain_head(tiny[0])  # its parameters require gradients
+    assert head.has_plain_head(tiny[0].requires_grad_(False))
+    capped = Gemma2ForCausalLM(
+        Gemma2Config(
+            vocab_size=300, hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+            num_key_value_heads=2, head_dim=16, final_logit_softcapping=0.1, bos_token_id=1, eos_token_id=2, pad_token_id=0,
+        )
+    ).requires_grad_(False)  # fmt: skip
+    assert not head.has_plain_head(capped)
+    batch = collate(encoded[0])
+    assert torch.equal(head.answer_nll(capped, batch), -token_log_probs(answer_logits(capped, batch), batch["label"]))
+
+
+def test_localization_in_chunks_is_the_same(trained_adapter: Any, encoded: Any, few_logits: None) -> None:
+    model = trained_adapter[0]
+    chunked = mean_gradients(model, encoded[0], 4096, "rows", repeats=3)
+    head.CHUNK_LOGITS = 2**25  # put back by the fixture
+    whole = mean_gradients(model, encoded[0], 4096, "rows", repeats=3)
+    assert all(torch.allclose(chunked[n], whole[n], rtol=1e-4, atol=1e-7) for n in whole)
+
+
+@pytest.mark.parametrize("unit", ["module", "matrix", "row", "weight"])
+@pytest.mark.parametrize("adapted", [True, False])
+def test_regions_module_by_module_are_exactly_the_same(
+    unit: str, adapted: bool, trained_adapter: Any, tiny: Any, encoded: Any
+) -> None:
+    model = trained_adapter[0] if adapted else tiny[0]
+    largest = max(p.numel() for p in matrices(model).values())
+    regions = []
+    for gigabytes in (None, largest * 8 / 1e9):
+        settings = LocalizeSection(unit=unit, gradient_gigabytes=gigabytes, repeats=2, threshold="fraction")
+        groups = gradient_groups(model, gigabytes)
+        assert sorted(n for group in groups for n in group) == sorted(matrices(model))
+        assert len(groups) == 1 if gigabytes is None else len(groups) > 4
+        regions.append(Gradient(settings).region(model, *encoded, seed=0))
+    one, many = regions
+    assert one.entries == many.entries
+    assert {n: m.bits.tobytes() for n, m in one.masks.items()} == {n: m.bits.tobytes() for n, m in many.masks.items()}
+
+
+def test_the_backward_pass_stops_at_the_lowest_matrix_wanted(trained_adapter: Any, encoded: Any) -> None:
+    """Gradients of the last block's matrices alone: the states below carry no gradient, other matrices get none."""
+    model = trained_adapter[0]
+    required: dict[int, bool] = {}
+    for i, block in enumerate(decoder_blocks(model)):
+        block.register_forward_hook(lambda m, a, out, i=i: required.update({i: out.requires_grad}))
+    wanted = [n for n in matrices(model) if ".layers.1.mlp.down_proj" in n]
+    found = mean_gradients(model, encoded[0], 4096, "rows", only=wanted)
+    assert required == {0: False, 1: True}
+    assert sorted(found) == sorted(wanted)
+    whole = mean_gradients(model, encoded[0], 4096, "rows")
+    assert all(torch.equal(found[n], whole[n]) for n in wanted)
