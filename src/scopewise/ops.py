@@ -7,6 +7,7 @@ Prompt tokens and padding never enter, so they cannot change a value.
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -46,15 +47,51 @@ def token_entropy(logits: Float[Tensor, "tokens vocab"]) -> Float[Tensor, "token
     return logits.logsumexp(-1) - (logits.softmax(-1) * logits).sum(-1)
 
 
-def token_moments(
-    logits: Float[Tensor, "tokens vocab"],
-) -> tuple[Float[Tensor, "tokens"], Float[Tensor, "tokens"]]:
-    """Return mean (nats) and variance (nats²) of log P over the vocabulary under P itself, of each token."""
-    log_p = at_least_float32(logits).log_softmax(-1)
-    p = log_p.exp()
-    finite = log_p.masked_fill(p == 0, 0.0)  # a token of probability zero counts nothing, whatever its log
-    mean = (p * finite).sum(-1)
-    return mean, (p * (finite - mean.unsqueeze(-1)).square()).sum(-1)
+class TokenStatistics(NamedTuple):
+    """What a distribution over the vocabulary says of one label each; see `token_statistics`."""
+
+    log_probs: Float[Tensor, "tokens"]
+    predicted: Int[Tensor, "tokens"]
+    means: Float[Tensor, "tokens"]
+    variances: Float[Tensor, "tokens"]
+
+
+CACHED_LOGITS = 2**18
+"""Logits that are worked on at a time: a processor's cache holds them (1 MiB in float32) from the first pass to the last."""
+
+
+@torch.no_grad()
+def token_statistics(logits: Float[Tensor, "tokens vocab"], labels: Int[Tensor, "tokens"]) -> TokenStatistics:
+    """Return log P(label) in nats, the arg-max token, and mean (nats) and variance (nats²) of log P under P itself.
+
+    Each from the same few passes over the logits. With d = z - max z and s = Σ e^d:
+    `log P(label) = d_label - log s`, `mean = Σ e^d d / s - log s`, `variance = Σ e^d (d - Σ e^d d / s)² / s`. Computed in at
+    least float32; not differentiable. A token of probability zero counts nothing in the moments, whatever its log.
+    """
+    rows = max(1, CACHED_LOGITS // logits.shape[-1])
+    if logits.device.type != "cpu":  # a kernel for each piece would cost more than the cache saves
+        rows = max(1, len(logits))
+    parts = [_statistics(z, y) for z, y in zip(logits.split(rows), labels.split(rows), strict=True)]
+    return TokenStatistics(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+
+def _statistics(logits: Tensor, labels: Tensor) -> TokenStatistics:
+    largest, predicted = at_least_float32(logits).max(-1, keepdim=True)
+    below = at_least_float32(logits) - largest
+    of_label = below.gather(-1, labels.unsqueeze(-1)).squeeze(-1)
+    below.clamp_(min=-1e4)  # e^-1e4 is 0, and 0 times it is 0 where 0 times -inf is not
+    weights = below.exp()
+    total = weights.sum(-1)
+    mean = _dot(weights, below) / total
+    below.sub_(mean.unsqueeze(-1))
+    variance = _dot(weights.mul_(below), below) / total
+    log_total = total.log()
+    return TokenStatistics(of_label - log_total, predicted.squeeze(-1), mean - log_total, variance)
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    """Return the dot product of each row of a with that of b, without a matrix of their products."""
+    return torch.bmm(a.unsqueeze(-2), b.unsqueeze(-1)).flatten()
 
 
 def token_cross_entropy(

@@ -8,6 +8,7 @@ import pytest
 import torch
 from jaxtyping import TypeCheckError
 
+from scopewise import ops
 from scopewise.ops import Reduction, cosine, hits, sequence_mean, token_counts, token_kl, token_log_probs
 
 
@@ -89,3 +90,30 @@ def test_cosine_of_tiny_gradients_does_not_underflow() -> None:
     """1e-30² is below float32's range, not below float64's."""
     tiny = torch.full((2,), 1e-30)
     assert cosine(tiny, tiny) == pytest.approx(1.0)
+
+
+def test_token_statistics_by_hand() -> None:
+    """P = 1/2, 1/4, 1/4 and a token of probability zero: log P is -ln 2 or -2 ln 2, with probability 1/2 each."""
+    logits = torch.tensor([[0.5, 0.25, 0.25, 0.0]]).log() + 7
+    found = ops.token_statistics(logits, torch.tensor([2]))
+    assert found.log_probs.tolist() == pytest.approx([-2 * math.log(2)])
+    assert found.predicted.tolist() == [0]
+    assert found.means.tolist() == pytest.approx([-1.5 * math.log(2)])
+    assert found.variances.tolist() == pytest.approx([(0.5 * math.log(2)) ** 2])
+    assert ops.token_statistics(logits, torch.tensor([3])).log_probs.tolist() == [-math.inf]
+
+
+@pytest.mark.parametrize("rows", [1, 7, 1000])
+def test_token_statistics_in_pieces_are_those_of_the_whole(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ops, "CACHED_LOGITS", rows * 50)
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(20, 50, generator=generator) * torch.logspace(-2, 3, 20).unsqueeze(-1)
+    labels = torch.randint(50, (20,), generator=generator)
+    log_p = logits.double().log_softmax(-1)
+    mean = (log_p.exp() * log_p).sum(-1)
+    variance = (log_p.exp() * (log_p - mean.unsqueeze(-1)).square()).sum(-1)
+    found = ops.token_statistics(logits, labels)
+    torch.testing.assert_close(found.log_probs.double(), log_p[torch.arange(20), labels], rtol=1e-5, atol=1e-5)
+    assert found.predicted.tolist() == logits.argmax(-1).tolist()
+    torch.testing.assert_close(found.means.double(), mean, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found.variances.double(), variance, rtol=1e-4, atol=1e-5)

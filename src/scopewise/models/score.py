@@ -20,7 +20,10 @@ from scopewise.data.prompt import Encoded
 from scopewise.errors import ModelError
 from scopewise.models.forward import answer_logits, device_of, to_device
 from scopewise.models.processes import gathered, share_of
-from scopewise.ops import hits, sequence_mean, sequence_sum, token_log_probs, token_moments
+from scopewise.ops import hits, sequence_mean, sequence_sum, token_log_probs, token_statistics
+
+PROCESSOR_TOKENS = 512
+"""Tokens of a batch on a CPU: its caches hold what lies between two layers. Larger ones take half as long again."""
 
 Pair = tuple[tuple[int, ...], tuple[int, ...]]
 """Ids of a prompt and of an answer."""
@@ -78,7 +81,7 @@ def score_pairs(
     Args:
         model: A causal LM; put into evaluation mode, and back.
         pairs: What to score.
-        max_tokens: Padded tokens per batch; halved for what does not fit the device's memory.
+        max_tokens: Padded tokens per batch, on a CPU at most `PROCESSOR_TOKENS`; halved for what does not fit the device.
         description: Of the progress bar.
         share_prompts: Whether answers to the same prompt share its forward, where the model allows it.
 
@@ -109,6 +112,8 @@ def score_pairs(
         for unit, results in zip(chosen, _forward(model, chosen), strict=True):
             found.update(((unit.prompt, answer), r) for answer, r in zip(unit.answers, results, strict=True))
 
+    if device_of(model).type == "cpu":
+        max_tokens = min(max_tokens, PROCESSOR_TOKENS)
     over_batches(model, [len(unit) for unit in units], max_tokens, description, run)
     whole = {pair: scored for part in gathered(found) for pair, scored in part.items()}
     return [whole[pair] if pair[1] else Scored((), ()) for pair in pairs]
@@ -146,13 +151,11 @@ def _halving(indices: list[int], run: Callable[[list[int]], None]) -> None:
 def _forward(model: nn.Module, units: Sequence[Unit]) -> Iterator[list[Scored]]:
     """Score the answers of some units in one forward."""
     batch = to_device(collate_units(units), device_of(model))
-    logits = answer_logits(model, batch).float()
-    log_probs = token_log_probs(logits, batch["label"])
-    means, variances = token_moments(logits)
-    # -inf is a token of probability zero, and legitimate; +inf leaves the label's log P at -inf, and no distribution.
+    log_probs, predicted, means, variances = token_statistics(answer_logits(model, batch), batch["label"])
+    # -inf is a token of probability zero, and legitimate; +inf is no distribution, and leaves no number.
     if bool(torch.isnan(log_probs).any() | torch.isnan(means).any()):
         raise ModelError("evaluate: a logit is not a number; check the model's weights and dtype")
-    hit, predicted = hits(logits, batch["label"]), logits.argmax(-1)
+    hit = predicted == batch["label"]
     counts = [len(answer) for unit in units for answer in unit.answers]
     columns = [t.cpu().split(counts) for t in (log_probs, hit, predicted, means, variances)]
     answers = (Scored.of(*(part.tolist() for part in parts)) for parts in zip(*columns, strict=True))
