@@ -16,7 +16,7 @@ from scopewise.answers import answers_document
 from scopewise.config import DataSection, EvaluateSection, PartSection
 from scopewise.cost import Cost
 from scopewise.data.prompt import Encoded, Prompt, direct_prompt, encode
-from scopewise.data.rows import Benchmark, Row
+from scopewise.data.rows import HOLDOUT, Benchmark, Row
 from scopewise.errors import DataError, ResultError
 from scopewise.metrics.base import Aggregate, Answered, Metric, Reference, RowMetric, Value
 from scopewise.models.cache import AnswerCache
@@ -107,8 +107,8 @@ class _Job:
     stop: tuple[str, ...]
 
     def generates_for(self, item: Encoded) -> bool:
-        """Return whether a text is wanted of this row: plain text asks for none."""
-        return self.generates and bool(item.row.question)
+        """Return whether a text is wanted of this row: plain text asks for none, and membership reads none."""
+        return self.generates and bool(item.row.question) and item.row.scope != HOLDOUT
 
 
 _Asked = tuple[tuple[int, ...], int]

@@ -242,3 +242,12 @@ def test_the_models_are_worth_measuring() -> None:
 def test_recorded_by_the_script_beside() -> None:
     assert THEIRS["commit"].startswith("d3d7cf9")
     assert (Path(__file__).parents[2] / THEIRS["script"]).is_file()
+
+
+def test_nothing_is_generated_for_the_holdout(measured: Measured) -> None:
+    """Membership reads log-probabilities; their suite generates for the other four sets alone, too."""
+    found = measured.ours["target"].metrics
+    assert "probability/holdout_val" in found
+    assert {key for key in found if key.startswith("rouge_l_recall")} == {
+        f"rouge_l_recall/{scope}_val" for scope in PREFIXES
+    }

@@ -130,10 +130,10 @@ class RowMetric(Metric):
     def keyed(self, rows: Sequence[Answered], split: str) -> dict[str, Value]:
         """Return `metric/split` → value, over the rows that `scope` names; `each` has `metric/scope_split`.
 
-        Rows without a question are plain text: nothing is generated for them, and measures of what is leave them out.
+        Nothing is generated for plain text, which has no question, nor for the holdout; measures of what is leave these out.
         """
         if "generated" in self.needs:
-            rows = [row for row in rows if row.row.question]
+            rows = [row for row in rows if row.row.question and row.row.scope != HOLDOUT]
         present = list(dict.fromkeys(answered.row.scope for answered in rows))
         if self.scope == "each":
             return {f"{self.name}/{s}_{split}": self.measure(_of(rows, (s,))) for s in present}

@@ -1,0 +1,212 @@
+"""Time of TOFU's default suite by OpenUnlearning's own code and by scopewise, on the same model and rows.
+
+    python benchmarks/evaluation.py MODEL CHECKOUT --tofu FOLDER [--rounds N] [--rows N] [--out FILE]
+
+MODEL is a folder with a causal language model, CHECKOUT an unchanged clone of locuslab/open-unlearning at d3d7cf9 whose own
+configuration (`configs/eval/tofu.yaml`) and `Evaluator` are run; needs hydra-core and omegaconf. FOLDER holds TOFU's JSON lines as
+the hub has them. TOFU's holdout authors are not among the files of every download: where they are not, other retain rows stand
+for them, on both sides. Both sides must give the same values, or the script stops. In turns, in one process, float32, CPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from scopewise.config import DataSection, EvaluateSection
+from scopewise.data.load import load_benchmark
+from scopewise.evaluation import evaluate
+from scopewise.models.work import Work, matrix_rate
+from scopewise.record import manifest, write_json
+
+COMMIT = "d3d7cf9e6b3c125d16687d4232680d8d83548f1a"
+TAGS = ("Question: ", "\n", "Answer:\n")
+"""Before the question, after it, and before the answer: no token of the prompt goes across into the answer."""
+FILES = ("forget10", "forget10_perturbed", "retain_perturbed", "real_authors_perturbed", "world_facts_perturbed")
+HOLDOUT = "holdout10"
+RETAIN = "retain90"
+SUITE = {
+    "forget_truth_ratio": "truth_ratio_forget/val",
+    "forget_Q_A_Prob": "probability/forget_val",
+    "forget_Q_A_ROUGE": "rouge_l_recall/forget_val",
+    "model_utility": "model_utility/val",
+    "privleak": "privleak/val",
+    "extraction_strength": "extraction_strength/forget_val",
+}
+"""Their default suite and the same measures of ours. Forget quality needs a reference model's log, on both sides."""
+METRICS = (
+    "probability",
+    "probability_paraphrase",
+    "probability_normalised",
+    "rouge_l_recall",
+    "truth_ratio_forget",
+    "truth_ratio_retain",
+    "extraction_strength",
+    "mia_min_k",
+    "privleak",
+    "model_utility",
+)
+LARGEST_DIFFERENCE = 1e-3
+
+
+def read(folder: Path, name: str) -> list[str]:
+    """Return the lines of a file."""
+    return (folder / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
+
+
+def prepare(source: Path, folder: Path, rows: int) -> None:
+    """Write the files of the suite into a folder, each cut to `rows` (0: whole)."""
+    for name in (*FILES, RETAIN, HOLDOUT):
+        if (source / f"{name}.jsonl").exists():
+            lines = read(source, name)
+        else:
+            asked = {json.loads(line)["question"] for line in read(source, "retain_perturbed")}
+            lines = [line for line in read(source, RETAIN) if json.loads(line)["question"] not in asked][:400]
+        lines = lines[: rows or None] if name != RETAIN else lines[:1]  # of the train rows none is measured
+        (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def theirs(checkout: Path, data: Path, folder: Path, model: Any, tokenizer: Any) -> Callable[[], dict[str, float]]:
+    """Return a run of their evaluator, with everything loaded but the data, which each of their metrics loads."""
+    found = subprocess.run(["git", "-C", str(checkout), "rev-parse", "HEAD"], capture_output=True, text=True).stdout
+    if found.strip() != COMMIT:
+        raise SystemExit(f"{checkout}: is at {found.strip()}; a checkout of {COMMIT} is needed")
+    from hydra import compose, initialize_config_dir
+    from omegaconf import OmegaConf
+
+    sys.dont_write_bytecode = True
+    sys.path.insert(0, str(checkout / "src"))
+    package = ModuleType("evals")  # its own __init__ imports what the harness has renamed since
+    package.__path__ = [str(checkout / "src" / "evals")]
+    sys.modules["evals"] = package
+    from evals.tofu import TOFUEvaluator
+
+    with initialize_config_dir(str(checkout / "configs"), version_base=None):
+        given = ["~hydra", "task_name=speed", f"paths.output_dir={folder}", "eval.tofu.overwrite=true"]
+        config = compose("eval.yaml", given)
+    suite = OmegaConf.to_container(config.eval.tofu, resolve=True)
+    local(suite, data)
+    start, end, answer = TAGS
+    template = {
+        "apply_chat_template": False,
+        "user_start_tag": start,
+        "user_end_tag": end,
+        "asst_start_tag": answer,
+        "asst_end_tag": "",
+    }
+    evaluator = TOFUEvaluator(OmegaConf.create(suite))
+
+    def run() -> dict[str, float]:
+        return evaluator.evaluate(model, tokenizer=tokenizer, template_args=template)
+
+    return run
+
+
+def local(node: Any, data: Path) -> None:
+    """Point every dataset of a configuration at a file of the folder."""
+    if isinstance(node, dict):
+        if "hf_args" in node:
+            name = node["hf_args"]["name"]
+            node["hf_args"] = {"path": "json", "data_files": str(data / f"{name}.jsonl"), "split": "train"}
+        for value in node.values():
+            local(value, data)
+
+
+def ours(data: Path, model: Any, tokenizer: Any) -> Callable[[], dict[str, float]]:
+    """Return a run of our evaluation, data included."""
+
+    def run() -> dict[str, float]:
+        benchmark = load_benchmark("tofu", str(data), "forget10")
+        settings = EvaluateSection(
+            metrics=METRICS,
+            splits=("val",),
+            generate_splits=("val",),
+            direct_splits=(),
+            max_new_tokens=200,
+            eos=True,
+        )
+        start, end, answer = TAGS
+        prompt = DataSection(benchmark="tofu", prompt=f"{start}{{question}}{end}{answer}", max_length=512)
+        return evaluate(model, tokenizer, benchmark, settings, prompt).metrics  # type: ignore[return-value]
+
+    return run
+
+
+def agree(their: Mapping[str, float], our: Mapping[str, float]) -> dict[str, tuple[float, float]]:
+    """Return both sides' values of the suite; stop where they differ."""
+    values = {name: (float(their[name]), float(our[key])) for name, key in SUITE.items()}
+    off = {name: pair for name, pair in values.items() if abs(pair[0] - pair[1]) > LARGEST_DIFFERENCE}
+    if off:
+        raise SystemExit(f"values disagree: {off}")
+    return values
+
+
+def main() -> None:
+    """Measure, print a table, write the record."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("checkout", type=Path)
+    parser.add_argument("--tofu", type=Path, required=True)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rows", type=int, default=0, help="of each file (0: all)")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--out", default=str(Path(__file__).parent / "results" / "evaluation.json"))
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    model = AutoModelForCausalLM.from_pretrained(arguments.model, dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(arguments.model)
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder)
+        prepare(arguments.tofu, data, arguments.rows)
+        sides = {
+            "open_unlearning": theirs(arguments.checkout.resolve(), data, data / "theirs", model, tokenizer),
+            "scopewise": ours(data, model, tokenizer),
+        }
+        seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
+        values: dict[str, dict[str, float]] = {}
+        work = Work()
+        for _ in range(arguments.rounds):
+            for name, run in sides.items():
+                wall, processor = time.perf_counter(), time.process_time()
+                with work:
+                    values[name] = run()
+                seconds[name].append((time.perf_counter() - wall, time.process_time() - processor))
+                print(f"{name}: {seconds[name][-1][0]:.1f} s", file=sys.stderr)
+    medians = {name: [statistics.median(column) for column in zip(*taken)] for name, taken in seconds.items()}
+    ratios = [a / b for a, b in zip(medians["open_unlearning"], medians["scopewise"], strict=True)]
+    compared = agree(values["open_unlearning"], values["scopewise"])
+    document = {
+        "manifest": manifest(None, None),
+        "open_unlearning": COMMIT,
+        "threads": arguments.threads,
+        "rows": arguments.rows,
+        "parameters": model.num_parameters(),
+        "seconds": seconds,
+        "ratio": ratios[0],
+        "processor_ratio": ratios[1],
+        "scoring_operations": work.operations / arguments.rounds,
+        "scoring_tokens": work.tokens // arguments.rounds,
+        "matrix_rate_per_second": matrix_rate(torch.device("cpu"), torch.float32),
+        "values": compared,
+    }
+    write_json(arguments.out, document)
+    print("| | OpenUnlearning | scopewise | ratio | of processor time |\n|---|---:|---:|---:|---:|")
+    times = [f"{medians[name][0]:.1f} s" for name in sides]
+    print(f"| one default suite | {times[0]} | {times[1]} | {ratios[0]:.2f}x | {ratios[1]:.2f}x |\n")
+    print(json.dumps(compared))
+
+
+if __name__ == "__main__":
+    main()
