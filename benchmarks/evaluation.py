@@ -3,8 +3,8 @@
     python benchmarks/evaluation.py MODEL CHECKOUT --tofu FOLDER [--rounds N] [--rows N] [--out FILE]
 
 MODEL is a folder with a causal language model, CHECKOUT an unchanged clone of locuslab/open-unlearning at d3d7cf9 whose own
-configuration (`configs/eval/tofu.yaml`) and `Evaluator` are run; needs hydra-core and omegaconf. FOLDER holds TOFU's JSON lines as
-the hub has them. TOFU's holdout authors are not among the files of every download: where they are not, other retain rows stand
+configuration (`configs/eval/tofu.yaml`) and `Evaluator` are run; needs hydra-core and omegaconf. FOLDER holds TOFU's JSON lines
+as the hub has them. TOFU's holdout authors are not among the files of every download: where they are not, other retain rows stand
 for them, on both sides. Both sides must give the same values, or the script stops. In turns, in one process, float32, CPU.
 """
 
@@ -184,7 +184,9 @@ def main() -> None:
                     values[name] = run()
                 seconds[name].append((time.perf_counter() - wall, time.process_time() - processor))
                 print(f"{name}: {seconds[name][-1][0]:.1f} s", file=sys.stderr)
-    medians = {name: [statistics.median(column) for column in zip(*taken)] for name, taken in seconds.items()}
+    medians = {
+        name: [statistics.median(column) for column in zip(*taken, strict=True)] for name, taken in seconds.items()
+    }
     ratios = [a / b for a, b in zip(medians["open_unlearning"], medians["scopewise"], strict=True)]
     compared = agree(values["open_unlearning"], values["scopewise"])
     document = {

@@ -470,7 +470,8 @@ def table(results: dict[str, Any]) -> str:
         ("scoring", results["scoring"]),
     ]
     lines = [
-        "| Comparison | restated s (min / median) | scopewise s (same) | ratio of medians | of CPU time | of the matrix rate | agreement | goal |",
+        "| Comparison | restated s (min / median) | scopewise s (same) | ratio of medians | of CPU time | of the matrix rate "
+        "| agreement | goal |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for name, entry in entries:
