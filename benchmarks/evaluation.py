@@ -4,8 +4,12 @@
 
 MODEL is a folder with a causal language model, CHECKOUT an unchanged clone of locuslab/open-unlearning at d3d7cf9 whose own
 configuration (`configs/eval/tofu.yaml`) and `Evaluator` are run; needs hydra-core and omegaconf. FOLDER holds TOFU's JSON lines
-as the hub has them. TOFU's holdout authors are not among the files of every download: where they are not, other retain rows stand
-for them, on both sides. Both sides must give the same values, or the script stops. In turns, in one process, float32, CPU.
+as the hub has them. TOFU's holdout authors are not among the files of every download: where they are not, other retain rows
+stand for them, on both sides. Both sides must give the same values, or the script stops. In turns, in one process, float32,
+CPU.
+
+A suite is what is timed. From it follows a whole recipe: theirs runs the suite twelve times in its default run of ten epochs,
+ours at the start and at the end, with ten probes of the guard between, which are timed, too.
 """
 
 from __future__ import annotations
@@ -25,10 +29,12 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from scopewise.config import DataSection, EvaluateSection
+from scopewise.config import DataSection, EvaluateSection, GuardSection
 from scopewise.data.load import load_benchmark
+from scopewise.data.prompt import Prompt, encode
+from scopewise.data.rows import FORGET, RETAIN
 from scopewise.evaluation import evaluate
-from scopewise.models.work import Work, matrix_rate
+from scopewise.models.score import hit_rate
 from scopewise.record import manifest, write_json
 
 COMMIT = "d3d7cf9e6b3c125d16687d4232680d8d83548f1a"
@@ -36,7 +42,7 @@ TAGS = ("Question: ", "\n", "Answer:\n")
 """Before the question, after it, and before the answer: no token of the prompt goes across into the answer."""
 FILES = ("forget10", "forget10_perturbed", "retain_perturbed", "real_authors_perturbed", "world_facts_perturbed")
 HOLDOUT = "holdout10"
-RETAIN = "retain90"
+TRAIN_ROWS = "retain90"
 SUITE = {
     "forget_truth_ratio": "truth_ratio_forget/val",
     "forget_Q_A_Prob": "probability/forget_val",
@@ -59,6 +65,9 @@ METRICS = (
     "model_utility",
 )
 LARGEST_DIFFERENCE = 1e-3
+THEIR_SUITES = 12
+OUR_SUITES = 2
+PROBES = 10
 
 
 def read(folder: Path, name: str) -> list[str]:
@@ -68,13 +77,13 @@ def read(folder: Path, name: str) -> list[str]:
 
 def prepare(source: Path, folder: Path, rows: int) -> None:
     """Write the files of the suite into a folder, each cut to `rows` (0: whole)."""
-    for name in (*FILES, RETAIN, HOLDOUT):
+    for name in (*FILES, TRAIN_ROWS, HOLDOUT):
         if (source / f"{name}.jsonl").exists():
             lines = read(source, name)
         else:
             asked = {json.loads(line)["question"] for line in read(source, "retain_perturbed")}
-            lines = [line for line in read(source, RETAIN) if json.loads(line)["question"] not in asked][:400]
-        lines = lines[: rows or None] if name != RETAIN else lines[:1]  # of the train rows none is measured
+            lines = [line for line in read(source, TRAIN_ROWS) if json.loads(line)["question"] not in asked][:400]
+        lines = lines[: rows or None] if name != TRAIN_ROWS else lines[:1]  # of the train rows none is measured
         (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
@@ -124,8 +133,8 @@ def local(node: Any, data: Path) -> None:
             local(value, data)
 
 
-def ours(data: Path, model: Any, tokenizer: Any) -> Callable[[], dict[str, float]]:
-    """Return a run of our evaluation, data included."""
+def ours(data: Path, model: Any, tokenizer: Any, costs: list[Any]) -> Callable[[], dict[str, float]]:
+    """Return a run of our evaluation, data included; what its scoring cost goes into `costs`."""
 
     def run() -> dict[str, float]:
         benchmark = load_benchmark("tofu", str(data), "forget10")
@@ -139,9 +148,23 @@ def ours(data: Path, model: Any, tokenizer: Any) -> Callable[[], dict[str, float
         )
         start, end, answer = TAGS
         prompt = DataSection(benchmark="tofu", prompt=f"{start}{{question}}{end}{answer}", max_length=512)
-        return evaluate(model, tokenizer, benchmark, settings, prompt).metrics  # type: ignore[return-value]
+        found = evaluate(model, tokenizer, benchmark, settings, prompt)
+        costs.append(found.cost)
+        return found.metrics  # type: ignore[return-value]
 
     return run
+
+
+def probe(data: Path, model: Any, tokenizer: Any) -> float:
+    """Return the seconds of one probe of the guard: the hits of a few train rows of each scope."""
+    benchmark = load_benchmark("tofu", str(data), "forget10")
+    start, end, answer = TAGS
+    rows = [r for scope in (FORGET, RETAIN) for r in benchmark.select(scope, "val")[: GuardSection().rows]]
+    items = encode(rows, tokenizer, Prompt(f"{start}{{question}}{end}{answer}"))
+    hit_rate(model, items)
+    begun = time.perf_counter()
+    hit_rate(model, items)
+    return time.perf_counter() - begun
 
 
 def agree(their: Mapping[str, float], our: Mapping[str, float]) -> dict[str, tuple[float, float]]:
@@ -172,22 +195,22 @@ def main() -> None:
         prepare(arguments.tofu, data, arguments.rows)
         sides = {
             "open_unlearning": theirs(arguments.checkout.resolve(), data, data / "theirs", model, tokenizer),
-            "scopewise": ours(data, model, tokenizer),
+            "scopewise": ours(data, model, tokenizer, costs := []),
         }
         seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
         values: dict[str, dict[str, float]] = {}
-        work = Work()
         for _ in range(arguments.rounds):
             for name, run in sides.items():
                 wall, processor = time.perf_counter(), time.process_time()
-                with work:
-                    values[name] = run()
+                values[name] = run()
                 seconds[name].append((time.perf_counter() - wall, time.process_time() - processor))
                 print(f"{name}: {seconds[name][-1][0]:.1f} s", file=sys.stderr)
+        probed = probe(data, model, tokenizer)
     medians = {
         name: [statistics.median(column) for column in zip(*taken, strict=True)] for name, taken in seconds.items()
     }
     ratios = [a / b for a, b in zip(medians["open_unlearning"], medians["scopewise"], strict=True)]
+    recipe = THEIR_SUITES * medians["open_unlearning"][0] / (OUR_SUITES * medians["scopewise"][0] + PROBES * probed)
     compared = agree(values["open_unlearning"], values["scopewise"])
     document = {
         "manifest": manifest(None, None),
@@ -198,15 +221,17 @@ def main() -> None:
         "seconds": seconds,
         "ratio": ratios[0],
         "processor_ratio": ratios[1],
-        "scoring_operations": work.operations / arguments.rounds,
-        "scoring_tokens": work.tokens // arguments.rounds,
-        "matrix_rate_per_second": matrix_rate(torch.device("cpu"), torch.float32),
+        "probe_seconds": probed,
+        "recipe_ratio": recipe,
+        "scoring": costs[-1],
         "values": compared,
     }
     write_json(arguments.out, document)
     print("| | OpenUnlearning | scopewise | ratio | of processor time |\n|---|---:|---:|---:|---:|")
     times = [f"{medians[name][0]:.1f} s" for name in sides]
-    print(f"| one default suite | {times[0]} | {times[1]} | {ratios[0]:.2f}x | {ratios[1]:.2f}x |\n")
+    print(f"| one default suite | {times[0]} | {times[1]} | {ratios[0]:.2f}x | {ratios[1]:.2f}x |")
+    print(f"| a recipe: {THEIR_SUITES} suites, or {OUR_SUITES} and {PROBES} probes | | | {recipe:.1f}x | |\n")
+    print(f"scoring: {100 * costs[-1]['flops_utilisation']:.0f} % of the matrix rate\n")
     print(json.dumps(compared))
 
 
