@@ -12,6 +12,7 @@ from transformers import DynamicCache, PreTrainedTokenizerBase
 
 from scopewise.errors import ModelError
 from scopewise.models.forward import device_of, output_embeddings
+from scopewise.models.growing import growing_cache
 from scopewise.models.processes import gathered
 from scopewise.models.score import over_batches
 
@@ -83,7 +84,7 @@ def _continue(
     width = max(map(len, prompts))
     ids = torch.tensor([[pad] * (width - len(p)) + list(p) for p in prompts], device=device)
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
-    cache = DynamicCache(config=extract_model_from_parallel(model).config)
+    cache = growing_cache(extract_model_from_parallel(model).config)
     position = (mask.cumsum(-1) - 1).clamp(min=0)
     logits = last_logits(model, ids, mask, position, cache)
     if samples > 1:

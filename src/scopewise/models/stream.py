@@ -9,10 +9,11 @@ from typing import cast
 import torch
 from accelerate.utils import extract_model_from_parallel
 from torch import Tensor, nn
-from transformers import DynamicCache, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from scopewise.models.forward import device_of
 from scopewise.models.generate import Draws, end_ids, last_logits, next_tokens
+from scopewise.models.growing import growing_cache
 
 _INCOMPLETE = "\ufffd"
 """What a tokenizer decodes bytes to that are no whole character yet."""
@@ -63,7 +64,7 @@ def stream(
         Tokens, without the end of sequence.
     """
     device, ends = device_of(model), end_ids(model, tokenizer)
-    cache = DynamicCache(config=extract_model_from_parallel(model).config)
+    cache = growing_cache(extract_model_from_parallel(model).config)
     draws = Draws(seed, prompt, 0, temperature)
     ids = torch.tensor([prompt], device=device)
     chosen: list[int] = []
