@@ -117,6 +117,8 @@ def test_anchors(name: str, key: str, at_perfect: float, at_wrong: float, at_uni
 
 
 def test_every_metric_has_anchors() -> None:
+    without = set(METRICS) - {name for name, *_ in ANCHORS} - ELSEWHERE
+    assert not without, f"{without}: add (name, key, perfect, wrong, uniform) to ANCHORS, or the name to ELSEWHERE"
     assert {name for name, *_ in ANCHORS} | ELSEWHERE == set(METRICS)
 
 

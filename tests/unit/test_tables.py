@@ -65,7 +65,8 @@ def test_no_class_of_the_kind_is_left_out_of_the_table(kind: str) -> None:
 def test_documented_with_a_heading_of_its_own(kind: str, name: str) -> None:
     document = ROOT / "docs" / {"metrics": "metrics.md", "attacks": "attacks.md"}.get(kind, "methods.md")
     headings = re.findall(r"^#+ (.*)$", document.read_text(encoding="utf-8"), re.MULTILINE)
-    assert any(re.search(rf"\b{name}\b", heading.replace("`", "")) for heading in headings)
+    found = any(re.search(rf"\b{name}\b", heading.replace("`", "")) for heading in headings)
+    assert found, f"docs/{document.name}: no heading names {name}; add a section (CONTRIBUTING.md)"
 
 
 @pytest.mark.parametrize("name", registry.table("methods"))
