@@ -53,7 +53,7 @@ function showRun() {
 }
 
 function showTruth() {
-  const row = run.examples.find((one) => one.question === element("question").value);
+  const row = run?.examples.find((one) => one.question === element("question").value);
   element("truth").hidden = !row;
   element("truth-text").textContent = row ? row.answer : "";
 }
@@ -205,6 +205,7 @@ element("question").addEventListener("keydown", (event) => {
 try {
   run = await (await call("api/run")).json();
   showRun();
+  showTruth(); // of a question that was typed before the run was here
 } catch (error) {
   say(error.message, true);
   element("send").disabled = true;
