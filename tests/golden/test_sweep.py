@@ -73,8 +73,6 @@ def test_an_engine_gives_the_same_results(
     engine: str, more: tuple[str, ...], worker: tuple[str, ...], tmp_path: Path
 ) -> None:
     """A worker is killed while it unlearns: its job is done again, from its checkpoint."""
-    if engine == "ray":
-        pytest.importorskip("ray")
     # Each of submitit's jobs is a process that begins from nothing.
     smaller = ("bench.methods=[memflex]", "bench.oracle=false") if engine == "slurm" else ()
     process = start(tmp_path / engine, *more, *smaller)

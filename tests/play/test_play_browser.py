@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,23 +11,8 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
-CHROMIUM = shutil.which("chromium")
-
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine"),
-    # Playwright's own event loop is left to the garbage collector.
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield launched
-        launched.close()
+# Playwright's own event loop is left to the garbage collector.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
 @pytest.fixture(params=["light", "dark"])
@@ -152,6 +136,20 @@ def test_an_error_is_shown_and_a_wrong_key_refused(browser: Any, served: Any) ->
     page.get_by_text("key: missing or wrong; open the whole address").wait_for()
     assert page.get_by_role("button", name="Ask", exact=True).is_disabled()
     page.close()
+
+
+def test_a_question_may_be_typed_before_the_run_is_here(browser: Any, served: Any, rows: list[dict[str, str]]) -> None:
+    page = browser.new_page()
+    wrong: list[str] = []
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    held: list[Any] = []
+    page.route("**/api/run", lambda route: held.append(route))
+    page.goto(served.address)
+    page.get_by_label("Question").fill(rows[0]["question"])
+    held[0].continue_()
+    page.locator("#truth").wait_for()  # what was typed is looked up once the rows are here
+    page.close()
+    assert wrong == []
 
 
 def _picture(name: str, folder: Path) -> Path:

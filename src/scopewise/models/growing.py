@@ -16,8 +16,8 @@ _ROOM = 64
 class GrowingLayer(DynamicLayer):
     """A layer of a `DynamicCache` that appends in place.
 
-    `DynamicLayer` concatenates: every step reads and writes all keys and values, which is most of the time of a small model's
-    long answer. Here `keys` and `values` are views of buffers that are longer than they are.
+    `DynamicLayer` concatenates: every step reads and writes all keys and values once more, which a small model's long answer
+    pays for dearly. Here `keys` and `values` are views of buffers that are longer than they are.
     """
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:

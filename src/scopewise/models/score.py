@@ -23,7 +23,7 @@ from scopewise.models.processes import gathered, share_of
 from scopewise.ops import hits, sequence_mean, sequence_sum, token_log_probs, token_statistics
 
 PROCESSOR_TOKENS = 512
-"""Tokens of a batch on a CPU: its caches hold what lies between two layers. Larger ones take half as long again."""
+"""Tokens of a batch on a CPU: its caches hold what lies between two layers, and larger ones are slower."""
 
 Pair = tuple[tuple[int, ...], tuple[int, ...]]
 """Ids of a prompt and of an answer."""
