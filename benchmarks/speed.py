@@ -46,6 +46,7 @@ from scopewise.models.adapters import lora_config, with_adapter
 from scopewise.models.forward import output_embeddings
 from scopewise.models.gradients import _corrupted
 from scopewise.models.load import load_model, load_tokenizer
+from scopewise.models.lora import fused
 from scopewise.models.tiny import build_tiny, tokenizer_texts
 from scopewise.models.work import Work, matrix_rate
 from scopewise.ops import cosine
@@ -270,8 +271,9 @@ def sampled_steps(trainer: UnlearningTrainer, steps: int) -> list[list[int]]:
 
 def trainer_step(trainer: UnlearningTrainer, indices: list[int]) -> None:
     """Do what the trainer does for a step's gradient: collate, sum the weights, loss, backward."""
-    batches, count = trainer.get_batch_samples(iter([trainer._collate(indices)]), 1, torch.device("cpu"))
-    trainer.compute_loss(trainer.model, batches[0], num_items_in_batch=count).backward()
+    with fused(trainer.model):
+        batches, count = trainer.get_batch_samples(iter([trainer._collate(indices)]), 1, torch.device("cpu"))
+        trainer.compute_loss(trainer.model, batches[0], num_items_in_batch=count).backward()
 
 
 def rows_and_factors(trainer: UnlearningTrainer, indices: list[int]) -> tuple[list[Encoded], list[float]]:

@@ -7,11 +7,12 @@ Prompt tokens and padding never enter, so they cannot change a value.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.autograd.function import FunctionCtx, once_differentiable
 
 
 class Reduction(StrEnum):
@@ -29,8 +30,38 @@ class Reduction(StrEnum):
 
 def token_log_probs(logits: Float[Tensor, "tokens vocab"], labels: Int[Tensor, "tokens"]) -> Float[Tensor, "tokens"]:
     """Return log P(label) of each token in nats, computed in at least float32: `logit[label] - logsumexp(logits)`."""
-    logits = at_least_float32(logits)
-    return logits.gather(-1, labels.unsqueeze(-1)).squeeze(-1) - logits.logsumexp(-1)
+    return mean_log_probs(logits, labels.unsqueeze(-1))
+
+
+def mean_log_probs(
+    logits: Float[Tensor, "tokens vocab"], labels: Int[Tensor, "tokens labels"]
+) -> Float[Tensor, "tokens"]:
+    """Return the mean of log P(label) over several labels of each token, in nats; differentiable once."""
+    found: Tensor = _MeanLogProbs.apply(at_least_float32(logits), labels)  # type: ignore[no-untyped-call]
+    return found
+
+
+class _MeanLogProbs(torch.autograd.Function):
+    """`mean logit[label] - logsumexp(logits)`, whose gradient is one tensor as large as the logits and not three.
+
+    Its softmax is that of the forward, and what the labels add is added in place.
+    """
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, logits: Tensor, labels: Tensor) -> Tensor:
+        largest = logits.amax(-1, keepdim=True)
+        weights = (logits - largest).exp_()
+        total = weights.sum(-1, keepdim=True)
+        ctx.save_for_backward(weights, total, labels)
+        return logits.gather(-1, labels).mean(-1) - (largest + total.log()).squeeze(-1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        weights, total, labels = ctx.saved_tensors
+        gradient = gradient.unsqueeze(-1)
+        found = weights * (-gradient / total)
+        return found.scatter_add_(-1, labels, (gradient / labels.shape[-1]).expand(labels.shape)), None
 
 
 def token_kl(
@@ -76,22 +107,36 @@ def token_statistics(logits: Float[Tensor, "tokens vocab"], labels: Int[Tensor, 
 
 
 def _statistics(logits: Tensor, labels: Tensor) -> TokenStatistics:
-    largest, predicted = at_least_float32(logits).max(-1, keepdim=True)
+    largest, predicted = _largest(at_least_float32(logits))
     below = at_least_float32(logits) - largest
     of_label = below.gather(-1, labels.unsqueeze(-1)).squeeze(-1)
     below.clamp_(min=-1e4)  # e^-1e4 is 0, and 0 times it is 0 where 0 times -inf is not
     weights = below.exp()
     total = weights.sum(-1)
-    mean = _dot(weights, below) / total
+    mean = (weights * below).sum(-1) / total
     below.sub_(mean.unsqueeze(-1))
-    variance = _dot(weights.mul_(below), below) / total
+    variance = weights.mul_(below).mul_(below).sum(-1) / total
     log_total = total.log()
     return TokenStatistics(of_label - log_total, predicted.squeeze(-1), mean - log_total, variance)
 
 
-def _dot(a: Tensor, b: Tensor) -> Tensor:
-    """Return the dot product of each row of a with that of b, without a matrix of their products."""
-    return torch.bmm(a.unsqueeze(-2), b.unsqueeze(-1)).flatten()
+_BLOCK = 64
+
+
+def _largest(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the largest value of each row and where it is first, as `max(-1, keepdim=True)` does.
+
+    A processor finds the largest value with vector instructions, but its place without: so the largest of each block
+    first, then the place within one block.
+    """
+    rows, columns = values.shape
+    if values.device.type != "cpu" or columns % _BLOCK or columns == 0:
+        found = values.max(-1, keepdim=True)
+        return found.values, found.indices
+    blocks = values.view(rows, columns // _BLOCK, _BLOCK)
+    largest, block = blocks.amax(-1).max(-1, keepdim=True)
+    within = blocks.gather(1, block.unsqueeze(-1).expand(-1, 1, _BLOCK)).squeeze(1)
+    return largest, block * _BLOCK + within.argmax(-1, keepdim=True)
 
 
 def token_cross_entropy(

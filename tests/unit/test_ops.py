@@ -37,6 +37,33 @@ def test_log_prob_of_half_precision_logits_is_float32() -> None:
     assert float(got) == pytest.approx(-math.log(1000), abs=1e-5)
 
 
+def test_gradient_of_mean_log_probs_by_hand() -> None:
+    """P = 3/4, 1/4 and labels 0 and 1: half of 1 and of 1 less the probabilities, times the gradient that comes in."""
+    logits = torch.tensor([[math.log(3), 0.0]], requires_grad=True)
+    value = ops.mean_log_probs(logits, torch.tensor([[0, 1]]))
+    assert value.tolist() == pytest.approx([(math.log(3 / 4) + math.log(1 / 4)) / 2])
+    (2 * value.sum()).backward()
+    assert logits.grad is not None
+    assert logits.grad.flatten().tolist() == pytest.approx([2 * (1 / 2 - 3 / 4), 2 * (1 / 2 - 1 / 4)])
+
+
+def test_gradient_of_mean_log_probs_numerically() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = (10 * torch.randn(3, 7, dtype=torch.float64, generator=generator)).requires_grad_()
+    labels = torch.tensor([[0, 0, 3], [6, 5, 4], [2, 2, 2]])  # the same label twice counts twice
+    assert torch.autograd.gradcheck(lambda z: ops.mean_log_probs(z, labels), (logits,))
+
+
+def test_gradient_of_log_probs_can_be_taken_again_of_a_kept_graph() -> None:
+    logits = torch.tensor([[1.0, 0.0, -math.inf]], requires_grad=True)
+    value = token_log_probs(logits, torch.tensor([1])).sum()
+    (first,) = torch.autograd.grad(value, logits, retain_graph=True)
+    (second,) = torch.autograd.grad(value, logits)
+    assert torch.equal(first, second)
+    assert float(first[0, 2]) == 0.0
+    assert float(first.sum()) == pytest.approx(0.0, abs=1e-6)
+
+
 def test_kl_by_hand_and_its_direction() -> None:
     """KL((3/4, 1/4) ‖ (1/2, 1/2)) = 3/4 ln 3/2 + 1/4 ln 1/2 = 3/4 ln 3 - ln 2; the other way ln 2 - 1/2 ln 3."""
     p, q = torch.tensor([[math.log(3), 0.0]]), torch.zeros(1, 2)
@@ -101,6 +128,15 @@ def test_token_statistics_by_hand() -> None:
     assert found.means.tolist() == pytest.approx([-1.5 * math.log(2)])
     assert found.variances.tolist() == pytest.approx([(0.5 * math.log(2)) ** 2])
     assert ops.token_statistics(logits, torch.tensor([3])).log_probs.tolist() == [-math.inf]
+
+
+@pytest.mark.parametrize("columns", [1, 63, 64, 128, 200, 320])
+def test_the_predicted_token_is_the_first_of_equals_wherever_it_stands(columns: int) -> None:
+    """Also across the blocks in which it is looked for."""
+    generator = torch.Generator().manual_seed(columns)
+    logits = (torch.rand(500, columns, generator=generator) < 1.5 / columns).float()  # one or two largest, or none
+    found = ops.token_statistics(logits, torch.zeros(500, dtype=torch.long))
+    assert found.predicted.tolist() == [row.index(max(row)) for row in logits.tolist()]
 
 
 @pytest.mark.parametrize("rows", [1, 7, 1000])

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from scopewise.data.batch import collate, length_batches
 from scopewise.data.prompt import Encoded
 from scopewise.methods.base import Answers, Method, Need
+from scopewise.models.evaluating import evaluating
 from scopewise.models.forward import answer_logits, device_of, to_device
 
 
@@ -37,9 +37,7 @@ class Adversarial(Method):
     def relabel(self, items: Sequence[Encoded], model: nn.Module, vocab_size: int, seed: int) -> list[tuple[int, ...]]:
         """Return the arg-max token other than the true one, per answer token, from one pass over the forget rows."""
         labels: dict[int, tuple[int, ...]] = {}
-        training = model.training
-        model.eval()
-        with torch.no_grad():
+        with evaluating(model):
             for indices in length_batches([len(item) for item in items], max_tokens=4096):
                 batch = to_device(collate([items[i] for i in indices]), device_of(model))
                 logits = answer_logits(model, batch).float()
@@ -47,5 +45,4 @@ class Adversarial(Method):
                 wrong = logits.argmax(-1)
                 for position, i in enumerate(indices):
                     labels[i] = tuple(wrong[batch["row"] == position].tolist())
-        model.train(training)
         return [labels[i] for i in range(len(items))]

@@ -21,6 +21,7 @@ from scopewise.data.prompt import Encoded
 from scopewise.errors import ConfigError
 from scopewise.models.forward import answer_logits, device_of, output_embeddings, to_device
 from scopewise.models.head import answer_nll
+from scopewise.models.lora import fused
 from scopewise.models.processes import is_mine, sum_over_processes
 from scopewise.models.score import Pair
 from scopewise.ops import sequence_mean
@@ -277,7 +278,8 @@ def _gradients_of(model: nn.Module, only: Collection[str] | None = None) -> Iter
         }
 
     try:
-        yield collected
+        with fused(model):
+            yield collected
     finally:
         for handle in handles:
             handle.remove()

@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from scopewise.data.batch import Batch
 from scopewise.models.forward import answer_logits, device_of, output_embeddings, reading_head
 from scopewise.models.precision import computing
-from scopewise.ops import at_least_float32, token_kl
+from scopewise.ops import mean_log_probs, token_kl
 
 CHUNK_LOGITS = 2**25
 """Logits that exist at once: 128 MiB in float32."""
@@ -77,8 +77,7 @@ def states_kl(
 
 def mean_nll(logits: Float[Tensor, "tokens vocab"], labels: Int[Tensor, "repeats tokens"]) -> Float[Tensor, "tokens"]:
     """Mean over the repeats of the CE of each token: one logsumexp serves them all."""
-    logits = at_least_float32(logits)
-    return logits.logsumexp(-1) - logits.gather(-1, labels.T).mean(-1)
+    return -mean_log_probs(logits, labels.T)
 
 
 def _in_chunks(model: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], states: Tensor, other: Tensor) -> Tensor:

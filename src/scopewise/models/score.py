@@ -18,6 +18,7 @@ from scopewise.bars import bar
 from scopewise.data.batch import Unit, collate, collate_units, length_batches
 from scopewise.data.prompt import Encoded
 from scopewise.errors import ModelError
+from scopewise.models.evaluating import evaluating
 from scopewise.models.forward import answer_logits, device_of, to_device
 from scopewise.models.processes import gathered, share_of
 from scopewise.ops import hits, sequence_mean, sequence_sum, token_log_probs, token_statistics
@@ -123,14 +124,11 @@ def over_batches(
     model: nn.Module, lengths: Sequence[int], max_tokens: int, description: str, run: Callable[[list[int]], None]
 ) -> None:
     """Run this process's share of the batches in evaluation mode, without gradients; halve what does not fit."""
-    training = model.training
-    model.eval()
     batches = share_of(list(length_batches(lengths, max_tokens)))
-    with torch.inference_mode(), bar(sum(map(len, batches)), description) as progress:
+    with evaluating(model), bar(sum(map(len, batches)), description) as progress:
         for indices in batches:
             _halving(indices, run)
             progress.update(len(indices))
-    model.train(training)
 
 
 def _halving(indices: list[int], run: Callable[[list[int]], None]) -> None:
@@ -173,11 +171,9 @@ def shares_prompts(model: nn.Module) -> bool:
     no mask of our own fail the trial, and answers are then forwarded one by one.
     """
     if model not in _SHARES:
-        training = model.training
-        model.eval()
         unit = Unit(tuple(range(4, 12)), ((5, 6, 7, 8, 9), (9, 8, 7), (6,)))
         try:
-            with torch.inference_mode():
+            with evaluating(model):
                 together = [r.log_probs for r in next(_forward(model, [unit]))]
                 alone = [next(_forward(model, [Unit(unit.prompt, (answer,))]))[0].log_probs for answer in unit.answers]
             _SHARES[model] = all(
@@ -187,36 +183,29 @@ def shares_prompts(model: nn.Module) -> bool:
             )
         except (ModelError, RuntimeError, ValueError, TypeError):
             _SHARES[model] = False
-        model.train(training)
     return _SHARES[model]
 
 
 def hit_rate(model: nn.Module, items: Sequence[Encoded], max_tokens: int = 4096) -> float:
     """Return the mean over rows of the share (0-1) of answer tokens that are the arg-max under teacher forcing."""
     total = 0.0
-    training = model.training
-    model.eval()
-    with torch.inference_mode():
+    with evaluating(model):
         for indices in length_batches([len(item) for item in items], max_tokens):
             batch = to_device(collate([items[i] for i in indices]), device_of(model))
             right = hits(answer_logits(model, batch), batch["label"]).float()
             total += float(sequence_mean(right, batch["row"], len(indices)).sum())
-    model.train(training)
     return total / len(items)
 
 
 def sequence_nll(model: nn.Module, items: Sequence[Encoded], description: str, max_tokens: int = 4096) -> list[float]:
     """Return the negative log-likelihood of each answer in nats, summed over its tokens, in fp32 and without dropout."""
     found: dict[int, float] = {}
-    training = model.training
-    model.eval()
-    with torch.inference_mode(), bar(len(items), description) as progress:
+    with evaluating(model), bar(len(items), description) as progress:
         for indices in length_batches([len(item) for item in items], max_tokens):
             batch = to_device(collate([items[i] for i in indices]), device_of(model))
             nll = -token_log_probs(answer_logits(model, batch), batch["label"])
             found.update(zip(indices, sequence_sum(nll, batch["row"], len(indices)).tolist(), strict=True))
             progress.update(len(indices))
-    model.train(training)
     return [found[i] for i in range(len(items))]
 
 

@@ -91,8 +91,9 @@ def needed(model: nn.Module, head: nn.Module) -> tuple[float, float, float]:
     width = _attention_width(model.config)
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear | Conv1D) and module is not head:
-            if ".lora_" in name and ".default" not in name:
-                continue  # of an adapter that is kept aside
+            below = name.partition(".lora_")[0]
+            if below != name and (".default" not in name or getattr(model.get_submodule(below), "merged", False)):
+                continue  # of an adapter that is kept aside, or folded into the weight below
             layer: Any = module
             weight = layer.weight
             packed = not weight.dtype.is_floating_point  # 4 bits: two weights in a byte
