@@ -128,7 +128,15 @@ def described(cls: type, heading: str) -> dict[str, str]:
 
 
 def options_table(cls: type, options: Options, where: str) -> str:
-    """Return the table of a class's options and of those of its bases, the nearest description of each."""
+    """Return the table of the options of a class and its bases, each in the words of the nearest that describes it."""
+
+    def undescribed(base: type, name: str) -> NoReturn:
+        refuse(
+            where,
+            f"the {options.called} {name!r} is not described",
+            f"add '{name}: what it is. Default: its origin.' to '{options.heading}:' of {base.__name__}",
+        )
+
     defaults = options.defaults(cls)
     meanings: dict[str, str] = {}
     origins: dict[str, str] = {}
@@ -136,18 +144,17 @@ def options_table(cls: type, options: Options, where: str) -> str:
         said = described(base, options.heading)
         for name in said.keys() - defaults.keys():
             refuse(where, f"{name!r} stands under '{options.heading}:' and is no {options.called}", "correct its name")
-        for name in sorted(options.own(base) & defaults.keys()):
-            if "Default: " not in said.get(name, ""):
-                refuse(
-                    where,
-                    f"the {options.called} {name!r} is not described",
-                    f"add '{name}: what it is. Default: its origin.' to '{options.heading}:' of {base.__name__}",
-                )
         for name, text in said.items():
             meaning, _, origin = text.partition("Default: ")
             meanings[name] = meanings.get(name) or meaning.strip()
             if base is not options.base:
                 origins.setdefault(name, origin.rstrip("."))
+        for name in sorted(options.own(base) & defaults.keys()):
+            if "Default: " not in said.get(name, ""):
+                undescribed(base, name)
+    for name in origins:
+        if not meanings[name]:
+            undescribed(cls, name)
     rows = [(f"`{name}`", shown(defaults[name]), meanings[name], origins[name]) for name in origins]
     if not rows:
         return f"No {options.called} of its own.\n"
