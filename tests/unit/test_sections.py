@@ -30,10 +30,12 @@ class Small(Preference):
         size: Of the thing, |x| or
             more. Default: a guess.
         retain: Default: another guess.
+        retain_weight: Of the small one. Default: a third guess.
     """
 
     size: float = 1e-3
     retain: str = "kl"
+    retain_weight: float = 2.0
 
 
 class Few(ScoreLocalizer):
@@ -82,6 +84,7 @@ A small method.
 | --- | --- | --- | --- |
 | `size` | 0.001 | Of the thing, \\|x\\| or more. | a guess |
 | `retain` | `kl` | Retain term: `none`, or some of `ce`, `kl`, `hidden` joined by `+`. | another guess |
+| `retain_weight` | 2 | Of the small one. | a third guess |
 | `alternative` | `refusal` | Where alternatives come from: `row` (the rows' own field), `refusal` (forty sentences shipped \
 with the package), or `generated` (by the model itself before unlearning). | ours; it takes neither data nor a model |
 """

@@ -15,7 +15,7 @@ from scopewise.methods.base import Answers, Method, Need
 class GRAIL(Method):
     """GA + descent in which forgetting leaves alone the weights both scopes use, and retaining those retention uses most.
 
-        L = -0.4 · CE(forget) + 2 · CE(retain), each term's gradient masked by the `grail` localizer
+        L = -0.4 · CE(forget) + 2 · CE(retain), each term's gradient masked by the localizer of this name
 
     The gradient of the first term is zeroed on the weights that are among the most important of both scopes, that of
     the second on the most important of retention.
