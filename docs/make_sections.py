@@ -67,8 +67,9 @@ def method(cls: type[Method]) -> str:
     if any(before.values()):
         facts.append(f"made before the first step: {', '.join(what for what, wanted in before.items() if wanted)}")
     if made.needs_reference:
-        over = "forget rows" if "reference_logits" in made.needs else KEPT[made.retain_data]
-        facts.append(f"each step also forwards the model before unlearning, over {over}")
+        forget = ["forget rows"] if "reference_logits" in made.needs else []
+        retain = [KEPT[made.retain_data]] if {"kl", "hidden"} & set(made.retain_terms) else []
+        facts.append(f"each step also forwards the model before unlearning, over {' and '.join(forget + retain)}")
     return "; ".join(facts)
 
 

@@ -147,9 +147,9 @@ class Preference(Method):
     """Base of the methods that prefer an alternative over the answer, or train on it in place of the answer.
 
     Attributes:
-        alternative: Where alternatives come from: `row` (the rows' own field), `refusal` (forty sentences shipped with
-            the package), or `generated` (by the model itself before unlearning). Default: ours; it takes neither data
-            nor a model.
+        alternative: Where other answers come from: `row` (the rows' own `alternative`), `refusal` (forty sentences
+            shipped with the package), or `generated` (by the model itself before unlearning). Default: ours; it takes
+            neither data nor a model.
     """
 
     alternative: Literal["row", "refusal", "generated"] = "refusal"
