@@ -15,8 +15,7 @@ from scopewise.region import Entry, Mask, Region, module_of
 
 
 class Grail(Localizer):
-    """Everything but the weights both scopes need, for the forget term; everything but retention's core, for the retain
-    term.
+    """Everything but the weights both scopes need, for the forget term; everything but retention's core, for the retain term.
 
         the forget term may not change Top_p(G_UL) ∩ Top_p(G_RT); the retain term may not change Top_q(G_RT)
 
