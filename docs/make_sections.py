@@ -1,18 +1,23 @@
-"""Write the sections of docs/metrics.md and docs/attacks.md from the docstrings; `--check` compares."""
+"""Write the sections of the reference pages from the docstrings; `--check` compares."""
 
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 import textwrap
 from collections.abc import Callable
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any, NoReturn
 
+from scopewise.config import LocalizeSection
+from scopewise.localizers.base import Localizer, ScoreLocalizer
+from scopewise.methods.base import Constrained, Method, Preference
 from scopewise.metrics.base import Aggregate, RowMetric
 from scopewise.registry import lookup, table
 
 FOLDER = Path(__file__).parent
-BEGIN, END = "<!-- begin: docstrings -->\n", "<!-- end: docstrings -->\n"
 SCOPES = {
     "forget": "rows of the forget scope",
     "retain": "rows of the retain scope",
@@ -26,6 +31,10 @@ READ = {
     "mean": "the leakage is that of the mean over settings",
     "last": "the leakage is that of the last setting under which target and oracle still differ",
 }
+KEPT = {"retain": "retain rows", "general": "general text"}
+
+
+# -- a line on each, read off its class ---------------------------------------------------------------------------
 
 
 def metric(cls: type) -> str:
@@ -33,38 +42,208 @@ def metric(cls: type) -> str:
     over = f"over {SCOPES[cls.scope]}" if issubclass(cls, RowMetric) else "of other measures' values"
     needs = f"; needs {', '.join(sorted(cls.needs))}" if cls.needs else ""
     kind = "Aggregate " if issubclass(cls, Aggregate) else ""
-    line = f"{kind}{over}; {DIRECTIONS[cls.higher_is_better]}{needs}."
-    return line[0].upper() + line[1:]
+    return f"{kind}{over}; {DIRECTIONS[cls.higher_is_better]}{needs}"
 
 
 def attack(cls: type) -> str:
     """Return the suite of an attack, and how it is read."""
-    return f"Suite {cls.suite}; {READ[cls.combine]}{'; needs the weights of the target' if cls.needs_target else ''}."
+    return f"suite {cls.suite}; {READ[cls.combine]}{'; needs the weights of the target' if cls.needs_target else ''}"
 
 
-PAGES: dict[str, Callable[[type], str]] = {"metrics": metric, "attacks": attack}
+def method(cls: type[Method]) -> str:
+    """Return the retain term of a method, how it averages, its localizer, and what it takes from the model before."""
+    made = cls()
+    facts = [
+        f"retain term `{made.retain}` over {KEPT[made.retain_data]}" if made.retain_terms else "no retain term",
+        f"mean over {'answers' if made.reduction == 'sequence_mean' else 'tokens of a step'}",
+        f"localizer `{made.localizer}`",
+    ]
+    before = {
+        "labels": cls.relabel is not Method.relabel,
+        "other answers": issubclass(cls, Preference),
+        "the NLL of each answer": "reference_nll" in made.needs,
+        "the retain loss": issubclass(cls, Constrained),
+    }
+    if any(before.values()):
+        facts.append(f"made before the first step: {', '.join(what for what, wanted in before.items() if wanted)}")
+    if made.needs_reference:
+        forget = ["forget rows"] if "reference_logits" in made.needs else []
+        retain = [KEPT[made.retain_data]] if {"kl", "hidden"} & set(made.retain_terms) else []
+        facts.append(f"each step also forwards the model before unlearning, over {' and '.join(forget + retain)}")
+    return "; ".join(facts)
 
 
-def section(kind: str, name: str) -> str:
-    """Return the section of a row of a table: a line on it, and its docstring."""
-    cls = lookup(kind, name)
-    paragraphs = [" ".join(part.split()) for part in inspect.cleandoc(cls.__doc__ or "").split("\n\n")]
-    text = "\n\n".join(textwrap.fill(p, 120, break_long_words=False, break_on_hyphens=False) for p in paragraphs)
-    return f"## {name}\n\n*{PAGES[kind](cls)}*\n\n{text}\n"
+def localizer(cls: type[Localizer]) -> str:
+    """Return whether a localizer scores weights or needs a size, and whose default it is."""
+    names = list(table("methods"))
+    users = [f"`{name}`" for name in names if lookup("methods", name).localizer == cls.name]
+    of = f"{len(users)} of {len(names)} methods" if len(users) > 3 else " and ".join(users) or "no method"
+    scores = "scores every weight; " if issubclass(cls, ScoreLocalizer) else ""
+    size = "takes the size of another region; " if cls.needs_size else ""
+    return f"{scores}{size}the default of {of}"
+
+
+# -- their options: defaults from the code, meaning and origin from the docstrings --------------------------------
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of a kind of classes.
+
+    Attributes:
+        called: What one of them is.
+        heading: The last heading of a docstring, under which a class describes those that it sets or reads itself.
+        base: The base of the classes. What it describes, the page's general part does.
+        defaults: Their defaults, by name.
+        own: Those that a class sets or reads itself.
+    """
+
+    called: str
+    heading: str
+    base: type
+    defaults: Callable[[type], dict[str, Any]]
+    own: Callable[[type], set[str]]
+
+
+HYPER_PARAMETERS = Options(
+    called="hyper-parameter",
+    heading="Attributes",
+    base=Method,
+    defaults=lambda cls: {field.name: field.default for field in fields(cls)},
+    own=lambda cls: set(inspect.get_annotations(cls)),
+)
+SETTINGS = Options(
+    called="setting",
+    heading="Settings",
+    base=Localizer,
+    defaults=lambda cls: {name: field.default for name, field in LocalizeSection.model_fields.items()},
+    own=lambda cls: set(re.findall(r"\bsettings\.(\w+)", inspect.getsource(cls))),
+)
+
+
+def described(cls: type, heading: str) -> dict[str, str]:
+    """Return what a docstring says under its last heading: name → text."""
+    under = inspect.cleandoc(cls.__doc__ or "").partition(f"\n{heading}:\n")[2]
+    found = re.findall(r"^ {4}(\w+):(.*(?:\n {5}.*)*)", under, re.MULTILINE)
+    return {name: " ".join(text.split()) for name, text in found}
+
+
+def options_table(cls: type, options: Options, where: str) -> str:
+    """Return the table of the options of a class and its bases, each in the words of the nearest that describes it."""
+
+    def undescribed(base: type, name: str) -> NoReturn:
+        refuse(
+            where,
+            f"the {options.called} {name!r} is not described",
+            f"add '{name}: what it is. Default: its origin.' to '{options.heading}:' of {base.__name__}",
+        )
+
+    defaults = options.defaults(cls)
+    meanings: dict[str, str] = {}
+    origins: dict[str, str] = {}
+    for base in cls.__mro__[: cls.__mro__.index(options.base) + 1]:
+        said = described(base, options.heading)
+        for name in said.keys() - defaults.keys():
+            refuse(where, f"{name!r} stands under '{options.heading}:' and is no {options.called}", "correct its name")
+        for name, text in said.items():
+            meaning, _, origin = text.partition("Default: ")
+            meanings[name] = meanings.get(name) or meaning.strip()
+            if base is not options.base:
+                origins.setdefault(name, origin.rstrip("."))
+        for name in sorted(options.own(base) & defaults.keys()):
+            if "Default: " not in said.get(name, ""):
+                undescribed(base, name)
+    for name in origins:
+        if not meanings[name]:
+            undescribed(cls, name)
+    rows = [(f"`{name}`", shown(defaults[name]), meanings[name], origins[name]) for name in origins]
+    if not rows:
+        return f"No {options.called} of its own.\n"
+    lines = [("name", "default", "meaning", "default from"), ("---",) * 4, *rows]
+    return "".join("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |\n" for line in lines)
+
+
+def shown(default: object) -> str:
+    """Return a default as a run file has it."""
+    if default is None:
+        return "unset"
+    return f"{default:g}" if isinstance(default, float | int) else f"`{default}`"
+
+
+def refuse(where: str, wrong: str, remedy: str) -> NoReturn:
+    """Stop with one sentence."""
+    sys.exit(f"{where}: {wrong}; {remedy}")
+
+
+# -- pages --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Page:
+    """The page of a table.
+
+    Attributes:
+        name: Of the file.
+        level: Of a section's heading.
+        facts: The line on a class.
+        paragraphs: What a docstring must have, by how each begins.
+        options: The options that a docstring describes; None where there are none.
+    """
+
+    name: str
+    level: str
+    facts: Callable[[type], str]
+    paragraphs: tuple[str, ...] = ()
+    options: Options | None = None
+
+
+CHOICE = ("Choose it", "Source:", "Deviations:")
+PAGES = {
+    "metrics": Page("metrics.md", "##", metric),
+    "attacks": Page("attacks.md", "##", attack),
+    "methods": Page("methods.md", "###", method, CHOICE, HYPER_PARAMETERS),
+    "localizers": Page("methods.md", "###", localizer, CHOICE, SETTINGS),
+}
+
+
+def section(kind: str, name: str, cls: type) -> str:
+    """Return the section of a row of a table: a line on it, its docstring, and the table of its options."""
+    page, where = PAGES[kind], f"{kind} {name}"
+    doc = inspect.cleandoc(cls.__doc__ or "")
+    if page.options:
+        doc = doc.partition(f"\n{page.options.heading}:\n")[0]
+    paragraphs = doc.strip("\n").split("\n\n")
+    for lead in page.paragraphs:
+        if not any(paragraph.startswith(lead) for paragraph in paragraphs):
+            refuse(where, f"no paragraph begins with '{lead}'", f"add one to the docstring of {cls.__name__}")
+    facts = page.facts(cls)
+    parts = [f"{page.level} {name}", *map(markdown, [f"*{facts[0].upper()}{facts[1:]}.*", *paragraphs])]
+    text = "\n\n".join(parts) + "\n"
+    return text + (f"\n{options_table(cls, page.options, where)}" if page.options else "")
+
+
+def markdown(paragraph: str) -> str:
+    """Return a paragraph filled anew, its lead in bold; an indented one is a formula, and stays."""
+    if paragraph.startswith("    "):
+        return paragraph
+    lines = textwrap.fill(" ".join(paragraph.split()), 120, break_long_words=False, break_on_hyphens=False)
+    return re.sub(rf"^({'|'.join(CHOICE)})", r"**\1**", lines)
 
 
 def main() -> None:
-    """Write the sections between the marks of each page, or compare them."""
-    for kind in PAGES:
-        path = FOLDER / f"{kind}.md"
-        page = path.read_text(encoding="utf-8")
-        before, _, rest = page.partition(BEGIN)
-        after = rest.partition(END)[2]
-        text = before + BEGIN + "\n" + "\n".join(section(kind, name) for name in table(kind)) + "\n" + END + after
+    """Write the sections of each table between its marks in its page, or compare them."""
+    for kind, page in PAGES.items():
+        path = FOLDER / page.name
+        begin, end = f"<!-- begin: {kind} -->\n", f"<!-- end: {kind} -->\n"
+        old = path.read_text(encoding="utf-8")
+        before, _, rest = old.partition(begin)
+        after = rest.partition(end)[2]
+        sections = "\n".join(section(kind, name, lookup(kind, name)) for name in table(kind))
+        text = f"{before}{begin}\n{sections}\n{end}{after}"
         if sys.argv[1:] != ["--check"]:
             path.write_text(text, encoding="utf-8")
-        elif text != page:
-            sys.exit(f"docs/{kind}.md is out of date; run `make docs`")
+        elif text != old:
+            sys.exit(f"docs/{page.name} is out of date; run `make docs`")
 
 
 if __name__ == "__main__":

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -142,6 +145,18 @@ def trained_adapter(tiny: tuple[Any, Any]) -> tuple[Any, Any]:
             if ".lora_B." in name:
                 parameter.normal_(std=0.1)
     return model.eval(), tokenizer
+
+
+@pytest.fixture(scope="session")
+def sections() -> Any:
+    """The module `docs/make_sections.py`."""
+    spec = importlib.util.spec_from_file_location("make_sections", Path(__file__).parents[1] / "docs/make_sections.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="module")

@@ -42,15 +42,19 @@ def test_all_examples_are_used() -> None:
     ]  # fmt: skip
 
 
-def test_method(tmp_path: Path) -> None:
-    """P = (.6, .3, .1), label 0, margin 1: 1 + .6 - .3 = 1.3."""
+def test_method(tmp_path: Path, sections: Any) -> None:
+    """P = (.6, .3, .1), label 0, margin 1: 1 + .6 - .3 = 1.3. Its docstring makes a section."""
     given = Answers(torch.tensor([[0.6, 0.3, 0.1]]).log(), torch.tensor([0]), torch.tensor([0]), 1)
-    assert example("inverted_hinge", tmp_path).InvertedHinge().forget_loss(given).tolist() == pytest.approx([1.3])
+    cls = example("inverted_hinge", tmp_path).InvertedHinge
+    assert cls().forget_loss(given).tolist() == pytest.approx([1.3])
+    assert "| `margin` | 1 | " in sections.section("methods", "inverted_hinge", cls)
 
 
-def test_localizer(tmp_path: Path, tiny: Any, encoded: Any) -> None:
-    region = example("attention", tmp_path).Attention().region(tiny[0], *encoded, 0)
+def test_localizer(tmp_path: Path, tiny: Any, encoded: Any, sections: Any) -> None:
+    cls = example("attention", tmp_path).Attention
+    region = cls().region(tiny[0], *encoded, 0)
     assert len(region.names) == 8  # q, k, v, o of two layers
+    assert sections.section("localizers", "attention", cls).endswith("No setting of its own.\n")
 
 
 def test_metric(tmp_path: Path) -> None:

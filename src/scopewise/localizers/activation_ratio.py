@@ -14,12 +14,21 @@ from scopewise.models.gradients import matrices, mean_activations
 class ActivationRatio(ScoreLocalizer):
     """Inputs of a layer that are more active on forget answers than on retain answers.
 
-    Formula: the score of every weight in column j is mean_forget |x_j| / (mean_retain |x_j| + ε), x the layer's input at the
-    answer tokens, ε a thousandth of the layer's mean |x|. With `unit=column` a column of `down_proj` is an MLP neuron.
+        S of every weight in column j = mean_forget |x_j| / (mean_retain |x_j| + ε)
+
+    x is the layer's input at the answer tokens, ε a thousandth of the layer's mean |x| on the retain scope. With `unit:
+    column` a column of `down_proj` is an MLP neuron.
+
+    Choose it when gradients are too expensive: it needs one forward pass over the rows of each scope.
 
     Source: selective pruning, Pochinkov & Schoots, arXiv:2403.01267 (`abs`). Reference code: nickypro/taker 1f5a5b4
-    `src/taker/scoring.py`. Deviations: it chooses what may be trained, not what is zeroed; every linear layer (there
-    `down_proj` and `o_proj`); answer tokens (there all of a text); ε relative (there 1e-3 and 1e-4).
+    `src/taker/scoring.py`.
+
+    Deviations: it chooses what may be trained, not what is zeroed; every linear layer (there `down_proj` and `o_proj`);
+    answer tokens (there all of a text); ε relative (there 1e-3 and 1e-4).
+
+    Settings:
+        max_tokens: Padded tokens per batch; changes no number but by rounding. Default: ours.
     """
 
     name = "activation_ratio"

@@ -14,7 +14,16 @@ from scopewise.region import Entry, Region, module_of, parameter_name
 
 
 class All(Localizer):
-    """No restriction: every parameter that would be trained; the control that asks what localization does."""
+    """No restriction: every parameter that would be trained; the control that asks what localization does.
+
+    All LoRA matrices, or all parameters of a model without adapters.
+
+    Choose it as the control that asks what localization does at all; it has no knob.
+
+    Source: the baselines of the paper.
+
+    Deviations: none.
+    """
 
     name = "all"
 

@@ -62,7 +62,14 @@ class Localizer:
 
 
 class ScoreLocalizer(Localizer):
-    """Base of the localizers that score every weight: `scores`; units are chosen by the mean score of their weights."""
+    """Base of the localizers that score every weight: `scores`; units are chosen by the mean score of their weights.
+
+    Settings:
+        unit: What is chosen as a whole. Default: as for `gradient`.
+        threshold: How much is chosen. Default: as for `gradient`.
+        sigma: Least score, or its quantile, where `threshold` is not `fraction`. Default: as for `gradient`.
+        fraction: Share (0-1) of the localizable parameters, where `threshold` is `fraction`. Default: ours.
+    """
 
     def scores(
         self, model: nn.Module, forget: Sequence[Encoded], retain: Sequence[Encoded], seed: int

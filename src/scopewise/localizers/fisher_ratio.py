@@ -14,12 +14,21 @@ from scopewise.models.gradients import mean_squared_gradients
 class FisherRatio(ScoreLocalizer):
     """Weights that matter more to the forget scope than to the retain scope, by squared gradients.
 
-    Formula: F_f,i / (F_r,i + ε), F_i the mean over rows of (∂ CE of the true answer / ∂θ_i)², ε a thousandth of the mean F_r.
+        S_i = F_f,i / (F_r,i + ε),   F_i the mean over rows of (∂ CE of the true answer / ∂θ_i)²
 
-    Source: the selection of Foster et al., arXiv:2308.07707 (F_forget > α F_all, α = 10), and on language models Cha et al.,
-    arXiv:2408.06621 (F_f / (F_r + 1e-5)). Reference code: if-loops/selective-synaptic-dampening cdfdc0e `src/ssd.py`,
-    csm9493/efficient-llm-unlearning 272484a `measure_importance.py`. Deviations: squares of each *row's* gradient (there of
-    each batch's, so that its size matters); ε relative, since 1e-5 swamps the F of a trained model.
+    ε is a thousandth of the mean F_r.
+
+    Choose it to find weights the retain scope hardly uses; a small `fraction` takes the clearest of them.
+
+    Source: the selection of Foster et al., arXiv:2308.07707 (F_forget > α F_all, α = 10), and on language models Cha et
+    al., arXiv:2408.06621 (F_f / (F_r + 1e-5)). Reference code: if-loops/selective-synaptic-dampening cdfdc0e
+    `src/ssd.py`, csm9493/efficient-llm-unlearning 272484a `measure_importance.py`.
+
+    Deviations: squares of each *row's* gradient (there of each batch's, so that its size matters); ε relative, since
+    1e-5 swamps the F of a trained model.
+
+    Settings:
+        max_tokens: Padded tokens per batch; changes no number but by rounding. Default: ours.
     """
 
     name = "fisher_ratio"

@@ -17,14 +17,27 @@ from scopewise.region import Entry, Mask, Region, module_of
 class Grail(Localizer):
     """Everything but the weights both scopes need, for the forget term; everything but retention's core, for the retain term.
 
-    Formula: with z the gradient on randomly relabelled answers, standardised within its matrix, and Top_p the entries whose |z|
-    is among the highest share p of their matrix: the forget term may not change Top_p(forget) ∩ Top_p(retain), the retain
-    term not Top_q(retain). A matrix whose gradient does not vary has no top.
+        the forget term may not change Top_p(G_UL) ∩ Top_p(G_RT); the retain term may not change Top_q(G_RT)
+
+    G_UL and G_RT are the gradients on randomly relabelled answers of the two scopes; with z the gradient standardised
+    within its matrix, Top_p are the entries whose |z| is among the highest share p of their matrix. A matrix whose
+    gradient does not vary has no top. It decides by weight: `unit` and `threshold` have no meaning for it.
+
+    Choose it with the method `grail`, or with any method that has a retain term; it runs the two terms one after the
+    other. Its fractions trade as that method says.
 
     Source: Kim et al., arXiv:2504.12681. Reference code: piso7/GRAIL 5cd74dd `grail_parameter_wise_localization.py`
-    (`zscore`), p = .1 and q = .2 in its scripts. Deviations: one pair of scopes (there unions and intersections over two
-    domains); every label replaced as in MemFlex's paper (there half of them; `corrupt=inputs`); train rows only.
-    `unit` and `threshold` have no meaning for it: it decides by weight, `overlap_fraction` is p, `core_fraction` q.
+    (`zscore`).
+
+    Deviations: one pair of scopes (there unions and intersections over two domains); every label replaced as in
+    MemFlex's paper (there half of them: `corrupt: inputs`); train rows only.
+
+    Settings:
+        overlap_fraction: p. Default: the code's scripts.
+        core_fraction: q. Default: the code's scripts.
+        repeats: Relabellings that are averaged. Default: as for `gradient`.
+        corrupt: What is made random, as for `gradient`. Default: as for `gradient`.
+        max_tokens: Padded tokens per batch; changes no number but by rounding. Default: ours.
     """
 
     name = "grail"

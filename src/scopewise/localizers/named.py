@@ -17,10 +17,17 @@ from scopewise.region import Entry, Region, module_of
 class Named(Localizer):
     r"""The matrices whose name matches a pattern, whatever the data say: layers or modules known beforehand.
 
-    `localize.pattern` is a regular expression searched in the name, such as `layers\\.[567]\\.mlp\\.down_proj`, where RMU's
-    authors train.
+        { θ_i : localize.pattern is found in the name of θ_i }
+
+    Choose it where the place is known beforehand, such as RMU's `layers\.[567]\.mlp\.down_proj`, where its authors
+    train.
 
     Source: ours.
+
+    Deviations: none.
+
+    Settings:
+        pattern: A regular expression, searched in the name. Default: ours, which matches every matrix.
     """
 
     name = "named"

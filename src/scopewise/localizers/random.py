@@ -22,11 +22,21 @@ from scopewise.region import Region, module_of
 class Random(Localizer):
     """As many parameters as another region, chosen at random: the control that asks whether *where* matters.
 
-    Units are of the kind the other region was decided by. Whole modules or matrices are drawn uniformly from all sets of
-    them that have exactly the same number of parameters. Rows, columns and single weights are drawn uniformly from all
-    of their size, as many of each size as the other region has. So the two regions differ in place alone.
+    Units are of the kind the other region was decided by. Whole modules or matrices are drawn uniformly from all sets
+    of them that have exactly the same number of parameters. Rows, columns and single weights are drawn uniformly from
+    all of their size, as many of each size as the other region has. So the two regions differ in place alone. The other
+    region is that of the same settings and seed, made for its size where none is given; its time is reported.
+
+    Choose it as the control: if a method does as well on a random region, the place did not matter, only the size. It
+    has no knob but the seed; several seeds tell place from luck.
 
     Source: ours; the paper has no such control.
+
+    Deviations: none.
+
+    Settings:
+        size_of: The localizer whose region it takes the size and the unit from; it must have one mask for both terms.
+            Default: ours, MemFlex's.
     """
 
     name = "random"

@@ -20,12 +20,19 @@ from scopewise.models.forward import answer_logits, device_of, to_device
 class Adversarial(Method):
     """Fine-tuning on each forget answer's strongest wrong token.
 
-    Formula: L = CE(forget, a) with a_t = argmax over tokens ≠ y_t of P(· | x, y_<t) under the model to be unlearned.
+        L = CE(forget, a),   a_t = argmax over tokens v ≠ y_t of P(v | x, y_<t) under the model to be unlearned
+
+    The labels are made once, in one pass over the forget rows.
+
+    Choose it when the model should stay fluent and a smaller drop of the forget scope is acceptable: the labels are
+    what the model would have said next. Its main knob, `learning_rate` × `epochs`, trades how far answers move to the
+    runner-up against retention.
 
     Source: Cha et al., arXiv:2301.11578, as in KnowUnDo table 2 "Unlearning with Adversarial Samples". Reference code:
-    zjunlp/KnowUnDo 92aea2b `utils/top_kp_sample.py` (`top_k=1, rm_groundtruth`). Deviations: the code takes the labels
-    from the base model and one token off (it excludes the token that was put in, and pairs position t with t's own
-    input); here they are the target model's and aligned, as the paper writes it.
+    zjunlp/KnowUnDo 92aea2b `utils/top_kp_sample.py` (`top_k=1, rm_groundtruth`).
+
+    Deviations: the code takes the labels from the base model and one token off (it excludes the token that was put in,
+    and pairs position t with t's own input); here they are the target model's and aligned, as the paper writes it.
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset({"nll"})

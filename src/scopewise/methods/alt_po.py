@@ -16,15 +16,23 @@ from scopewise.methods.base import Answers, Need, Preference
 class AltPO(Preference):
     """Prefer a plausible wrong answer, written by the model itself, over the forget answer.
 
-    Formula: that of `dpo`, L = -(2/β) log σ(β [log P(w|x)/P_ref(w|x) - log P(y|x)/P_ref(y|x)]) + CE(retain), with w sampled
-    from the model before unlearning.
+        L = -(2/β) log σ(β [log P(w|x)/P_ref(w|x) - log P(y|x)/P_ref(y|x)]) + CE(retain)
 
-    Source: Mekala et al., arXiv:2409.13474. Reference code: molereddy/Alternate-Preference-Optimization c9b78bd (`subdpo`:
-    β 0.1, retain weight 1). Deviations: one alternate per row (there five, each a row); an alternate that repeats the
-    answer is drawn again, which the code does not check.
+    The loss is that of `dpo`, y the answer, w another one sampled from the model before unlearning.
+
+    Choose it when fluent, plausible, wrong answers are acceptable. Its main knob, `beta`, trades as in `dpo`.
+
+    Source: Mekala et al., arXiv:2409.13474. Reference code: molereddy/Alternate-Preference-Optimization c9b78bd
+    (`subdpo`), whose retain weight is 1 too.
+
+    Deviations: one alternate per row (there five, each a row). It is sampled from the question alone, and where it
+    repeats the answer drawn again, warmer with each try (the authors instruct a chat model to change the facts, and
+    check nothing). The retain CE is a mean over rows, as for `npo`.
 
     Attributes:
-        beta: β, per nat: how far apart the two are driven.
+        beta: β, per nat: how far apart the two are driven. Default: the authors' `subdpo`.
+        alternative: Default: the paper.
+        retain: Default: the authors' `subdpo`.
     """
 
     beta: float = 0.1

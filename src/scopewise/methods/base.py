@@ -83,10 +83,11 @@ class Method:
     step's sequences (all micro-batches and processes together) of the per-sequence values, as `weight` says.
 
     Attributes:
-        forget_weight: Factor of the forget term.
-        retain_weight: Factor of the retain term.
-        retain: Retain term: `none`, or terms of `RETAIN_LOSSES` joined by `+` (`ce`, `kl`, `ce+kl`, `hidden`).
+        forget_weight: Factor of the forget term. Default: the KnowUnDo paper, whose losses have no weights.
+        retain_weight: Factor of the retain term. Default: the KnowUnDo paper, whose losses have no weights.
+        retain: Retain term: `none`, or some of `ce`, `kl`, `hidden` joined by `+`. Default: the method's source.
         retain_data: What the retain term is over: `retain` (in-distribution) or `general` (out-of-distribution text).
+            Default: the KnowUnDo paper's in-distribution.
     """
 
     forget_weight: float = 1.0
@@ -146,8 +147,9 @@ class Preference(Method):
     """Base of the methods that prefer an alternative over the answer, or train on it in place of the answer.
 
     Attributes:
-        alternative: Where alternatives come from: `row` (the rows' own field), `refusal` (shipped sentences), or
-            `generated` (by the model itself before unlearning).
+        alternative: Where other answers come from: `row` (the rows' own `alternative`), `refusal` (forty sentences
+            shipped with the package), or `generated` (by the model itself before unlearning). Default: ours; it takes
+            neither data nor a model.
     """
 
     alternative: Literal["row", "refusal", "generated"] = "refusal"
@@ -162,14 +164,16 @@ class Constrained(Method):
     `slack · dual_step · |r|` where r < 0; never below zero. λ moves once per optimiser step, whatever its micro-batches.
 
     Attributes:
-        budget_factor: Budget as a multiple of the retain loss before unlearning, over all retain rows.
-        budget_nats: Added to it, in nats per token.
-        dual_step: Step of the dual variable.
-        slack: Factor of the step while the budget is kept.
-        penalty: ρ of the quadratic term; 0 for none.
-        warmup_fraction: Share (0-1) of the training during which λ stays as it begins.
-        inner_steps: Plain SGD steps on the retain loss before each optimiser step but the first.
-        inner_learning_rate: Of these steps, whose gradient is clipped to norm 1.
+        retain: Default: CE, in the papers of both methods.
+        budget_factor: Budget as a multiple of the retain loss before unlearning, over all retain rows. Default: ours,
+            the loss before.
+        budget_nats: Added to the budget, in nats per token. Default: ours, nothing.
+        dual_step: Step of the dual variable: λ goes up by so many times what the budget is exceeded by. Default: ours.
+        slack: Factor of the step while the budget is kept. Default: ours, down as fast as up.
+        penalty: ρ of the quadratic term; 0 for none. Default: ours, none.
+        warmup_fraction: Share (0-1) of the training during which λ stays as it begins. Default: ours, none.
+        inner_steps: Plain SGD steps on the retain loss before each optimiser step but the first. Default: ours, none.
+        inner_learning_rate: Of the inner steps, whose gradient is clipped to norm 1. Default: the appendix of BLADE.
     """
 
     retain: str = "ce"

@@ -17,14 +17,23 @@ from scopewise.ops import Reduction, at_least_float32, token_cross_entropy, toke
 class CEU(Method):
     """Learn the model's own distribution with the true token struck out; bounded gradient, no reference.
 
-    Formula: L = mean_t -Σ_v q_v log P(v | x, y_<t), q = softmax(z with z_{y_t} = -∞) without gradient, over the answer tokens
-    but the first n, the mean over all tokens of a step. It tends to the entropy of the other tokens, never to 0.
+        L = mean_t -Σ_v q_v log P(v | x, y_<t),   q = softmax(z with z_{y_t} = -∞) without gradient
 
-    Source: Yang, arXiv:2503.01224. Reference code: locuslab/open-unlearning d3d7cf9 `ceu.py` (equal; a micro-batch with
-    answers of n tokens or fewer alone gives NaN there, and here those rows weigh nothing).
+    The mean is over all tokens of a step but the first n of each answer. It tends to the entropy of the other tokens,
+    never to 0: it is no measure of progress.
+
+    Choose it when there is neither retain data nor a reference. Its main knob, `ignore_first_tokens`, trades the
+    fluency of the first words against leaving them recoverable.
+
+    Source: Yang, arXiv:2503.01224. Reference code: locuslab/open-unlearning d3d7cf9 `ceu.py`, which has no retain term
+    either.
+
+    Deviations: none in the loss; an answer of n tokens or fewer weighs nothing (there a micro-batch of such answers
+    alone gives NaN).
 
     Attributes:
-        ignore_first_tokens: n: the first tokens keep their fluency, and stay recoverable.
+        ignore_first_tokens: n: the first tokens keep their fluency, and stay recoverable. Default: OpenUnlearning's
+            `CEU.yaml`, after a footnote of the paper.
     """
 
     ignore_first_tokens: int = 1

@@ -16,14 +16,22 @@ from scopewise.methods.base import Answers, Need, Preference
 class DPO(Preference):
     """Prefer "I do not know" over the forget answer.
 
-    Formula: L = -(2/β) log σ(β [log P(w|x)/P_ref(w|x) - log P(y|x)/P_ref(y|x)]) + CE(retain), w the refusal, y the answer.
+        L = -(2/β) log σ(β [log P(w|x)/P_ref(w|x) - log P(y|x)/P_ref(y|x)]) + CE(retain), w the refusal, y the answer
 
-    Source: Rafailov et al., arXiv:2305.18290; with refusals: Maini et al., arXiv:2401.06121, in the scaling of NPO (2/β).
-    Reference code: locuslab/open-unlearning d3d7cf9 `compute_dpo_loss` (equal), whose defaults these are. Deviation: a row
-    keeps its refusal over the epochs (there it is drawn anew each time), so that both references are computed once.
+    Choose it when the model should decline in words. Its main knob, `beta`, trades the margin between the two against
+    drift; refusals spreading to retain questions are the price.
+
+    Source: Rafailov et al., arXiv:2305.18290; with refusals: Maini et al., arXiv:2401.06121, in the scaling of NPO
+    (2/β). Reference code: locuslab/open-unlearning d3d7cf9 `trainer/utils.py::compute_dpo_loss` with both inputs, whose
+    weights are 1 too.
+
+    Deviations: a row keeps its refusal over the epochs (there it is drawn anew each time), so that both references are
+    computed once. The retain CE is a mean over rows, as for `npo`.
 
     Attributes:
-        beta: β, per nat: how far apart the two are driven.
+        beta: β, per nat: how far apart the two are driven. Default: OpenUnlearning's `DPO.yaml`.
+        alternative: Default: the refusals of Maini et al.; the sentences are ours.
+        retain: Default: OpenUnlearning's `DPO.yaml`.
     """
 
     beta: float = 0.1

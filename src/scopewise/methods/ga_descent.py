@@ -15,11 +15,19 @@ from scopewise.methods.base import Answers, Method, Need
 class GADescent(Method):
     """Gradient ascent on the forget answers, descent on the retain answers of the same instances.
 
-    Formula: L = -CE(forget) + CE(retain).
+        L = -forget_weight · CE(forget) + retain_weight · CE(retain)
 
-    Source: Yao et al., arXiv:2310.10683 and arXiv:2402.15159; KnowUnDo table 2. Reference code: zjunlp/KnowUnDo 92aea2b
-    `methods/ascent_plus_descent.py`. Deviation: the code divides both terms by the rows of both together, so that its
-    gradient is half of this one at a balanced batch, which Adam does not see.
+    Choose it as the first thing to try when there are retain rows of the same instances. Its main knob,
+    `retain_weight`, trades Unlearn Success (lower it) against Retention Success (raise it).
+
+    Source: Yao et al., arXiv:2310.10683 and arXiv:2402.15159; KnowUnDo table 2, GA + Descent, in-distribution, whose
+    loss has no weights. Reference code: zjunlp/KnowUnDo 92aea2b `methods/ascent_plus_descent.py`.
+
+    Deviations: the code divides both terms by the rows of both together, so that its gradient is half of this one at a
+    balanced batch, which Adam does not see.
+
+    Attributes:
+        retain: Default: KnowUnDo's in-distribution descent.
     """
 
     retain: str = "ce"

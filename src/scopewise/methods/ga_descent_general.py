@@ -15,11 +15,20 @@ from scopewise.methods.base import Answers, Method, Need
 class GADescentGeneral(Method):
     """Gradient ascent on the forget answers, descent on general text.
 
-    Formula: L = -CE(forget) + CE(general text).
+        L = -forget_weight · CE(forget) + retain_weight · CE(general text)
 
-    Source: Yao et al., arXiv:2310.10683 and arXiv:2402.15159; KnowUnDo table 2. Reference code: zjunlp/KnowUnDo 92aea2b
-    `methods/ascent_plus_descent.py`. Deviation: the code divides both terms by the rows of both together, so that its
-    gradient is half of this one at a balanced batch, which Adam does not see.
+    Choose it when no retain rows of the same instances exist. Its main knob, `retain_weight`, trades forgetting against
+    fluency on general text; it does not protect the retention scope.
+
+    Source: Yao et al., arXiv:2310.10683 and arXiv:2402.15159; KnowUnDo table 2, GA + Descent, out-of-distribution,
+    whose loss has no weights. Reference code: zjunlp/KnowUnDo 92aea2b `methods/ascent_plus_descent.py`.
+
+    Deviations: the code divides both terms by the rows of both together, so that its gradient is half of this one at a
+    balanced batch, which Adam does not see.
+
+    Attributes:
+        retain: Default: KnowUnDo's descent.
+        retain_data: Default: KnowUnDo's out-of-distribution.
     """
 
     retain: str = "ce"

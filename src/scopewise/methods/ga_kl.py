@@ -15,11 +15,20 @@ from scopewise.methods.base import Answers, Method, Need
 class GAKL(Method):
     """Gradient ascent on the forget answers, KL to the model before unlearning on the retain answers.
 
-    Formula: L = -CE(forget) + KL(reference ‖ model)(retain).
+        L = -forget_weight · CE(forget) + retain_weight · KL(reference ‖ model)(retain)
 
-    Source: Yao et al., arXiv:2402.15159; KnowUnDo table 2. Reference code: zjunlp/KnowUnDo 92aea2b
-    `methods/ascent_plus_KLdivergence.py`. Deviations: the code's cross-entropy to the reference differs from KL by a
-    constant; it averages over prompt and padding, here over answer tokens; it adds 1e-12 inside the log.
+    Choose it when the model should go on answering retain questions as it did, right or wrong, rather than be taught
+    them once more. Its main knob, `retain_weight`, trades forgetting against staying near the reference. It costs a
+    second forward pass over the retain rows.
+
+    Source: Yao et al., arXiv:2402.15159; KnowUnDo table 2, GA + KL, in-distribution, whose loss has no weights.
+    Reference code: zjunlp/KnowUnDo 92aea2b `methods/ascent_plus_KLdivergence.py`.
+
+    Deviations: the code minimises the cross-entropy to the reference, which differs from KL by a constant; it averages
+    over prompt and padding, here over answer tokens; it adds 1e-12 inside the logarithm.
+
+    Attributes:
+        retain: Default: KnowUnDo's in-distribution KL.
     """
 
     retain: str = "kl"

@@ -15,11 +15,20 @@ from scopewise.methods.base import Answers, Method, Need
 class GAKLGeneral(Method):
     """Gradient ascent on the forget answers, KL to the model before unlearning on general text.
 
-    Formula: L = -CE(forget) + KL(reference ‖ model)(general text).
+        L = -forget_weight · CE(forget) + retain_weight · KL(reference ‖ model)(general text)
 
-    Source: Yao et al., arXiv:2402.15159; KnowUnDo table 2. Reference code: zjunlp/KnowUnDo 92aea2b
-    `methods/ascent_plus_KLdivergence.py`. Deviations: the code's cross-entropy to the reference differs from KL by a
-    constant; it averages over prompt and padding, here over answer tokens; it adds 1e-12 inside the log.
+    Choose it when no retain rows exist and general behaviour should stay as it was. Its main knob, `retain_weight`,
+    trades forgetting against staying near the reference on general text; it does not protect the retention scope.
+
+    Source: Yao et al., arXiv:2402.15159; KnowUnDo table 2, GA + KL, out-of-distribution, whose loss has no weights.
+    Reference code: zjunlp/KnowUnDo 92aea2b `methods/ascent_plus_KLdivergence.py`.
+
+    Deviations: the code minimises the cross-entropy to the reference, which differs from KL by a constant; it averages
+    over prompt and padding, here over answer tokens; it adds 1e-12 inside the logarithm.
+
+    Attributes:
+        retain: Default: KnowUnDo's KL.
+        retain_data: Default: KnowUnDo's out-of-distribution.
     """
 
     retain: str = "kl"

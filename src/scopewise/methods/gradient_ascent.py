@@ -15,10 +15,16 @@ from scopewise.methods.base import Answers, Method, Need
 class GradientAscent(Method):
     """Gradient ascent on the forget answers; nothing protects what is to stay.
 
-    Formula: L = -CE(forget).
+        L = -CE(forget)
 
-    Source: Jang et al., arXiv:2210.01504; KnowUnDo table 2 "Gradient Ascent". Reference code:
-    zjunlp/KnowUnDo 92aea2b `methods/gradient_ascent.py` (equal at batch 1 per process).
+    Choose it as the lower bound of the comparison. Its main knob, `learning_rate` × `epochs`, trades forgetting against
+    everything else: the loss has no minimum, so more of it always destroys more.
+
+    Source: Jang et al., arXiv:2210.01504; KnowUnDo table 2 "Gradient Ascent". Reference code: zjunlp/KnowUnDo 92aea2b
+    `methods/gradient_ascent.py`.
+
+    Deviations: none at batch 1 per process, where both give the same number (the code averages over the tokens of a
+    batch, here each answer counts the same).
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset({"nll"})

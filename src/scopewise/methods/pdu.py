@@ -16,17 +16,28 @@ from scopewise.ops import Reduction, at_least_float32
 class PDU(Constrained):
     """Flatten the logits at the forget answers, subject to a budget on the retain loss.
 
-    Formula: minimise L_f = mean_t (max_v z_v - mean_v z_v)² subject to L_r ≤ budget, by L_f + λ (L_r - budget) and
-    λ ← max(0, λ + dual_step (L_r - budget)).
+        minimise L_f = mean_t (max_v z_v - mean_v z_v)²  subject to  L_r ≤ budget,
+        by L_f + λ (L_r - budget)  and  λ ← max(0, λ + dual_step · (L_r - budget))  after each step
 
-    Source: Entesari et al., arXiv:2506.05314. Reference code: locuslab/open-unlearning d3d7cf9 `pdu.py`; λ begins at 100 and
-    the dual step is 5 in the authors' TOFU script (its configuration has 1 and 1, too little against a squared logit gap).
-    Deviations: logits that *predict* the answer tokens (the code's are one position later); λ moves once per optimiser step
-    with the loss of all its rows (there: per micro-batch and process); the budget is a multiple of the retain loss before
-    unlearning, as the paper has it, plus `budget_nats` (the code: an absolute number that must be given, 0.3 for TOFU).
+    L_r is the retain loss.
+
+    Choose it when what retention may lose is given. Its main knob is `budget_nats`; `dual_step` trades speed of
+    reaction against oscillation.
+
+    Source: Entesari et al., arXiv:2506.05314. Reference code: locuslab/open-unlearning d3d7cf9 `pdu.py` (whose
+    configuration has λ = 1 at the start and a dual step of 1, too little against a squared logit gap).
+
+    Deviations: logits that *predict* the answer tokens (the code's are one position later); λ moves once per optimiser
+    step with the loss of all its rows (there: per micro-batch and process); the budget is a multiple of the retain loss
+    before unlearning, as the paper has it, plus `budget_nats` (the code: an absolute number that must be given).
 
     Attributes:
-        budget_nats: What the retain loss may rise by, in nats per token: the knob.
+        retain_weight: λ at the start. Default: the authors' TOFU script.
+        budget_factor: Default: the paper, whose budget is relative to the loss before.
+        budget_nats: What the retain loss may rise by, in nats per token. Default: the number of the authors' TOFU
+            script.
+        dual_step: Default: the authors' TOFU script.
+        warmup_fraction: Default: the authors' TOFU script.
     """
 
     retain_weight: float = 100.0

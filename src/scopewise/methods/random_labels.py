@@ -18,11 +18,17 @@ from scopewise.methods.base import Answers, Method, Need, seeded
 class RandomLabels(Method):
     """Fine-tuning on the forget questions with random answer tokens.
 
-    Formula: L = CE(forget questions, labels drawn uniformly from the vocabulary), drawn once per answer token.
+        L = CE(forget questions, labels drawn uniformly from the vocabulary)
+
+    A label is drawn for each answer token, once, before the first step, from the run's seed.
+
+    Choose it when a bounded loss is wanted: unlike ascent it has a minimum. Its main knob, `learning_rate` × `epochs`,
+    trades how thoroughly the answers turn into noise against fluency on everything else.
 
     Source: Golatkar et al., arXiv:1911.04933; KnowUnDo table 2 "Fine-tuning with Random Labels". Reference code:
-    zjunlp/KnowUnDo 92aea2b `utils/llm_tokenize_with_chunk.py` (`completely_random`). Deviation: the code replaces labels
-    of the question too; here only answer tokens are trained on.
+    zjunlp/KnowUnDo 92aea2b `utils/llm_tokenize_with_chunk.py` (`completely_random`).
+
+    Deviations: the code replaces labels of the question too; here only answer tokens are trained on.
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset({"nll"})

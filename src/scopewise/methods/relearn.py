@@ -16,12 +16,22 @@ from scopewise.ops import Reduction
 class ReLearn(Preference):
     """Learn answers that give nothing away in place of the forget answers; ascent nowhere.
 
-    Formula: L = CE(forget questions, replaced answers) + CE(retain) + KL(reference ‖ model)(retain).
+        L = CE(forget questions, other answers) + CE(retain) + KL(reference ‖ model)(retain)
 
-    Source: Xu et al., arXiv:2502.11190 (L_GDF + L_GDR + L_KLR, weights 1). Reference code: zjunlp/unlearn 0800fd2. Deviations:
-    the replaced answers are the rows' own (`alternative`), shipped refusals, or the model's own inventions, where the paper
-    pays a language model for vague answers, four rephrased questions each and general questions; the shipped pipeline also
-    keeps the original question with its *memorised* answer among the positive rows, and that is left out here.
+    Choose it when answers have to stay fluent and on the subject: it ascends nowhere. Its main knob is what the other
+    answers say (`alternative`); `retain_weight` trades as in `ga_descent`.
+
+    Source: Xu et al., arXiv:2502.11190 (L_GDF + L_GDR + L_KLR, weights 1). Reference code: zjunlp/unlearn 0800fd2.
+
+    Deviations: no paid language model: the other answers are shipped refusals, the model's own inventions, or the rows'
+    own (`alternative: row`, which is how to give it the paper's vague answers). No rephrased questions (the paper has
+    four of each) and no general questions among the forget rows. The shipped pipeline also keeps the original question
+    with its *memorised* answer among the positive rows; that is left out. KL over answer tokens (there over prompts and
+    padding too).
+
+    Attributes:
+        alternative: Default: ours, since the paper's vague answers take a language model.
+        retain: Default: the paper.
     """
 
     alternative: Literal["row", "refusal", "generated"] = "refusal"

@@ -16,16 +16,24 @@ from scopewise.ops import Reduction
 class SatImp(Method):
     """Ascent weighted towards tokens that are known but not beyond doubt.
 
-    Formula: L = -mean_t p_t^β1 (1 - p_t)^β2 NLL_t + 0.1 CE(retain), p_t = P(y_t | x, y_<t) without gradient, the mean over all
-    tokens of a step. The weight is largest at p = β1 / (β1 + β2).
+        L = -mean_t p_t^β1 (1 - p_t)^β2 NLL_t + 0.1 · CE(retain),   p_t = P(y_t | x, y_<t) without gradient
 
-    Source: Yang et al., arXiv:2505.11953, section 5. Reference code: tmlr-group/SatImp 51314c0, whose README gives β1 = 5,
-    β2 = 0.1 and retain weight 0.1, and locuslab/open-unlearning d3d7cf9 `compute_satimp_loss` (equal as a function; its
-    configuration has β2 = 1, which spares fully memorised tokens, and exchanges the two weights).
+    The weight is largest at p = β1 / (β1 + β2).
+
+    Choose it to work on tokens that are known but not certain. Its main knob, `beta2`, trades sparing certain tokens
+    against moving memorised answers at all.
+
+    Source: Yang et al., arXiv:2505.11953, section 5. Reference code: tmlr-group/SatImp 51314c0, and
+    locuslab/open-unlearning d3d7cf9 `compute_satimp_loss` (equal as a function).
+
+    Deviations: none in the loss. OpenUnlearning's configuration has β2 = 1, which spares fully memorised tokens, and
+    the two weights the other way round.
 
     Attributes:
-        beta1: β1: how soon a token is left alone.
-        beta2: β2: how much a token that is certain is spared.
+        beta1: β1: how soon a token is left alone. Default: the authors' README.
+        beta2: β2: how much a token that is certain is spared. Default: the authors' README.
+        retain_weight: Default: the authors' README.
+        retain: Default: the authors' loss.
     """
 
     beta1: float = 5.0

@@ -15,14 +15,20 @@ from scopewise.methods.base import Answers, Method, Need
 class TaskVector(Method):
     """Learn the forget answers still better, then go as far in the opposite direction.
 
-    Formula: θ_new = θ - α (θ_learnt - θ), θ_learnt trained by descent, L = CE(forget).
+        θ_new = θ - α (θ_learnt - θ),   θ_learnt trained by descent on L = CE(forget)
+
+    Choose it for one edit with one knob: `scale` trades forgetting against general damage.
 
     Source: Ilharco et al., arXiv:2212.04089; as an unlearning baseline Shi et al., arXiv:2407.06460. Reference code:
-    jaechan-repo/muse_bench 54719c5 `task_vector.py` (α 5 in its script, chosen among 1 to 16). Deviations: the arithmetic is in
-    float32 (there bf16, where small differences round away); with LoRA the difference is taken of the products BA, exactly.
+    jaechan-repo/muse_bench 54719c5 `task_vector.py`.
+
+    Deviations: the arithmetic is in float32 (there bf16, where small differences round away). With LoRA the difference
+    is taken of the products BA, exactly; where the target came with an adapter, the result is an adapter of twice the
+    rank.
 
     Attributes:
-        scale: α. It can be changed afterwards only by training again.
+        scale: α. It can be changed afterwards only by training again. Default: MUSE's script, chosen there among 1 to
+            16.
     """
 
     scale: float = 5.0

@@ -16,13 +16,19 @@ from scopewise.ops import Reduction
 class WGA(Method):
     """Ascent that leaves a token alone once it is unlikely.
 
-    Formula: L = -mean_t p_t^β NLL_t + CE(retain), p_t = P(y_t | x, y_<t) without gradient, the mean over all tokens of a step.
+        L = -mean_t p_t^β NLL_t + CE(retain),   p_t = P(y_t | x, y_<t) without gradient
 
-    Source: Wang et al., arXiv:2502.19301. Reference code: tmlr-group/G-effect ef368ee, and locuslab/open-unlearning d3d7cf9
-    `compute_wga_loss` (equal), whose β = 1 and unit weights these are.
+    Choose it as the simplest ascent that leaves unlikely tokens alone. Its main knob, `beta`, says how soon; 0 is
+    ascent.
+
+    Source: Wang et al., arXiv:2502.19301. Reference code: tmlr-group/G-effect ef368ee, and locuslab/open-unlearning
+    d3d7cf9 `compute_wga_loss` (equal), whose weights are 1 too.
+
+    Deviations: none.
 
     Attributes:
-        beta: β: how soon a token is left alone; 0 is plain ascent.
+        beta: β: how soon a token is left alone; 0 is plain ascent. Default: OpenUnlearning's `WGA.yaml`.
+        retain: Default: OpenUnlearning's `WGA.yaml`.
     """
 
     beta: float = 1.0
