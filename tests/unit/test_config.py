@@ -66,7 +66,7 @@ def test_unknown_key_with_nothing_near() -> None:
 )
 def test_unknown_method_names_the_nearest(override: str) -> None:
     text = message(None, override)
-    assert "method: 'memflx'; known are gradient_ascent" in text
+    assert "method: 'memflx'; allowed are gradient_ascent" in text
     assert "Did you mean 'memflex'?" in text
 
 
