@@ -37,7 +37,7 @@ def load_benchmark(
     """
     loader = registry.lookup("benchmarks", name)()
     if domain is not None and loader.domains and domain not in loader.domains:
-        raise DataError(f"data.domain: {domain!r}; {name}: {registry.allowed(domain, loader.domains)}")
+        raise DataError(f"data.domain: {domain!r}; of {name} {registry.allowed(domain, loader.domains)}")
     rows = loader.load(path, domain)
     text = read_general() if general is None else _read_text_rows(Path(general))
     return Benchmark(registry.canonical("benchmarks", name), tuple(rows), tuple(text), loader.taught).check()

@@ -39,7 +39,7 @@ def untaught(results: Mapping[str, Any]) -> str | None:
     if target is None or oracle is None or oracle - target >= LEARNED_POINTS:
         return None
     mend = "raise finetune.epochs or finetune.learning_rate"
-    if results["config"]["model"]["target"] is not None:  # we did not teach it
+    if results["config"].get("model", {}).get("target") is not None:  # we did not teach it
         mend = "check model.target, and that data.prompt is how it was taught"
     return (
         f"The target hardly knows what is to be forgotten: its Unlearn Success on {split} is {target:.1f} %, that of the "
