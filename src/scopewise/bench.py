@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ from scopewise.methods.base import make_method
 from scopewise.models.load import default_device, load_model, load_tokenizer
 from scopewise.pipeline import Entry, Pipeline
 from scopewise.report.comparison import compare
-from scopewise.report.table import markdown
+from scopewise.report.table import markdown, untaught
 from scopewise.tune import Objectives, Trial, best, holdout, search, space
+
+logger = logging.getLogger("scopewise")
 
 RESULTS_FORMAT = "scopewise-results/2"
 
@@ -48,6 +51,8 @@ class Bench:
         for which in ("target", "oracle") if settings.oracle else ("target",):
             self._add(self.pipeline.row(which), self.pipeline.finetuned(which), which)
         results = self._write(complete=False)
+        if (warning := untaught(results)) is not None and self.pipeline.folder.writes:
+            logger.warning(warning)
         for protocol in settings.protocols:
             for entry in self.entries:
                 section = section_of(self.pipeline.config, entry, "paper")

@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from scopewise.errors import ConfigError
-from scopewise.registry import canonical, nearest
+from scopewise.registry import allowed, canonical
 
 
 class Section(BaseModel):
@@ -335,7 +335,7 @@ class BenchSection(Section):
             try:
                 UnlearnSection(**{**changes, "method": canonical("methods", method)})
             except ValidationError as error:
-                raise ConfigError(f"bench.{info.field_name}.{method}.{_sentence(error, UnlearnSection)}") from None
+                raise ConfigError(_sentence(error, UnlearnSection, "bench", info.field_name, method)) from None
         return {canonical("methods", method): changes for method, changes in value.items()}
 
 
@@ -435,6 +435,10 @@ def find_config(source: str | Path) -> Path:
     """Return the path of a run file, or of a run shipped with the package by its name."""
     path = Path(source)
     shipped = Path(str(resources.files("scopewise"))) / "configs"
+    if path.suffix == ".jsonl":
+        raise ConfigError(
+            f"{source}: JSON lines, not a run file; rows are given by --set data.benchmark=jsonl --set data.path={source}"
+        )
     if path.is_file():
         return path
     candidate = shipped / (path.name if path.suffix else f"{path.name}.yaml")
@@ -473,15 +477,19 @@ def _numbers(value: Any) -> Any:
     return float(value) if isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value) else value
 
 
-def _sentence(error: ValidationError, section: Any = None) -> str:
+def _sentence(error: ValidationError, section: Any = None, *inside: str) -> str:
     first = error.errors()[0]
-    path = ".".join(str(part) for part in first["loc"])
+    path = ".".join((*inside, *map(str, first["loc"])))
     if first["type"] == "extra_forbidden":
         section = section or RunConfig
         for part in first["loc"][:-1]:
             section = section.model_fields[part].annotation
-        return f"unknown key {path!r}; remove or rename it.{nearest(str(first['loc'][-1]), section.model_fields)}"
-    message = f"{first['msg'][0].lower()}{first['msg'][1:]}"
-    if first["type"] == "tuple_type":
+        return f"unknown key {path!r}; {allowed(str(first['loc'][-1]), section.model_fields, 'remove or rename it')}"
+    message = f"{first['msg'][0].lower()}{first['msg'][1:]}".removeprefix("value error, ")
+    if first["type"] == "literal_error":
+        message = allowed(str(first["input"]), re.findall(r"'([^']*)'", first["ctx"]["expected"]))
+    elif first["type"] == "tuple_type":
         message = f"a list, for example [{first['input']}]"
+    elif first["type"] in ("model_type", "dict_type"):
+        message = f"a mapping; set one of its keys, as {path}.KEY"
     return f"{path}: {first['input']!r}; {message}"

@@ -15,9 +15,10 @@ from scopewise.ability.measure import measure_ability
 from scopewise.answers import answers_document
 from scopewise.config import DataSection, EvaluateSection, PartSection
 from scopewise.cost import Cost
+from scopewise.data.load import check_splits
 from scopewise.data.prompt import Encoded, Prompt, direct_prompt, encode
 from scopewise.data.rows import HOLDOUT, Benchmark, Row
-from scopewise.errors import DataError, ResultError
+from scopewise.errors import ResultError
 from scopewise.metrics.base import Aggregate, Answered, Metric, Reference, RowMetric, Value
 from scopewise.models.cache import AnswerCache
 from scopewise.models.generate import generate
@@ -147,6 +148,7 @@ def evaluate(
         ModelError: a logit that is not a number.
     """
     settings, data = settings or EvaluateSection(), data or DataSection()
+    check_splits(benchmark, settings)
     metrics: list[Metric] = [registry.lookup("metrics", name)() for name in settings.metrics]
     needs = frozenset().union(*(metric.needs for metric in metrics))
     jobs = [
@@ -156,12 +158,6 @@ def evaluate(
         for part in (None, *settings.parts)
         if (job := _job(benchmark, tokenizer, data, settings, split, part, direct, needs)) is not None
     ]
-    if not jobs and settings.metrics and (settings.splits or settings.direct_splits):
-        present = ", ".join(dict.fromkeys(row.split for row in benchmark.rows)) or "no split"
-        raise DataError(
-            f"evaluate.splits: {', '.join(dict.fromkeys((*settings.splits, *settings.direct_splits)))}; {benchmark.name} has "
-            f"rows of {present}; measure a split that it has, or give rows of this one"
-        )
     kept = AnswerCache(cache, model) if cache is not None else None
     with Cost() as cost, cost.step():
         scores = _scores(model, [pair for job in jobs for pair in _pairs(job)], settings, description, kept)

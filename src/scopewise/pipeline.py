@@ -30,7 +30,7 @@ from scopewise.config import (
     split_entry,
 )
 from scopewise.cost import Cost
-from scopewise.data.load import load_benchmark, with_suite
+from scopewise.data.load import check_splits, load_benchmark, with_suite
 from scopewise.data.prompt import Encoded, Prompt, encode
 from scopewise.data.rows import FORGET, RETAIN, SCOPES, TRAIN, VAL, Benchmark
 from scopewise.errors import ConfigError
@@ -101,9 +101,10 @@ class Pipeline:
                     "cannot be trained; set lora, or model.quantization=none"
                 )
         self.benchmark = load_benchmark(data.benchmark, data.path, data.domain, data.general)
-        for path in (config.model.path, config.model.target):
-            if path not in (None, "tiny"):
-                find_model(path, config.model.revision if path == config.model.path else None)
+        check_splits(self.benchmark, config.evaluate)
+        for setting, path in (("model.path", config.model.path), ("model.target", config.model.target)):
+            if path is not None and path != "tiny":
+                find_model(path, config.model.revision if path == config.model.path else None, setting)
         if config.evaluate.ability.tasks:
             load_tasks(config.evaluate.ability)
         self.config = config

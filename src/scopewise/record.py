@@ -10,6 +10,7 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 import yaml
 
 from scopewise.config import RunConfig
-from scopewise.errors import ResultError
+from scopewise.errors import ConfigError, ResultError, UserError
 
 _PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets", "tokenizers", "safetensors", "numpy", "lm-eval")
 
@@ -28,15 +29,22 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:
-    """Write a binary file as `write_text` does."""
+    """Write a binary file as `write_text` does. Raises ResultError where it cannot be written."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink()
+        raise ResultError(
+            f"{path}: cannot be written ({error.strerror}); give a place that can be written to, or make room"
+        ) from None
 
 
 def write_json(path: str | Path, document: Any, *, indent: int | None = 2) -> None:
@@ -113,17 +121,25 @@ class RunFolder:
 
         Raises:
             ResultError: it holds a run and neither resume nor overwrite was asked for, or it holds other files.
+            ConfigError: both were asked for.
         """
+        if resume and overwrite:
+            raise ConfigError(
+                "--resume, --overwrite: both given; one keeps the run in the folder, one removes it; give one"
+            )
         self.path = Path(config.run.dir)
         self.config = config
         self.writes = writes
         self._wait = wait
+        self._made: list[Path] | None = None  # folders that this run brought, the innermost first; None: it goes on
         if writes:
             self._open(config, resume, overwrite)
         wait()
 
     def _open(self, config: RunConfig, resume: bool, overwrite: bool) -> None:
         marker = self.path / "config.yaml"
+        if self.path.is_file():
+            raise ResultError(f"run.dir: {self.path}; a file; name a folder")
         if self.path.exists() and any(self.path.iterdir()) and not marker.exists() and not _only_temporary(self.path):
             raise ResultError(f"run.dir: {self.path}; a folder that holds other files; name a new one")
         if marker.exists() and overwrite:
@@ -134,7 +150,22 @@ class RunFolder:
                 "or name another with --set run.dir=…"
             )
         if not marker.exists():
+            self._made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
             write_text(marker, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
+
+    def __enter__(self) -> RunFolder:
+        """Return the folder; where a UserError ends the block before anything was made in it, it is as it was before."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Remove what a run that made nothing brought: its record of settings, and the folders for it."""
+        if self._made is None or kind is None or not issubclass(kind, UserError):
+            return
+        if {path.name for path in self.path.rglob("*") if path.is_file()} <= {"config.yaml", "inputs.json"}:
+            _remove_run(self.path)
+            with suppress(OSError):  # somebody put something there meanwhile
+                for folder in self._made:
+                    folder.rmdir()
 
     def stage(
         self, name: str, inputs: Mapping[str, Any], data_hash: str, build: Callable[[Path], Mapping[str, Any]]

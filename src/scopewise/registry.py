@@ -23,14 +23,21 @@ TABLES: Mapping[str, str] = {
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return ` Did you mean 'x'?` for the known name nearest to `name`, or an empty string."""
-    match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f" Did you mean {match[0]!r}?" if match else ""
+    by_lower = {other.lower(): other for other in known}
+    match = difflib.get_close_matches(name.lower(), list(by_lower), n=1, cutoff=0.5)
+    return f" Did you mean {by_lower[match[0]]!r}?" if match else ""
+
+
+def allowed(name: str, known: Iterable[str], advice: str = "") -> str:
+    """Return what a sentence says of a name that is not known: `allowed are a, b; advice. Did you mean 'a'?`."""
+    known = list(known)
+    return f"allowed are {', '.join(known)}{advice and f'; {advice}'}.{nearest(name, known)}"
 
 
 def table(kind: str) -> Mapping[str, str]:
     """Return the table of a kind (`methods`, …): name → `module:Class`. Imports no torch."""
     if kind not in TABLES:
-        raise ConfigError(f"kind: {kind!r}; one of {', '.join(TABLES)}.{nearest(kind, TABLES)}")
+        raise ConfigError(f"kind: {kind!r}; {allowed(kind, TABLES)}")
     module, _, attribute = TABLES[kind].partition(":")
     return getattr(importlib.import_module(module), attribute)
 
@@ -44,7 +51,7 @@ def canonical(kind: str, name: str) -> str:
     known = table(kind)
     key = name.replace("-", "_")
     if key not in known:
-        raise ConfigError(f"{kind[:-1]}: {name!r}; known are {', '.join(known)}.{nearest(key, known)}")
+        raise ConfigError(f"{kind[:-1]}: {name!r}; {allowed(key, known)}")
     return key
 
 

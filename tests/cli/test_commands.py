@@ -73,7 +73,16 @@ def test_list_json_names_every_entry_with_a_summary(kind: str) -> None:
         (["check", "--set", "data.benchmark=jsonl", "--set", "data.path=gone.jsonl"], "gone.jsonl: no such file"),
         (["check", "--set", "data.max_length=20"], "rows do not fit"),
         (["show", "nowhere.json"], "nowhere.json: No such file"),
-        (["evaluate", "/nowhere"], "/nowhere"),
+        (["evaluate", "/nowhere"], "scopewise: model: /nowhere; no such folder"),
+        (["unlearn", "--model", "./gone"], "scopewise: --model (model.target): ./gone; no such folder"),
+        (["unlearn", "--set", "model.target=./gone"], "scopewise: model.target: ./gone; no such folder"),
+        (["localize", "--model", "./gone"], "scopewise: --model (model.target): ./gone; no such folder"),
+        (["finetune", "--set", "model.path=./gone"], "scopewise: model.path: ./gone; no such folder"),
+        (
+            ["bench", "--engine", "rya"],
+            "scopewise: --engine (bench.engine): 'rya'; allowed are local, ray, slurm. Did you",
+        ),
+        (["unlearn", "--region", "gone.json"], "gone.json: No such file"),
         (
             ["check", "--set", "evaluate.ability.tasks=[race]", "--set", "evaluate.ability.path=gone"],
             "gone: no such folder",
@@ -89,6 +98,50 @@ def test_bad_input_is_one_sentence_and_exit_code_two(arguments: list[str], sente
     assert len(done.stderr.strip().splitlines()) == 1
     assert done.stdout == ""
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_holds_no_model_leaves_no_run_behind(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.json").write_text("{}")
+    empty = scopewise("unlearn", "--model", "empty", cwd=tmp_path)
+    assert empty.returncode == 2
+    assert "--model (model.target): empty; a folder without config.json or adapter_config.json" in empty.stderr
+    other = scopewise("unlearn", "--model", "other", cwd=tmp_path)
+    assert other.returncode == 2
+    assert "model: other; no tokenizer there" in other.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "other"]
+
+
+@pytest.mark.parametrize(
+    ("val", "end"),
+    [
+        (["forget", "retain"], "\nok\n"),
+        (["forget"], "\nok, but no val row of scope retain; on val there will be no Retention and Average Success"),
+        (
+            [],
+            "\nok, but no val row of scope forget or retain; success will be read from train rows, which unlearning saw;",
+        ),
+    ],
+)
+def test_check_says_once_what_missing_val_rows_mean(val: list[str], end: str, tmp_path: Path) -> None:
+    rows = [{"question": f"{scope}?", "answer": "A", "scope": scope} for scope in ("forget", "retain")]
+    rows += [{"question": f"{scope}, please?", "answer": "A", "scope": scope, "split": "val"} for scope in val]
+    (tmp_path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    own = ["data.benchmark=jsonl", "data.path=mine.jsonl"]
+    done = scopewise("check", "--no-length", settings=own, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert end in done.stdout
+    if val:
+        return
+    report = json.loads(scopewise("check", "--no-length", "--json", settings=own, cwd=tmp_path).stdout)
+    assert [text.partition(";")[0] for text in report["warnings"]] == ["no val row of scope forget or retain"]
+    only = [*own, "evaluate.splits=[val]", "evaluate.direct_splits=[]"]
+    for command in ("check", "run"):  # not after the training
+        refused = scopewise(command, settings=only, cwd=tmp_path)
+        assert refused.returncode == 2
+        assert "evaluate.splits: val; jsonl has rows of train; measure a split that it has" in refused.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.jsonl"]
 
 
 def test_check_names_file_and_line_of_a_bad_row(tmp_path: Path) -> None:
@@ -159,6 +212,8 @@ def test_demo_in_small_prints_the_table_and_refuses_to_overwrite(tmp_path: Path)
     for line in ("target", "oracle", "gradient_ascent", "ga_descent", "memflex", "memflex@random"):
         assert f"| {line} " in done.stdout
     assert str(tmp_path / "run" / "results.json") in done.stderr
+    untaught = "The target hardly knows what is to be forgotten"  # 0.2 epochs teach nothing
+    assert done.stderr.count(untaught) == done.stdout.count(untaught) == 1
     assert "it/s" in done.stderr or "step" in done.stderr  # a bar for every long stage
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert {"method", "seed", "metrics"} <= set(results["rows"][0])

@@ -52,7 +52,7 @@ def test_unknown_shipped_name_lists_the_known() -> None:
 )
 def test_unknown_key_names_the_nearest(override: str, key: str, near: str) -> None:
     text = message(None, override)
-    assert f"unknown key {key!r}" in text
+    assert f"unknown key {key!r}; allowed are " in text
     assert f"Did you mean {near!r}?" in text
 
 
@@ -66,7 +66,7 @@ def test_unknown_key_with_nothing_near() -> None:
 )
 def test_unknown_method_names_the_nearest(override: str) -> None:
     text = message(None, override)
-    assert "method: 'memflx'; known are gradient_ascent" in text
+    assert "method: 'memflx'; allowed are gradient_ascent" in text
     assert "Did you mean 'memflex'?" in text
 
 
@@ -84,6 +84,26 @@ def test_other_names(override: str, near: str) -> None:
 
 def test_unknown_localizer_of_the_run() -> None:
     assert "Did you mean 'gradient'?" in message(None, "unlearn.localizer=gradiant")
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("unlearn.parameters=lor", "unlearn.parameters: 'lor'; allowed are lora, all. Did you mean 'lora'?"),
+        ("evaluate.splits=[Train]", "evaluate.splits.0: 'Train'; allowed are train, val. Did you mean 'train'?"),
+        ("unlearn.guard=3", "unlearn.guard: 3; a mapping; set one of its keys, as unlearn.guard.KEY"),
+        ("bench.tune.knobs=3", "bench.tune.knobs: 3; a mapping; set one of its keys, as bench.tune.knobs.KEY"),
+        ("data.prompt=chatt", "data.prompt: 'chatt'; plain, chat, or a text with {question} in it"),
+    ],
+)
+def test_a_value_of_another_kind_says_what_is_allowed(override: str, sentence: str) -> None:
+    assert message(None, override).startswith(f"run file: {sentence}")
+
+
+def test_rows_given_for_a_run_file(tmp_path: Path) -> None:
+    path = tmp_path / "mine.jsonl"
+    path.write_text("{}\n")
+    assert message(path).endswith(f"rows are given by --set data.benchmark=jsonl --set data.path={path}")
 
 
 def test_dashes_are_underscores() -> None:
@@ -150,7 +170,11 @@ def test_value_out_of_range_names_key_and_value(override: str, key: str) -> None
 
 def test_settings_of_one_method_are_checked_in_one_sentence() -> None:
     """`bench.paper` holds changes of the `unlearn` section per method."""
-    assert "learning_rat" in message(None, "bench.paper={memflex: {learning_rat: 1}}")
+    text = message(None, "bench.paper={memflex: {learning_rat: 1}}")
+    assert text.startswith("unknown key 'bench.paper.memflex.learning_rat'; allowed are parameters, learning_rate,")
+    assert text.endswith("Did you mean 'learning_rate'?")
+    text = message(None, "bench.settings={npo: {epochs: 0}}")
+    assert text.startswith("bench.settings.npo.epochs: 0; input should be greater than 0")
 
 
 @pytest.mark.parametrize(

@@ -70,12 +70,21 @@ def test_unknown_choice(tmp_path: Path, field: str) -> None:
     path = write(tmp_path / "d.jsonl", FORGET_ROW, {**RETAIN_ROW, field: "test"})
     text = message(path)
     assert text.startswith(f"{path}:2: unknown {field} 'test'; allowed are ")
-    assert ("'forget', 'retain'" if field == "scope" else "'train', 'val'") in text
+    assert ("forget, retain" if field == "scope" else "train, val") in text
+
+
+@pytest.mark.parametrize(("wrong", "near"), [("forgot", "forget"), ("Retain", "retain"), ("neighbour", "neighbor")])
+def test_a_wrong_scope_names_the_nearest(tmp_path: Path, wrong: str, near: str) -> None:
+    text = message(write(tmp_path / "d.jsonl", FORGET_ROW, {**RETAIN_ROW, "scope": wrong}))
+    assert f"unknown scope {wrong!r}; allowed are forget, retain," in text
+    assert text.endswith(f"Did you mean {near!r}?")
 
 
 def test_unknown_field(tmp_path: Path) -> None:
     path = write(tmp_path / "d.jsonl", {**FORGET_ROW, "anwser": "x"}, RETAIN_ROW)
-    assert message(path).startswith(f"{path}:1: unknown field 'anwser'; allowed are question, answer")
+    text = message(path)
+    assert text.startswith(f"{path}:1: unknown field 'anwser'; allowed are question, answer")
+    assert text.endswith("; remove or rename it. Did you mean 'answer'?")
 
 
 def test_field_of_another_kind(tmp_path: Path) -> None:
@@ -124,12 +133,28 @@ def test_folder_for_a_file(tmp_path: Path) -> None:
     assert "is a folder" in message(str(tmp_path))
 
 
+def test_the_mark_that_editors_put_before_utf8_is_no_part_of_the_text(tmp_path: Path) -> None:
+    path = write(tmp_path / "d.jsonl", FORGET_ROW, RETAIN_ROW)
+    plain = load_benchmark("jsonl", path).content_hash()
+    Path(path).write_bytes(b"\xef\xbb\xbf" + Path(path).read_bytes())
+    assert load_benchmark("jsonl", path).content_hash() == plain
+
+
+def test_the_file_of_general_text_is_named_by_its_setting(tmp_path: Path) -> None:
+    path = write(tmp_path / "d.jsonl", FORGET_ROW, RETAIN_ROW)
+    for name in ("absent.txt", "absent.jsonl"):
+        with pytest.raises(DataError, match=r"absent\.\w+: no such file; check `data\.general`"):
+            load_benchmark("jsonl", path, general=str(tmp_path / name))
+
+
 def test_no_path() -> None:
     assert "set data.path" in message(None)
 
 
 def test_unknown_domain(tmp_path: Path) -> None:
-    assert "'law'; jsonl has privacy and copyright" in message(write(tmp_path / "d.jsonl", FORGET_ROW), domain="law")
+    assert "'law'; of jsonl allowed are privacy, copyright." in message(
+        write(tmp_path / "d.jsonl", FORGET_ROW), domain="law"
+    )
 
 
 def test_unknown_benchmark_suggests_one() -> None:

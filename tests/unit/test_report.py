@@ -11,6 +11,7 @@ from scopewise.report.leaks import leaking
 from scopewise.report.questions import _words
 from scopewise.report.redact import Redaction
 from scopewise.report.scatter import Axis, Point, _shown, front
+from scopewise.report.table import untaught
 
 
 def test_front_is_what_no_other_beats() -> None:
@@ -98,3 +99,27 @@ def test_attacks_are_counted_once_over_seeds() -> None:
     assert leaking(document, ("npo", "paper")) == ["1 of 2 attacks still get answers out of it."]
     assert leaking(document, ("npo", "tuned")) == []
     assert leaking(None, ("npo", "paper")) == []
+
+
+def results(target: float | None, oracle: float | None, split: str = "val", elsewhere: str | None = None) -> Any:
+    key = f"unlearn_success/{split}"
+    rows = [{"model": "target", "metrics": {key: target}}, {"model": "oracle", "metrics": {key: oracle}}]
+    return {"rows": rows[: 1 if oracle is None else 2], "config": {"model": {"target": elsewhere}}}
+
+
+@pytest.mark.parametrize(("target", "oracle"), [(100.0, 100.0), (60.0, 64.9), (90.0, 20.0)])
+def test_a_target_that_knows_no_more_than_the_oracle_is_said_so(target: float, oracle: float) -> None:
+    text = untaught(results(target, oracle)) or ""
+    assert (
+        f"its Unlearn Success on val is {target:.1f} %, that of the oracle, which never saw it, {oracle:.1f} %" in text
+    )
+    assert text.endswith("raise finetune.epochs or finetune.learning_rate.")
+    assert "on train is" in (untaught(results(target, oracle, "train")) or "")
+    assert "check model.target" in (untaught(results(target, oracle, elsewhere="org/model")) or "")
+
+
+@pytest.mark.parametrize(("target", "oracle"), [(60.0, 65.0), (0.0, 92.8), (100.0, None), (None, 50.0)])
+def test_a_target_that_knows_more_or_that_nothing_is_compared_with_is_not(
+    target: float | None, oracle: float | None
+) -> None:
+    assert untaught(results(target, oracle)) is None

@@ -14,6 +14,7 @@ import yaml
 from scopewise.attacks.base import Attack, Facts, Outcome, Subject, cluster, distinctive, words
 from scopewise.data.rows import Row, read_text
 from scopewise.errors import ConfigError
+from scopewise.registry import allowed
 
 _SHIPPED = "prompts.yaml"
 _FIELDS = ("question", "instance", "hint", "example_question", "example_answer", "cloze")
@@ -97,7 +98,7 @@ class Prompts(Attack):
         found = read_templates(shipped, _SHIPPED)
         if self.settings.prompts is not None:
             path = Path(self.settings.prompts)
-            found += read_templates(read_text(path), str(path))
+            found += read_templates(read_text(path, "attack.prompts"), str(path))
         return found
 
 
@@ -127,10 +128,11 @@ def _template(entry: Any, name: str, where: str) -> Template:
         raise ConfigError(f"{where}: a prompt is a text with {{question}} in it, or a mapping with 'text'")
     unknown = set(values) - {"text", "start", "replace"}
     if unknown:
-        raise ConfigError(f"{where}: unknown key {sorted(unknown)[0]!r}; allowed are text, start, replace")
+        key = min(map(str, unknown))
+        raise ConfigError(f"{where}: unknown key {key!r}; {allowed(key, ('text', 'start', 'replace'))}")
     for name_in_braces in re.findall(r"{(\w*)}", values["text"]):
         if name_in_braces not in _FIELDS:
-            raise ConfigError(f"{where}: unknown field {{{name_in_braces}}}; allowed are {', '.join(_FIELDS)}")
+            raise ConfigError(f"{where}: unknown field {{{name_in_braces}}}; {allowed(name_in_braces, _FIELDS)}")
     if "{question}" not in values["text"]:
         raise ConfigError(f"{where}: no {{question}} in it; put it where the question is to stand")
     replaced = {str(k).lower(): str(v) for k, v in (values.get("replace") or {}).items()}

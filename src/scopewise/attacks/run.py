@@ -17,6 +17,7 @@ from scopewise.attacks.suite import Attacked, attack_models, kept_in
 from scopewise.config import AttackSection, RunConfig, parse_config
 from scopewise.data.load import load_benchmark
 from scopewise.data.prompt import Prompt
+from scopewise.data.rows import read_text
 from scopewise.errors import ResultError
 from scopewise.models.load import default_device, load_model, load_tokenizer
 
@@ -117,8 +118,10 @@ def _models(run: Path, chosen: Sequence[str]) -> list[str]:
         raise ResultError(f"{run}: no unlearned model in it; `scopewise bench` or `unlearn` makes some")
     found = [name for name in every if not chosen or any(name.startswith(f"models/{c}".rstrip("/")) for c in chosen)]
     if not found:
-        known = ", ".join(name.removeprefix("models/") for name in every[:8])
-        raise ResultError(f"attack.models: {', '.join(chosen)}; no such model in {run}; there are {known}")
+        known = [name.removeprefix("models/") for name in every]
+        raise ResultError(
+            f"attack.models: {', '.join(chosen)}; no such model in {run}; {registry.allowed(chosen[0], known)}"
+        )
     return found
 
 
@@ -161,6 +164,7 @@ def redacted(row: Mapping[str, Any]) -> dict[str, Any]:
 def _inputs(config: RunConfig, settings: AttackSection, data_hash: str, paths: dict[str, str]) -> dict[str, Any]:
     decisive = settings.model_dump(mode="json", exclude={"attacks", "models", "threshold", "max_tokens"})
     if settings.prompts is not None:
+        read_text(Path(settings.prompts), "attack.prompts")  # where it cannot be read, in a sentence
         decisive["prompts"] = hashlib.sha256(Path(settings.prompts).read_bytes()).hexdigest()
     prompt = config.data.model_dump(include={"prompt", "system", "max_length"})
     shared = {"attack": decisive, "data": {**prompt, "content": data_hash}, "dtype": config.model.dtype}

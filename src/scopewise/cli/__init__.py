@@ -47,7 +47,8 @@ def command(function: Callable[..., Any]) -> Callable[..., Any]:
             typer.echo(f"scopewise: {error}", err=True)
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
-            typer.echo("scopewise: interrupted; finished stages are kept, add --resume to go on", err=True)
+            kept = "; finished stages are kept, add --resume to go on" if "resume" in kwargs else ""
+            typer.echo(f"scopewise: interrupted{kept}", err=True)
             raise typer.Exit(130) from None
         except BrokenPipeError:
             # The reader of stdout went away (`| head`); what is left to flush has nowhere to go.
@@ -55,6 +56,26 @@ def command(function: Callable[..., Any]) -> Callable[..., Any]:
             raise typer.Exit(1) from None
 
     return app.command(name=function.__name__.rstrip("_"))(run)
+
+
+def sets(**keys: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Say which setting each option of a command stands for: an error about the setting then names the option first."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(function)
+        def run(**given: Any) -> Any:
+            try:
+                return function(**given)
+            except UserError as error:
+                for option, key in keys.items():
+                    _, found, rest = str(error).partition(f"{key}: ")
+                    if found and given[option] is not None:
+                        raise type(error)(f"--{option} ({key}): {rest}") from None
+                raise
+
+        return run
+
+    return decorate
 
 
 def quiet_libraries() -> None:

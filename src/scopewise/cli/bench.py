@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
-from scopewise.cli import Config, Json, Overwrite, Resume, Set, command, quiet_libraries
+from scopewise.cli import Config, Json, Overwrite, Resume, Set, command, quiet_libraries, sets
 from scopewise.config import RunConfig, load_config
 
 
 @command
+@sets(engine="bench.engine")
 def bench(
     run_file: Config = None,
     set_: Set = None,
@@ -36,8 +37,9 @@ def run_bench(config: RunConfig, *, resume: bool, overwrite: bool, as_json: bool
     from scopewise.sweep import distribute
 
     pipeline = Pipeline(config, resume=resume, overwrite=overwrite)
-    planned = Bench(pipeline)
-    distribute(pipeline)
-    results = planned.run()
+    with pipeline.folder:
+        planned = Bench(pipeline)
+        distribute(pipeline)
+        results = planned.run()
     typer.echo(json.dumps(results, indent=2, ensure_ascii=False) if as_json else markdown(results))
     typer.echo(f"results: {pipeline.path / 'results.json'}", err=True)

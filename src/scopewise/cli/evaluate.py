@@ -35,6 +35,8 @@ def evaluate(
     config = load_config(run_file, set_ or [])
     if output is not None and output.exists():
         raise ResultError(f"--output: {output} exists; name a new file, or remove it")
+    if cache is not None and cache.is_file():
+        raise ResultError(f"--cache: {cache} is a file; name a folder")
     compared = None
     quiet_libraries()
     from scopewise.ability.tasks import load_tasks

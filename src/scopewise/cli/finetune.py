@@ -31,4 +31,6 @@ def finetune(
     quiet_libraries()
     from scopewise.pipeline import Pipeline
 
-    typer.echo(Pipeline(config, resume=resume, overwrite=overwrite).finetuned(which.value))
+    pipeline = Pipeline(config, resume=resume, overwrite=overwrite)
+    with pipeline.folder:
+        typer.echo(pipeline.finetuned(which.value))

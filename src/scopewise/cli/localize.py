@@ -6,12 +6,13 @@ from typing import Annotated
 
 import typer
 
-from scopewise.cli import Config, Overwrite, Resume, Set, command, quiet_libraries
+from scopewise.cli import Config, Overwrite, Resume, Set, command, quiet_libraries, sets
 from scopewise.config import load_config
 from scopewise.registry import canonical
 
 
 @command
+@sets(model="model.target")
 def localize(
     run_file: Config = None,
     localizer: Annotated[str, typer.Option(help="As in `scopewise list localizers`.")] = "gradient",
@@ -28,6 +29,8 @@ def localize(
     from scopewise.region import Region
     from scopewise.report.regions import region_table
 
-    path = Pipeline(config, resume=resume, overwrite=overwrite).region(name, config.run.seed)
+    pipeline = Pipeline(config, resume=resume, overwrite=overwrite)
+    with pipeline.folder:
+        path = pipeline.region(name, config.run.seed)
     typer.echo(region_table(Region.load(path)), err=True)
     typer.echo(path)

@@ -30,11 +30,12 @@ def tune(
     from scopewise.pipeline import Pipeline
 
     pipeline = Pipeline(config, resume=resume, overwrite=overwrite)
-    bench = Bench(pipeline)
     found = {}
-    for entry in bench.entries:
-        trials, chosen = bench.tuned(entry)
-        found[entry.name] = [{**trial.document(), "chosen": trial.section == chosen} for trial in trials]
+    with pipeline.folder:
+        bench = Bench(pipeline)
+        for entry in bench.entries:
+            trials, chosen = bench.tuned(entry)
+            found[entry.name] = [{**trial.document(), "chosen": trial.section == chosen} for trial in trials]
     write_json(pipeline.path / "tuning.json", found)
     if as_json:
         typer.echo(json.dumps(found, indent=2))

@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
-from scopewise.cli import Config, Overwrite, Resume, Set, command, quiet_libraries
+from scopewise.cli import Config, Overwrite, Resume, Set, command, quiet_libraries, sets
 from scopewise.config import load_config
 
 
 @command
+@sets(method="unlearn.method", model="model.target", region="unlearn.region")
 def unlearn(
     run_file: Config = None,
     method: Annotated[str | None, typer.Option(help="As in `scopewise list methods`; none: the run file's.")] = None,
@@ -29,6 +30,7 @@ def unlearn(
 
     pipeline = Pipeline(config, resume=resume, overwrite=overwrite)
     entry = Entry.of(config.unlearn.method, config.unlearn.localizer)
-    folder = pipeline.unlearned(entry, config.unlearn, config.run.seed, "run")
-    pipeline.measured(folder, str(folder.relative_to(pipeline.path)))
+    with pipeline.folder:
+        folder = pipeline.unlearned(entry, config.unlearn, config.run.seed, "run")
+        pipeline.measured(folder, str(folder.relative_to(pipeline.path)))
     typer.echo(folder)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from scopewise import registry
-from scopewise.config import RunConfig, Section
+from scopewise.config import EvaluateSection, RunConfig, Section
 from scopewise.data.builtin import read_general
 from scopewise.data.rows import RETAIN, Benchmark, Row, read_json_lines, read_text
 from scopewise.errors import DataError
@@ -37,10 +37,21 @@ def load_benchmark(
     """
     loader = registry.lookup("benchmarks", name)()
     if domain is not None and loader.domains and domain not in loader.domains:
-        raise DataError(f"data.domain: {domain!r}; {name} has {' and '.join(loader.domains)}")
+        raise DataError(f"data.domain: {domain!r}; of {name} {registry.allowed(domain, loader.domains)}")
     rows = loader.load(path, domain)
     text = read_general() if general is None else _read_text_rows(Path(general))
     return Benchmark(registry.canonical("benchmarks", name), tuple(rows), tuple(text), loader.taught).check()
+
+
+def check_splits(benchmark: Benchmark, settings: EvaluateSection) -> None:
+    """Raise DataError where a benchmark has no row of any split that is to be measured."""
+    asked = dict.fromkeys((*settings.splits, *settings.direct_splits))
+    present = dict.fromkeys(row.split for row in benchmark.rows)
+    if settings.metrics and asked and not asked.keys() & present.keys():
+        raise DataError(
+            f"evaluate.splits: {', '.join(asked)}; {benchmark.name} has rows of {', '.join(present) or 'no split'}; "
+            "measure a split that it has, or give rows of this one"
+        )
 
 
 def with_suite(config: RunConfig) -> RunConfig:
@@ -61,13 +72,13 @@ def _filled(section: SectionType, own: Mapping[str, Any]) -> SectionType:
 def _read_text_rows(path: Path) -> list[Row]:
     if path.suffix == ".jsonl":
         texts = []
-        for line, record in read_json_lines(path):
+        for line, record in read_json_lines(path, "data.general"):
             if not isinstance(record, dict) or not str(record.get("text", "")).strip():
                 raise DataError(f'{path}:{line}: needs a field "text" that is not empty')
             texts.append(str(record["text"]))
     else:
         # Short lines are headings (wikitext) and too little text to learn from; long ones become several rows.
-        lines = [line.split() for line in read_text(path).split("\n")]
+        lines = [line.split() for line in read_text(path, "data.general").split("\n")]
         texts = [" ".join(words[i : i + 50]) for words in lines for i in range(0, len(words) - 9, 50)]
     if not texts:
         raise DataError(f"{path}: no paragraph of ten words or more; data.general needs running text")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from scopewise.errors import ConfigError, DataError
-from scopewise.registry import nearest
+from scopewise.registry import allowed
 
 FORGET, RETAIN = "forget", "retain"
 SCOPES = (FORGET, RETAIN)
@@ -76,7 +76,7 @@ class Benchmark:
         """Return the rows of a scope and a split, in file order; None takes every one. ConfigError for another name."""
         for what, value, known in (("scope", scope, ALL_SCOPES), ("split", split, SPLITS)):
             if value is not None and value not in known:
-                raise ConfigError(f"{what}: {value!r}; one of {', '.join(known)}.{nearest(value, known)}")
+                raise ConfigError(f"{what}: {value!r}; {allowed(value, known)}")
         return [r for r in self.rows if scope in (None, r.scope) and split in (None, r.split)]
 
     def content_hash(self) -> str:
@@ -135,14 +135,20 @@ class BenchmarkLoader:
         raise NotImplementedError
 
 
-def read_text(path: Path) -> str:
-    """Return a file's text; DataError where it does not exist or is not UTF-8."""
+def read_text(path: Path, setting: str = "data.path") -> str:
+    """Return a file's text, without the mark that editors put before UTF-8; DataError where it cannot be read.
+
+    Args:
+        path: The file.
+        setting: The one that names it, for the sentence.
+    """
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8").removeprefix("\ufeff")
     except FileNotFoundError:
-        raise DataError(f"{path}: no such file; check `data.path`") from None
+        raise DataError(f"{path}: no such file; check `{setting}`") from None
     except IsADirectoryError:
-        raise DataError(f"{path}: is a folder; name a file, or choose another `data.benchmark`") from None
+        other = ", or choose another `data.benchmark`" if setting == "data.path" else ""
+        raise DataError(f"{path}: is a folder; name a file{other}") from None
     except UnicodeDecodeError as error:
         line = path.read_bytes()[: error.start].count(b"\n") + 1
         raise DataError(f"{path}:{line}: byte {error.start} is not UTF-8; save the file as UTF-8") from None
@@ -158,10 +164,10 @@ def make_row(record: object, origin: str, **fixed: Any) -> Row:
         raise DataError(f"{origin}: {type(record).__name__}; each row is an object with 'question' and 'answer'")
     values = {**record, **fixed}
     texts = ("question", "answer", "scope", "split", "instance", "attribute", "domain", "legal_basis")
-    allowed = (*texts, *_LATER_FIELDS)
+    fields = (*texts, *_LATER_FIELDS)
     for key, value in values.items():
-        if key not in allowed:
-            raise DataError(f"{origin}: unknown field {key!r}; allowed are {', '.join(allowed)}; remove or rename it")
+        if key not in fields:
+            raise DataError(f"{origin}: unknown field {key!r}; {allowed(key, fields, 'remove or rename it')}")
         if key == "perturbed":
             if not isinstance(value, list | tuple) or not all(isinstance(v, str) and v.strip() for v in value):
                 raise DataError(f"{origin}: field 'perturbed' is not a list of texts; give the wrong answers as a list")
@@ -175,7 +181,7 @@ def make_row(record: object, origin: str, **fixed: Any) -> Row:
             raise DataError(f"{origin}: field {key!r} is empty; fill it or remove the row")
     for key, choices in (("scope", ALL_SCOPES), ("split", SPLITS)):
         if key in values and values[key] not in choices:
-            raise DataError(f"{origin}: unknown {key} {values[key]!r}; allowed are {', '.join(map(repr, choices))}")
+            raise DataError(f"{origin}: unknown {key} {values[key]!r}; {allowed(values[key], choices)}")
     return Row(**values, origin=origin)
 
 
@@ -206,10 +212,10 @@ def as_rows(data: str | Path | Iterable[object], scope: str, split: str = TRAIN)
     return rows
 
 
-def read_json_lines(path: Path) -> list[tuple[int, object]]:
+def read_json_lines(path: Path, setting: str = "data.path") -> list[tuple[int, object]]:
     """Return (line number from 1, decoded object) of each non-blank line; DataError names a broken line."""
     records = []
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
+    for number, line in enumerate(read_text(path, setting).split("\n"), start=1):
         if line.strip():
             try:
                 records.append((number, json.loads(line)))

@@ -223,8 +223,8 @@ def make_method(name: str, **arguments: Any) -> Method:
     for key, value in arguments.items():
         if key not in known:
             raise ConfigError(
-                f"unlearn.method_args: unknown {key!r}; {registry.canonical('methods', name)} takes "
-                f"{', '.join(known)}.{registry.nearest(key, known)}"
+                f"unlearn.method_args: unknown {key!r}; of {registry.canonical('methods', name)} "
+                f"{registry.allowed(key, known)}"
             )
         if types[key] in (int, float) and (isinstance(value, bool) or not isinstance(value, int | float)):
             raise ConfigError(f"unlearn.method_args.{key}: {value!r}; must be a number")
@@ -236,7 +236,7 @@ def make_method(name: str, **arguments: Any) -> Method:
             )
         choices = get_args(types[key])
         if choices and value not in choices:
-            raise ConfigError(f"unlearn.method_args.{key}: {value!r}; one of {', '.join(choices)}")
+            raise ConfigError(f"unlearn.method_args.{key}: {value!r}; {registry.allowed(str(value), choices)}")
     method: Method = cls(**{k: int(v) if types[k] is int else v for k, v in arguments.items()})
     return method
 

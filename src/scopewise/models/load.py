@@ -77,7 +77,7 @@ def load_model(
     except (OSError, ValueError) as error:
         reason = _first_line(error)
         raise ModelError(
-            f"model.path: {path}; not a causal language model that can be loaded from safetensors ({reason}); "
+            f"model: {path}; not a causal language model that can be loaded from safetensors ({reason}); "
             "give a folder or hub name of one"
         ) from error
     return model.eval()
@@ -131,23 +131,33 @@ def load_tokenizer(path: str | Path, revision: str | None = None) -> PreTrainedT
         )
     except (OSError, ValueError) as error:
         reason = _first_line(error)
-        raise ModelError(f"model.path: {path}; no tokenizer there ({reason}); give a folder or hub name") from error
+        raise ModelError(f"model: {path}; no tokenizer there ({reason}); give a folder or hub name") from error
     return with_padding(tokenizer)
 
 
-def find_model(path: str | Path, revision: str | None = None) -> bool:
+def find_model(path: str | Path, revision: str | None = None, setting: str = "model") -> bool:
     """Return whether a model is on this machine (a folder, or cached while the hub is out of reach).
 
     It is asked for once, without the libraries' retries: a wrong name must not take a minute to be refused.
 
+    Args:
+        path: Folder or hub name.
+        revision: Hub revision.
+        setting: The one that names the model, for the sentence.
+
     Raises:
-        ModelError: there is no such folder, and no such model on the hub, or the hub is out of reach.
+        ModelError: there is no such folder, and no such model on the hub, or the hub is out of reach; or the folder holds
+            none.
     """
+    advice = "give a folder or hub name of a causal language model"
     if Path(path).is_dir():
+        files = ("config.json", "adapter_config.json", "tokenizer_config.json", "tokenizer.json")
+        if not any((Path(path) / file).exists() for file in files):
+            raise ModelError(f"{setting}: {path}; a folder without config.json or adapter_config.json; {advice}")
         return True
     name = str(path)
     if Path(path).is_absolute() or name.startswith(".") or name.count("/") > 1:
-        raise ModelError(f"model.path: {path}; no such folder; give a folder or hub name of a causal language model")
+        raise ModelError(f"{setting}: {path}; no such folder; {advice}")
     reason = "is on the hub neither as a model nor as an adapter"
     for file in ("config.json", "adapter_config.json"):
         try:
@@ -159,7 +169,7 @@ def find_model(path: str | Path, revision: str | None = None) -> bool:
             if isinstance(try_to_load_from_cache(name, file, revision=revision), str):
                 return True
             reason = f"is no folder here, and the hub did not answer ({type(error).__name__})"
-    raise ModelError(f"model.path: {path}; {reason}; give a folder or hub name of a causal language model")
+    raise ModelError(f"{setting}: {path}; {reason}; {advice}")
 
 
 def adapter_base(path: str | Path, revision: str | None = None) -> str | None:

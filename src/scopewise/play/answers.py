@@ -18,7 +18,7 @@ from scopewise.models.shared import SharedModels, context_tokens
 from scopewise.models.stream import stream
 from scopewise.play.probes import FILE, append_probe
 from scopewise.play.run import Domain, PlayRun
-from scopewise.registry import nearest
+from scopewise.registry import allowed
 
 ROLES = ("target", "unlearned", "oracle")
 _KEPT = 100
@@ -94,8 +94,7 @@ class Answers:
         """
         if question.unlearned not in self.run.unlearned:
             raise ConfigError(
-                f"unlearned: {question.unlearned!r}; the run has {', '.join(self.run.unlearned)}."
-                f"{nearest(question.unlearned, self.run.unlearned)}"
+                f"unlearned: {question.unlearned!r}; in this run {allowed(question.unlearned, self.run.unlearned)}"
             )
         names = {"target": "target", "unlearned": question.unlearned, "oracle": "oracle"}
         names = {role: name for role, name in names.items() if name in self.run.models}

@@ -27,6 +27,26 @@ COSTS: Mapping[str, str] = {
 }
 
 
+LEARNED_POINTS = 5.0
+"""Of Unlearn Success, that the oracle is above a target which has learned what is to be forgotten, at the least."""
+
+
+def untaught(results: Mapping[str, Any]) -> str | None:
+    """Return a sentence where the target answers the forget scope no better than the oracle, which never saw it."""
+    split = split_shown(results)
+    known = {row["model"]: row["metrics"].get(f"unlearn_success/{split}") for row in results["rows"]}
+    target, oracle = known.get("target"), known.get("oracle")
+    if target is None or oracle is None or oracle - target >= LEARNED_POINTS:
+        return None
+    mend = "raise finetune.epochs or finetune.learning_rate"
+    if results["config"].get("model", {}).get("target") is not None:  # we did not teach it
+        mend = "check model.target, and that data.prompt is how it was taught"
+    return (
+        f"The target hardly knows what is to be forgotten: its Unlearn Success on {split} is {target:.1f} %, that of the "
+        f"oracle, which never saw it, {oracle:.1f} % (at least {LEARNED_POINTS:g} points more are expected); {mend}."
+    )
+
+
 def gaps(results: Mapping[str, Any]) -> dict[tuple[str, str], Mapping[str, float]]:
     """Return (method, protocol) → interval of the distance to the oracle."""
     known = [c for c in results.get("comparisons", []) if c["oracle_gap"] is not None]
@@ -97,6 +117,7 @@ def markdown(results: Mapping[str, Any]) -> str:
         return "| " + " | ".join(padded) + " |"
 
     rule = "|" + "|".join("-" * (w + 2) if i == 0 else "-" * (w + 1) + ":" for i, w in enumerate(width)) + "|"
+    warning = untaught(results)
     unfinished = [] if results["complete"] else ["", "**Not finished:** the bench is under way, or was stopped."]
     return "\n".join(
         [
@@ -104,6 +125,7 @@ def markdown(results: Mapping[str, Any]) -> str:
             rule,
             *map(line, cells),
             *unfinished,
+            *([] if warning is None else ["", f"**Warning:** {warning}"]),
             "",
             *_paragraph(controls(results)),
             origin_line(results),
