@@ -28,6 +28,7 @@ check: $(VENV)/.installed
 	$(BIN)/python docs/make_cli.py --check
 	$(BIN)/python docs/make_sections.py --check
 	$(BIN)/python docs/make_paper.py --check
+	$(BIN)/python docs/make_study.py --check
 
 format: $(VENV)/.installed
 	$(BIN)/ruff format .
@@ -37,6 +38,7 @@ docs: $(VENV)/.installed
 	$(BIN)/python docs/make_cli.py
 	$(BIN)/python docs/make_sections.py
 	$(BIN)/python docs/make_paper.py
+	$(BIN)/python docs/make_study.py
 
 site: $(VENV)/.installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
