@@ -97,7 +97,7 @@ def test_a_bad_question_is_refused_with_a_sentence(client: TestClient, changes: 
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"unlearned": "../../etc"}, "unlearned: '../../etc'; the run has ga_descent/paper/seed0"),
+        ({"unlearned": "../../etc"}, "unlearned: '../../etc'; in this run allowed are ga_descent/paper/seed0"),
         ({"unlearned": "ga_descent/paper/seed1"}, "Did you mean 'ga_descent/paper/seed0'?"),
         ({"max_new_tokens": 1000}, "1000 new ones; target reads 256; shorten the question, or ask for fewer tokens"),
     ],

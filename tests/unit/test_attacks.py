@@ -16,7 +16,7 @@ from scopewise.attacks import ATTACKS
 from scopewise.attacks.base import Facts, InapplicableError, Subject, cluster
 from scopewise.attacks.leakage import leakage
 from scopewise.attacks.prompts import Template, read_templates
-from scopewise.attacks.quantization import round_symmetric, round_to_levels
+from scopewise.attacks.quantization import by_bitsandbytes, round_symmetric, round_to_levels, rounded
 from scopewise.attacks.run import redacted
 from scopewise.attacks.sampling import leak_at
 from scopewise.attacks.suite import attack_models
@@ -217,6 +217,24 @@ def test_own_states_change_nothing_and_the_last_layer_reads_as_the_output(world:
         assert torch.allclose(read_out(target, states[-1]), logits, atol=1e-5)
         with patched(target, 0, batch, states[0] * 0):
             assert not torch.allclose(answer_logits(target, batch), logits, atol=1e-2)
+
+
+@pytest.mark.parametrize("kind", ["nf4", "fp4"])
+def test_emulated_four_bits_are_those_of_bitsandbytes(kind: Any) -> None:
+    """Bit for bit. Of width 128, since the CPU's unpacking goes wrong where a block crosses rows; its codes do not."""
+    pytest.importorskip("bitsandbytes")
+    weight = torch.randn(48, 128, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(rounded(weight, kind), by_bitsandbytes(weight, kind))
+
+
+def test_emulated_eight_bits_are_those_of_bitsandbytes() -> None:
+    """But for a float16's rounding on the way there, which may move a value that lies between two steps by one."""
+    pytest.importorskip("bitsandbytes")
+    weight = torch.randn(48, 128, generator=torch.Generator().manual_seed(0))
+    step = weight.abs().amax(-1, keepdim=True) / 127
+    off = (rounded(weight, "int8") - by_bitsandbytes(weight, "int8")).abs() / step
+    assert float(off.max()) < 1.1
+    assert float((off > 0.1).float().mean()) < 0.02
 
 
 # -- planted cases ----------------------------------------------------------------------------------------------------------

@@ -388,7 +388,7 @@ def test_lume_unknown_task(tmp_path: Path) -> None:
 
 
 def test_domains(tmp_path: Path) -> None:
-    assert "'forget02'; tofu has forget10 and forget05 and forget01" in message("tofu", tmp_path, "forget02")
+    assert "'forget02'; of tofu allowed are forget10, forget05, forget01" in message("tofu", tmp_path, "forget02")
     with pytest.raises(DataError, match="set data.domain=news or data.domain=books"):
         load_benchmark("muse", str(tmp_path))
     with pytest.raises(DataError, match="rwku forgets one person; set data.domain to a name"):

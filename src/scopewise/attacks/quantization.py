@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -39,7 +41,8 @@ class Quantization(Attack):
     Signal: probability of the answer after rounding, under each scheme: 8 and 4 bits symmetric per output channel, 4 bits
     symmetric in groups of 64, NF4 in blocks of 64; the full suite adds FP4, and groups of 32 and 128. The linear layers of
     the blocks are rounded, in float32, and computed with as they are then: what a weight-only kernel computes, on any
-    device. Embeddings and head stay, as bitsandbytes leaves them.
+    device. NF4, FP4 and 8 bits are packed and unpacked by bitsandbytes itself on a GPU where it is installed; elsewhere the
+    same arithmetic gives the same codes. Embeddings and head stay, as bitsandbytes leaves them.
 
     Source: Zhang et al., arXiv:2410.16454. Schemes as in bitsandbytes 95f9af3 (int8 rows; NF4 and FP4 levels, blocks of
     the flattened matrix) and pytorch/ao 36027d8 (groups of a row).
@@ -51,18 +54,45 @@ class Quantization(Attack):
     def run(self, subject: Subject, facts: Facts, target: Subject) -> Outcome:
         """Return the probability of the answers under each scheme."""
         schemes: dict[str, Callable[[str, Tensor], Tensor]] = {
-            "int8 channel": lambda _, w: round_symmetric(w, 8),
+            "int8 channel": lambda _, w: rounded(w, "int8"),
             "int4 channel": lambda _, w: round_symmetric(w, 4),
             "int4 group 64": lambda _, w: round_symmetric(w, 4, 64),
-            "nf4 block 64": lambda _, w: round_to_levels(w, _NF4, 64),
+            "nf4 block 64": lambda _, w: rounded(w, "nf4"),
         }
         if self.settings.suite == "full":
             schemes |= {
                 "int4 group 32": lambda _, w: round_symmetric(w, 4, 32),
                 "int4 group 128": lambda _, w: round_symmetric(w, 4, 128),
-                "fp4 block 64": lambda _, w: round_to_levels(w, _FP4, 64),
+                "fp4 block 64": lambda _, w: rounded(w, "fp4"),
             }
         return changed_weights(subject, facts, schemes, "quantize")
+
+
+Kind = Literal["int8", "nf4", "fp4"]
+
+_EMULATED: dict[Kind, Callable[[Tensor], Tensor]] = {
+    "int8": lambda w: round_symmetric(w, 8),
+    "nf4": lambda w: round_to_levels(w, _NF4, 64),
+    "fp4": lambda w: round_to_levels(w, _FP4, 64),
+}
+
+
+def rounded(weight: Float[Tensor, "out inputs"], kind: Kind) -> Float[Tensor, "out inputs"]:
+    """Return the matrix as bitsandbytes would hold it: by its kernels on a GPU that has them, else by their arithmetic."""
+    if weight.device.type == "cuda" and importlib.util.find_spec("bitsandbytes") is not None:
+        return by_bitsandbytes(weight, kind)
+    return _EMULATED[kind](weight)
+
+
+def by_bitsandbytes(weight: Float[Tensor, "out inputs"], kind: Kind) -> Float[Tensor, "out inputs"]:
+    """Return the matrix packed and unpacked by bitsandbytes; to 8 bits it goes by way of float16, as there."""
+    from bitsandbytes import functional as kernels
+
+    if kind == "int8":
+        packed, largest, _ = kernels.int8_vectorwise_quant(weight.half())
+        return kernels.int8_vectorwise_dequant(packed, largest)
+    packed, state = kernels.quantize_4bit(weight.contiguous(), blocksize=64, quant_type=kind)
+    return kernels.dequantize_4bit(packed, state)
 
 
 def round_symmetric(
