@@ -10,12 +10,16 @@ CPU.
 
 A suite is what is timed. From it follows a whole recipe: theirs runs the suite twelve times in its default run of ten epochs,
 ours at the start and at the end, with ten probes of the guard between, which are timed, too.
+
+Memory: each side by itself in a process of its own, on a part of the rows, at its own batch sizes; the peak resident set
+above what was resident before. The allocator returns freed blocks at once, so that this is memory in use.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -30,6 +34,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from scopewise.config import DataSection, EvaluateSection, GuardSection
+from scopewise.cost import Cost
 from scopewise.data.load import load_benchmark
 from scopewise.data.prompt import Prompt, encode
 from scopewise.data.rows import FORGET, RETAIN
@@ -68,6 +73,8 @@ LARGEST_DIFFERENCE = 1e-3
 THEIR_SUITES = 12
 OUR_SUITES = 2
 PROBES = 10
+MEMORY_ROWS = 128
+"""Of each file: four of their batches."""
 
 
 def read(folder: Path, name: str) -> list[str]:
@@ -167,6 +174,38 @@ def probe(data: Path, model: Any, tokenizer: Any) -> float:
     return time.perf_counter() - begun
 
 
+def memory_of_one(run: Callable[[], object]) -> int:
+    """Return the peak resident bytes of a second run above what was resident before it; the first one warms up."""
+    run()
+    with Cost() as idle:
+        pass
+    with Cost() as busy:
+        run()
+    return busy.peak_memory_bytes - idle.peak_memory_bytes
+
+
+def memory(arguments: argparse.Namespace) -> dict[str, int]:
+    """Return each side's peak, measured in a process of its own that gives every block above 64 KiB back at once."""
+    found = {}
+    for side in ("open_unlearning", "scopewise"):
+        command = [
+            sys.executable,
+            __file__,
+            str(arguments.model),
+            str(arguments.checkout),
+            "--tofu",
+            str(arguments.tofu),
+        ]
+        command += ["--threads", str(arguments.threads), "--rows", str(MEMORY_ROWS), "--memory-of", side]
+        environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+        done = subprocess.run(command, capture_output=True, text=True, env=environment)
+        if done.returncode:
+            raise SystemExit(f"memory: {side} failed:\n{done.stderr[-2000:]}")
+        found[side] = int(done.stdout.splitlines()[-1])
+        print(f"{side}: {found[side] / 2**20:.0f} MiB", file=sys.stderr)
+    return found
+
+
 def agree(their: Mapping[str, float], our: Mapping[str, float]) -> dict[str, tuple[float, float]]:
     """Return both sides' values of the suite; stop where they differ."""
     values = {name: (float(their[name]), float(our[key])) for name, key in SUITE.items()}
@@ -185,6 +224,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--rows", type=int, default=0, help="of each file (0: all)")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--memory-of", choices=["open_unlearning", "scopewise"], help=argparse.SUPPRESS)
     parser.add_argument("--out", default=str(Path(__file__).parent / "results" / "evaluation.json"))
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -197,6 +237,9 @@ def main() -> None:
             "open_unlearning": theirs(arguments.checkout.resolve(), data, data / "theirs", model, tokenizer),
             "scopewise": ours(data, model, tokenizer, costs := []),
         }
+        if arguments.memory_of:
+            print(memory_of_one(sides[arguments.memory_of]))
+            return
         seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
         values: dict[str, dict[str, float]] = {}
         for _ in range(arguments.rounds):
@@ -211,6 +254,7 @@ def main() -> None:
     }
     ratios = [a / b for a, b in zip(medians["open_unlearning"], medians["scopewise"], strict=True)]
     recipe = THEIR_SUITES * medians["open_unlearning"][0] / (OUR_SUITES * medians["scopewise"][0] + PROBES * probed)
+    peaks = memory(arguments)
     compared = agree(values["open_unlearning"], values["scopewise"])
     document = {
         "manifest": manifest(None, None),
@@ -224,6 +268,7 @@ def main() -> None:
         "probe_seconds": probed,
         "recipe_ratio": recipe,
         "scoring": costs[-1],
+        "memory": {"rows": MEMORY_ROWS, "peak_bytes": peaks},
         "values": compared,
     }
     write_json(arguments.out, document)
@@ -231,6 +276,8 @@ def main() -> None:
     times = [f"{medians[name][0]:.1f} s" for name in sides]
     print(f"| one default suite | {times[0]} | {times[1]} | {ratios[0]:.2f}x | {ratios[1]:.2f}x |")
     print(f"| a recipe: {THEIR_SUITES} suites, or {OUR_SUITES} and {PROBES} probes | | | {recipe:.1f}x | |\n")
+    added = " and ".join(f"{peak / 2**20:.0f} MiB by {side}" for side, peak in peaks.items())
+    print(f"peak memory on {MEMORY_ROWS} rows of each file: {added}\n")
     print(f"scoring: {100 * costs[-1]['flops_utilisation']:.0f} % of the matrix rate\n")
     print(json.dumps(compared))
 
