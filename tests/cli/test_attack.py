@@ -53,6 +53,9 @@ def test_attacks_of_a_run_join_and_are_kept(tmp_path: Path) -> None:
     assert "attack: 'bribery'" in attack("--attack", "bribery", code=2)
     assert "no such model" in attack("--model", "npo", code=2)
     assert "unknown key" in attack("--set", "hardness=3", code=2)
+    assert "gone.yaml: no such file; check `attack.prompts`" in attack("--set", "prompts=gone.yaml", code=2)
+    assert "allowed are ga_descent, memflex. Did you mean 'memflex'?" in attack("--model", "memflx", code=2)
+    assert "Did you mean 'memflex/paper'?" in attack("--model", "memflex/papr", code=2)
     (run / "oracle").rename(run / "away")
     assert "no oracle in it" in attack("--attack", "question", "--overwrite", code=2)
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 import yaml
+
+from scopewise.cli.list_ import Kind
 
 ROOT = Path(__file__).parents[2]
 SCOPEWISE = [sys.executable, "-m", "scopewise"]
@@ -74,6 +79,7 @@ def test_list_json_names_every_entry_with_a_summary(kind: str) -> None:
         (["check", "--set", "data.max_length=20"], "rows do not fit"),
         (["show", "nowhere.json"], "nowhere.json: No such file"),
         (["evaluate", "/nowhere"], "scopewise: model: /nowhere; no such folder"),
+        (["evaluate", "any", "--cache", __file__], "is a file; name a folder"),
         (["unlearn", "--model", "./gone"], "scopewise: --model (model.target): ./gone; no such folder"),
         (["unlearn", "--set", "model.target=./gone"], "scopewise: model.target: ./gone; no such folder"),
         (["localize", "--model", "./gone"], "scopewise: --model (model.target): ./gone; no such folder"),
@@ -98,6 +104,29 @@ def test_bad_input_is_one_sentence_and_exit_code_two(arguments: list[str], sente
     assert len(done.stderr.strip().splitlines()) == 1
     assert done.stdout == ""
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "sentence"),
+    [
+        ("list_", {"kind": Kind.methods}, "scopewise: interrupted"),
+        ("finetune", {"resume": False}, "scopewise: interrupted; finished stages are kept, add --resume to go on"),
+    ],
+)
+def test_an_interrupted_command_names_resume_where_it_has_it(
+    name: str, options: Any, sentence: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = importlib.import_module(f"scopewise.cli.{name}")
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for used in {"table", "load_config"} & set(vars(module)):
+        monkeypatch.setattr(module, used, interrupt)
+    with pytest.raises(typer.Exit) as caught:
+        getattr(module, name)(**options)
+    assert caught.value.exit_code == 130
+    assert capsys.readouterr().err == f"{sentence}\n"
 
 
 def test_a_folder_that_holds_no_model_leaves_no_run_behind(tmp_path: Path) -> None:
@@ -214,6 +243,9 @@ def test_demo_in_small_prints_the_table_and_refuses_to_overwrite(tmp_path: Path)
     assert str(tmp_path / "run" / "results.json") in done.stderr
     untaught = "The target hardly knows what is to be forgotten"  # 0.2 epochs teach nothing
     assert done.stderr.count(untaught) == done.stdout.count(untaught) == 1
+    for kind in ("html", "md"):
+        written = scopewise("report", str(tmp_path / "run"), "--format", kind)
+        assert Path(written.stdout.strip()).read_text().count(untaught) == 1
     assert "it/s" in done.stderr or "step" in done.stderr  # a bar for every long stage
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert {"method", "seed", "metrics"} <= set(results["rows"][0])

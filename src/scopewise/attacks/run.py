@@ -118,7 +118,8 @@ def _models(run: Path, chosen: Sequence[str]) -> list[str]:
         raise ResultError(f"{run}: no unlearned model in it; `scopewise bench` or `unlearn` makes some")
     found = [name for name in every if not chosen or any(name.startswith(f"models/{c}".rstrip("/")) for c in chosen)]
     if not found:
-        known = [name.removeprefix("models/") for name in every]
+        parts = chosen[0].count("/") + 1  # `memflx` is compared with `memflex`, and not with a whole path
+        known = dict.fromkeys("/".join(name.split("/")[1 : parts + 1]) for name in every)
         raise ResultError(
             f"attack.models: {', '.join(chosen)}; no such model in {run}; {registry.allowed(chosen[0], known)}"
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from scopewise.report.figures import Line, lines
 from scopewise.report.leaks import leaking
 from scopewise.report.run import Run
-from scopewise.report.table import split_shown, untaught
+from scopewise.report.table import split_shown
 
 
 def verdict(run: Run) -> str:
@@ -35,10 +35,7 @@ def verdict(run: Run) -> str:
     }
     both = (f"{name} {_with(best, key, beside[key])}" for name, key in (("Unlearn", unlearn), ("Retention", retention)))
     sentence = f"{start}: {', '.join(both)}."
-    warning = untaught(run.results)
-    return " ".join(
-        [*([] if warning is None else [warning]), sentence, *_control(run, best), *leaking(run.attacks, best.group)]
-    )
+    return " ".join([sentence, *_control(run, best), *leaking(run.attacks, best.group)])
 
 
 def _value(line: Line, key: str) -> float | None:

@@ -24,7 +24,7 @@ from scopewise.report.leaks import leaks
 from scopewise.report.questions import questions
 from scopewise.report.redact import Open, Redaction, redaction_of
 from scopewise.report.run import Run
-from scopewise.report.table import controls, origin_line, split_shown
+from scopewise.report.table import controls, origin_line, split_shown, untaught
 from scopewise.report.verdict import verdict
 
 FOLDER = Path(__file__).parent
@@ -91,6 +91,7 @@ def _view(run: Run, hidden: Redaction | Open) -> dict[str, Any]:
     return {
         "name": run.name,
         "verdict": verdict(run),
+        "warning": untaught(results),
         "complete": results.get("complete", True),
         "split": split_shown(results),
         "columns": columns(run),
