@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -33,8 +32,8 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from memory import alone, peak_of
 from scopewise.config import DataSection, EvaluateSection, GuardSection
-from scopewise.cost import Cost
 from scopewise.data.load import load_benchmark
 from scopewise.data.prompt import Prompt, encode
 from scopewise.data.rows import FORGET, RETAIN
@@ -174,36 +173,12 @@ def probe(data: Path, model: Any, tokenizer: Any) -> float:
     return time.perf_counter() - begun
 
 
-def memory_of_one(run: Callable[[], object]) -> int:
-    """Return the peak resident bytes of a second run above what was resident before it; the first one warms up."""
-    run()
-    with Cost() as idle:
-        pass
-    with Cost() as busy:
-        run()
-    return busy.peak_memory_bytes - idle.peak_memory_bytes
-
-
 def memory(arguments: argparse.Namespace) -> dict[str, int]:
-    """Return each side's peak, measured in a process of its own that gives every block above 64 KiB back at once."""
-    found = {}
-    for side in ("open_unlearning", "scopewise"):
-        command = [
-            sys.executable,
-            __file__,
-            str(arguments.model),
-            str(arguments.checkout),
-            "--tofu",
-            str(arguments.tofu),
-        ]
-        command += ["--threads", str(arguments.threads), "--rows", str(MEMORY_ROWS), "--memory-of", side]
-        environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
-        done = subprocess.run(command, capture_output=True, text=True, env=environment)
-        if done.returncode:
-            raise SystemExit(f"memory: {side} failed:\n{done.stderr[-2000:]}")
-        found[side] = int(done.stdout.splitlines()[-1])
-        print(f"{side}: {found[side] / 2**20:.0f} MiB", file=sys.stderr)
-    return found
+    """Return the bytes that each side adds at its peak, measured in a process of its own."""
+    shared = [str(arguments.model), str(arguments.checkout), "--tofu", str(arguments.tofu)]
+    shared += ["--threads", str(arguments.threads), "--rows", str(MEMORY_ROWS), "--memory-of"]
+    measured = {side: alone(__file__, [*shared, side]) for side in ("open_unlearning", "scopewise")}
+    return {side: found["peak"] - found["before"] for side, found in measured.items()}
 
 
 def agree(their: Mapping[str, float], our: Mapping[str, float]) -> dict[str, tuple[float, float]]:
@@ -238,7 +213,9 @@ def main() -> None:
             "scopewise": ours(data, model, tokenizer, costs := []),
         }
         if arguments.memory_of:
-            print(memory_of_one(sides[arguments.memory_of]))
+            run = sides[arguments.memory_of]
+            run()  # what the libraries allocate once is not counted
+            print(json.dumps(peak_of(run)))
             return
         seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
         values: dict[str, dict[str, float]] = {}

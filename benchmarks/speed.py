@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -31,8 +29,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 import restated
+from memory import alone, peak_of
 from scopewise.config import LocalizeSection, LoraSection, TinyConfig
-from scopewise.cost import Cost
 from scopewise.data.batch import length_batches
 from scopewise.data.load import load_benchmark
 from scopewise.data.prompt import Encoded, encode
@@ -422,18 +420,11 @@ def memory_of_one(setup: Setup, what: str, side: str, batch: int) -> dict[str, i
                 work = lambda: restated.score_rows(model, setup.tokenizer, items, pad_id, batch=batch)  # noqa: E731
             else:
                 work = lambda: score(model, setup.tokenizer, items, max_tokens=MEMORY_ROWS * length)  # noqa: E731
-        with Cost() as idle:
-            pass
-        with Cost() as busy:
-            work()
-    return {"before": idle.peak_memory_bytes, "peak": busy.peak_memory_bytes}
+        return peak_of(work)
 
 
 def memory(what: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Measure peak resident memory of both sides at 16 rows per forward, and of the restated loop at 1, each in a process.
-
-    glibc is told to return every block above 64 KiB at once, so that the resident set is what is alive.
-    """
+    """Measure peak resident memory of both sides at 16 rows per forward, and of the restated loop at 1, each in a process."""
     found: dict[str, Any] = {"rows": MEMORY_ROWS}
     for key, side, batch in (
         ("restated_1_row", "restated", 1),
@@ -441,14 +432,9 @@ def memory(what: str, arguments: argparse.Namespace) -> dict[str, Any]:
         ("scopewise", "scopewise", MEMORY_ROWS),
     ):
         print(f"memory: {what}, {key}", file=sys.stderr)
-        command = [sys.executable, __file__, "--data", arguments.data, "--seed", str(arguments.seed)]
-        command += ["--threads", str(arguments.threads), "--memory-of", what, side, str(batch)]
-        command += ["--model", arguments.model] if arguments.model else []
-        environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
-        done = subprocess.run(command, capture_output=True, text=True, env=environment)
-        if done.returncode:
-            raise SystemExit(f"memory: {what}, {key} failed:\n{done.stderr[-2000:]}")
-        measured = json.loads(done.stdout.splitlines()[-1])
+        given = ["--data", arguments.data, "--seed", str(arguments.seed), "--threads", str(arguments.threads)]
+        given += ["--model", arguments.model] if arguments.model else []
+        measured = alone(__file__, [*given, "--memory-of", what, side, str(batch)])
         found[key] = {**measured, "added": measured["peak"] - measured["before"]}
     found["ratio"] = found["restated_equal_batch"]["added"] / max(1, found["scopewise"]["added"])
     return found

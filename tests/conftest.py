@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 import os
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ install_import_hook("scopewise", "beartype.beartype")  # before anything of scop
 import pytest
 import torch
 
+from loading import module_of
 from scopewise.config import TinyConfig
 from scopewise.data.load import load_benchmark
 from scopewise.data.prompt import encode
@@ -150,13 +149,7 @@ def trained_adapter(tiny: tuple[Any, Any]) -> tuple[Any, Any]:
 @pytest.fixture(scope="session")
 def sections() -> Any:
     """The module `docs/make_sections.py`."""
-    spec = importlib.util.spec_from_file_location("make_sections", Path(__file__).parents[1] / "docs/make_sections.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    return module_of(Path(__file__).parents[1] / "docs" / "make_sections.py")
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import textwrap
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from loading import module_of
 from scopewise.data.rows import Row
 from scopewise.errors import DataError
 from scopewise.methods.base import Answers
@@ -23,17 +23,9 @@ EXAMPLES = re.findall(r"```python\n(\s+# src/scopewise/(\S+)\n.*?)```", TEXT, re
 
 def example(name: str, tmp_path: Path) -> Any:
     code = next(text for text, path in EXAMPLES if path.endswith(f"/{name}.py"))
-    path = tmp_path / f"{name}.py"
+    path = tmp_path / f"example_{name}.py"
     path.write_text(textwrap.dedent(code))
-    spec = importlib.util.spec_from_file_location(f"example_{name}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    import sys
-
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    return module_of(path)
 
 
 def test_all_examples_are_used() -> None:

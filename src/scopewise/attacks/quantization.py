@@ -42,7 +42,8 @@ class Quantization(Attack):
     symmetric in groups of 64, NF4 in blocks of 64; the full suite adds FP4, and groups of 32 and 128. The linear layers of
     the blocks are rounded, in float32, and computed with as they are then: what a weight-only kernel computes, on any
     device. NF4, FP4 and 8 bits are packed and unpacked by bitsandbytes itself on a GPU where it is installed; elsewhere the
-    same arithmetic gives the same codes. Embeddings and head stay, as bitsandbytes leaves them.
+    same arithmetic gives the same codes, those of 8 bits but for float16's rounding on the way. Embeddings and head stay, as
+    bitsandbytes leaves them.
 
     Source: Zhang et al., arXiv:2410.16454. Schemes as in bitsandbytes 95f9af3 (int8 rows; NF4 and FP4 levels, blocks of
     the flattened matrix) and pytorch/ao 36027d8 (groups of a row).

@@ -165,8 +165,8 @@ def redacted(row: Mapping[str, Any]) -> dict[str, Any]:
 def _inputs(config: RunConfig, settings: AttackSection, data_hash: str, paths: dict[str, str]) -> dict[str, Any]:
     decisive = settings.model_dump(mode="json", exclude={"attacks", "models", "threshold", "max_tokens"})
     if settings.prompts is not None:
-        read_text(Path(settings.prompts), "attack.prompts")  # where it cannot be read, in a sentence
-        decisive["prompts"] = hashlib.sha256(Path(settings.prompts).read_bytes()).hexdigest()
+        text = read_text(Path(settings.prompts), "attack.prompts")
+        decisive["prompts"] = hashlib.sha256(text.encode()).hexdigest()
     prompt = config.data.model_dump(include={"prompt", "system", "max_length"})
     shared = {"attack": decisive, "data": {**prompt, "content": data_hash}, "dtype": config.model.dtype}
     return {**shared, "models": {name: _identity(path) for name, path in paths.items()}}
