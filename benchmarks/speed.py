@@ -42,9 +42,9 @@ from scopewise.metrics.retention_success import RetentionSuccess
 from scopewise.metrics.unlearn_success import UnlearnSuccess
 from scopewise.models.adapters import lora_config, with_adapter
 from scopewise.models.forward import output_embeddings
+from scopewise.models.fused import fused
 from scopewise.models.gradients import _corrupted
 from scopewise.models.load import load_model, load_tokenizer
-from scopewise.models.lora import fused
 from scopewise.models.tiny import build_tiny, tokenizer_texts
 from scopewise.models.work import Work, matrix_rate
 from scopewise.ops import cosine

@@ -87,8 +87,9 @@ class TokenStatistics(NamedTuple):
     variances: Float[Tensor, "tokens"]
 
 
-CACHED_LOGITS = 2**18
-"""Logits that are worked on at a time: a processor's cache holds them (1 MiB in float32) from the first pass to the last."""
+CACHED_LOGITS = 2**17
+"""Logits that are worked on at a time: a processor's cache holds them, and what is made of them, from the first pass to the
+last (half a MiB each in float32)."""
 
 
 @torch.no_grad()

@@ -24,6 +24,7 @@ from scopewise.methods.base import RETAIN_LOSSES, Answers, Constrained, Method, 
 from scopewise.methods.base import make_method as made
 from scopewise.models.adapters import frozen_reference, lora_config, with_adapter
 from scopewise.models.forward import answer_logits, answer_outputs
+from scopewise.models.fused import fused
 from scopewise.region import Entry, Mask, Region, module_of, parameter_name
 
 STOPPED = {"wga", "sat_imp", "ce_u"}
@@ -328,7 +329,7 @@ def test_the_reference_does_not_move(name: str, tiny: Any, encoded: Any, make_tr
     """A fresh adapter: after training the reference still gives the target's logits, while the model does not."""
     model, tokenizer = tiny
     batch = collate(encoded[1])
-    with torch.no_grad():
+    with torch.no_grad(), fused(model):  # as in a training
         target = answer_logits(model, batch)
     trainer = make_trainer(model, tokenizer, make_method(name, retain="kl"), peft_config=LORA, max_steps=2)
     seen: list[Any] = []

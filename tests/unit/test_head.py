@@ -24,7 +24,7 @@ NONE = lora_config(LoraSection(r=2, alpha=4, dropout=0.0))
 @pytest.fixture
 def few_logits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Chunks of three tokens of the tiny model's 300 words."""
-    monkeypatch.setattr(head, "CHUNK_LOGITS", 900)
+    monkeypatch.setattr(head, "PROCESSOR_LOGITS", 900)
 
 
 class Largest:
@@ -78,7 +78,7 @@ def test_a_step_in_chunks_is_the_same_step(
     for chunk in (2**25, 900):
         trainer = make_trainer(copy.deepcopy(tiny[0]), tiny[1], method, peft_config=NONE, max_steps=2)
         largest = Largest(trainer.model)
-        monkeypatch.setattr(head, "CHUNK_LOGITS", chunk)
+        monkeypatch.setattr(head, "PROCESSOR_LOGITS", chunk)
         trainer.train()
         after.append({n: p.detach().clone() for n, p in trainer.model.named_parameters() if "lora_" in n})
         if chunk == 900 and method in ("gradient_ascent", "memflex"):  # others also score all rows once, whole
@@ -111,7 +111,7 @@ def test_a_trained_head_and_capped_logits_are_no_plain_head(tiny: Any, few_logit
 def test_localization_in_chunks_is_the_same(trained_adapter: Any, encoded: Any, few_logits: None) -> None:
     model = trained_adapter[0]
     chunked = mean_gradients(model, encoded[0], 4096, "rows", repeats=3)
-    head.CHUNK_LOGITS = 2**25  # put back by the fixture
+    head.PROCESSOR_LOGITS = 2**25  # put back by the fixture
     whole = mean_gradients(model, encoded[0], 4096, "rows", repeats=3)
     assert all(torch.allclose(chunked[n], whole[n], rtol=1e-4, atol=1e-7) for n in whole)
 

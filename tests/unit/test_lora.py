@@ -11,7 +11,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from scopewise.models import lora
 from scopewise.models.evaluating import evaluating
-from scopewise.models.lora import FusedLinear, folded, fused
+from scopewise.models.fused import fused
+from scopewise.models.lora import FusedLinear, folded
 from scopewise.models.work import needed
 
 

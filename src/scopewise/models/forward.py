@@ -11,6 +11,7 @@ from accelerate.utils import extract_model_from_parallel
 from jaxtyping import Float
 from peft import PeftModel
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from scopewise.data.batch import Batch
 from scopewise.errors import ModelError
@@ -73,16 +74,16 @@ def reading_head(model: nn.Module, batch: Batch, read: Callable[[Tensor], Tensor
     def gather(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         return (read(args[0]), *args[1:])
 
-    mask = batch["attention_mask"]
-    inputs = {"input_ids": batch["input_ids"], "attention_mask": mask}
+    inputs = {"input_ids": batch["input_ids"]}
+    # Rows are padded on the right, where nothing that is read looks: without a mask the fastest attention can be taken.
     if "position_ids" in batch:  # answers that share a prompt: positions of their own, and a mask in the model's dtype
         dtype = next(model.parameters()).dtype
         inputs |= {
             "position_ids": batch["position_ids"],
-            "attention_mask": mask.clamp(min=torch.finfo(dtype).min).to(dtype),
+            "attention_mask": batch["attention_mask"].clamp(min=torch.finfo(dtype).min).to(dtype),
         }
     head = output_embeddings(model)
-    count(extract_model_from_parallel(model), batch, head)
+    count(unwrapped(model), batch, head)
     handle = head.register_forward_pre_hook(gather)
     try:
         with computing(model):
@@ -99,7 +100,7 @@ def decoder_blocks(model: nn.Module) -> nn.ModuleList:
 
 
 def _blocks_of(model: nn.Module) -> tuple[nn.Module, str]:
-    inner: Any = extract_model_from_parallel(model)
+    inner: Any = unwrapped(model)
     if isinstance(inner, PeftModel):
         inner = inner.get_base_model()
     layers = inner.config.get_text_config().num_hidden_layers
@@ -122,9 +123,14 @@ def _cut_above(model: nn.Module, layer: int) -> Iterator[None]:
         setattr(owner, name, whole)
 
 
+def unwrapped(model: nn.Module) -> Any:
+    """Return the model below what accelerate puts around it; at once where it is one, for this is asked in every forward."""
+    return model if isinstance(model, PreTrainedModel | PeftModel) else extract_model_from_parallel(model)
+
+
 def output_embeddings(model: nn.Module) -> nn.Module:
     """Return the head of a causal LM, through any wrapper. Raises ModelError where it has none."""
-    head = extract_model_from_parallel(model).get_output_embeddings()  # type: ignore[attr-defined]
+    head = unwrapped(model).get_output_embeddings()  # type: ignore[attr-defined]
     if head is None:
         raise ModelError(f"model: {type(model).__name__} has no output embeddings; a causal language model is needed")
     return head

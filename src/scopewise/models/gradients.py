@@ -20,8 +20,8 @@ from scopewise.data.batch import Batch, Unit, collate, collate_units, length_bat
 from scopewise.data.prompt import Encoded
 from scopewise.errors import ConfigError
 from scopewise.models.forward import answer_logits, device_of, output_embeddings, to_device
-from scopewise.models.head import answer_nll
-from scopewise.models.lora import fused
+from scopewise.models.fused import fused
+from scopewise.models.head import answer_nll, mean_nll
 from scopewise.models.processes import is_mine, sum_over_processes
 from scopewise.models.score import Pair
 from scopewise.ops import sequence_mean
@@ -115,6 +115,8 @@ def mean_gradients(
     vocab_size = int(output_embeddings(model).weight.shape[0])  # type: ignore
     generator = torch.Generator().manual_seed(seed)
     inputs = bool(repeats) and corrupt == "inputs"
+    # Where the head is one of the matrices its logits are there anyway, and for every group of matrices alike.
+    head = any(p is output_embeddings(model).weight for p in matrices(model).values())
     passes = repeats if inputs else 1
     with _gradients_of(model, only) as gradients:
         progress = bar(passes * len(items), f"localize: gradients, {what}")
@@ -129,7 +131,7 @@ def mean_gradients(
                 if not is_mine(number):
                     progress.update(rows)
                     continue
-                nll = answer_nll(model, batch, labels)
+                nll = mean_nll(answer_logits(model, batch), labels) if head else answer_nll(model, batch, labels)
                 (sequence_mean(nll, batch["row"], rows).sum() / (passes * len(items))).backward()
                 progress.update(rows)
         progress.close()

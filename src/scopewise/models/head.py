@@ -1,34 +1,34 @@
 """Log-probabilities and divergences of answer tokens without the logits of all of them at once.
 
 The logits of 4096 answer tokens over 128 256 words are 2 GB in float32, and their softmax and gradient as much again. A
-loss that needs one number per token gets it in chunks, each of which is computed again in the backward pass.
+loss of one number per token gets it in chunks, and with it, while a chunk's logits are there, the gradient of what the head
+reads: nothing of the size of the logits is kept, and nothing is computed twice.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
-from accelerate.utils import extract_model_from_parallel
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.distributed.tensor import DTensor
-from torch.utils.checkpoint import checkpoint
 
 from scopewise.data.batch import Batch
-from scopewise.models.forward import answer_logits, device_of, output_embeddings, reading_head
+from scopewise.models.forward import answer_logits, device_of, output_embeddings, reading_head, unwrapped
 from scopewise.models.precision import computing
 from scopewise.ops import mean_log_probs, token_kl
 
 CHUNK_LOGITS = 2**25
 """Logits that exist at once: 128 MiB in float32."""
 
+PROCESSOR_LOGITS = 2**19
+"""The same on a CPU: its caches hold them (2 MiB) from the product to the gradient."""
 
-def needs_chunks(model: nn.Module, tokens: int) -> bool:
-    """Return whether the logits of so many tokens are too many to exist at once, and can be computed in chunks."""
-    weight = output_embeddings(model).weight
-    return weight.dim() == 2 and tokens * weight.shape[0] > CHUNK_LOGITS and has_plain_head(model)  # type: ignore
+_TokenLoss = Callable[[Tensor, Tensor], Tensor]
 
 
 def answer_states(model: nn.Module, batch: Batch) -> Float[Tensor, "tokens hidden"]:
@@ -46,7 +46,7 @@ def answer_states(model: nn.Module, batch: Batch) -> Float[Tensor, "tokens hidde
 def answer_nll(
     model: nn.Module, batch: Batch, labels: Int[Tensor, "repeats tokens"] | None = None
 ) -> Float[Tensor, "tokens"]:
-    """Return the CE of each answer token in nats, averaged over several labellings of it; in chunks where needed.
+    """Return the CE of each answer token in nats, averaged over several labellings of it; in chunks where it can be.
 
     Args:
         model: A causal LM.
@@ -54,7 +54,7 @@ def answer_nll(
         labels: None takes the batch's own.
     """
     wanted = batch["label"].unsqueeze(0) if labels is None else labels
-    if not needs_chunks(model, wanted.shape[1]):
+    if not has_plain_head(model):
         return mean_nll(answer_logits(model, batch), wanted)
     return states_nll(model, answer_states(model, batch), wanted)
 
@@ -80,14 +80,40 @@ def mean_nll(logits: Float[Tensor, "tokens vocab"], labels: Int[Tensor, "repeats
     return -mean_log_probs(logits, labels.T)
 
 
-def _in_chunks(model: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], states: Tensor, other: Tensor) -> Tensor:
-    size = max(1, CHUNK_LOGITS // int(output_embeddings(model).weight.shape[0]))  # type: ignore
-    with computing(extract_model_from_parallel(model)):
-        parts = [
-            checkpoint(loss, part, given, use_reentrant=False, preserve_rng_state=False)
-            for part, given in zip(states.split(size), other.split(size), strict=True)
-        ]
-    return torch.cat(parts)
+def _in_chunks(model: nn.Module, loss: _TokenLoss, states: Tensor, other: Tensor) -> Tensor:
+    logits = PROCESSOR_LOGITS if states.device.type == "cpu" else CHUNK_LOGITS
+    size = max(1, logits // int(output_embeddings(model).weight.shape[0]))  # type: ignore
+    with computing(unwrapped(model)):
+        found: Tensor = _Chunked.apply(states, other, loss, size)  # type: ignore[no-untyped-call]
+    return found
+
+
+class _Chunked(torch.autograd.Function):
+    """A loss of each token, that depends on nothing but the token's own states (and what is given beside them).
+
+    So the gradient of the sum holds that of every token, and the backward scales each by what it is given.
+    """
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, states: Tensor, other: Tensor, loss: _TokenLoss, size: int) -> Tensor:
+        wanted = ctx.needs_input_grad[0]  # type: ignore[attr-defined]
+        values, gradients = [], []
+        for part, given in zip(states.split(size), other.split(size), strict=True):
+            with torch.set_grad_enabled(wanted):
+                part = part.detach().requires_grad_(wanted)
+                value = loss(part, given)
+                if wanted:
+                    gradients += torch.autograd.grad(value.sum(), part)
+            values.append(value.detach())
+        if wanted:
+            ctx.save_for_backward(torch.cat(gradients))
+        return torch.cat(values)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        (of_states,) = ctx.saved_tensors
+        return (of_states * gradient.unsqueeze(-1)).to(of_states.dtype), None, None, None
 
 
 _PLAIN: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
@@ -99,9 +125,9 @@ def has_plain_head(model: nn.Module) -> bool:
     Models that scale or cap their logits do so after the head, and fail a trial on made-up ids, once per model. A head
     whose weights are spread over processes has no matrix of its own shape here.
     """
-    inner = extract_model_from_parallel(model)
+    inner = unwrapped(model)
     head = output_embeddings(inner)
-    if any(p.requires_grad or isinstance(p, DTensor) for p in head.parameters()):
+    if head.weight.dim() != 2 or any(p.requires_grad or isinstance(p, DTensor) for p in head.parameters()):  # type: ignore
         return False
     if inner not in _PLAIN:
         training = inner.training

@@ -1,4 +1,4 @@
-"""LoRA layers in fewer passes over memory: fused where they are trained, folded into the weight below where they are not."""
+"""LoRA layers in fewer passes over memory: one step where they are trained, folded into the weight below where they are not."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ from typing import Any, cast
 import torch
 from peft.tuners.lora import Linear
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
 FOLDED_BYTES = 2**30
 """Largest second copy of weights that is made. Beyond it layers are so wide that a thin product costs little."""
 
 
 class FusedLinear(Linear):
-    """PEFT's LoRA layer with the scaling and the sum inside the second product.
+    """PEFT's LoRA layer as one step of the backward.
 
-    PEFT computes `W x + (B (A x)) · s` in three passes over the output after the product of W, here it is one, and one
-    less in the backward.
+    PEFT computes `W x + (B (A x)) · s` in three passes over the output after the product of W, here it is one; its backward
+    adds the two gradients of x, here the second is added by its product.
     """
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -26,25 +28,59 @@ class FusedLinear(Linear):
         if args or kwargs or self.disable_adapters or self.merged or not _is_plain(self):
             return super().forward(x, *args, **kwargs)
         (adapter,) = self.active_adapters
-        b = cast(nn.Linear, self.lora_B[adapter])
-        if b._forward_pre_hooks or b._forward_hooks or "forward" in vars(b):  # somebody wants B to be called
+        layers = cast(list[nn.Linear], [self.base_layer, self.lora_A[adapter], self.lora_B[adapter]])
+        base, a, b = layers
+        watched = any(m._forward_pre_hooks or m._forward_hooks or "forward" in vars(m) for m in layers)
+        if watched or type(base) is not nn.Linear or torch.is_autocast_enabled(x.device.type):
             return super().forward(x)
-        output, low = self.base_layer(x), self.lora_A[adapter](self.lora_dropout[adapter](x))
-        scaling = self.scaling[adapter]
-        return torch.addmm(output.flatten(0, -2), low.flatten(0, -2), b.weight.T, alpha=scaling).view_as(output)
+        dropped = self.lora_dropout[adapter](x)
+        given = (
+            x,
+            None if dropped is x else dropped,
+            base.weight,
+            base.bias,
+            a.weight,
+            b.weight,
+            self.scaling[adapter],
+        )
+        found: Tensor = _Product.apply(*given)  # type: ignore[no-untyped-call]
+        return found
 
 
-@contextlib.contextmanager
-def fused(model: nn.Module) -> Iterator[None]:
-    """Let every LoRA layer of a model be a `FusedLinear` while the context is open, with the same parameters."""
-    layers = [layer for layer in model.modules() if type(layer) is Linear]
-    for layer in layers:
-        layer.__class__ = FusedLinear
-    try:
-        yield
-    finally:
-        for layer in layers:
-            layer.__class__ = Linear
+class _Product(torch.autograd.Function):
+    """`W x + bias + s B (A d)`, where d is x, or x after dropout."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, dropped: Tensor | None, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, s: float
+    ) -> Tensor:
+        flat = x.flatten(0, -2)
+        read = flat if dropped is None else dropped.flatten(0, -2)
+        low = read @ a.T
+        ctx.save_for_backward(read, low, weight, a, b, flat if ctx.needs_input_grad[2] else None)
+        ctx.scaling, ctx.shape, ctx.drops = s, x.shape, dropped is not None
+        found = functional.linear(flat, weight, bias).addmm_(low, b.T, alpha=s)
+        return found.view(*x.shape[:-1], -1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        read, low, weight, a, b, flat = ctx.saved_tensors
+        gradient = gradient.flatten(0, -2)
+        of_weight = gradient.T @ flat if ctx.needs_input_grad[2] else None
+        of_bias = gradient.sum(0) if ctx.needs_input_grad[3] else None
+        of_low = (gradient @ b).mul_(ctx.scaling)
+        of_a = of_low.T @ read if ctx.needs_input_grad[4] else None
+        of_b = (low.T @ gradient).mul_(ctx.scaling).T if ctx.needs_input_grad[5] else None
+        of_x = of_dropped = None
+        if ctx.needs_input_grad[0]:
+            of_x = gradient @ weight
+            if ctx.drops:
+                of_dropped = (of_low @ a).view(ctx.shape)
+            else:
+                of_x.addmm_(of_low, a)
+            of_x = of_x.view(ctx.shape)
+        return of_x, of_dropped, of_weight, of_bias, of_a, of_b, None
 
 
 @contextlib.contextmanager

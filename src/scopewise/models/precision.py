@@ -40,7 +40,8 @@ def _cast(wanted: list[tuple[nn.Parameter, torch.dtype]]) -> None:
 def mixed_dtype(model: nn.Module) -> torch.dtype | None:
     """Return the 16-bit dtype of a model that has float32 parameters besides; None where all are of one kind."""
     low, full = None, False
-    for parameter in model.parameters():
+    # Not `model.parameters()`, which makes the name of each: this is asked in every forward.
+    for parameter in (p for m in model.modules() for p in m._parameters.values() if p is not None):
         if parameter.dtype in LOW:
             low = parameter.dtype
         full = full or parameter.dtype == torch.float32

@@ -15,7 +15,7 @@ from scopewise.errors import ConfigError, ModelError
 from scopewise.methods.base import RETAIN_LOSSES, Answers, Method
 from scopewise.models.adapters import Reference
 from scopewise.models.forward import answer_outputs
-from scopewise.models.head import answer_states, needs_chunks, states_kl, states_nll
+from scopewise.models.head import answer_states, has_plain_head, states_kl, states_nll
 from scopewise.training.pairing import ALTERNATIVE_GROUP, FORGET_GROUP, RETAIN_GROUP, counted
 
 
@@ -75,11 +75,11 @@ class Terms:
         return forget, retain
 
     def _outputs(self, model: nn.Module, inputs: Batch, forgets: bool, terms: Sequence[str]) -> _Outputs:
-        """Run the forward. Where no loss reads logits themselves, and there are too many of them, they come in chunks."""
+        """Run the forward. Where no loss reads logits themselves they come in chunks, and none are kept."""
         needs = self.method.needs if forgets else frozenset[str]()
         wants_logits = (forgets and "hidden" not in needs) or bool({"ce", "kl"} & set(terms))
         chunks = self.layer is None and wants_logits and not needs & {"logits", "reference_logits"}
-        if chunks and needs_chunks(model, len(inputs["label"])):
+        if chunks and has_plain_head(model):
             states = answer_states(model, inputs)
             return _Outputs(None, None, states, states_nll(model, states, inputs["label"].unsqueeze(0)))
         return _Outputs(*answer_outputs(model, inputs, logits=wants_logits, layer=self.layer))

@@ -31,8 +31,8 @@ from scopewise.models.adapters import frozen_reference, scale_change, trained_st
 from scopewise.models.alternatives import alternatives
 from scopewise.models.compiled import compiled_blocks
 from scopewise.models.forward import decoder_blocks, to_device
+from scopewise.models.fused import fused
 from scopewise.models.load import load_model, load_tokenizer, with_padding
-from scopewise.models.lora import fused
 from scopewise.models.precision import float32_masters
 from scopewise.models.processes import on_cpu, sum_over_processes
 from scopewise.models.score import sequence_nll
@@ -210,8 +210,9 @@ class UnlearningTrainer(Trainer):
             if method.needs_reference
             else contextlib.nullcontext() as self.terms.reference,
             float32_masters(self.model),
-            fused(self.model),
-            compiled_blocks(self.model) if self.args.compile_blocks else contextlib.nullcontext(),
+            compiled_blocks(self.model)
+            if self.args.compile_blocks
+            else fused(self.model),  # a compiler fuses by itself
         ):
             try:
                 result = super().train(*args, **kwargs)

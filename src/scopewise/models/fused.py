@@ -1,0 +1,161 @@
+"""Layers in fewer passes over memory: LoRA, RMS norms and rotary positions, with the outputs and gradients they had.
+
+A library's layer is a line of elementwise operations, each of which reads and writes whole tensors, and its backward has
+twice as many. Beside the products of a small model, or of a short batch, they are a good part of the time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import sys
+from collections.abc import Iterator
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from peft.tuners.lora import Linear
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from scopewise.models.lora import FusedLinear
+
+
+@contextlib.contextmanager
+def fused(model: nn.Module) -> Iterator[None]:
+    """Compute a model's LoRA layers, RMS norms and rotary positions in fewer passes while the context is open.
+
+    Only what does the same is exchanged: norms and rotations are tried on made-up numbers first, so that a model with
+    formulas of its own keeps them. Parameters, names and hooks stay what they are.
+    """
+    layers: list[tuple[nn.Module, type, type]] = [
+        (m, type(m), FusedLinear) for m in model.modules() if type(m) is Linear
+    ]
+    layers += [(m, type(m), _fused_norm(type(m))) for m in model.modules() if is_rms_norm(m)]  # type: ignore[arg-type]
+    names = {type(m).__module__ for m in model.modules()}
+    places = [vars(sys.modules[name]) for name in names if name in sys.modules]
+    rotations = [(place, place[_ROTARY]) for place in places if is_rotary(place.get(_ROTARY))]
+    for layer, _, kind in layers:
+        layer.__class__ = kind
+    for place, _ in rotations:
+        place[_ROTARY] = rotated
+    try:
+        yield
+    finally:
+        for layer, kind, _ in layers:
+            layer.__class__ = kind
+        for place, function in rotations:
+            place[_ROTARY] = function
+
+
+# -- RMS norms --------------------------------------------------------------------------------------------------------
+
+_NORMS: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+
+
+def is_rms_norm(module: nn.Module) -> bool:
+    """Return whether a module still computes `weight * x / sqrt(mean(x²) + epsilon)`, and its weight is not trained."""
+    if isinstance(module, _Fused) or list(module._parameters) != ["weight"] or module._modules or module._buffers:
+        return False
+    weight: Any = module.weight
+    if type(weight) is not nn.Parameter or weight.requires_grad or weight.dim() != 1 or _epsilon(module) is None:
+        return False
+    if module not in _NORMS:
+        x = torch.linspace(-1.0, 2.0, 3 * len(weight), device=weight.device).view(3, -1).to(weight.dtype)
+        with torch.no_grad():
+            expected = module(x)
+            found = _rms_norm(x, weight, _epsilon(module))[0]
+        _NORMS[module] = expected.shape == found.shape and torch.allclose(expected, found, rtol=1e-5, atol=1e-6)
+    return _NORMS[module]
+
+
+def _epsilon(module: nn.Module) -> Any:
+    return getattr(module, "variance_epsilon", getattr(module, "eps", None))
+
+
+class _Fused:
+    """Marks a norm that has been exchanged."""
+
+    def forward(self: Any, x: Tensor) -> Tensor:
+        """Return the normalised x."""
+        found: Tensor = _RmsNorm.apply(x, self.weight, _epsilon(self))  # type: ignore[no-untyped-call]
+        return found
+
+
+@functools.cache
+def _fused_norm(kind: type) -> type:
+    return type(f"Fused{kind.__name__}", (_Fused, kind), {})
+
+
+def _rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+    """Return the normalised x and 1 / sqrt(mean(x²) + epsilon), both computed in float32."""
+    wide = x.float() if x.dtype != torch.float64 else x
+    scale = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(epsilon).rsqrt_()
+    return (wide * scale).to(x.dtype).mul_(weight), scale
+
+
+class _RmsNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+        found, scale = _rms_norm(x, weight, epsilon)
+        ctx.save_for_backward(x, weight, scale)
+        return found
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        x, weight, scale = ctx.saved_tensors
+        found = (gradient * weight).to(scale.dtype)
+        wide = x.to(scale.dtype)
+        along = (found * wide).sum(-1, keepdim=True).mul_(scale.pow(3)).div_(-x.shape[-1])
+        return found.mul_(scale).addcmul_(wide, along).to(x.dtype), None, None
+
+
+# -- rotary positions -------------------------------------------------------------------------------------------------
+
+_ROTARY = "apply_rotary_pos_emb"
+
+
+@functools.cache
+def is_rotary(function: Any) -> bool:
+    """Return whether a function turns the halves of q and k against each other, as `rotated` does, and is not `rotated`."""
+    parameters = ["q", "k", "cos", "sin", "unsqueeze_dim"]
+    if function is rotated or not callable(function) or list(inspect.signature(function).parameters) != parameters:
+        return False
+    q = torch.linspace(-1.0, 2.0, 96).view(2, 2, 3, 8)
+    given = (q, q.flip(0), q[:, 0].cos(), q[:, 1].sin())
+    with torch.no_grad():
+        return all(torch.allclose(a, b, atol=1e-6) for a, b in zip(function(*given), rotated(*given), strict=True))
+
+
+def rotated(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, unsqueeze_dim: int = 1) -> tuple[Tensor, Tensor]:
+    """Return q and k ([batch heads seq dim]) with their positions turned in: `x cos + (-x₂, x₁) sin`, halves x₁ and x₂."""
+    cos, sin = cos.unsqueeze(unsqueeze_dim), sin.unsqueeze(unsqueeze_dim)
+    return _Rotated.apply(q, cos, sin), _Rotated.apply(k, cos, sin)  # type: ignore[no-untyped-call]
+
+
+class _Rotated(torch.autograd.Function):
+    """A rotation; its gradient is the rotation back."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        first, second = sin.chunk(2, -1)
+        return _turned(x, cos, -first, second)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        cos, sin = ctx.saved_tensors
+        first, second = sin.chunk(2, -1)
+        return _turned(gradient, cos, second, -first), None, None
+
+
+def _turned(x: Tensor, cos: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """Return `x cos + (x₂ first, x₁ second)`."""
+    found = x * cos
+    (x1, x2), (y1, y2) = x.chunk(2, -1), found.chunk(2, -1)
+    y1.addcmul_(x2, first)
+    y2.addcmul_(x1, second)
+    return found

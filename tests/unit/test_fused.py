@@ -1,0 +1,112 @@
+"""Norms and rotations in fewer passes: the same outputs and gradients, and nothing exchanged that computes something else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import Gemma2Config, Gemma2ForCausalLM, LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
+from transformers.models.cohere import modeling_cohere
+from transformers.models.llama import modeling_llama
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
+
+from scopewise.models.fused import _Fused, fused, is_rms_norm, is_rotary, rotated
+
+SIZES: dict[str, Any] = {
+    "vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "head_dim": 8,
+}  # fmt: skip
+IDS = torch.arange(24).reshape(2, 12)
+
+
+def _model(kind: str = "llama", dtype: torch.dtype = torch.float32) -> nn.Module:
+    torch.manual_seed(0)
+    models: dict[str, Any] = {
+        "llama": lambda: LlamaForCausalLM(LlamaConfig(**SIZES)),
+        "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**SIZES)),
+        "gemma2": lambda: Gemma2ForCausalLM(Gemma2Config(**SIZES)),
+    }
+    model = models[kind]().to(dtype)
+    for name, parameter in model.named_parameters():
+        if "norm" in name:
+            nn.init.normal_(parameter, mean=1.0, std=0.2)
+            parameter.requires_grad_(False)
+    return model
+
+
+def _gradients(model: nn.Module) -> tuple[Tensor, dict[str, Tensor]]:
+    model.zero_grad()
+    logits = model(input_ids=IDS).logits
+    logits.float().square().mean().backward()
+    return logits.detach(), {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize(("kind", "norms"), [("llama", 5), ("qwen3", 9), ("gemma2", 0)])
+def test_a_fused_model_gives_the_same_outputs_and_gradients(kind: str, norms: int) -> None:
+    """Qwen3 also norms q and k; Gemma multiplies by 1 + weight, and keeps its norms."""
+    model = _model(kind)
+    logits, gradients = _gradients(model)
+    with fused(model):
+        assert sum(isinstance(m, _Fused) for m in model.modules()) == norms
+        ours, found = _gradients(model)
+    assert torch.allclose(ours, logits, rtol=1e-4, atol=1e-5)
+    assert found.keys() == gradients.keys()
+    assert all(torch.allclose(found[n], g, rtol=1e-3, atol=1e-6) for n, g in gradients.items())
+
+
+def test_sixteen_bits_are_computed_in_float32_as_before() -> None:
+    """A norm is the same to the last bit; a rotation is rounded once where the library rounds three times."""
+    norm = LlamaRMSNorm(32).to(torch.bfloat16).requires_grad_(False)
+    x = torch.randn(3, 5, 32, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
+    expected = norm(x)
+    with fused(norm):
+        assert isinstance(norm, _Fused)
+        assert torch.equal(norm(x), expected)
+    q = x.view(1, 3, 5, 32)
+    cos, sin = q[:, 0].float().cos().to(x.dtype), q[:, 0].float().sin().to(x.dtype)
+    for ours, theirs in zip(rotated(q, q, cos, sin), modeling_llama.apply_rotary_pos_emb(q, q, cos, sin), strict=True):
+        assert torch.allclose(ours.float(), theirs.float(), atol=2**-6)
+
+
+def test_gradients_by_finite_differences() -> None:
+    """In float64, also where the two halves have sines of their own."""
+    generator = torch.Generator().manual_seed(0)
+    norm = LlamaRMSNorm(6).double().requires_grad_(False)
+    x = torch.randn(2, 3, 6, dtype=torch.float64, generator=generator, requires_grad=True)
+    norm.weight.copy_(torch.randn(6, generator=generator))
+    q = torch.randn(2, 2, 3, 6, dtype=torch.float64, generator=generator, requires_grad=True)
+    cos, sin = torch.randn(2, 2, 3, 6, dtype=torch.float64, generator=generator)
+    with fused(norm):
+        assert isinstance(norm, _Fused)
+        assert torch.autograd.gradcheck(norm, x)
+    assert torch.autograd.gradcheck(lambda a: rotated(a, 2 * a, cos, sin), q)
+
+
+def test_everything_is_put_back_also_after_an_error_and_inside_another() -> None:
+    model, before = _model(), modeling_llama.apply_rotary_pos_emb
+    kinds = [type(m) for m in model.modules()]
+
+    def interrupted() -> None:
+        with fused(model):
+            with fused(model):
+                assert modeling_llama.apply_rotary_pos_emb is rotated
+            assert modeling_llama.apply_rotary_pos_emb is rotated
+            assert isinstance(model.model.norm, _Fused)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert modeling_llama.apply_rotary_pos_emb is before
+    assert [type(m) for m in model.modules()] == kinds
+
+
+def test_what_computes_something_else_is_kept() -> None:
+    assert not is_rms_norm(nn.LayerNorm(8, bias=False).requires_grad_(False))
+    assert not is_rms_norm(LlamaRMSNorm(8))  # its weight is trained, and wants a gradient
+    assert is_rms_norm(LlamaRMSNorm(8).requires_grad_(False))
+    assert is_rotary(modeling_llama.apply_rotary_pos_emb)
+    assert not is_rotary(modeling_cohere.apply_rotary_pos_emb)  # neighbours, not halves
+    assert not is_rotary(rotated)
+    assert not is_rotary(None)
