@@ -329,9 +329,9 @@ def test_the_reference_does_not_move(name: str, tiny: Any, encoded: Any, make_tr
     """A fresh adapter: after training the reference still gives the target's logits, while the model does not."""
     model, tokenizer = tiny
     batch = collate(encoded[1])
-    with torch.no_grad(), fused(model):  # as in a training
-        target = answer_logits(model, batch)
     trainer = make_trainer(model, tokenizer, make_method(name, retain="kl"), peft_config=LORA, max_steps=2)
+    with torch.no_grad(), fused(trainer.model):  # as in a training; the fresh adapter changes nothing
+        target = answer_logits(trainer.model, batch)
     seen: list[Any] = []
 
     class Look(TrainerCallback):

@@ -150,6 +150,8 @@ def mean_squared_gradients(model: nn.Module, items: Sequence[Encoded], max_token
     totals = {name: torch.zeros_like(module.weight, dtype=torch.float32) for name, module in modules.items()}
 
     def watch(name: str, _: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+        if not output.requires_grad:  # the head is being tried, or nothing below is wanted
+            return
         inputs = args[0].detach()
 
         def add(gradient: Tensor) -> None:
