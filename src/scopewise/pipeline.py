@@ -397,7 +397,7 @@ class Pipeline:
             )
             quiet(trainer)
             trainer.train(resume_from_checkpoint=self._last_checkpoint(checkpoints))
-        if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+        if trainer.is_fsdp_enabled:
             trainer.save_model(str(work))  # every process holds a part
         elif self.folder.writes:
             save_model(trainer.accelerator.unwrap_model(trainer.model), given["processing_class"], work)

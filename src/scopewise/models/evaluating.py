@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from scopewise.models.lora import folded
+from scopewise.models.processes import on_deepspeed
 
 
 @contextlib.contextmanager
@@ -19,8 +20,11 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     """
     training = model.training
     model.eval()
+    # DeepSpeed collects a layer's weights when it is called, and keeps some for the next step: what was folded in would be
+    # lost, and tensors of inference mode have no gradient.
+    reading = torch.no_grad() if on_deepspeed() else torch.inference_mode()
     try:
-        with folded(model), torch.inference_mode():
+        with contextlib.nullcontext() if on_deepspeed() else folded(model), reading:
             yield
     finally:
         model.train(training)

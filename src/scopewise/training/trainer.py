@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset, Sampler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
+from transformers.integrations import unset_hf_deepspeed_config
 from transformers.trainer_utils import get_last_checkpoint
 
 from scopewise import ops
@@ -33,6 +34,7 @@ from scopewise.models.compiled import compiled_blocks
 from scopewise.models.forward import decoder_blocks, to_device
 from scopewise.models.load import load_model, load_tokenizer, with_padding
 from scopewise.models.lora import fused
+from scopewise.models.partitioned import whole_afterwards
 from scopewise.models.precision import float32_masters
 from scopewise.models.processes import on_cpu, sum_over_processes
 from scopewise.models.score import sequence_nll
@@ -190,6 +192,8 @@ class UnlearningTrainer(Trainer):
             processing_class=tokenizer,
             callbacks=[*watching, *(callbacks or [])],
         )
+        if self.is_deepspeed_enabled:  # or `transformers` would load every other model in parts, and generate in step
+            unset_hf_deepspeed_config()
         self._retain_loss = torch.zeros(())
         self._retain_loss_before_step: float | None = None
         hidden = "hidden" in (*self.method.needs, *self.method.retain_terms)
@@ -214,11 +218,20 @@ class UnlearningTrainer(Trainer):
             compiled_blocks(self.model) if self.args.compile_blocks else contextlib.nullcontext(),
         ):
             try:
-                result = super().train(*args, **kwargs)
+                result = self._train(*args, **kwargs)
             finally:
                 self.terms.reference = None
             if before is not None:
                 scale_change(self.accelerator.unwrap_model(self.model), before, method.change_factor)
+        return result
+
+    def _train(self, *args: Any, **kwargs: Any) -> Any:
+        """Train; DeepSpeed has the model for that time alone."""
+        if not self.is_deepspeed_enabled:
+            return super().train(*args, **kwargs)
+        with whole_afterwards(self.model, lambda: self.model_wrapped):  # type: ignore[arg-type]
+            result = super().train(*args, **kwargs)
+        self.model_wrapped, self.is_deepspeed_enabled = self.model, False  # what is saved now is a whole model
         return result
 
     def prepare(self) -> None:
