@@ -343,11 +343,15 @@ class UnlearningTrainer(Trainer):
             for part in [inputs] if whole else parts_by_length(inputs):
                 total = total + super().training_step(model, part, num_items_in_batch)
             return total
-        for term, inside in (("forget", inputs["group"] != RETAIN_GROUP), ("retain", inputs["group"] == RETAIN_GROUP)):
-            if bool(inside.any()):
-                self.mask.term = term
-                part = part_of(inputs, torch.nonzero(inside).flatten())
-                total = total + super().training_step(model, part, num_items_in_batch)
+        groups = {"forget": inputs["group"] != RETAIN_GROUP, "retain": inputs["group"] == RETAIN_GROUP}
+        terms = [term for term, inside in groups.items() if bool(inside.any())]
+        whole_step = self.accelerator.sync_gradients
+        for term in terms:
+            self.mask.term = term
+            # DeepSpeed takes its step in the backward, which has to be that of the last term.
+            self.accelerator.gradient_state._set_sync_gradients(whole_step and term == terms[-1])
+            part = part_of(inputs, torch.nonzero(groups[term]).flatten())
+            total = total + super().training_step(model, part, num_items_in_batch)
         return total
 
     def compute_loss(
