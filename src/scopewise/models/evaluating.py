@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from scopewise.models.lora import folded
-from scopewise.models.processes import on_deepspeed
+from scopewise.models.partitioned import in_parts
 
 
 @contextlib.contextmanager
@@ -20,11 +20,11 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     """
     training = model.training
     model.eval()
-    # DeepSpeed collects a layer's weights when it is called, and keeps some for the next step: what was folded in would be
-    # lost, and tensors of inference mode have no gradient.
-    reading = torch.no_grad() if on_deepspeed() else torch.inference_mode()
+    # Of a model in parts the weights collected here may be those of the next step, to which inference mode gives no
+    # gradient, and what is folded in may be lost before it is read.
+    parts = in_parts(model)
     try:
-        with contextlib.nullcontext() if on_deepspeed() else folded(model), reading:
+        with contextlib.nullcontext() if parts else folded(model), torch.no_grad() if parts else torch.inference_mode():
             yield
     finally:
         model.train(training)

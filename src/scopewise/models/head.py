@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from scopewise.data.batch import Batch
 from scopewise.models.forward import answer_logits, device_of, output_embeddings, reading_head
+from scopewise.models.partitioned import in_parts
 from scopewise.models.precision import computing
 from scopewise.ops import mean_log_probs, token_kl
 
@@ -101,7 +102,7 @@ def has_plain_head(model: nn.Module) -> bool:
     """
     inner = extract_model_from_parallel(model)
     head = output_embeddings(inner)
-    if any(p.requires_grad or isinstance(p, DTensor) for p in head.parameters()):
+    if in_parts(inner) or any(p.requires_grad or isinstance(p, DTensor) for p in head.parameters()):
         return False
     if inner not in _PLAIN:
         training = inner.training

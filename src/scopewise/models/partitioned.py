@@ -5,24 +5,34 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
+from weakref import WeakSet
 
+from accelerate.utils import extract_model_from_parallel
 from torch import nn
+
+_IN_PARTS: WeakSet[nn.Module] = WeakSet()
+
+
+def in_parts(model: nn.Module) -> bool:
+    """Return whether DeepSpeed has the model: its weights are collected when a layer is called, and may go afterwards."""
+    return extract_model_from_parallel(model) in _IN_PARTS
 
 
 @contextlib.contextmanager
 def whole_afterwards(model: nn.Module, engine: Callable[[], Any]) -> Iterator[None]:
-    """Make a model whole again that DeepSpeed was given while the context was open: every process then has all of it.
+    """Make a model whole again that DeepSpeed is given while the context is open: every process then has all of it.
 
-    A parameter that is spread is an empty tensor, which saves, scores and multiplies without an error. What was trained is
-    read from the optimizer's float32 copy. After an error everything stays as it is: to gather, all have to take part.
+    A parameter in parts is an empty tensor, which is saved without an error. What was trained is read from the optimizer's
+    float32 copy. After an error everything stays as it is: to collect parts, all processes have to take part.
 
     Args:
-        model: As it was before DeepSpeed got it.
+        model: As it was before DeepSpeed gets it.
         engine: Returns DeepSpeed's engine.
     """
     parameters = list(model.parameters())
     before = [(parameter.dtype, dict(vars(parameter))) for parameter in parameters]
     linear = nn.functional.linear
+    _IN_PARTS.add(model)
     yield
     from deepspeed import zero
     from deepspeed.utils import safe_get_full_fp32_param
@@ -33,8 +43,9 @@ def whole_afterwards(model: nn.Module, engine: Callable[[], Any]) -> Iterator[No
         with zero.GatheredParameters([parameter]):
             whole.append((parameter.detach() if trained is None else trained).to(dtype, copy=True))
     engine().destroy()
-    nn.functional.linear = linear  # DeepSpeed puts its own in every module's place, and leaves it there
+    nn.functional.linear = linear  # DeepSpeed puts its own in the place of torch's, for good
     for parameter, value, (_, attributes) in zip(parameters, whole, before, strict=True):
         parameter.data = value
         vars(parameter).clear()
         vars(parameter).update(attributes)
+    _IN_PARTS.discard(model)

@@ -18,6 +18,7 @@ from torch.utils.data import Dataset, Sampler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
 from transformers.integrations import unset_hf_deepspeed_config
 from transformers.trainer_utils import get_last_checkpoint
+from transformers.training_args import OptimizerNames
 
 from scopewise import ops
 from scopewise.config import GuardSection, LocalizeSection
@@ -32,11 +33,11 @@ from scopewise.models.adapters import frozen_reference, scale_change, trained_st
 from scopewise.models.alternatives import alternatives
 from scopewise.models.compiled import compiled_blocks
 from scopewise.models.forward import decoder_blocks, to_device
-from scopewise.models.load import load_model, load_tokenizer, with_padding
+from scopewise.models.load import is_quantized, load_model, load_tokenizer, with_padding
 from scopewise.models.lora import fused
 from scopewise.models.partitioned import whole_afterwards
 from scopewise.models.precision import float32_masters
-from scopewise.models.processes import on_cpu, sum_over_processes
+from scopewise.models.processes import on_cpu, on_deepspeed, sum_over_processes
 from scopewise.models.score import sequence_nll
 from scopewise.record import write_json
 from scopewise.region import Region
@@ -53,6 +54,7 @@ from scopewise.training.pairing import (
     parts_by_length,
 )
 from scopewise.training.terms import Terms
+from scopewise.training.zero import check_deepspeed, check_model
 
 Data = str | Path | Iterable[object]
 _STATE = "unlearning_state.json"
@@ -154,6 +156,7 @@ class UnlearningTrainer(Trainer):
         if forget_dataset is None:
             raise ConfigError("forget_dataset: none given; unlearning needs rows to forget")
         self.method = method if isinstance(method, Method) else make_method(method, **args.method_args)
+        check_deepspeed(self.method, OptimizerNames(args.optim).value, args.weight_decay, args.guard.keep_best)
         tokenizer = with_padding(processing_class)
 
         def tokenized(data: Data, scope: str) -> list[Encoded]:
@@ -181,6 +184,9 @@ class UnlearningTrainer(Trainer):
             args.activation_checkpointing_kwargs = chosen
         self.region = _region(region, self.method, model, forget, retain, args)
         self.mask = RegionMask(model, self.region)
+        check_model(
+            model, is_quantized(model), args.mixed_precision == "bf16", bool(args.weight_decay and self.mask.masks)
+        )
         self.dual: Dual | None = None
         self.guard = Guard(forget, retain, args.guard, args.seed) if args.guard.rows and forget and retain else None
         watching = [self.mask, _AfterStep(self), _CutBackward(), *([self.guard] if self.guard else [])]
@@ -227,11 +233,14 @@ class UnlearningTrainer(Trainer):
 
     def _train(self, *args: Any, **kwargs: Any) -> Any:
         """Train; DeepSpeed has the model for that time alone."""
-        if not self.is_deepspeed_enabled:
+        if not on_deepspeed():
             return super().train(*args, **kwargs)
-        with whole_afterwards(self.model, lambda: self.model_wrapped):  # type: ignore[arg-type]
+        self.is_deepspeed_enabled = True
+        assert isinstance(self.model, nn.Module)
+        with whole_afterwards(self.model, lambda: self.model_wrapped):
             result = super().train(*args, **kwargs)
-        self.model_wrapped, self.is_deepspeed_enabled = self.model, False  # what is saved now is a whole model
+        self.model_wrapped = self.model
+        self.is_deepspeed_enabled = False  # what `save_model` saves now is a whole model
         return result
 
     def prepare(self) -> None:
