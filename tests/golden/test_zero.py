@@ -35,11 +35,11 @@ def start_zero(model: Path, folder: Path, method: str, *more: str) -> subprocess
         "0",
     ]
     words = [sys.executable, "-m", "accelerate.commands.launch", *launch, str(Path(__file__).with_name("zero.py"))]
-    words += ["unlearn", "--method", method, "--model", str(model), *more]
+    words += ["unlearn", "--method", method, "--model", str(model)]
     for setting in [*COMMON, f"run.dir={folder}"]:
         words += ["--set", setting]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
-    return subprocess.Popen(words, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    return subprocess.Popen([*words, *more], cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 def run_both(model: Path, folder: Path, method: str, *more: str) -> tuple[Path, Path]:
@@ -51,7 +51,8 @@ def run_both(model: Path, folder: Path, method: str, *more: str) -> tuple[Path, 
 @pytest.mark.parametrize("method", ["memflex", "ga_kl", "rmu"])
 def test_zero_does_what_one_process_does(method: str, target: Path, tmp_path: Path) -> None:  # noqa: F811
     """A region of whole matrices, a reference that is the adapter switched off, and a loss on states."""
-    same(*run_both(target, tmp_path, method, "--set", "unlearn.gradient_accumulation_steps=2"), method)
+    micro = ("--set", "unlearn.batch_size=8", "--set", "unlearn.gradient_accumulation_steps=2")
+    same(*run_both(target, tmp_path, method, *micro), method)
 
 
 @pytest.mark.parametrize(
