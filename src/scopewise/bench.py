@@ -17,6 +17,7 @@ from scopewise.models.load import default_device, load_model, load_tokenizer
 from scopewise.pipeline import Entry, Pipeline
 from scopewise.report.comparison import compare
 from scopewise.report.table import markdown, untaught
+from scopewise.training.zero import check_deepspeed
 from scopewise.tune import Objectives, Trial, best, holdout, search, space
 
 logger = logging.getLogger("scopewise")
@@ -135,6 +136,7 @@ def plan(config: RunConfig) -> None:
             section = section_of(config, entry, protocol)
             try:
                 method = make_method(entry.method, **section.method_args)
+                check_deepspeed(method, section.optimizer, section.weight_decay, section.guard.keep_best)
                 if protocol == "tuned":
                     space(entry.method, method, config.bench.tune)
             except ConfigError as error:

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -40,13 +41,14 @@ from scopewise.methods.base import make_method
 from scopewise.metrics.base import Reference
 from scopewise.models.adapters import lora_config, with_adapter
 from scopewise.models.load import default_device, find_model, is_quantized, load_model, load_tokenizer, save_model
-from scopewise.models.processes import is_main, processes, wait
+from scopewise.models.processes import is_main, on_deepspeed, processes, wait
 from scopewise.models.tiny import build_tiny, tokenizer_texts
 from scopewise.region import Region
 from scopewise.training.finetune import Descent
 from scopewise.training.optimizer import check_optimizer
 from scopewise.training.progress import TrainingProgress, cost_file, quiet
 from scopewise.training.trainer import UnlearningConfig, UnlearningTrainer
+from scopewise.training.zero import check_deepspeed
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ class Pipeline:
         config = with_suite(config)
         data = config.data
         # Data, model and method first: bad input must not leave an empty run behind, nor show after hours of training.
-        make_method(config.unlearn.method, **config.unlearn.method_args)
+        method = make_method(config.unlearn.method, **config.unlearn.method_args)
         for name, section in (("finetune", config.finetune), ("unlearn", config.unlearn)):
             check_optimizer(section.optimizer, name)
             if config.model.quantization != "none" and section.parameters == "all":
@@ -100,6 +102,8 @@ class Pipeline:
                     f"{name}.parameters: all, on a base with model.quantization={config.model.quantization}; 4-bit weights "
                     "cannot be trained; set lora, or model.quantization=none"
                 )
+        check_deepspeed(Descent(), config.finetune.optimizer, config.finetune.weight_decay)
+        check_deepspeed(method, config.unlearn.optimizer, config.unlearn.weight_decay, config.unlearn.guard.keep_best)
         self.benchmark = load_benchmark(data.benchmark, data.path, data.domain, data.general)
         check_splits(self.benchmark, config.evaluate)
         for setting, path in (("model.path", config.model.path), ("model.target", config.model.target)):
@@ -376,7 +380,7 @@ class Pipeline:
             warmup_steps=section.warmup_ratio,
             weight_decay=section.weight_decay,
             max_grad_norm=section.max_grad_norm,
-            bf16=section.bf16,
+            bf16=section.bf16 or (on_deepspeed() and given["model"].dtype == torch.bfloat16),
             activation_checkpointing=section.gradient_checkpointing,
             optim=section.optimizer,
             compile_blocks=section.compile,
@@ -397,7 +401,7 @@ class Pipeline:
             )
             quiet(trainer)
             trainer.train(resume_from_checkpoint=self._last_checkpoint(checkpoints))
-        if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+        if trainer.is_fsdp_enabled:
             trainer.save_model(str(work))  # every process holds a part
         elif self.folder.writes:
             save_model(trainer.accelerator.unwrap_model(trainer.model), given["processing_class"], work)

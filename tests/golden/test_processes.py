@@ -52,11 +52,11 @@ def start(target: Path, folder: Path, method: str, processes: int, *more: str) -
             "0",
         ]
         words += ["accelerate.commands.launch", *launch, "-m"]
-    words += ["scopewise", "unlearn", "--method", method, "--model", str(target), *more]
+    words += ["scopewise", "unlearn", "--method", method, "--model", str(target)]
     for setting in [*COMMON, f"run.dir={folder}"]:
         words += ["--set", setting]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(words, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    return subprocess.Popen([*words, *more], cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 def finish(process: subprocess.Popen[bytes]) -> None:

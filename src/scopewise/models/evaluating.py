@@ -10,6 +10,7 @@ from torch import nn
 
 from scopewise.models.fused import fused
 from scopewise.models.lora import folded
+from scopewise.models.partitioned import in_parts
 
 
 @contextlib.contextmanager
@@ -20,8 +21,15 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     """
     training = model.training
     model.eval()
+    # Of a model in parts the weights collected here may be those of the next step, to which inference mode gives no
+    # gradient, and what is folded in may be lost before it is read.
+    parts = in_parts(model)
     try:
-        with folded(model), fused(model), torch.inference_mode():
+        with (
+            contextlib.nullcontext() if parts else folded(model),
+            fused(model),
+            torch.no_grad() if parts else torch.inference_mode(),
+        ):
             yield
     finally:
         model.train(training)

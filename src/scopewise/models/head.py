@@ -19,6 +19,7 @@ from torch.distributed.tensor import DTensor
 
 from scopewise.data.batch import Batch
 from scopewise.models.forward import answer_logits, device_of, output_embeddings, reading_head, unwrapped
+from scopewise.models.partitioned import in_parts
 from scopewise.models.precision import computing
 from scopewise.ops import mean_log_probs, token_kl
 
@@ -127,7 +128,9 @@ def has_plain_head(model: nn.Module) -> bool:
     """
     inner = unwrapped(model)
     head = output_embeddings(inner)
-    if head.weight.dim() != 2 or any(p.requires_grad or isinstance(p, DTensor) for p in head.parameters()):  # type: ignore
+    if in_parts(inner) or head.weight.dim() != 2:  # type: ignore
+        return False
+    if any(p.requires_grad or isinstance(p, DTensor) for p in head.parameters()):
         return False
     if inner not in _PLAIN:
         training = inner.training

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import gather_object, parse_flag_from_env
+from accelerate.utils import DistributedType, gather_object, parse_flag_from_env
 from torch import Tensor
 
 T = TypeVar("T")
@@ -21,6 +21,11 @@ def processes() -> PartialState:
 def on_cpu() -> bool:
     """Return whether there is no accelerator, or it is not wanted (`ACCELERATE_USE_CPU=true`)."""
     return not torch.accelerator.is_available() or parse_flag_from_env("ACCELERATE_USE_CPU")
+
+
+def on_deepspeed() -> bool:
+    """Return whether `accelerate launch` (or `TrainingArguments.deepspeed`) asked for DeepSpeed."""
+    return processes().distributed_type == DistributedType.DEEPSPEED
 
 
 def share_of(items: Sequence[T]) -> list[T]:

@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset, Sampler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
+from transformers.integrations import unset_hf_deepspeed_config
 from transformers.trainer_utils import get_last_checkpoint
+from transformers.training_args import OptimizerNames
 
 from scopewise import ops
 from scopewise.config import GuardSection, LocalizeSection
@@ -32,9 +34,10 @@ from scopewise.models.alternatives import alternatives
 from scopewise.models.compiled import compiled_blocks
 from scopewise.models.forward import decoder_blocks, to_device
 from scopewise.models.fused import fused
-from scopewise.models.load import load_model, load_tokenizer, with_padding
+from scopewise.models.load import is_quantized, load_model, load_tokenizer, with_padding
+from scopewise.models.partitioned import whole_afterwards
 from scopewise.models.precision import float32_masters
-from scopewise.models.processes import on_cpu, sum_over_processes
+from scopewise.models.processes import on_cpu, on_deepspeed, sum_over_processes
 from scopewise.models.score import sequence_nll
 from scopewise.record import write_json
 from scopewise.region import Region
@@ -51,6 +54,7 @@ from scopewise.training.pairing import (
     parts_by_length,
 )
 from scopewise.training.terms import Terms
+from scopewise.training.zero import check_deepspeed, check_model
 
 Data = str | Path | Iterable[object]
 _STATE = "unlearning_state.json"
@@ -152,6 +156,7 @@ class UnlearningTrainer(Trainer):
         if forget_dataset is None:
             raise ConfigError("forget_dataset: none given; unlearning needs rows to forget")
         self.method = method if isinstance(method, Method) else make_method(method, **args.method_args)
+        check_deepspeed(self.method, OptimizerNames(args.optim).value, args.weight_decay, args.guard.keep_best)
         tokenizer = with_padding(processing_class)
 
         def tokenized(data: Data, scope: str) -> list[Encoded]:
@@ -179,6 +184,9 @@ class UnlearningTrainer(Trainer):
             args.activation_checkpointing_kwargs = chosen
         self.region = _region(region, self.method, model, forget, retain, args)
         self.mask = RegionMask(model, self.region)
+        check_model(
+            model, is_quantized(model), args.mixed_precision == "bf16", bool(args.weight_decay and self.mask.masks)
+        )
         self.dual: Dual | None = None
         self.guard = Guard(forget, retain, args.guard, args.seed) if args.guard.rows and forget and retain else None
         watching = [self.mask, _AfterStep(self), _CutBackward(), *([self.guard] if self.guard else [])]
@@ -190,6 +198,8 @@ class UnlearningTrainer(Trainer):
             processing_class=tokenizer,
             callbacks=[*watching, *(callbacks or [])],
         )
+        if self.is_deepspeed_enabled:  # or `transformers` would load every other model in parts, and generate in step
+            unset_hf_deepspeed_config()
         self._retain_loss = torch.zeros(())
         self._retain_loss_before_step: float | None = None
         hidden = "hidden" in (*self.method.needs, *self.method.retain_terms)
@@ -215,11 +225,23 @@ class UnlearningTrainer(Trainer):
             else fused(self.model),  # a compiler fuses by itself
         ):
             try:
-                result = super().train(*args, **kwargs)
+                result = self._train(*args, **kwargs)
             finally:
                 self.terms.reference = None
             if before is not None:
                 scale_change(self.accelerator.unwrap_model(self.model), before, method.change_factor)
+        return result
+
+    def _train(self, *args: Any, **kwargs: Any) -> Any:
+        """Train; DeepSpeed has the model for that time alone."""
+        if not on_deepspeed():
+            return super().train(*args, **kwargs)
+        self.is_deepspeed_enabled = True
+        assert isinstance(self.model, nn.Module)
+        with whole_afterwards(self.model, lambda: self.model_wrapped):
+            result = super().train(*args, **kwargs)
+        self.model_wrapped = self.model
+        self.is_deepspeed_enabled = False  # what `save_model` saves now is a whole model
         return result
 
     def prepare(self) -> None:
@@ -331,11 +353,15 @@ class UnlearningTrainer(Trainer):
             for part in [inputs] if whole else parts_by_length(inputs):
                 total = total + super().training_step(model, part, num_items_in_batch)
             return total
-        for term, inside in (("forget", inputs["group"] != RETAIN_GROUP), ("retain", inputs["group"] == RETAIN_GROUP)):
-            if bool(inside.any()):
-                self.mask.term = term
-                part = part_of(inputs, torch.nonzero(inside).flatten())
-                total = total + super().training_step(model, part, num_items_in_batch)
+        groups = {"forget": inputs["group"] != RETAIN_GROUP, "retain": inputs["group"] == RETAIN_GROUP}
+        terms = [term for term, inside in groups.items() if bool(inside.any())]
+        whole_step = self.accelerator.sync_gradients
+        for term in terms:
+            self.mask.term = term
+            # DeepSpeed takes its step in the backward, which has to be that of the last term.
+            self.accelerator.gradient_state._set_sync_gradients(whole_step and term == terms[-1])
+            part = part_of(inputs, torch.nonzero(groups[term]).flatten())
+            total = total + super().training_step(model, part, num_items_in_batch)
         return total
 
     def compute_loss(
