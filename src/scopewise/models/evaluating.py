@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from scopewise.models.lora import folded
+from scopewise.models.sharded import is_spread
 
 
 @contextlib.contextmanager
@@ -20,7 +21,8 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     training = model.training
     model.eval()
     try:
-        with folded(model), torch.inference_mode():
+        # What is gathered in inference mode can be no part of a backward pass later.
+        with folded(model), torch.no_grad() if is_spread(model) else torch.inference_mode():
             yield
     finally:
         model.train(training)

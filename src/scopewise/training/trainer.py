@@ -36,6 +36,7 @@ from scopewise.models.lora import fused
 from scopewise.models.precision import float32_masters
 from scopewise.models.processes import on_cpu, sum_over_processes
 from scopewise.models.score import sequence_nll
+from scopewise.models.sharded import is_spread, placed, spreads, whole_state
 from scopewise.record import write_json
 from scopewise.region import Region
 from scopewise.training.dual import Dual
@@ -177,6 +178,13 @@ class UnlearningTrainer(Trainer):
         if args.activation_checkpointing:
             chosen = {"use_reentrant": False, **(args.activation_checkpointing_kwargs or {})}  # type: ignore[dict-item]
             args.activation_checkpointing_kwargs = chosen
+        if spreads():  # before anything is asked of it: a localizer and the method's own needs forward it too
+            model = placed(model, train=True)
+            if kept and args.train_batch_size % 2:
+                raise ConfigError(
+                    f"batch_size: {args.train_batch_size} rows in each process at a time, with FSDP2; each has to hold pairs of "
+                    "a forget and a retain row, so it must be even; change batch_size or gradient_accumulation_steps"
+                )
         self.region = _region(region, self.method, model, forget, retain, args)
         self.mask = RegionMask(model, self.region)
         self.dual: Dual | None = None
@@ -190,6 +198,12 @@ class UnlearningTrainer(Trainer):
             processing_class=tokenizer,
             callbacks=[*watching, *(callbacks or [])],
         )
+        if is_spread(model):
+            if not self.is_fsdp_enabled:
+                raise ConfigError(
+                    f"accelerate: FSDP2 on {self.args.device}, where it does not train so; take ddp.yaml"
+                )
+            self.accelerator.state.fsdp_plugin.auto_wrap_policy = None  # it would look for blocks that are spread already
         self._retain_loss = torch.zeros(())
         self._retain_loss_before_step: float | None = None
         hidden = "hidden" in (*self.method.needs, *self.method.retain_terms)
@@ -379,7 +393,7 @@ class UnlearningTrainer(Trainer):
             self._set_denominators(batches)
             for batch in batches:
                 self.accelerator.backward(self.terms(self.model, batch)[1] * self.accelerator.num_processes)
-            if self.args.world_size > 1:
+            if self.args.world_size > 1 and not is_spread(self.model):
                 self._average_gradients()
             torch.nn.utils.clip_grad_norm_(trained, 1.0)
             with torch.no_grad():
@@ -411,6 +425,15 @@ class UnlearningTrainer(Trainer):
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """Leave matrices that may change in part to `RegionMask`, which decays those parts alone."""
         return [name for name in super().get_decay_parameter_names(model) if name not in self.mask.masks]
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save the model, or its adapter alone. Every process has to call this."""
+        if not is_spread(self.model):
+            super().save_model(output_dir, _internal_call)
+            return
+        state = whole_state(self.model)  # the library would gather the frozen base too
+        if self.args.should_save:
+            self._save(output_dir, state)
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         super()._save(output_dir, state_dict)

@@ -1,0 +1,109 @@
+"""A model spread over the processes of `accelerate launch` (FSDP2): each holds its share of every parameter.
+
+A block's parameters are gathered for its forward and its backward, so every process has to forward, and backward, equally
+often. Gradients of what is spread are averaged over the processes, and are spread as it is.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TypeVar
+
+import torch
+from accelerate.utils import parse_flag_from_env
+from peft import PeftModel
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+from transformers import PreTrainedModel
+
+from scopewise.errors import ConfigError
+from scopewise.models.forward import decoder_blocks, output_embeddings
+from scopewise.models.load import default_device, is_quantized
+from scopewise.models.precision import LOW
+from scopewise.models.processes import processes
+
+Model = TypeVar("Model", bound=PreTrainedModel | PeftModel)
+
+_REFUSED = {
+    "fsdp_offload_params": "FSDP_OFFLOAD_PARAMS",
+    "fsdp_cpu_ram_efficient_loading": "FSDP_CPU_RAM_EFFICIENT_LOADING",
+    "fsdp_activation_checkpointing": "FSDP_ACTIVATION_CHECKPOINTING",
+}
+
+
+def spreads() -> bool:
+    """Return whether models are to be spread: several processes, started with a configuration of FSDP2.
+
+    Raises:
+        ConfigError: the configuration asks for what is not there.
+    """
+    if processes().num_processes == 1 or not parse_flag_from_env("ACCELERATE_USE_FSDP"):
+        return False
+    if (version := os.environ.get("FSDP_VERSION", "1")) != "2":
+        raise ConfigError(f"accelerate: fsdp_version {version}; 2 alone is supported; take fsdp2.yaml")
+    for setting, variable in _REFUSED.items():
+        if parse_flag_from_env(variable):
+            advice = "set unlearn.gradient_checkpointing" if "checkpointing" in setting else "take fsdp2.yaml"
+            raise ConfigError(f"accelerate: {setting} true; false alone is supported; {advice}")
+    return True
+
+
+def is_spread(model: nn.Module) -> bool:
+    """Return whether a model is spread over the processes."""
+    return isinstance(model, FSDPModule)
+
+
+def placed(model: Model, *, train: bool = False) -> Model:
+    """Put a model where it works: on this process's device, or spread over those of all processes; block by block.
+
+    Args:
+        model: On the CPU, as it was loaded, or there already.
+        train: Whether its trainable parameters are to be trained: those of 16 bits become float32 before they are spread,
+            since FSDP2 does not allow it afterwards (`float32_masters` says why).
+
+    Raises:
+        ConfigError: it is in 4 bits, which cannot be spread.
+    """
+    if is_spread(model):
+        return model
+    if not spreads():
+        return model if is_quantized(model) else model.to(default_device())  # type: ignore[arg-type, return-value]
+    if is_quantized(model):
+        raise ConfigError(
+            "model.quantization: nf4, with FSDP2; 4-bit weights are not spread; take ddp.yaml, or set none"
+        )
+    for parameter in model.parameters():
+        if train and parameter.requires_grad and parameter.dtype in LOW:
+            parameter.data = parameter.data.float()
+    mesh = init_device_mesh(default_device().type, (processes().num_processes,))
+    ends = [model.get_input_embeddings(), output_embeddings(model)]
+    tied = ends[0].weight is ends[1].weight
+    # The model itself too gives its parameters back after a forward: else what is found in it would be the gathered ones.
+    for module in (*decoder_blocks(model), *([] if tied else ends), model):
+        fully_shard(module, mesh=mesh, reshard_after_forward=True)
+    return model
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """Return a tensor in one piece. Every process has to call this where it is spread."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def spread_as(tensor: Tensor, other: Tensor) -> Tensor:
+    """Return a tensor that every process has, on the device of another and spread as that one is."""
+    tensor = tensor.to(other.device)
+    if not isinstance(other, DTensor):
+        return tensor
+    return distribute_tensor(tensor, other.device_mesh, other.placements)
+
+
+def whole_state(model: nn.Module) -> dict[str, Tensor]:
+    """Return what is saved of a model, in one piece and on the CPU: of one with adapters, all but the frozen base.
+
+    Every process has to call this.
+    """
+    adapted = isinstance(model, PeftModel)
+    frozen = {n for n, p in model.named_parameters() if adapted and not p.requires_grad and ".default" not in n}
+    return {n: whole(value).cpu() for n, value in model.state_dict().items() if n not in frozen}
