@@ -102,8 +102,9 @@ def spread_as(tensor: Tensor, other: Tensor) -> Tensor:
 def whole_state(model: nn.Module) -> dict[str, Tensor]:
     """Return what is saved of a model, in one piece and on the CPU: of one with adapters, all but the frozen base.
 
-    Every process has to call this.
+    A parameter that has two names is in it once. Every process has to call this.
     """
     adapted = isinstance(model, PeftModel)
-    frozen = {n for n, p in model.named_parameters() if adapted and not p.requires_grad and ".default" not in n}
-    return {n: whole(value).cpu() for n, value in model.state_dict().items() if n not in frozen}
+    left_out = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    left_out -= {n for n, p in model.named_parameters() if p.requires_grad or ".default" in n or not adapted}
+    return {name: whole(value).cpu() for name, value in model.state_dict().items() if name not in left_out}

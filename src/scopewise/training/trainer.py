@@ -33,7 +33,7 @@ from scopewise.models.compiled import compiled_blocks
 from scopewise.models.forward import decoder_blocks, to_device
 from scopewise.models.load import load_model, load_tokenizer, with_padding
 from scopewise.models.lora import fused
-from scopewise.models.precision import float32_masters
+from scopewise.models.precision import LOW, float32_masters
 from scopewise.models.processes import on_cpu, sum_over_processes
 from scopewise.models.score import sequence_nll
 from scopewise.models.sharded import is_spread, placed, spreads, whole_state
@@ -178,6 +178,7 @@ class UnlearningTrainer(Trainer):
         if args.activation_checkpointing:
             chosen = {"use_reentrant": False, **(args.activation_checkpointing_kwargs or {})}  # type: ignore[dict-item]
             args.activation_checkpointing_kwargs = chosen
+        self._loaded_dtype = model.dtype
         if spreads():  # before anything is asked of it: a localizer and the method's own needs forward it too
             model = placed(model, train=True)
             if kept and args.train_batch_size % 2:
@@ -432,8 +433,15 @@ class UnlearningTrainer(Trainer):
             super().save_model(output_dir, _internal_call)
             return
         state = whole_state(self.model)  # the library would gather the frozen base too
-        if self.args.should_save:
+        if not self.args.should_save:
+            return
+        if isinstance(self.model, PeftModel) or self._loaded_dtype not in LOW:
             self._save(output_dir, state)
+            return
+        # What was trained in float32 is rounded once, to what was loaded; the library writes the trained dtype down.
+        self._save(output_dir, {n: v.to(self._loaded_dtype if v.is_floating_point() else None) for n, v in state.items()})
+        self.model.config.dtype = self._loaded_dtype
+        self.model.config.save_pretrained(output_dir or self.args.output_dir)
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         super()._save(output_dir, state_dict)
