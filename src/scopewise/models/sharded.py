@@ -7,6 +7,7 @@ often. Gradients of what is spread are averaged over the processes, and are spre
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import TypeVar
 
 import torch
@@ -99,12 +100,26 @@ def spread_as(tensor: Tensor, other: Tensor) -> Tensor:
     return distribute_tensor(tensor, other.device_mesh, other.placements)
 
 
-def whole_state(model: nn.Module) -> dict[str, Tensor]:
+def whole_state(model: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
     """Return what is saved of a model, in one piece and on the CPU: of one with adapters, all but the frozen base.
 
     A parameter that has two names is in it once. Every process has to call this.
+
+    Args:
+        model: As `placed` gave it.
+        dtype: Of the model as it was loaded. If that has 16 bits, float32 is rounded to it; adapters stay float32.
     """
     adapted = isinstance(model, PeftModel)
     left_out = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     left_out -= {n for n, p in model.named_parameters() if p.requires_grad or ".default" in n or not adapted}
-    return {name: whole(value).cpu() for name, value in model.state_dict().items() if name not in left_out}
+    state = {name: value for name, value in model.state_dict().items() if name not in left_out}
+    rounds = dtype in LOW and not adapted
+    return {n: whole(v).to("cpu", dtype if rounds and v.dtype == torch.float32 else v.dtype) for n, v in state.items()}
+
+
+def take_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Put parameters in one piece, which every process has, in the place of a spread model's; the others stay."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name in state:
+                parameter.copy_(spread_as(state[name], parameter))

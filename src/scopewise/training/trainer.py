@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset, Sampler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer import FSDP_MODEL_NAME
 from transformers.trainer_utils import get_last_checkpoint
 
 from scopewise import ops
@@ -33,10 +34,10 @@ from scopewise.models.compiled import compiled_blocks
 from scopewise.models.forward import decoder_blocks, to_device
 from scopewise.models.load import load_model, load_tokenizer, with_padding
 from scopewise.models.lora import fused
-from scopewise.models.precision import LOW, float32_masters
+from scopewise.models.precision import float32_masters
 from scopewise.models.processes import on_cpu, sum_over_processes
 from scopewise.models.score import sequence_nll
-from scopewise.models.sharded import is_spread, placed, spreads, whole_state
+from scopewise.models.sharded import is_spread, placed, spreads, take_state, whole_state
 from scopewise.record import write_json
 from scopewise.region import Region
 from scopewise.training.dual import Dual
@@ -183,8 +184,8 @@ class UnlearningTrainer(Trainer):
             model = placed(model, train=True)
             if kept and args.train_batch_size % 2:
                 raise ConfigError(
-                    f"batch_size: {args.train_batch_size} rows in each process at a time, with FSDP2; each has to hold pairs of "
-                    "a forget and a retain row, so it must be even; change batch_size or gradient_accumulation_steps"
+                    f"batch_size: {args.train_batch_size} rows in each process at a time, with FSDP2; they are pairs of a "
+                    "forget and a retain row, so it must be even; change batch_size or gradient_accumulation_steps"
                 )
         self.region = _region(region, self.method, model, forget, retain, args)
         self.mask = RegionMask(model, self.region)
@@ -201,10 +202,10 @@ class UnlearningTrainer(Trainer):
         )
         if is_spread(model):
             if not self.is_fsdp_enabled:
-                raise ConfigError(
-                    f"accelerate: FSDP2 on {self.args.device}, where it does not train so; take ddp.yaml"
-                )
-            self.accelerator.state.fsdp_plugin.auto_wrap_policy = None  # it would look for blocks that are spread already
+                raise ConfigError(f"accelerate: FSDP2 on {self.args.device}, where it does not train so; take ddp.yaml")
+            self.accelerator.state.fsdp_plugin.auto_wrap_policy = (
+                None  # it would look for blocks that are spread already
+            )
         self._retain_loss = torch.zeros(())
         self._retain_loss_before_step: float | None = None
         hidden = "hidden" in (*self.method.needs, *self.method.retain_terms)
@@ -427,21 +428,28 @@ class UnlearningTrainer(Trainer):
         """Leave matrices that may change in part to `RegionMask`, which decays those parts alone."""
         return [name for name in super().get_decay_parameter_names(model) if name not in self.mask.masks]
 
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        kept = Path(resume_from_checkpoint) / f"{FSDP_MODEL_NAME}.bin"
+        assert isinstance(self.model, nn.Module)
+        if (
+            is_spread(self.model) and kept.exists()
+        ):  # by the library, the other processes would wait for the frozen base
+            take_state(self.model, torch.load(kept, map_location="cpu", weights_only=True, mmap=True))
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the model, or its adapter alone. Every process has to call this."""
-        if not is_spread(self.model):
+        model: Any = self.model
+        if not is_spread(model):
             super().save_model(output_dir, _internal_call)
             return
-        state = whole_state(self.model)  # the library would gather the frozen base too
-        if not self.args.should_save:
-            return
-        if isinstance(self.model, PeftModel) or self._loaded_dtype not in LOW:
+        state = whole_state(model, self._loaded_dtype)  # the library would gather the frozen base too
+        if self.args.should_save:
             self._save(output_dir, state)
-            return
-        # What was trained in float32 is rounded once, to what was loaded; the library writes the trained dtype down.
-        self._save(output_dir, {n: v.to(self._loaded_dtype if v.is_floating_point() else None) for n, v in state.items()})
-        self.model.config.dtype = self._loaded_dtype
-        self.model.config.save_pretrained(output_dir or self.args.output_dir)
+            if not isinstance(model, PeftModel):  # the library writes down the dtype that was trained in
+                model.config.dtype = self._loaded_dtype
+                model.config.save_pretrained(output_dir or self.args.output_dir)
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         super()._save(output_dir, state_dict)
