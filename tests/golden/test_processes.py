@@ -163,7 +163,7 @@ def test_a_lost_worker_and_resume(how: str, target: Path, tmp_path: Path) -> Non
 
 @pytest.mark.slow
 def test_what_each_process_holds_of_a_sharded_model() -> None:
-    """FSDP2: half of the parameters, before and after a forward, whose loss is on states that the head alone reads."""
+    """FSDP2: half of the parameters, before and after a forward; and the gradients of one that holds all."""
     words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
     script = str(Path(__file__).with_name("sharded.py"))
