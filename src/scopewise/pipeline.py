@@ -40,8 +40,9 @@ from scopewise.localizers.base import localize_encoded
 from scopewise.methods.base import make_method
 from scopewise.metrics.base import Reference
 from scopewise.models.adapters import lora_config, with_adapter
-from scopewise.models.load import default_device, find_model, is_quantized, load_model, load_tokenizer, save_model
+from scopewise.models.load import find_model, load_model, load_tokenizer, save_model
 from scopewise.models.processes import is_main, on_deepspeed, processes, wait
+from scopewise.models.sharded import placed
 from scopewise.models.tiny import build_tiny, tokenizer_texts
 from scopewise.region import Region
 from scopewise.training.finetune import Descent
@@ -151,7 +152,7 @@ class Pipeline:
                 self.config.run.seed,
                 f"fine-tune {which}",
                 guard=GuardSection(rows=0),
-                model=self._load(base),
+                model=load_model(base, revision=self.config.model.revision, **self._loading),
                 method=Descent(),
                 forget_dataset=items,
                 processing_class=tokenizer,
@@ -176,7 +177,7 @@ class Pipeline:
         size = Region.load(self.region(self.config.localize.size_of, seed, benchmark, prefix)) if needs_size else None
         target = self.finetuned("target")
         tokenizer = load_tokenizer(target)
-        model = self._prepared(target, seed)
+        model = placed(self._prepared(target, seed))
         rows = benchmark or self.benchmark
         forget, retain = (self._encode(rows.select(scope, TRAIN), tokenizer) for scope in (FORGET, RETAIN))
         with Cost() as cost, cost.step():
@@ -240,7 +241,7 @@ class Pipeline:
         }
         if self.folder.has(path) and (kept := record.read_json(path))["inputs"] == inputs and "answers" in kept:
             return kept["values"]
-        loaded = self._on_device(load_model(model, **self._loading))
+        loaded = placed(load_model(model, **self._loading))
         shown = name.removeprefix("models/")
         found = self._evaluate(loaded, load_tokenizer(model), shown, reference)
         values = found.document(reference)
@@ -425,24 +426,16 @@ class Pipeline:
         section = section or self.config.unlearn
         # The adapter will name its base by this path: absolute, so that it loads from any folder.
         path = target.resolve() if target.exists() else target
-        model = self._on_device(load_model(path, trainable=True, **self._loading))
+        model = load_model(path, trainable=True, **self._loading)
         if section.parameters == "lora":
             return with_adapter(model, lora_config(self.config.lora), seed)
         return model.merge_and_unload() if isinstance(model, PeftModel) else model  # type: ignore[return-value]
-
-    def _load(self, path: str) -> PreTrainedModel | PeftModel:
-        return self._on_device(load_model(path, revision=self.config.model.revision, **self._loading))
 
     @property
     def _loading(self) -> dict[str, Any]:
         """How every model of the run is loaded."""
         model = self.config.model
         return {"dtype": model.dtype, "quantization": model.quantization, "attention": model.attention}
-
-    def _on_device(self, model: PreTrainedModel | PeftModel) -> PreTrainedModel | PeftModel:
-        if is_quantized(model):
-            return model
-        return model.to(default_device())  # type: ignore[arg-type, return-value]
 
     def _encode(self, rows: Sequence[Any], tokenizer: PreTrainedTokenizerBase, eos: bool = False) -> list[Encoded]:
         data = self.config.data
@@ -458,7 +451,7 @@ class Pipeline:
     ) -> Evaluation:
         settings, other = self.config.evaluate, None
         if settings.reference_model is not None:
-            other = self._on_device(load_model(settings.reference_model, self.config.model.dtype))
+            other = placed(load_model(settings.reference_model, self.config.model.dtype))
         return evaluate(
             model,
             tokenizer,

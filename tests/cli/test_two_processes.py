@@ -45,7 +45,9 @@ def files(tmp_path: Path, tiny: Any, forget: Any, retain: Any) -> Path:
     return tmp_path
 
 
-def evaluate(launcher: list[str], folder: Path, name: str) -> tuple[dict[str, Any], subprocess.CompletedProcess[str]]:
+def evaluate(
+    launcher: list[str], folder: Path, name: str, **more: str
+) -> tuple[dict[str, Any], subprocess.CompletedProcess[str]]:
     settings = [
         "data.benchmark=jsonl", f"data.path={folder / 'rows.jsonl'}", "data.max_length=400", "evaluate.splits=[val]",
         "evaluate.direct_splits=[val]", "evaluate.max_new_tokens=6", "evaluate.max_tokens=500",
@@ -57,19 +59,20 @@ def evaluate(launcher: list[str], folder: Path, name: str) -> tuple[dict[str, An
     words += ["--cache", str(folder / f"cache-{name}")]
     for setting in settings:
         words += ["--set", setting]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", **more}
     done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=400, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(output.read_text()), done
 
 
 @pytest.mark.slow
-def test_two_processes_measure_what_one_does(files: Path) -> None:
-    """Every value, every row and every interval; printed and written once."""
+@pytest.mark.parametrize("variables", [{}, {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}], ids=["ddp", "fsdp2"])
+def test_two_processes_measure_what_one_does(variables: dict[str, str], files: Path) -> None:
+    """Every value, every row and every interval; printed and written once. Also where each holds half of the model."""
     alone, _ = evaluate([sys.executable, "-m"], files, "alone")
     # `accelerate launch --cpu` starts several processes through MPI alone; on GPUs it starts them by torchrun, as here.
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
-    both, done = evaluate(launcher, files, "both")
+    both, done = evaluate(launcher, files, "both", **variables)
     assert json.loads(done.stdout) == {key: value["value"] for key, value in both["values"].items()}
     assert set(both["values"]) == set(alone["values"]) > {"ability/arc_challenge", "rouge_l_generated/forget_val"}
     for key, value in alone["values"].items():
@@ -77,4 +80,7 @@ def test_two_processes_measure_what_one_does(files: Path) -> None:
             assert both["values"][key][field] == pytest.approx(value[field], abs=1e-6, rel=1e-6), key
         assert both["values"][key]["per_row"] == pytest.approx(value["per_row"], abs=1e-6, rel=1e-6), key
         assert both["values"][key]["skipped"] == value["skipped"]
+    # Under the name of the same content: what one process found is known to two that hold the halves of it.
+    names = [sorted(path.name for path in (files / f"cache-{how}").iterdir()) for how in ("alone", "both")]
+    assert names[0] == names[1] != []
     assert sum(value["value"] is not None for value in alone["values"].values()) > 15

@@ -40,23 +40,31 @@ def target(_tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def start(target: Path, folder: Path, method: str, processes: int, *more: str) -> subprocess.Popen[bytes]:
-    words = [sys.executable, "-m"]
+PROGRAMS = {"ddp": ["-m", "scopewise"], "fsdp2": [str(Path(__file__).with_name("fsdp2_on_cpu.py"))]}
+"""What `accelerate launch` starts with each configuration."""
+
+
+def start(
+    target: Path, folder: Path, method: str, processes: int, *more: str, how: str = "ddp"
+) -> subprocess.Popen[bytes]:
+    words = [sys.executable, "-m", "scopewise"]
     if processes > 1:
-        launch = [
-            "--config_file",
-            str(CONFIGS / "ddp.yaml"),
-            "--num_processes",
-            str(processes),
+        launch = ["--config_file", str(CONFIGS / f"{how}.yaml"), "--num_processes", str(processes)]
+        words = [
+            sys.executable,
+            "-m",
+            "accelerate.commands.launch",
+            *launch,
             "--main_process_port",
             "0",
+            *PROGRAMS[how],
         ]
-        words += ["accelerate.commands.launch", *launch, "-m"]
-    words += ["scopewise", "unlearn", "--method", method, "--model", str(target)]
+    words += ["unlearn", "--method", method, "--model", str(target)]
     for setting in [*COMMON, f"run.dir={folder}"]:
         words += ["--set", setting]
+    words += more
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([*words, *more], cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    return subprocess.Popen(words, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 def finish(process: subprocess.Popen[bytes]) -> None:
@@ -82,9 +90,10 @@ def same(one: Path, two: Path, method: str, resumed: bool = False) -> None:
         keys = [key for key in x if key != "loss" or not resumed]
         assert [x[k] for k in keys] == pytest.approx([y[k] for k in keys], rel=1e-5, abs=1e-5)
     assert [m["cost"]["processes"] for m in made] == [1, 2]
-    weights = [load_file(folder / "adapter_model.safetensors") for folder in (a, b)]
+    weights = [load_file(next(folder.glob("*model.safetensors"))) for folder in (a, b)]
     assert weights[0].keys() == weights[1].keys()
-    assert any(bool(value.any()) for name, value in weights[0].items() if "lora_B" in name)
+    if (a / "adapter_model.safetensors").exists():
+        assert any(bool(value.any()) for name, value in weights[0].items() if "lora_B" in name)
     assert max(float((weights[0][n] - weights[1][n]).abs().max()) for n in weights[0]) < 1e-5
     values = [json.loads(folder.with_name("seed0.evaluation.json").read_text())["values"] for folder in (a, b)]
     for key in ("unlearn_success/val", "perplexity/retain_val"):
@@ -103,10 +112,40 @@ def test_two_processes_do_what_one_does(method: str, target: Path, tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_a_lost_worker_and_resume(target: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", ["memflex", "ga_kl", "npo", "rmu", "pdu"])
+def test_two_processes_that_hold_half_of_the_model_do_what_one_does(method: str, target: Path, tmp_path: Path) -> None:
+    """FSDP2, from localization to scoring: a region's masks, the adapter switched off, a cached reference, states, a budget."""
+    both = [start(target, tmp_path / str(n), method, n, how="fsdp2") for n in (1, 2)]
+    for process in both:
+        finish(process)
+    same(tmp_path / "1", tmp_path / "2", method)
+    assert not list((tmp_path / "2").rglob("*.partial"))
+
+
+@pytest.mark.slow
+def test_all_parameters_of_a_model_held_in_halves(target: Path, tmp_path: Path) -> None:
+    """Rows of matrices may change, by gradients in several groups; micro-batches; what is outside stays, decay or not."""
+    more = ["unlearn.parameters=all", "unlearn.weight_decay=0.1", "unlearn.gradient_accumulation_steps=2"]
+    more += ["localize.unit=row", "localize.threshold=fraction", "localize.fraction=0.3"]
+    more += ["localize.gradient_gigabytes=0.0001", "unlearn.batch_size=8"]
+    settings = [word for setting in more for word in ("--set", setting)]
+    both = [start(target, tmp_path / str(n), "memflex", n, *settings, how="fsdp2") for n in (1, 2)]
+    for process in both:
+        finish(process)
+    same(tmp_path / "1", tmp_path / "2", "memflex")
+    folder = tmp_path / "2" / "models" / "memflex" / "run" / "seed0"
+    before, after = load_file(target / "model.safetensors"), load_file(folder / "model.safetensors")
+    for entry in Region.load(folder / "region.json").entries:
+        moved = (before[entry.name] != after[entry.name]).any(1)
+        assert int(moved.sum()) * before[entry.name].shape[1] <= (entry.selected or 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["ddp", "fsdp2"])
+def test_a_lost_worker_and_resume(how: str, target: Path, tmp_path: Path) -> None:
     """One of two workers is killed after a checkpoint: all stop, and --resume ends where an undisturbed run ends."""
     straight = start(target, tmp_path / "1", "ga_descent", 1)
-    launcher = start(target, tmp_path / "2", "ga_descent", 2)
+    launcher = start(target, tmp_path / "2", "ga_descent", 2, how=how)
     checkpoint = tmp_path / "2" / "models" / "ga_descent" / "run" / "seed0.partial" / "checkpoints" / "checkpoint-2"
     end = time.monotonic() + 200
     while not (checkpoint / "cost.json").exists() and launcher.poll() is None and time.monotonic() < end:
@@ -117,22 +156,23 @@ def test_a_lost_worker_and_resume(target: Path, tmp_path: Path) -> None:
     launcher.communicate(timeout=120)
     assert launcher.returncode != 0
     assert not (tmp_path / "2" / "models" / "ga_descent" / "run" / "seed0").exists()
-    finish(start(target, tmp_path / "2", "ga_descent", 2, "--resume"))
+    finish(start(target, tmp_path / "2", "ga_descent", 2, "--resume", how=how))
     finish(straight)
     same(tmp_path / "1", tmp_path / "2", "ga_descent", resumed=True)
 
 
 @pytest.mark.slow
-def test_gradients_of_a_sharded_model() -> None:
-    """FSDP2: the parameters of each block spread over two processes. accelerate itself shards on accelerators alone."""
+def test_what_each_process_holds_of_a_sharded_model() -> None:
+    """FSDP2: half of the parameters, before and after a forward; and the gradients of one that holds all."""
     words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
     script = str(Path(__file__).with_name("sharded.py"))
     done = subprocess.run([*words, script], capture_output=True, text=True, env=environment, timeout=200, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["largest"] > 1e-3
     assert found["worst"] < 1e-6
+    assert found["held"] == pytest.approx([0.5, 0.5], abs=0.01)
 
 
 def test_the_configs_are_what_accelerate_reads() -> None:

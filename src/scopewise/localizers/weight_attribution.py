@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from scopewise.data.prompt import Encoded
 from scopewise.localizers.base import ScoreLocalizer
 from scopewise.models.gradients import matrices, mean_gradients
+from scopewise.models.sharded import whole
 
 
 class WeightAttribution(ScoreLocalizer):
@@ -44,6 +45,6 @@ class WeightAttribution(ScoreLocalizer):
         unlearn = mean_gradients(model, forget, self.settings.max_tokens, "forget")
         keep = mean_gradients(model, retain, self.settings.max_tokens, "retain")
         return {
-            name: (unlearn[name] * (parameter.detach().float() - keep[name] / self.settings.gamma)).abs()
+            name: (unlearn[name] * (whole(parameter.detach()).float() - keep[name] / self.settings.gamma)).abs()
             for name, parameter in matrices(model).items()
         }

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from scopewise.config import LoraSection
+from scopewise.errors import ConfigError
+from scopewise.models.sharded import is_spread, whole
 
 _REFERENCE = "reference"
 _COMBINED = "combined"
@@ -67,6 +69,11 @@ def frozen_reference(model: nn.Module) -> Iterator[Reference]:
     the result. Without adapters there is no way but a copy of the model.
     """
     if not isinstance(model, PeftModel):
+        if is_spread(model):
+            raise ConfigError(
+                "unlearn.parameters: all, with FSDP2, by a method that compares with the model before unlearning; that would "
+                "be a second copy; set lora, or take ddp.yaml"
+            )
         frozen = copy.deepcopy(model).requires_grad_(False).eval()
 
         @contextmanager
@@ -89,7 +96,7 @@ def frozen_reference(model: nn.Module) -> Iterator[Reference]:
     trained = list(model.parameters())
     model.add_adapter(_REFERENCE, copy.deepcopy(model.peft_config["default"]))
     state = get_peft_model_state_dict(model, adapter_name="default")
-    set_peft_model_state_dict(model, {k: v.clone() for k, v in state.items()}, adapter_name=_REFERENCE)
+    set_peft_model_state_dict(model, {k: whole(v).clone() for k, v in state.items()}, adapter_name=_REFERENCE)
     model.set_adapter("default")
     for parameter, flag in zip(trained, flags, strict=True):
         parameter.requires_grad_(flag)
@@ -141,6 +148,11 @@ def scale_change(model: nn.Module, before: dict[str, Tensor], factor: float) -> 
                 if ".lora_B.default." in name:
                     parameter.mul_(factor)
             return
+    if is_spread(model):
+        raise ConfigError(
+            "method task_vector: the target has an adapter already, with FSDP2; the sum of two adapters is not spread; take "
+            "ddp.yaml"
+        )
     flags = {name: p.requires_grad for name, p in model.named_parameters()}
     model.add_adapter(_REFERENCE, copy.deepcopy(model.peft_config["default"]))
     set_peft_model_state_dict(model, before, adapter_name=_REFERENCE)

@@ -14,6 +14,7 @@ from safetensors.numpy import load_file, save
 from torch import nn
 
 from scopewise.models.score import Pair, Scored
+from scopewise.models.sharded import is_spread, whole
 from scopewise.record import write_bytes, write_json
 
 _COLUMNS = {
@@ -27,10 +28,11 @@ _COLUMNS = {
 
 def content_hash(model: nn.Module) -> str:
     """Return the SHA-256 (hex) of a model's architecture and weights, adapters included."""
-    digest = hashlib.sha256(type(model).__name__.encode())
+    kind = type(model).__mro__[2] if is_spread(model) else type(model)  # FSDP2 puts a class of its own before it
+    digest = hashlib.sha256(kind.__name__.encode())
     for name, parameter in model.state_dict().items():
         digest.update(f"{name}{tuple(parameter.shape)}{parameter.dtype}".encode())
-        digest.update(parameter.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+        digest.update(whole(parameter.detach()).cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -13,8 +13,9 @@ from transformers import DynamicCache, PreTrainedTokenizerBase
 from scopewise.errors import ModelError
 from scopewise.models.forward import device_of, output_embeddings
 from scopewise.models.growing import growing_cache
-from scopewise.models.processes import gathered
+from scopewise.models.processes import any_process, gathered
 from scopewise.models.score import over_batches
+from scopewise.models.sharded import is_spread
 
 _DROP_FRACTION = 0.25
 """Rows are dropped when this share of the batch has ended: copying the cache costs about a step."""
@@ -95,6 +96,7 @@ def _continue(
     new: list[list[int]] = [[] for _ in draws]
     alive = list(range(len(draws)))  # which row of the result each row of the batch is
     done: set[int] = set()
+    spread = is_spread(model)  # then whoever is done forwards on, as often as the slowest
     for _ in range(max_new_tokens):
         token = next_tokens(logits, [draws[row] for row in alive], temperature)
         for row, chosen in zip(alive, token.tolist(), strict=True):
@@ -103,10 +105,10 @@ def _continue(
                     done.add(row)
                 else:
                     new[row].append(chosen)
-        if len(done) == len(draws):
-            break
         going = [i for i, row in enumerate(alive) if row not in done]
-        if len(alive) - len(going) >= _DROP_FRACTION * len(alive):
+        if not (any_process(bool(going)) if spread else going):
+            break
+        if going and len(alive) - len(going) >= _DROP_FRACTION * len(alive):
             keep = torch.tensor(going, device=device)
             cache.batch_select_indices(keep)
             token, mask, position = token[keep], mask[keep], position[keep]

@@ -22,8 +22,9 @@ from scopewise.errors import ConfigError
 from scopewise.models.forward import answer_logits, device_of, output_embeddings, to_device
 from scopewise.models.fused import fused
 from scopewise.models.head import answer_nll, mean_nll
-from scopewise.models.processes import is_mine, sum_over_processes
+from scopewise.models.processes import is_mine, processes, sum_over_processes
 from scopewise.models.score import Pair
+from scopewise.models.sharded import is_spread, whole
 from scopewise.ops import sequence_mean
 from scopewise.region import module_of, parameter_name
 
@@ -118,25 +119,27 @@ def mean_gradients(
     # Where the head is one of the matrices its logits are there anyway, and for every group of matrices alike.
     head = any(p is output_embeddings(model).weight for p in matrices(model).values())
     passes = repeats if inputs else 1
+    # The gradients of what is spread are averaged over the processes as they come.
+    scale = processes().num_processes if is_spread(model) else 1
     with _gradients_of(model, only) as gradients:
         progress = bar(passes * len(items), f"localize: gradients, {what}")
         for _ in range(passes):
             given = [_corrupted(item, vocab_size, generator) for item in items] if inputs else items
-            for number, batch in enumerate(_batches(model, given, max_tokens)):
+            for number, (batch, counted) in enumerate(_batches(model, given, max_tokens)):
                 labels = batch["label"].unsqueeze(0)
                 if repeats and not inputs:  # whoever forwards the batch: every process draws the same
                     drawn = torch.randint(vocab_size, (repeats, labels.shape[1]), generator=generator)
                     labels = drawn.to(labels.device)
                 rows = len(batch["input_ids"])
+                progress.update(counted * rows)
                 if not is_mine(number):
-                    progress.update(rows)
                     continue
                 nll = mean_nll(answer_logits(model, batch), labels) if head else answer_nll(model, batch, labels)
-                (sequence_mean(nll, batch["row"], rows).sum() / (passes * len(items))).backward()
-                progress.update(rows)
+                (counted * scale * sequence_mean(nll, batch["row"], rows).sum() / (passes * len(items))).backward()
         progress.close()
-        found = {name: gradient.clone() for name, gradient in gradients().items()}
-        sum_over_processes(list(found.values()))
+        found = {name: whole(gradient).clone() for name, gradient in gradients().items()}
+        if not is_spread(model):
+            sum_over_processes(list(found.values()))
         return found
 
 
@@ -147,7 +150,7 @@ def mean_squared_gradients(model: nn.Module, items: Sequence[Encoded], max_token
     its inputs, so one backward of a whole batch gives the gradient of each of its rows. In float32.
     """
     modules = linear_modules(model)
-    totals = {name: torch.zeros_like(module.weight, dtype=torch.float32) for name, module in modules.items()}
+    totals = {name: torch.zeros(m.weight.shape, device=m.weight.device) for name, m in modules.items()}
 
     def watch(name: str, _: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
         if not output.requires_grad:  # the head is being tried, or nothing below is wanted
@@ -165,14 +168,14 @@ def mean_squared_gradients(model: nn.Module, items: Sequence[Encoded], max_token
         handles = [module.register_forward_hook(partial(watch, name)) for name, module in modules.items()]
         progress = bar(len(items), f"localize: squared gradients, {what}")
         try:
-            for number, batch in enumerate(_batches(model, items, max_tokens)):
+            for number, (batch, counted) in enumerate(_batches(model, items, max_tokens)):
                 rows = len(batch["input_ids"])
-                progress.update(rows)
+                progress.update(counted * rows)
                 if not is_mine(number):
                     continue
                 nll = answer_nll(model, batch)
                 # The sum over rows: each row's own gradient, undivided, reaches its own tokens.
-                sequence_mean(nll, batch["row"], rows).sum().backward()
+                (counted * sequence_mean(nll, batch["row"], rows).sum()).backward()
         finally:
             progress.close()
             for handle in handles:
@@ -196,7 +199,7 @@ def gradient_norms(model: nn.Module, pairs: Sequence[Pair], description: str) ->
                     parameter.grad = None
                 batch = to_device(collate_units([Unit(pair[0], (pair[1],))]), device_of(model))
                 answer_nll(model, batch).mean().backward()
-                norms = [float(p.grad.float().norm()) for p, _, _ in saved if p.grad is not None]
+                norms = [float(whole(p.grad).float().norm()) for p, _, _ in saved if p.grad is not None]
                 found[pair] = sum(norms) / len(norms)
                 progress.update(1)
     finally:
@@ -213,10 +216,11 @@ def mean_activations(model: nn.Module, items: Sequence[Encoded], max_tokens: int
     totals = {name: torch.zeros(m.weight.shape[1], device=m.weight.device) for name, m in modules.items()}
     tokens = sum(len(item.answer_ids) for item in items)
     read: list[Tensor] = []
+    counts: list[int] = []
 
     def add(name: str, _: nn.Module, args: tuple[Tensor, ...]) -> None:
         inputs = args[0].flatten(0, -2)[read[-1].to(args[0].device)]
-        totals[name] += inputs.float().abs().sum(0) / tokens
+        totals[name] += counts[-1] * inputs.float().abs().sum(0) / tokens
 
     handles = [m.register_forward_pre_hook(partial(add, n)) for n, m in modules.items()]
     training = model.training
@@ -224,11 +228,12 @@ def mean_activations(model: nn.Module, items: Sequence[Encoded], max_tokens: int
     progress = bar(len(items), f"localize: activations, {what}")
     try:
         with torch.no_grad():
-            for number, batch in enumerate(_batches(model, items, max_tokens)):
+            for number, (batch, counted) in enumerate(_batches(model, items, max_tokens)):
                 if is_mine(number):
                     read.append(batch["position"] + 1)  # where the answer tokens have been read
+                    counts.append(counted)
                     answer_logits(model, batch)
-                progress.update(len(batch["input_ids"]))
+                progress.update(counted * len(batch["input_ids"]))
     finally:
         progress.close()
         model.train(training)
@@ -238,9 +243,12 @@ def mean_activations(model: nn.Module, items: Sequence[Encoded], max_tokens: int
     return totals
 
 
-def _batches(model: nn.Module, items: Sequence[Encoded], max_tokens: int) -> Iterator[Batch]:
-    for indices in length_batches([len(item) for item in items], max_tokens):
-        yield to_device(collate([items[i] for i in indices]), device_of(model))
+def _batches(model: nn.Module, items: Sequence[Encoded], max_tokens: int) -> Iterator[tuple[Batch, int]]:
+    """Yield the batches, each with 1; of a model spread over processes, the last with 0 until all forward equally often."""
+    batches = list(length_batches([len(item) for item in items], max_tokens))
+    fill = -len(batches) % processes().num_processes if is_spread(model) else 0
+    for indices, counted in [(indices, 1) for indices in batches] + [(batches[-1], 0)] * fill:
+        yield to_device(collate([items[i] for i in indices]), device_of(model)), counted
 
 
 def _corrupted(item: Encoded, vocab_size: int, generator: torch.Generator) -> Encoded:

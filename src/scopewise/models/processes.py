@@ -28,10 +28,23 @@ def on_deepspeed() -> bool:
     return processes().distributed_type == DistributedType.DEEPSPEED
 
 
-def share_of(items: Sequence[T]) -> list[T]:
-    """Return this process's share: every n-th item, so that long and short batches are spread."""
+def share_of(items: Sequence[T], *, equal: bool = False) -> list[T]:
+    """Return this process's share: every n-th item, so that long and short batches are spread.
+
+    Args:
+        items: Of all processes.
+        equal: Whether all get as many; where items run out the first ones are given once more.
+    """
     state = processes()
-    return list(items[state.process_index :: state.num_processes])
+    stop = len(items) + (-len(items) % state.num_processes if equal else 0)
+    return [items[i % len(items)] for i in range(state.process_index, stop, state.num_processes)]
+
+
+def any_process(mine: bool) -> bool:
+    """Return whether any process says yes. All have to call it."""
+    told = torch.tensor(float(mine), device=processes().device)
+    sum_over_processes([told])
+    return bool(told)
 
 
 def gathered(part: T) -> list[T]:

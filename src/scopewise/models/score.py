@@ -21,6 +21,7 @@ from scopewise.errors import ModelError
 from scopewise.models.evaluating import evaluating
 from scopewise.models.forward import answer_logits, device_of, to_device
 from scopewise.models.processes import gathered, share_of
+from scopewise.models.sharded import is_spread
 from scopewise.ops import hits, sequence_mean, sequence_sum, token_log_probs, token_statistics
 
 PROCESSOR_TOKENS = 512
@@ -124,26 +125,32 @@ def over_batches(
     model: nn.Module, lengths: Sequence[int], max_tokens: int, description: str, run: Callable[[list[int]], None]
 ) -> None:
     """Run this process's share of the batches in evaluation mode, without gradients; halve what does not fit."""
-    batches = share_of(list(length_batches(lengths, max_tokens)))
+    spread = is_spread(model)
+    batches = share_of(list(length_batches(lengths, max_tokens)), equal=spread)
     with evaluating(model), bar(sum(map(len, batches)), description) as progress:
         for indices in batches:
-            _halving(indices, run)
+            _halving(indices, run, may_halve=not spread)
             progress.update(len(indices))
 
 
-def _halving(indices: list[int], run: Callable[[list[int]], None]) -> None:
+def _halving(indices: list[int], run: Callable[[list[int]], None], *, may_halve: bool) -> None:
     try:
         run(indices)
         return
     except torch.OutOfMemoryError:
+        if not may_halve:
+            raise ModelError(
+                "evaluate: a batch does not fit the device's memory, and processes that share a model forward equally "
+                "often; lower evaluate.max_tokens"
+            ) from None
         if len(indices) == 1:
             raise ModelError(
                 "evaluate: one sequence alone does not fit the device's memory; use a smaller dtype, or a larger device"
             ) from None
     torch.accelerator.empty_cache()
     middle = len(indices) // 2
-    _halving(indices[:middle], run)
-    _halving(indices[middle:], run)
+    _halving(indices[:middle], run, may_halve=True)
+    _halving(indices[middle:], run, may_halve=True)
 
 
 def _forward(model: nn.Module, units: Sequence[Unit]) -> Iterator[list[Scored]]:

@@ -18,6 +18,7 @@ from transformers import TrainerCallback
 from scopewise.config import GuardSection
 from scopewise.data.prompt import Encoded
 from scopewise.models.score import hit_rate
+from scopewise.models.sharded import spread_as, whole
 from scopewise.record import write_json
 
 logger = logging.getLogger("scopewise")
@@ -120,13 +121,13 @@ class Guard(TrainerCallback):
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 if name in self._best:
-                    parameter.copy_(self._best[name].to(parameter.device))
+                    parameter.copy_(spread_as(self._best[name], parameter))
 
     def _look(self, model: nn.Module, step: int) -> None:
         forget, retain = hit_rate(model, self.forget), hit_rate(model, self.retain)
         self.probes.append(Probe(step, 100.0 - 100.0 * forget, 100.0 * retain))
         if self.settings.keep_best and self.probes[-1] is max(self.probes, key=lambda p: p.trade_off):
-            self._best = {n: p.detach().cpu().clone() for n, p in model.named_parameters() if p.requires_grad}
+            self._best = {n: whole(p.detach()).cpu().clone() for n, p in model.named_parameters() if p.requires_grad}
 
     def _warn(self, state: Any) -> None:
         first, now = self.probes[0], self.probes[-1]

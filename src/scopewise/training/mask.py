@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers import TrainerCallback
 
 from scopewise.errors import ConfigError
+from scopewise.models.sharded import is_spread, spread_as
 from scopewise.region import TERMS, Region, parameter_name
 
 
@@ -41,6 +42,11 @@ class RegionMask(TrainerCallback):
         self._handles: list[Any] = []
         if region is None:
             return
+        if self.splits_terms and is_spread(model):
+            raise ConfigError(
+                f"region: {region.localizer} has a mask for each term, which FSDP2 cannot apply, since it adds the terms' "
+                "gradients up; take ddp.yaml"
+            )
         chosen = _chosen(model, region)
         for full_name, parameter in model.named_parameters():
             name = parameter_name(full_name)
@@ -52,7 +58,7 @@ class RegionMask(TrainerCallback):
             on_device = {
                 term: torch.ones_like(parameter, dtype=torch.bool)
                 if mask is None
-                else torch.from_numpy(mask).to(parameter.device)
+                else spread_as(torch.from_numpy(mask), parameter)
                 for term, mask in masks.items()
             }
             for mask in on_device.values():
@@ -68,9 +74,20 @@ class RegionMask(TrainerCallback):
     def _masked(self, masks: dict[str | None, Tensor], gradient: Tensor) -> Tensor:
         return gradient * masks[self.term if self.splits_terms else None]
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    @staticmethod
+    def _mask_share(mask: Tensor, parameter: Tensor) -> None:
+        assert parameter.grad is not None
+        parameter.grad.mul_(mask)
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         """Begin to zero gradients."""
-        self._handles = [p.register_hook(partial(self._masked, masks)) for p, masks in self._masked_parameters]
+        if is_spread(model):  # its gradients are put where they belong, with no hook on the way
+            self._handles = [
+                p.register_post_accumulate_grad_hook(partial(self._mask_share, masks[None]))
+                for p, masks in self._masked_parameters
+            ]
+        else:
+            self._handles = [p.register_hook(partial(self._masked, masks)) for p, masks in self._masked_parameters]
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Leave the gradients alone again: whoever looks at the model next has to see all of them."""

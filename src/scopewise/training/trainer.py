@@ -17,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset, Sampler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
 from transformers.integrations import unset_hf_deepspeed_config
+from transformers.trainer import FSDP_MODEL_NAME
 from transformers.trainer_utils import get_last_checkpoint
 from transformers.training_args import OptimizerNames
 
@@ -39,6 +40,7 @@ from scopewise.models.partitioned import whole_afterwards
 from scopewise.models.precision import float32_masters
 from scopewise.models.processes import on_cpu, on_deepspeed, sum_over_processes
 from scopewise.models.score import sequence_nll
+from scopewise.models.sharded import is_spread, placed, spreads, take_state, whole_state
 from scopewise.record import write_json
 from scopewise.region import Region
 from scopewise.training.dual import Dual
@@ -182,6 +184,14 @@ class UnlearningTrainer(Trainer):
         if args.activation_checkpointing:
             chosen = {"use_reentrant": False, **(args.activation_checkpointing_kwargs or {})}  # type: ignore[dict-item]
             args.activation_checkpointing_kwargs = chosen
+        self._loaded_dtype = model.dtype
+        if spreads():  # before anything is asked of it: a localizer and the method's own needs forward it too
+            model = placed(model, train=True)
+            if kept and args.train_batch_size % 2:
+                raise ConfigError(
+                    f"batch_size: {args.train_batch_size} rows in each process at a time, with FSDP2; they are pairs of a "
+                    "forget and a retain row, so it must be even; change batch_size or gradient_accumulation_steps"
+                )
         self.region = _region(region, self.method, model, forget, retain, args)
         self.mask = RegionMask(model, self.region)
         check_model(
@@ -200,6 +210,12 @@ class UnlearningTrainer(Trainer):
         )
         if self.is_deepspeed_enabled:  # or `transformers` would load every other model in parts, and generate in step
             unset_hf_deepspeed_config()
+        if is_spread(model):
+            if not self.is_fsdp_enabled:
+                raise ConfigError(f"accelerate: FSDP2 on {self.args.device}, where it does not train so; take ddp.yaml")
+            self.accelerator.state.fsdp_plugin.auto_wrap_policy = (
+                None  # it would look for blocks that are spread already
+            )
         self._retain_loss = torch.zeros(())
         self._retain_loss_before_step: float | None = None
         hidden = "hidden" in (*self.method.needs, *self.method.retain_terms)
@@ -406,7 +422,7 @@ class UnlearningTrainer(Trainer):
             self._set_denominators(batches)
             for batch in batches:
                 self.accelerator.backward(self.terms(self.model, batch)[1] * self.accelerator.num_processes)
-            if self.args.world_size > 1:
+            if self.args.world_size > 1 and not is_spread(self.model):
                 self._average_gradients()
             torch.nn.utils.clip_grad_norm_(trained, 1.0)
             with torch.no_grad():
@@ -438,6 +454,29 @@ class UnlearningTrainer(Trainer):
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """Leave matrices that may change in part to `RegionMask`, which decays those parts alone."""
         return [name for name in super().get_decay_parameter_names(model) if name not in self.mask.masks]
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        kept = Path(resume_from_checkpoint) / f"{FSDP_MODEL_NAME}.bin"
+        assert isinstance(self.model, nn.Module)
+        if (
+            is_spread(self.model) and kept.exists()
+        ):  # by the library, the other processes would wait for the frozen base
+            take_state(self.model, torch.load(kept, map_location="cpu", weights_only=True, mmap=True))
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save the model, or its adapter alone. Every process has to call this."""
+        model: Any = self.model
+        if not is_spread(model):
+            super().save_model(output_dir, _internal_call)
+            return
+        state = whole_state(model, self._loaded_dtype)  # the library would gather the frozen base too
+        if self.args.should_save:
+            self._save(output_dir, state)
+            if not isinstance(model, PeftModel):  # the library writes down the dtype that was trained in
+                model.config.dtype = self._loaded_dtype
+                model.config.save_pretrained(output_dir or self.args.output_dir)
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         super()._save(output_dir, state_dict)
