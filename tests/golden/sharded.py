@@ -14,7 +14,7 @@ from scopewise.data.prompt import Encoded
 from scopewise.data.rows import Row
 from scopewise.models.adapters import lora_config, with_adapter
 from scopewise.models.forward import answer_logits
-from scopewise.models.head import answer_nll, needs_chunks
+from scopewise.models.head import answer_nll, has_plain_head
 from scopewise.models.processes import is_main
 from scopewise.models.sharded import placed, whole
 from scopewise.models.tiny import build_tiny
@@ -43,7 +43,7 @@ def main() -> None:
     model.zero_grad()
     placed(model)
     shares = [held(model)]
-    assert not needs_chunks(model, 10**9)  # a head in parts is none to be called on its own
+    assert not has_plain_head(model)  # a head in parts is none to be called on its own
     with torch.no_grad():
         answer_nll(model, batch)
     shares.append(held(model))

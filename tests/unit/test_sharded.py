@@ -22,7 +22,9 @@ from scopewise.training.mask import RegionMask
 def two(monkeypatch: pytest.MonkeyPatch) -> None:
     """As the second of two processes of `accelerate launch --config_file fsdp2.yaml` sees it."""
     for module in (sharded, processes):
-        monkeypatch.setattr(module, "processes", lambda: SimpleNamespace(num_processes=2, process_index=1))
+        monkeypatch.setattr(
+            module, "processes", lambda: SimpleNamespace(num_processes=2, process_index=1, distributed_type="FSDP")
+        )
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     monkeypatch.setenv("FSDP_VERSION", "2")
 
