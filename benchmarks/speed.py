@@ -10,13 +10,14 @@ not. Markdown on stdout, JSON in `--out`, progress on stderr. CPU, float32.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import random
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -45,6 +46,7 @@ from scopewise.models.forward import output_embeddings
 from scopewise.models.fused import fused
 from scopewise.models.gradients import _corrupted
 from scopewise.models.load import load_model, load_tokenizer
+from scopewise.models.precision import float32_masters
 from scopewise.models.tiny import build_tiny, tokenizer_texts
 from scopewise.models.work import Work, matrix_rate
 from scopewise.ops import cosine
@@ -268,10 +270,16 @@ def sampled_steps(trainer: UnlearningTrainer, steps: int) -> list[list[int]]:
 
 
 def trainer_step(trainer: UnlearningTrainer, indices: list[int]) -> None:
-    """Do what the trainer does for a step's gradient: collate, sum the weights, loss, backward."""
-    with fused(trainer.model):
-        batches, count = trainer.get_batch_samples(iter([trainer._collate(indices)]), 1, torch.device("cpu"))
-        trainer.compute_loss(trainer.model, batches[0], num_items_in_batch=count).backward()
+    """Do what the trainer does for a step's gradient: collate, sum the weights, loss, backward. `training` is open."""
+    batches, count = trainer.get_batch_samples(iter([trainer._collate(indices)]), 1, torch.device("cpu"))
+    trainer.compute_loss(trainer.model, batches[0], num_items_in_batch=count).backward()
+
+
+@contextlib.contextmanager
+def training(trainer: UnlearningTrainer) -> Iterator[None]:
+    """Hold a model as the trainer does from the first step to the last; the restated loop gets it as it was."""
+    with float32_masters(trainer.model), fused(trainer.model):
+        yield
 
 
 def rows_and_factors(trainer: UnlearningTrainer, indices: list[int]) -> tuple[list[Encoded], list[float]]:
@@ -299,7 +307,7 @@ def unlearning_step(setup: Setup, steps: int, rounds: int) -> dict[str, Any]:
         for indices, (items, factors) in zip(chosen, rows, strict=True):
             restated.step_gradient(model, items, factors, pad_id)
             theirs = take_gradients(model)
-            with work:
+            with work, training(trainer):
                 trainer_step(trainer, indices)
             ours = take_gradients(model)
             # The restated step divides each term by all rows, ours by the term's own rows.
@@ -312,7 +320,8 @@ def unlearning_step(setup: Setup, steps: int, rounds: int) -> dict[str, Any]:
             for indices, (items, factors) in zip(chosen, rows, strict=True):
                 taken["restated"][-1].append(timed(partial(restated.step_gradient, model, items, factors, pad_id)))
                 model.zero_grad()
-                taken["scopewise"][-1].append(timed(partial(trainer_step, trainer, indices)))
+                with training(trainer):
+                    taken["scopewise"][-1].append(timed(partial(trainer_step, trainer, indices)))
                 model.zero_grad()
             print(f"unlearning step: round {number + 1} of {rounds}", file=sys.stderr)
         for step in range(len(chosen)):
@@ -413,7 +422,11 @@ def memory_of_one(setup: Setup, what: str, side: str, batch: int) -> dict[str, i
             if side == "restated":
                 work = lambda: restated.step_gradient(model, items, factors, pad_id, batch=batch)  # noqa: E731
             else:
-                work = lambda: trainer_step(trainer, indices)  # noqa: E731
+
+                def work() -> None:
+                    with training(trainer):
+                        trainer_step(trainer, indices)
+
         else:
             score(model, setup.tokenizer, [short])
             if side == "restated":

@@ -160,7 +160,8 @@ def evaluate(
     ]
     kept = AnswerCache(cache, model) if cache is not None else None
     with Cost() as cost, cost.step():
-        scores = _scores(model, [pair for job in jobs for pair in _pairs(job)], settings, description, kept)
+        pairs = [pair for job in jobs for pair in _pairs(job)]
+        scores = _scores(model, pairs, settings, description, kept, "moments" in needs)
     texts: dict[_Asked, str] = {}
     for length in dict.fromkeys(job.max_new_tokens for job in jobs):
         asked = [i.prompt_ids for j in jobs if j.max_new_tokens == length for i in j.items if j.generates_for(i)]
@@ -257,10 +258,15 @@ def score(
     items: Sequence[Encoded],
     max_tokens: int = 4096,
     description: str = "score",
+    *,
+    moments: bool = False,
 ) -> list[Answered]:
-    """Return what a model makes of tokenised rows under teacher forcing, in order; each row is forwarded once."""
+    """Return what a model makes of tokenised rows under teacher forcing, in order; each row is forwarded once.
+
+    `moments` is for metrics that need them.
+    """
     pairs = [pair_of(item) for item in items]
-    scored = score_pairs(model, pairs, max_tokens, description)
+    scored = score_pairs(model, pairs, max_tokens, description, moments=moments)
     predicted = decoded(tokenizer, [s.predicted_ids for s in scored])
     return [Answered(i.row, s, text) for i, s, text in zip(items, scored, predicted, strict=True)]
 
@@ -324,11 +330,17 @@ def _pairs(job: _Job) -> list[Pair]:
 
 
 def _scores(
-    model: nn.Module, pairs: Sequence[Pair], settings: EvaluateSection, description: str, cache: AnswerCache | None
+    model: nn.Module,
+    pairs: Sequence[Pair],
+    settings: EvaluateSection,
+    description: str,
+    cache: AnswerCache | None,
+    moments: bool,
 ) -> dict[Pair, Scored]:
     unique = list(dict.fromkeys(pairs))
-    missing = unique if cache is None else cache.missing(unique)
-    fresh = score_pairs(model, missing, settings.max_tokens, f"{description}: score") if missing else []
+    missing = unique if cache is None else cache.missing(unique, moments)
+    what = f"{description}: score"
+    fresh = score_pairs(model, missing, settings.max_tokens, what, moments=moments) if missing else []
     if cache is None:
         return dict(zip(unique, fresh, strict=True))
     cache.add_scores(missing, fresh)

@@ -93,24 +93,31 @@ last (half a MiB each in float32)."""
 
 
 @torch.no_grad()
-def token_statistics(logits: Float[Tensor, "tokens vocab"], labels: Int[Tensor, "tokens"]) -> TokenStatistics:
+def token_statistics(
+    logits: Float[Tensor, "tokens vocab"], labels: Int[Tensor, "tokens"], moments: bool = True
+) -> TokenStatistics:
     """Return log P(label) in nats, the arg-max token, and mean (nats) and variance (nats²) of log P under P itself.
 
     Each from the same few passes over the logits. With d = z - max z and s = Σ e^d:
     `log P(label) = d_label - log s`, `mean = Σ e^d d / s - log s`, `variance = Σ e^d (d - Σ e^d d / s)² / s`. Computed in at
-    least float32; not differentiable. A token of probability zero counts nothing in the moments, whatever its log.
+    least float32; not differentiable. A token of probability zero counts nothing in the moments, whatever its log. Without
+    `moments` both are NaN, and half of the passes are saved.
     """
     rows = max(1, CACHED_LOGITS // logits.shape[-1])
     if logits.device.type != "cpu":  # a kernel for each piece would cost more than the cache saves
         rows = max(1, len(logits))
-    parts = [_statistics(z, y) for z, y in zip(logits.split(rows), labels.split(rows), strict=True)]
+    parts = [_statistics(z, y, moments) for z, y in zip(logits.split(rows), labels.split(rows), strict=True)]
     return TokenStatistics(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
-def _statistics(logits: Tensor, labels: Tensor) -> TokenStatistics:
+def _statistics(logits: Tensor, labels: Tensor, moments: bool) -> TokenStatistics:
     largest, predicted = _largest(at_least_float32(logits))
     below = at_least_float32(logits) - largest
     of_label = below.gather(-1, labels.unsqueeze(-1)).squeeze(-1)
+    if not moments:
+        log_probs = of_label - below.exp_().sum(-1).log()
+        unknown = torch.full_like(log_probs, torch.nan)
+        return TokenStatistics(log_probs, predicted.squeeze(-1), unknown, unknown)
     below.clamp_(min=-1e4)  # e^-1e4 is 0, and 0 times it is 0 where 0 times -inf is not
     weights = below.exp()
     total = weights.sum(-1)

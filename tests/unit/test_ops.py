@@ -128,6 +128,10 @@ def test_token_statistics_by_hand() -> None:
     assert found.means.tolist() == pytest.approx([-1.5 * math.log(2)])
     assert found.variances.tolist() == pytest.approx([(0.5 * math.log(2)) ** 2])
     assert ops.token_statistics(logits, torch.tensor([3])).log_probs.tolist() == [-math.inf]
+    plain = ops.token_statistics(logits, torch.tensor([2]), moments=False)
+    assert plain[:2] == found[:2]
+    assert math.isnan(plain.means)
+    assert math.isnan(plain.variances)
 
 
 @pytest.mark.parametrize("columns", [1, 63, 64, 128, 200, 320])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from pathlib import Path
 from typing import Any
 
@@ -103,11 +104,11 @@ def test_what_does_not_fit_is_halved(tiny: Any, pairs: list[Pair], monkeypatch: 
     real, limit = scoring._forward, 3
     tried = []
 
-    def small(model: Any, units: Any) -> Any:
+    def small(model: Any, units: Any, moments: bool) -> Any:
         tried.append(len(units))
         if len(units) > limit:
             raise torch.OutOfMemoryError
-        return real(model, units)
+        return real(model, units, moments)
 
     monkeypatch.setattr(scoring, "_forward", small)
     monkeypatch.setattr(torch.accelerator, "empty_cache", lambda: None)
@@ -125,6 +126,23 @@ def test_not_a_number_is_an_error(tiny: Any, pairs: list[Pair]) -> None:
         model.model.norm.weight[0] = float("nan")
     with pytest.raises(ModelError, match="a logit is not a number"):
         score_pairs(model, pairs)
+
+
+def test_moments_are_made_where_they_are_asked_for(tiny: Any, pairs: list[Pair], tmp_path: Path) -> None:
+    """What is kept without them is scored again for a measure that needs them, and the rest is the same."""
+    cache = AnswerCache(tmp_path, tiny[0])
+    plain = score_pairs(tiny[0], pairs, moments=False)
+    cache.add_scores(pairs, plain)
+    assert cache.missing(pairs) == []
+    assert cache.missing(pairs, moments=True) == [pair for pair in dict.fromkeys(pairs) if pair[1]]
+    full = score_pairs(tiny[0], pairs)
+    for a, b in zip(plain, full, strict=True):
+        assert a.log_probs == pytest.approx(b.log_probs, abs=1e-6)
+        assert (a.hits, a.predicted_ids) == (b.hits, b.predicted_ids)
+        assert all(math.isnan(m) for m in (*a.means, *a.variances))
+        assert not any(math.isnan(m) for m in (*b.means, *b.variances))
+    cache.add_scores(pairs, full)
+    assert AnswerCache(tmp_path, tiny[0]).missing(pairs, moments=True) == []
 
 
 def test_cache_gives_back_what_it_was_given(tiny: Any, pairs: list[Pair], tmp_path: Path) -> None:

@@ -58,7 +58,8 @@ class ScoredModel(HFLM):
             pairs.append((tuple(context[-max(room, 1) :]), tuple(continuation)))
         unique = list(dict.fromkeys(pairs))
         missing = unique if self._answers is None else self._answers.missing(unique)
-        fresh = score_pairs(self.model, missing, self._max_tokens, self._description) if missing else []
+        what = (self._max_tokens, self._description)
+        fresh = score_pairs(self.model, missing, *what, moments=False) if missing else []
         if self._answers is None:
             found = dict(zip(unique, fresh, strict=True))
         else:

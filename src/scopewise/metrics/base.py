@@ -19,6 +19,7 @@ Need = Literal[
     "paraphrase",
     "perturbed",
     "gradient_norm",
+    "moments",
     "reference_model",
     "entailment_model",
     "fluency_model",

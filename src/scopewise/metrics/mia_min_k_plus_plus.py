@@ -20,6 +20,7 @@ class MIAMinKPlusPlus(MembershipMetric):
     """
 
     name = "mia_min_k_plus_plus"
+    needs = frozenset({"moments"})
 
     def score(self, row: Answered) -> float | None:
         """Return the score."""

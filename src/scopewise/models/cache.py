@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -55,9 +56,10 @@ class AnswerCache:
             json.loads(self._texts_file.read_text(encoding="utf-8")) if self._texts_file.exists() else {}
         )
 
-    def missing(self, pairs: Sequence[Pair]) -> list[Pair]:
-        """Return the pairs that are not in it."""
-        return [pair for pair in dict.fromkeys(pairs) if _key(pair) not in self._scores]
+    def missing(self, pairs: Sequence[Pair], moments: bool = False) -> list[Pair]:
+        """Return the pairs that are not in it, or not with their moments where these are wanted."""
+        known = {key for key, s in self._scores.items() if not (moments and s.means and math.isnan(s.means[0]))}
+        return [pair for pair in dict.fromkeys(pairs) if _key(pair) not in known]
 
     def scores(self, pairs: Sequence[Pair]) -> list[Scored]:
         """Return what is kept of pairs that are all in it."""

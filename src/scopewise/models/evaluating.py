@@ -11,6 +11,7 @@ from torch import nn
 from scopewise.models.fused import fused
 from scopewise.models.lora import folded
 from scopewise.models.partitioned import in_parts
+from scopewise.models.precision import settled
 from scopewise.models.sharded import is_spread
 
 
@@ -29,6 +30,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
         with (
             contextlib.nullcontext() if parts else folded(model),
             fused(model),
+            settled(model),
             torch.no_grad() if parts or is_spread(model) else torch.inference_mode(),
         ):
             yield

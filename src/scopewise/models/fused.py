@@ -79,6 +79,8 @@ class _Fused:
 
     def forward(self: Any, x: Tensor) -> Tensor:
         """Return the normalised x."""
+        if not torch.is_grad_enabled():
+            return _rms_norm(x, self.weight, _epsilon(self))[0]
         found: Tensor = _RmsNorm.apply(x, self.weight, _epsilon(self))  # type: ignore[no-untyped-call]
         return found
 
@@ -132,6 +134,9 @@ def is_rotary(function: Any) -> bool:
 def rotated(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, unsqueeze_dim: int = 1) -> tuple[Tensor, Tensor]:
     """Return q and k ([batch heads seq dim]) with their positions turned in: `x cos + (-x₂, x₁) sin`, halves x₁ and x₂."""
     cos, sin = cos.unsqueeze(unsqueeze_dim), sin.unsqueeze(unsqueeze_dim)
+    if not torch.is_grad_enabled():
+        first, second = sin.chunk(2, -1)
+        return _turned(q, cos, -first, second), _turned(k, cos, -first, second)
     return _Rotated.apply(q, cos, sin), _Rotated.apply(k, cos, sin)  # type: ignore[no-untyped-call]
 
 

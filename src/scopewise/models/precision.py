@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -26,7 +27,8 @@ def float32_masters(model: nn.Module) -> Iterator[None]:
     lowered = [(p, p.dtype) for p in model.parameters() if p.requires_grad and p.dtype in LOW]
     _cast([(parameter, torch.float32) for parameter, _ in lowered])
     try:
-        yield
+        with settled(model):
+            yield
     finally:
         _cast(lowered)
 
@@ -37,11 +39,26 @@ def _cast(wanted: list[tuple[nn.Parameter, torch.dtype]]) -> None:
         parameter.data = parameter.data.to(dtype)
 
 
+_SETTLED: WeakKeyDictionary[nn.Module, torch.dtype | None] = WeakKeyDictionary()
+
+
+@contextlib.contextmanager
+def settled(model: nn.Module) -> Iterator[None]:
+    """Look once at the dtypes of a model, which stay while the context is open: looking takes as long as a small layer."""
+    before = {model: _SETTLED[model]} if model in _SETTLED else {}
+    _SETTLED[model] = mixed_dtype(model)
+    try:
+        yield
+    finally:
+        _SETTLED.pop(model, None)
+        if model in before:
+            _SETTLED[model] = before[model]
+
+
 def mixed_dtype(model: nn.Module) -> torch.dtype | None:
     """Return the 16-bit dtype of a model that has float32 parameters besides; None where all are of one kind."""
     low, full = None, False
-    # Not `model.parameters()`, which makes the name of each: this is asked in every forward.
-    for parameter in (p for m in model.modules() for p in m._parameters.values() if p is not None):
+    for parameter in model.parameters():
         if parameter.dtype in LOW:
             low = parameter.dtype
         full = full or parameter.dtype == torch.float32
@@ -55,7 +72,7 @@ def computing(model: nn.Module) -> contextlib.AbstractContextManager:
 
     The matrix products then run in 16 bits, LoRA's too, whose inputs would otherwise be copied to float32 in every layer.
     """
-    dtype = mixed_dtype(model)
+    dtype = _SETTLED[model] if model in _SETTLED else mixed_dtype(model)
     device = next(model.parameters()).device.type
     if dtype is None or torch.is_autocast_enabled(device):
         return contextlib.nullcontext()

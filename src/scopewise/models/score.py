@@ -24,7 +24,7 @@ from scopewise.models.processes import gathered, share_of
 from scopewise.models.sharded import is_spread
 from scopewise.ops import hits, sequence_mean, sequence_sum, token_log_probs, token_statistics
 
-PROCESSOR_TOKENS = 512
+PROCESSOR_TOKENS = 1024
 """Tokens of a batch on a CPU: its caches hold what lies between two layers, and larger ones are slower."""
 
 Pair = tuple[tuple[int, ...], tuple[int, ...]]
@@ -39,7 +39,8 @@ class Scored:
         log_probs: log P of each answer token given everything before it, in nats, float32.
         hits: Whether each answer token is the arg-max.
         predicted_ids: The arg-max tokens.
-        means: Mean of log P over the vocabulary under P itself, of each position, in nats (minus the entropy).
+        means: Mean of log P over the vocabulary under P itself, of each position, in nats (minus the entropy); NaN where
+            nobody asked for moments.
         variances: Variance of the same, in nats².
         ends: Whether the last token is an end of sequence that was put there.
     """
@@ -75,6 +76,7 @@ def score_pairs(
     description: str = "score",
     *,
     share_prompts: bool = True,
+    moments: bool = True,
 ) -> list[Scored]:
     """Forward each unique pair once, in batches of similar length, with logits in fp32 at answer positions only.
 
@@ -86,6 +88,7 @@ def score_pairs(
         max_tokens: Padded tokens per batch, on a CPU at most `PROCESSOR_TOKENS`; halved for what does not fit the device.
         description: Of the progress bar.
         share_prompts: Whether answers to the same prompt share its forward, where the model allows it.
+        moments: Whether `means` and `variances` are wanted.
 
     Returns:
         One entry per pair, in order.
@@ -111,7 +114,7 @@ def score_pairs(
 
     def run(indices: list[int]) -> None:
         chosen = [units[i] for i in indices]
-        for unit, results in zip(chosen, _forward(model, chosen), strict=True):
+        for unit, results in zip(chosen, _forward(model, chosen, moments), strict=True):
             found.update(((unit.prompt, answer), r) for answer, r in zip(unit.answers, results, strict=True))
 
     if device_of(model).type == "cpu":
@@ -153,12 +156,13 @@ def _halving(indices: list[int], run: Callable[[list[int]], None], *, may_halve:
     _halving(indices[middle:], run, may_halve=True)
 
 
-def _forward(model: nn.Module, units: Sequence[Unit]) -> Iterator[list[Scored]]:
+def _forward(model: nn.Module, units: Sequence[Unit], moments: bool = False) -> Iterator[list[Scored]]:
     """Score the answers of some units in one forward."""
     batch = to_device(collate_units(units), device_of(model))
-    log_probs, predicted, means, variances = token_statistics(answer_logits(model, batch), batch["label"])
+    logits = answer_logits(model, batch)
+    log_probs, predicted, means, variances = token_statistics(logits, batch["label"], moments)
     # -inf is a token of probability zero, and legitimate; +inf is no distribution, and leaves no number.
-    if bool(torch.isnan(log_probs).any() | torch.isnan(means).any()):
+    if bool(torch.isnan(log_probs).any() | (moments and torch.isnan(means).any())):
         raise ModelError("evaluate: a logit is not a number; check the model's weights and dtype")
     hit = predicted == batch["label"]
     counts = [len(answer) for unit in units for answer in unit.answers]
