@@ -80,42 +80,45 @@ def collate_units(units: Sequence[Unit], pad_id: int = 0) -> Batch:
     """
     lengths = [len(unit) for unit in units]
     seq, shared = max(lengths), any(sum(len(answer) > 1 for answer in unit.answers) > 1 for unit in units)
-    input_ids = torch.full((len(units), seq), pad_id, dtype=torch.long)
-    position_ids = torch.zeros((len(units), seq), dtype=torch.long)
-    owner = torch.full((len(units), seq), -2, dtype=torch.long)  # of a token: the answer, -1 the prompt, -2 padding
+    input_ids: list[list[int]] = []
+    position_ids: list[list[int]] = []
+    owners: list[list[int]] = []  # of a token: the answer, -1 the prompt, -2 padding
     position: list[int] = []
     label: list[int] = []
     row: list[int] = []
     answers = 0
     for i, unit in enumerate(units):
         start = len(unit.prompt)
-        input_ids[i, :start] = torch.tensor(unit.prompt)
-        position_ids[i, :start] = torch.arange(start)
-        owner[i, :start] = -1
+        ids, places, owner = list(unit.prompt), list(range(start)), [-1] * start
         for a, answer in enumerate(unit.answers):
             end = start + len(answer) - 1
-            input_ids[i, start:end] = torch.tensor(answer[:-1], dtype=torch.long)
-            position_ids[i, start:end] = torch.arange(len(unit.prompt), len(unit.prompt) + len(answer) - 1)
-            owner[i, start:end] = a
+            ids += answer[:-1]
+            places += range(len(unit.prompt), len(unit.prompt) + len(answer) - 1)
+            owner += [a] * (len(answer) - 1)
             # The last prompt token predicts the first token of every answer.
             position.extend([i * seq + len(unit.prompt) - 1, *range(i * seq + start, i * seq + end)])
             label.extend(answer)
             row.extend([answers] * len(answer))
             answers += 1
             start = end
+        fill = seq - len(ids)
+        input_ids.append(ids + [pad_id] * fill)
+        position_ids.append(places + [0] * fill)
+        owners.append(owner + [-2] * fill)
+    of = torch.tensor(owners)
     batch = {
-        "input_ids": input_ids,
-        "attention_mask": (owner > -2).long(),
+        "input_ids": torch.tensor(input_ids),
+        "attention_mask": (of > -2).long(),
         "position": torch.tensor(position),
         "label": torch.tensor(label),
         "row": torch.tensor(row),
     }
     if shared:
-        same = owner.unsqueeze(2) == owner.unsqueeze(1)
-        seen = (same | (owner == -1).unsqueeze(1)) & torch.ones(seq, seq, dtype=torch.bool).tril()
+        same = of.unsqueeze(2) == of.unsqueeze(1)
+        seen = (same | (of == -1).unsqueeze(1)) & torch.ones(seq, seq, dtype=torch.bool).tril()
         seen |= torch.eye(seq, dtype=torch.bool)  # padding sees itself: a row without any would be NaN
         batch["attention_mask"] = torch.where(seen, 0.0, torch.finfo(torch.float32).min).unsqueeze(1)
-        batch["position_ids"] = position_ids
+        batch["position_ids"] = torch.tensor(position_ids)
     return batch
 
 

@@ -52,7 +52,7 @@ def answer_outputs(
 
     def capture(_: nn.Module, __: Any, output: Any) -> None:
         hidden = output[0] if isinstance(output, tuple) else output
-        captured.append(hidden.flatten(0, 1)[read.to(hidden.device)])
+        captured.append(states_at(hidden, read))
 
     handle = decoder_blocks(model)[layer].register_forward_hook(capture)
     try:
@@ -65,7 +65,15 @@ def answer_outputs(
 
 def _forward(model: nn.Module, batch: Batch, position: Tensor) -> Tensor:
     """Run the model's own forward with the head at `position` (indices into [batch · seq]) alone."""
-    return reading_head(model, batch, lambda hidden: hidden.flatten(0, 1)[position.to(hidden.device)].unsqueeze(0))
+    return reading_head(model, batch, lambda hidden: states_at(hidden, position).unsqueeze(0))
+
+
+def states_at(hidden: Float[Tensor, "batch seq hidden"], position: Tensor) -> Float[Tensor, "tokens hidden"]:
+    """Return the states at some positions of the flattened [batch · seq].
+
+    The gradient of `index_select` is a third of the work of that of an index in brackets.
+    """
+    return hidden.flatten(0, 1).index_select(0, position.to(hidden.device))
 
 
 def reading_head(model: nn.Module, batch: Batch, read: Callable[[Tensor], Tensor]) -> Tensor:
@@ -155,7 +163,7 @@ def answer_states(model: nn.Module, batch: Batch) -> list[Float[Tensor, "tokens 
 
     def capture(_: nn.Module, __: Any, output: Any) -> None:
         hidden = output[0] if isinstance(output, tuple) else output
-        captured.append(hidden.flatten(0, 1)[batch["position"].to(hidden.device)])
+        captured.append(states_at(hidden, batch["position"]))
 
     handles = [block.register_forward_hook(capture) for block in decoder_blocks(model)]
     try:

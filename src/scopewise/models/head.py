@@ -18,7 +18,7 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.distributed.tensor import DTensor
 
 from scopewise.data.batch import Batch
-from scopewise.models.forward import answer_logits, device_of, output_embeddings, reading_head, unwrapped
+from scopewise.models.forward import answer_logits, device_of, output_embeddings, reading_head, states_at, unwrapped
 from scopewise.models.partitioned import in_parts
 from scopewise.models.precision import computing
 from scopewise.ops import mean_log_probs, token_kl
@@ -37,7 +37,7 @@ def answer_states(model: nn.Module, batch: Batch) -> Float[Tensor, "tokens hidde
     read: list[Tensor] = []
 
     def keep(hidden: Tensor) -> Tensor:
-        read.append(hidden.flatten(0, 1)[batch["position"].to(hidden.device)])
+        read.append(states_at(hidden, batch["position"]))
         return hidden[:, :0]
 
     reading_head(model, batch, keep)

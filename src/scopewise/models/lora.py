@@ -99,7 +99,8 @@ def folded(model: nn.Module) -> Iterator[None]:
             for layer in layers:
                 weight, (adapter,) = _weight(layer), layer.active_adapters
                 before.append((layer, weight.data))
-                weight.data = weight.data + layer.get_delta_weight(adapter)
+                a, b = (cast(Tensor, layer[adapter].weight) for layer in (layer.lora_A, layer.lora_B))
+                weight.data = torch.addmm(weight.data, b, a, alpha=layer.scaling[adapter])
                 layer.merged_adapters.append(adapter)  # PEFT's own sign: it then computes the layer below alone
         yield
     finally:

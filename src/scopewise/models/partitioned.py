@@ -15,7 +15,7 @@ _IN_PARTS: WeakSet[nn.Module] = WeakSet()
 
 def in_parts(model: nn.Module) -> bool:
     """Return whether DeepSpeed has the model: its weights are collected when a layer is called, and may go afterwards."""
-    return extract_model_from_parallel(model) in _IN_PARTS
+    return bool(_IN_PARTS) and extract_model_from_parallel(model) in _IN_PARTS
 
 
 @contextlib.contextmanager
