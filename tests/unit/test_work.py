@@ -11,7 +11,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from scopewise.cost import Cost
 from scopewise.data.batch import Unit, collate, collate_units
 from scopewise.models.forward import answer_logits
-from scopewise.models.head import answer_states
+from scopewise.models.head import answer_states, has_plain_head
+from scopewise.models.score import shares_prompts
 from scopewise.models.work import Work, matrix_rate
 
 
@@ -70,6 +71,14 @@ def test_padding_and_shared_prompts(two_blocks: Any) -> None:
     assert counted(two_blocks, padded).tokens == counted(two_blocks, alone).tokens + 2
     with torch.no_grad():
         assert counted(two_blocks, collate_units([Unit((4, 5, 6), ((7, 8), (9,)))])).tokens == 4
+
+
+def test_trials_on_made_up_ids_count_nothing(two_blocks: Any) -> None:
+    two_blocks.requires_grad_(False)
+    with Work() as work:
+        assert has_plain_head(two_blocks)
+        assert shares_prompts(two_blocks)
+    assert (work.tokens, work.operations) == (0, 0)
 
 
 def test_every_result_reports_its_rates(tiny: Any, encoded: Any) -> None:

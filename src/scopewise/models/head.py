@@ -21,6 +21,7 @@ from scopewise.data.batch import Batch
 from scopewise.models.forward import answer_logits, device_of, output_embeddings, reading_head, states_at, unwrapped
 from scopewise.models.partitioned import in_parts
 from scopewise.models.precision import computing
+from scopewise.models.work import uncounted
 from scopewise.ops import mean_log_probs, token_kl
 
 CHUNK_LOGITS = 2**25
@@ -137,7 +138,7 @@ def has_plain_head(model: nn.Module) -> bool:
         inner.eval()
         ids = torch.arange(4, 9, device=device_of(inner)).unsqueeze(0)
         batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "position": torch.arange(5)}
-        with torch.no_grad(), torch.random.fork_rng():
+        with uncounted(), torch.no_grad(), torch.random.fork_rng():
             whole = answer_logits(inner, batch).float()
             with computing(inner):
                 made = head(answer_states(inner, batch)).float()

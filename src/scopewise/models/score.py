@@ -22,6 +22,7 @@ from scopewise.models.evaluating import evaluating
 from scopewise.models.forward import answer_logits, device_of, to_device
 from scopewise.models.processes import gathered, share_of
 from scopewise.models.sharded import is_spread
+from scopewise.models.work import uncounted
 from scopewise.ops import hits, sequence_mean, sequence_sum, token_log_probs, token_statistics
 
 PROCESSOR_TOKENS = 1024
@@ -184,7 +185,7 @@ def shares_prompts(model: nn.Module) -> bool:
     if model not in _SHARES:
         unit = Unit(tuple(range(4, 12)), ((5, 6, 7, 8, 9), (9, 8, 7), (6,)))
         try:
-            with evaluating(model):
+            with evaluating(model), uncounted():
                 together = [r.log_probs for r in next(_forward(model, [unit]))]
                 alone = [next(_forward(model, [Unit(unit.prompt, (answer,))]))[0].log_probs for answer in unit.answers]
             _SHARES[model] = all(
