@@ -24,7 +24,7 @@ class Answers:
 
     Attributes:
         logits: Of the model being trained, in the model's dtype. Empty ([tokens, 0]) where a method needs hidden states, or
-            the NLL alone and there are too many logits to exist at once.
+            the NLL alone and the model's head is a plain one: its logits then come in chunks, and are not kept.
         label: The token wanted at each position: the true answer, or what `Method.relabel` put there.
         row: The sequence each token belongs to.
         batch: Number of sequences.

@@ -35,6 +35,7 @@ from scopewise.models.alternatives import alternatives
 from scopewise.models.compiled import compiled_blocks
 from scopewise.models.forward import decoder_blocks, to_device
 from scopewise.models.fused import fused
+from scopewise.models.head import has_plain_head
 from scopewise.models.load import is_quantized, load_model, load_tokenizer, with_padding
 from scopewise.models.partitioned import whole_afterwards
 from scopewise.models.precision import float32_masters
@@ -266,6 +267,7 @@ class UnlearningTrainer(Trainer):
         assert isinstance(rows, Rows)
         assert isinstance(tokenizer, PreTrainedTokenizerBase)
         model: Any = self.model
+        has_plain_head(model)  # tried now, while blocks are not compiled yet
         if isinstance(method, Preference) and not rows.alternatives:
             texts = alternatives(method.alternative, rows.forget, model, tokenizer, self.args.seed)
             replaced = [replace(item.row, answer=text) for item, text in zip(rows.forget, texts, strict=True)]
