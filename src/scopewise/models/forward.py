@@ -5,21 +5,25 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from accelerate.utils import extract_model_from_parallel
 from jaxtyping import Float
 from peft import PeftModel
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from transformers import PreTrainedModel
 
 from scopewise.data.batch import Batch
 from scopewise.errors import ModelError
+from scopewise.models.packed import attention_in_line, packed
+from scopewise.models.partitioned import in_parts
 from scopewise.models.precision import computing
-from scopewise.models.work import count
+from scopewise.models.work import count, uncounted
 
 
-def answer_logits(model: nn.Module, batch: Batch) -> Float[Tensor, "tokens vocab"]:
+def answer_logits(model: nn.Module, batch: Batch, *, line: bool = False) -> Float[Tensor, "tokens vocab"]:
     """Return the logits that predict each answer token of the batch, in the order of `batch["label"]`.
 
     The head is the largest matrix of a small model and its output the largest tensor of any, so hidden states are
@@ -29,8 +33,64 @@ def answer_logits(model: nn.Module, batch: Batch) -> Float[Tensor, "tokens vocab
     Args:
         model: A Hugging Face causal LM, plain, with adapters, or wrapped.
         batch: As `collate` makes it, on the model's device.
+        line: Whether rows may stand one after the other, without padding, where the model can have them so: for callers
+            without hooks of their own, which would see a single long row.
     """
+    batch = in_line(model, batch) if line else batch
     return _forward(model, batch, batch["position"])
+
+
+def in_line(model: nn.Module, batch: Batch) -> Batch:
+    """Return the batch with its rows one after the other, if that saves anything and the model can have them so."""
+    mask = batch["attention_mask"]
+    padded = "position_ids" not in batch and int(mask.sum()) < SPARSE * mask.numel()
+    return packed(batch) if padded and can_pack(model, mask.shape[1]) else batch
+
+
+SPARSE = 0.97
+"""Share of tokens in a batch above which cutting its rows apart for attention costs more than the padding."""
+
+_CAN_PACK: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+
+
+def can_pack(model: nn.Module, seq: int) -> bool:
+    """Return whether a model gives the same logits for rows of up to `seq` tokens that stand one after the other.
+
+    It is tried once per model, on made-up ids. Attention of other kinds than SDPA over the whole row, positions of other
+    kinds than `position_ids`, and layers that mix neighbouring tokens fail the trial. Not tried are blocks that are
+    compiled or computed again in the backward, and models spread over processes, which would have to try at once.
+    """
+    inner = unwrapped(model)
+    config = inner.config
+    window = getattr(config.get_text_config(), "sliding_window", None)
+    if isinstance(inner, FSDPModule) or in_parts(inner) or (window is not None and seq > window):
+        return False
+    if config._attn_implementation != "sdpa" or config.get_text_config() is not config:
+        return False
+    if any(
+        "forward" in vars(block) or getattr(block, "gradient_checkpointing", False) for block in decoder_blocks(inner)
+    ):
+        return False
+    if inner not in _CAN_PACK:
+        _CAN_PACK[inner] = _gives_the_same(inner)
+    return _CAN_PACK[inner]
+
+
+def _gives_the_same(model: nn.Module) -> bool:
+    ids = torch.arange(4, 16, device=device_of(model)).view(2, 6)
+    mask = torch.ones_like(ids)
+    mask[0, 3:] = 0
+    batch = {"input_ids": ids, "attention_mask": mask, "position": torch.tensor([1, 2, 6, 11], device=ids.device)}
+    training = model.training
+    model.eval()
+    try:
+        with uncounted(), torch.no_grad():
+            apart, line = answer_logits(model, batch), _forward(model, (other := packed(batch)), other["position"])
+        return torch.allclose(apart.float(), line.float(), rtol=1e-3, atol=1e-3)
+    except (RuntimeError, ValueError, TypeError):
+        return False
+    finally:
+        model.train(training)
 
 
 def answer_outputs(
@@ -84,7 +144,11 @@ def reading_head(model: nn.Module, batch: Batch, read: Callable[[Tensor], Tensor
 
     inputs = {"input_ids": batch["input_ids"]}
     # Rows are padded on the right, where nothing that is read looks: without a mask the fastest attention can be taken.
-    if "position_ids" in batch:  # answers that share a prompt: positions of their own, and a mask in the model's dtype
+    if "order" in batch:
+        inputs["position_ids"] = batch["position_ids"]
+    elif (
+        "position_ids" in batch
+    ):  # answers that share a prompt: positions of their own, and a mask in the model's dtype
         dtype = next(model.parameters()).dtype
         inputs |= {
             "position_ids": batch["position_ids"],
@@ -94,7 +158,10 @@ def reading_head(model: nn.Module, batch: Batch, read: Callable[[Tensor], Tensor
     count(unwrapped(model), batch, head)
     handle = head.register_forward_pre_hook(gather)
     try:
-        with computing(model):
+        with (
+            computing(model),
+            attention_in_line(unwrapped(model), batch) if "order" in batch else contextlib.nullcontext(),
+        ):
             output = model(**inputs, use_cache=False)
     finally:
         handle.remove()

@@ -134,7 +134,11 @@ def mean_gradients(
                 progress.update(counted * rows)
                 if not is_mine(number):
                     continue
-                nll = mean_nll(answer_logits(model, batch), labels) if head else answer_nll(model, batch, labels)
+                nll = (
+                    mean_nll(answer_logits(model, batch), labels)
+                    if head
+                    else answer_nll(model, batch, labels, line=True)
+                )
                 (counted * scale * sequence_mean(nll, batch["row"], rows).sum() / (passes * len(items))).backward()
         progress.close()
         found = {name: whole(gradient).clone() for name, gradient in gradients().items()}

@@ -18,7 +18,15 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.distributed.tensor import DTensor
 
 from scopewise.data.batch import Batch
-from scopewise.models.forward import answer_logits, device_of, output_embeddings, reading_head, states_at, unwrapped
+from scopewise.models.forward import (
+    answer_logits,
+    device_of,
+    in_line,
+    output_embeddings,
+    reading_head,
+    states_at,
+    unwrapped,
+)
 from scopewise.models.partitioned import in_parts
 from scopewise.models.precision import computing
 from scopewise.models.work import uncounted
@@ -33,8 +41,12 @@ PROCESSOR_LOGITS = 2**19
 _TokenLoss = Callable[[Tensor, Tensor], Tensor]
 
 
-def answer_states(model: nn.Module, batch: Batch) -> Float[Tensor, "tokens hidden"]:
-    """Return what the head reads at the positions that predict the answer tokens; the head itself computes nothing."""
+def answer_states(model: nn.Module, batch: Batch, *, line: bool = False) -> Float[Tensor, "tokens hidden"]:
+    """Return what the head reads at the positions that predict the answer tokens; the head itself computes nothing.
+
+    `line` is as in `answer_logits`.
+    """
+    batch = in_line(model, batch) if line else batch
     read: list[Tensor] = []
 
     def keep(hidden: Tensor) -> Tensor:
@@ -46,7 +58,7 @@ def answer_states(model: nn.Module, batch: Batch) -> Float[Tensor, "tokens hidde
 
 
 def answer_nll(
-    model: nn.Module, batch: Batch, labels: Int[Tensor, "repeats tokens"] | None = None
+    model: nn.Module, batch: Batch, labels: Int[Tensor, "repeats tokens"] | None = None, *, line: bool = False
 ) -> Float[Tensor, "tokens"]:
     """Return the CE of each answer token in nats, averaged over several labellings of it; in chunks where it can be.
 
@@ -54,11 +66,12 @@ def answer_nll(
         model: A causal LM.
         batch: As `collate` makes it.
         labels: None takes the batch's own.
+        line: As in `answer_logits`.
     """
     wanted = batch["label"].unsqueeze(0) if labels is None else labels
     if not has_plain_head(model):
-        return mean_nll(answer_logits(model, batch), wanted)
-    return states_nll(model, answer_states(model, batch), wanted)
+        return mean_nll(answer_logits(model, batch, line=line), wanted)
+    return states_nll(model, answer_states(model, batch, line=line), wanted)
 
 
 def states_nll(

@@ -160,7 +160,7 @@ def _halving(indices: list[int], run: Callable[[list[int]], None], *, may_halve:
 def _forward(model: nn.Module, units: Sequence[Unit], moments: bool = False) -> Iterator[list[Scored]]:
     """Score the answers of some units in one forward."""
     batch = to_device(collate_units(units), device_of(model))
-    logits = answer_logits(model, batch)
+    logits = answer_logits(model, batch, line=True)
     log_probs, predicted, means, variances = token_statistics(logits, batch["label"], moments)
     # -inf is a token of probability zero, and legitimate; +inf is no distribution, and leaves no number.
     if bool(torch.isnan(log_probs).any() | (moments and torch.isnan(means).any())):

@@ -77,7 +77,7 @@ def count(model: nn.Module, batch: Batch, head: nn.Module) -> None:
     if not _OPEN:
         return
     # Where answers share prompts the attention mask is no list of tokens, and positions are.
-    shared = "position_ids" in batch
+    shared = "position_ids" in batch and "order" not in batch
     lengths = (batch["position_ids"] > 0).sum(-1) + 1 if shared else batch["attention_mask"].sum(-1)
     per_token, per_pair, per_answer = needed(model, head)
     lengths = lengths.double() if lengths.device.type != "mps" else lengths.float()

@@ -64,7 +64,7 @@ class Terms:
             if "kl" in terms and outputs.states is not None:
                 states = outputs.states[len(outputs.states) - len(answers.label) :]
                 with self._frozen() as frozen:
-                    before = answer_states(frozen, self._part(inputs, starts[2], starts[3]))
+                    before = answer_states(frozen, self._part(inputs, starts[2], starts[3]), line=True)
                 answers = replace(answers, kl_of_tokens=states_kl(model, before, states))
             elif {"kl", "hidden"} & set(terms):
                 layer = self.layer if "hidden" in terms else None
@@ -80,7 +80,7 @@ class Terms:
         wants_logits = (forgets and "hidden" not in needs) or bool({"ce", "kl"} & set(terms))
         chunks = self.layer is None and wants_logits and not needs & {"logits", "reference_logits"}
         if chunks and has_plain_head(model):
-            states = answer_states(model, inputs)
+            states = answer_states(model, inputs, line=True)
             return _Outputs(None, None, states, states_nll(model, states, inputs["label"].unsqueeze(0)))
         return _Outputs(*answer_outputs(model, inputs, logits=wants_logits, layer=self.layer))
 

@@ -1,0 +1,131 @@
+"""Rows one after the other in place of side by side: no layer but attention sees padding.
+
+Attention cuts them apart again: it pads queries, keys and values, lets each row look at itself alone, and puts what it found
+back in line. Everything else works on tokens that are there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from scopewise.data.batch import Batch
+
+_NAME = "scopewise_packed"
+
+
+class _Line(NamedTuple):
+    """Where the tokens of padded rows are in the line, and the other way round.
+
+    Attributes:
+        place: [batch · seq], of each cell of the padded rows, padding's anywhere.
+        order: [tokens], of each token of the line.
+        rows: Number of rows.
+    """
+
+    place: Tensor
+    order: Tensor
+    rows: int
+
+
+_LINE: ContextVar[_Line | None] = ContextVar("_LINE", default=None)
+
+
+def packed(batch: Batch) -> Batch:
+    """Return a batch with its rows one after the other: `input_ids` [1 tokens], and `position` as indices into [1 · tokens].
+
+    Besides: `position_ids` [1 tokens] within each row, and `place` and `order`, which `attention_in_line` takes. What is
+    counted of it stays `attention_mask`.
+    """
+    mask = batch["attention_mask"]
+    order = mask.flatten().nonzero().squeeze(-1)
+    place = (mask.flatten().cumsum(0) - 1).clamp(min=0)
+    within = torch.arange(mask.shape[1], device=mask.device).expand(mask.shape)
+    return batch | {
+        "input_ids": batch["input_ids"].flatten()[order].unsqueeze(0),
+        "position_ids": within.flatten()[order].unsqueeze(0),
+        "position": place[batch["position"]],
+        "place": place,
+        "order": order,
+    }
+
+
+@contextlib.contextmanager
+def attention_in_line(model: Any, batch: Batch) -> Iterator[None]:
+    """Let a model's attention cut the rows of a packed batch apart while the context is open.
+
+    Args:
+        model: Without wrappers; one that `can_pack`.
+        batch: As `packed` made it.
+    """
+    config = model.config
+    before = config._attn_implementation
+    token = _LINE.set(_Line(batch["place"], batch["order"], len(batch["attention_mask"])))
+    config._attn_implementation = _NAME
+    try:
+        yield
+    finally:
+        config._attn_implementation = before
+        _LINE.reset(token)
+
+
+def _attention(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **settings: Any
+) -> tuple[Tensor, None]:
+    line = _LINE.get()
+    if line is None or attention_mask is not None:  # another forward of the model, in another thread
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **settings)
+    apart = [_Apart.apply(x.squeeze(0).transpose(0, 1), *line) for x in (query, key, value)]  # type: ignore[no-untyped-call]
+    query, key, value = (x.transpose(1, 2) for x in apart)
+    found, _ = sdpa_attention_forward(module, query, key, value, None, **settings)
+    joined: Tensor = _Joined.apply(found, *line)  # type: ignore[no-untyped-call]
+    return joined.unsqueeze(0), None
+
+
+def _mask(*args: Any, **kwargs: Any) -> Tensor | None:
+    return sdpa_mask(*args, **kwargs) if _LINE.get() is None else None
+
+
+AttentionInterface.register(_NAME, _attention)
+AttentionMaskInterface.register(_NAME, _mask)
+
+
+class _Apart(torch.autograd.Function):
+    """[tokens heads dim] to [rows seq heads dim]. What is read of padding has no gradient, so that nothing is added up."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, place: Tensor, order: Tensor, rows: int) -> Tensor:
+        ctx.save_for_backward(order)
+        return x.index_select(0, place).view(rows, -1, *x.shape[1:])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        (order,) = ctx.saved_tensors
+        return gradient.flatten(0, 1).index_select(0, order), None, None, None
+
+
+class _Joined(torch.autograd.Function):
+    """[rows seq heads dim] to [tokens heads dim]; padding gets a gradient of zero."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, place: Tensor, order: Tensor, rows: int) -> Tensor:
+        ctx.save_for_backward(order)
+        ctx.shape = x.shape
+        return x.flatten(0, 1).index_select(0, order)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        (order,) = ctx.saved_tensors
+        found = gradient.new_zeros(ctx.shape[0] * ctx.shape[1], *ctx.shape[2:])
+        return found.index_copy_(0, order, gradient).view(ctx.shape), None, None, None

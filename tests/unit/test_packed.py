@@ -1,0 +1,146 @@
+"""Rows one after the other: the same numbers, without padding in any layer but attention."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import (
+    BloomConfig,
+    BloomForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    MistralConfig,
+    MistralForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+from scopewise.data.batch import Batch, collate
+from scopewise.data.prompt import Encoded
+from scopewise.data.rows import Row
+from scopewise.models.forward import answer_logits, can_pack, decoder_blocks, in_line
+from scopewise.models.head import answer_nll, answer_states
+from scopewise.models.packed import attention_in_line, packed
+from scopewise.models.work import Work
+
+SIZES: dict[str, Any] = {
+    "vocab_size": 300, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "head_dim": 8, "attn_implementation": "sdpa",
+}  # fmt: skip
+
+
+@pytest.fixture
+def batch() -> Batch:
+    """Rows of 9, 3 and 5 tokens."""
+    lengths = ((5, 4), (1, 2), (2, 3))
+    ids = iter(range(10, 40))
+    return collate(
+        [
+            Encoded(Row("q", "a", "forget"), tuple(next(ids) for _ in range(p)), tuple(next(ids) for _ in range(a)))
+            for p, a in lengths
+        ]
+    )
+
+
+def _model(kind: str) -> Any:
+    torch.manual_seed(0)
+    models: dict[str, Any] = {
+        "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**SIZES)),
+        "mistral": lambda: MistralForCausalLM(MistralConfig(**SIZES, sliding_window=8)),
+        "mistral_whole": lambda: MistralForCausalLM(MistralConfig(**SIZES, sliding_window=None)),
+        "gpt2": lambda: GPT2LMHeadModel(
+            GPT2Config(
+                vocab_size=300,
+                n_embd=32,
+                n_layer=2,
+                n_head=4,
+                attn_implementation="sdpa",
+                bos_token_id=1,
+                eos_token_id=2,
+            )
+        ),
+        "bloom": lambda: BloomForCausalLM(BloomConfig(vocab_size=300, hidden_size=32, n_layer=2, n_head=4)),
+    }
+    return models[kind]().eval()
+
+
+@pytest.mark.parametrize("kind", ["qwen3", "mistral_whole", "gpt2"])
+def test_outputs_and_gradients_are_the_same(kind: str, batch: Batch) -> None:
+    """Also with grouped heads, and with positions that are learned."""
+    model = _model(kind).double()
+    assert can_pack(model, 9)
+    outputs, gradients = [], []
+    for line in (False, True):
+        found = answer_logits(model, batch, line=line)
+        found.square().sum().backward()
+        outputs.append(found.detach())
+        gradients.append({n: p.grad.clone() for n, p in model.named_parameters()})
+        model.zero_grad()
+    assert torch.allclose(outputs[0], outputs[1], rtol=1e-10)
+    assert all(torch.allclose(g, gradients[1][n], rtol=1e-8, atol=1e-12) for n, g in gradients[0].items())
+
+
+def test_no_layer_but_attention_sees_padding(trained_adapter: Any, batch: Batch) -> None:
+    model = trained_adapter[0]
+    seen: list[tuple[int, ...]] = []
+    assert can_pack(model, 9)
+    decoder_blocks(model)[0].mlp.register_forward_pre_hook(lambda _, args: seen.append(tuple(args[0].shape[:2])))
+    plain = answer_nll(model, batch)
+    assert torch.allclose(answer_nll(model, batch, line=True), plain, atol=1e-5)
+    assert torch.allclose(answer_states(model, batch, line=True), answer_states(model, batch), atol=1e-5)
+    assert (3, 9) in seen
+    assert (1, 17) in seen
+    assert model.config._attn_implementation == "sdpa"
+
+
+def test_the_same_work_is_counted(tiny: Any, batch: Batch) -> None:
+    counts = []
+    for line in (False, True):
+        with Work() as work, torch.no_grad():
+            answer_logits(tiny[0], batch, line=line)
+        counts.append((work.tokens, work.operations))
+    assert counts[0] == counts[1]
+    assert counts[0][0] == 17
+
+
+@pytest.mark.parametrize("kind", ["mistral", "bloom"])
+def test_models_with_another_attention_keep_their_rows_apart(kind: str, batch: Batch) -> None:
+    """A window that would have to be cut; biases for distances, from the mask."""
+    model = _model(kind)
+    assert not can_pack(model, 9)
+    assert can_pack(model, 8) == (kind == "mistral")
+    assert torch.equal(answer_logits(model, batch, line=True), answer_logits(model, batch))
+
+
+def test_rows_of_like_length_and_blocks_that_are_computed_again_stay_as_they_are(tiny: Any, batch: Batch) -> None:
+    model = tiny[0]
+    assert "order" in in_line(model, batch)
+    assert "order" not in in_line(model, {**batch, "attention_mask": torch.ones_like(batch["attention_mask"])})
+    model.activation_checkpointing_enable({"use_reentrant": False})
+    assert "order" not in in_line(model, batch)
+    model.activation_checkpointing_disable()
+    model.set_attn_implementation("eager")
+    assert "order" not in in_line(model, batch)
+
+
+def test_another_thread_is_not_concerned(tiny: Any, batch: Batch) -> None:
+    """Its forwards of the same model, with padding on the left and a mask, are what they were."""
+    model, mask = tiny[0], torch.ones(2, 6, dtype=torch.long)
+    mask[0, :3] = 0
+    given = {"input_ids": torch.arange(4, 16).view(2, 6), "attention_mask": mask}
+    found: list[Tensor] = []
+
+    def other() -> None:
+        with torch.no_grad():
+            found.append(model(**given).logits)
+
+    other()
+    with attention_in_line(model, packed(batch)):
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join()
+    assert torch.allclose(found[0][:, 3:], found[1][:, 3:], atol=1e-6)
