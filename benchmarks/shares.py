@@ -71,7 +71,7 @@ def pieces(setup: Setup, folder: str) -> dict[str, Callable[[], object]]:
     return {
         "localization": lambda: localizer.gradients(setup.model, rows, setup.seed),
         "unlearning step": unlearn,
-        "scoring": lambda: score(setup.model, setup.tokenizer, val),
+        "scoring": lambda: score(setup.model, setup.tokenizer, val, moments=False),
     }
 
 

@@ -362,7 +362,7 @@ def scoring(setup: Setup, rounds: int) -> dict[str, Any]:
     """Compare accuracy and log-probability of all val rows."""
     items = setup.rows(None, VAL)
     theirs = restated.score_rows(setup.model, setup.tokenizer, items, setup.pad_id)
-    ours = score(setup.model, setup.tokenizer, items)
+    ours = score(setup.model, setup.tokenizer, items, moments=False)
 
     def restated_success(scope: str) -> float:
         accuracy = [s.accuracy for s, item in zip(theirs, items, strict=True) if item.row.scope == scope]
@@ -397,7 +397,7 @@ def scoring(setup: Setup, rounds: int) -> dict[str, Any]:
         "same_predicted_text": sum(a.predicted == b.predicted for a, b in zip(theirs, ours, strict=True)),
         **interleaved(
             lambda: restated.score_rows(setup.model, setup.tokenizer, items, setup.pad_id),
-            lambda: score(setup.model, setup.tokenizer, items),
+            lambda: score(setup.model, setup.tokenizer, items, moments=False),
             rounds,
             "scoring",
         ),
@@ -444,11 +444,11 @@ def memory_of_one(setup: Setup, what: str, side: str, batch: int) -> dict[str, i
                         trainer_step(trainer, indices)
 
         else:
-            score(model, setup.tokenizer, [short])
+            score(model, setup.tokenizer, [short], moments=False)
             if side == "restated":
                 work = lambda: restated.score_rows(model, setup.tokenizer, items, pad_id, batch=batch)  # noqa: E731
             else:
-                work = lambda: score(model, setup.tokenizer, items, max_tokens=MEMORY_ROWS * length)  # noqa: E731
+                work = lambda: score(model, setup.tokenizer, items, MEMORY_ROWS * length, moments=False)  # noqa: E731
         return peak_of(work)
 
 

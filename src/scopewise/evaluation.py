@@ -259,11 +259,11 @@ def score(
     max_tokens: int = 4096,
     description: str = "score",
     *,
-    moments: bool = False,
+    moments: bool = True,
 ) -> list[Answered]:
     """Return what a model makes of tokenised rows under teacher forcing, in order; each row is forwarded once.
 
-    `moments` is for metrics that need them.
+    `moments` may be left out where no metric needs them.
     """
     pairs = [pair_of(item) for item in items]
     scored = score_pairs(model, pairs, max_tokens, description, moments=moments)

@@ -7,10 +7,20 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import Gemma2Config, Gemma2ForCausalLM, LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
+from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 from transformers.models.cohere import modeling_cohere
 from transformers.models.llama import modeling_llama
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
+from transformers.models.qwen3_next.modeling_qwen3_next import Qwen3NextRMSNormGated
 
 from scopewise.models.fused import _Fused, fused, is_rms_norm, is_rotary, rotated
 
@@ -27,6 +37,11 @@ def _model(kind: str = "llama", dtype: torch.dtype = torch.float32) -> nn.Module
         "llama": lambda: LlamaForCausalLM(LlamaConfig(**SIZES)),
         "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**SIZES)),
         "gemma2": lambda: Gemma2ForCausalLM(Gemma2Config(**SIZES)),
+        "pythia": lambda: GPTNeoXForCausalLM(
+            GPTNeoXConfig(
+                vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2
+            )
+        ),
     }
     model = models[kind]().to(dtype)
     for name, parameter in model.named_parameters():
@@ -43,9 +58,9 @@ def _gradients(model: nn.Module) -> tuple[Tensor, dict[str, Tensor]]:
     return logits.detach(), {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
 
 
-@pytest.mark.parametrize(("kind", "norms"), [("llama", 5), ("qwen3", 9), ("gemma2", 0)])
+@pytest.mark.parametrize(("kind", "norms"), [("llama", 5), ("qwen3", 9), ("gemma2", 0), ("pythia", 0)])
 def test_a_fused_model_gives_the_same_outputs_and_gradients(kind: str, norms: int) -> None:
-    """Qwen3 also norms q and k; Gemma multiplies by 1 + weight, and keeps its norms."""
+    """Qwen3 also norms q and k; Gemma multiplies by 1 + weight, and keeps its norms; Pythia turns a quarter of each head."""
     model = _model(kind)
     logits, gradients = _gradients(model)
     with fused(model):
@@ -110,3 +125,37 @@ def test_what_computes_something_else_is_kept() -> None:
     assert not is_rotary(modeling_cohere.apply_rotary_pos_emb)  # neighbours, not halves
     assert not is_rotary(rotated)
     assert not is_rotary(None)
+
+
+class Gated(LlamaRMSNorm):
+    """As several hybrids have it: the gate may be left out."""
+
+    def forward(self, x: Tensor, gate: Tensor | None = None) -> Tensor:
+        return super().forward(x if gate is None else x * gate.sigmoid())
+
+
+def test_a_gate_goes_to_the_librarys_own_norm() -> None:
+    """One gated norm does without its gate, and is given one all the same; another fails without."""
+    x, gate = torch.randn(2, 3, 8, generator=torch.Generator().manual_seed(0)).unbind()
+    for kind, alone in ((Gated, True), (Qwen3NextRMSNormGated, False)):
+        norm = kind(8).requires_grad_(False)
+        assert is_rms_norm(norm) == alone
+        expected = norm(x, gate)
+        with fused(norm):
+            assert torch.equal(norm(x, gate), expected)
+
+
+def test_another_dtype_is_another_function() -> None:
+    """A rotation in float32 that gives q's dtype back, where ours would give float32; a norm's weight in float32."""
+
+    def wide(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, unsqueeze_dim: int = 1) -> tuple[Tensor, Tensor]:
+        turned = modeling_llama.apply_rotary_pos_emb(q.float(), k.float(), cos.float(), sin.float(), unsqueeze_dim)
+        return turned[0].to(q.dtype), turned[1].to(k.dtype)
+
+    assert not is_rotary(wide)
+    norm = LlamaRMSNorm(32).requires_grad_(False)
+    x = torch.randn(3, 32, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
+    expected = norm(x)
+    with fused(norm):
+        assert norm(x).dtype == expected.dtype == torch.float32
+        assert torch.equal(norm(x), expected)

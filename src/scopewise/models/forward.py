@@ -87,7 +87,7 @@ def _gives_the_same(model: nn.Module) -> bool:
         with uncounted(), torch.no_grad():
             apart, line = answer_logits(model, batch), _forward(model, (other := packed(batch)), other["position"])
         return torch.allclose(apart.float(), line.float(), rtol=1e-3, atol=1e-3)
-    except (RuntimeError, ValueError, TypeError):
+    except (RuntimeError, ValueError, TypeError, AttributeError, LookupError):
         return False
     finally:
         model.train(training)
@@ -146,9 +146,8 @@ def reading_head(model: nn.Module, batch: Batch, read: Callable[[Tensor], Tensor
     # Rows are padded on the right, where nothing that is read looks: without a mask the fastest attention can be taken.
     if "order" in batch:
         inputs["position_ids"] = batch["position_ids"]
-    elif (
-        "position_ids" in batch
-    ):  # answers that share a prompt: positions of their own, and a mask in the model's dtype
+    elif "position_ids" in batch:
+        # Answers that share a prompt: positions of their own, and a mask in the model's dtype.
         dtype = next(model.parameters()).dtype
         inputs |= {
             "position_ids": batch["position_ids"],

@@ -10,7 +10,7 @@ import contextlib
 import functools
 import inspect
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -62,12 +62,26 @@ def is_rms_norm(module: nn.Module) -> bool:
     if type(weight) is not nn.Parameter or weight.requires_grad or weight.dim() != 1 or _epsilon(module) is None:
         return False
     if module not in _NORMS:
-        x = torch.linspace(-1.0, 2.0, 3 * len(weight), device=weight.device).view(3, -1).to(weight.dtype)
-        with torch.no_grad():
-            expected = module(x)
-            found = _rms_norm(x, weight, _epsilon(module))[0]
-        _NORMS[module] = expected.shape == found.shape and torch.allclose(expected, found, rtol=1e-5, atol=1e-6)
+        x = torch.linspace(-1.0, 2.0, 3 * len(weight), device=weight.device).view(3, -1)
+        trials = [x.to(dtype) for dtype in (weight.dtype, torch.float32, torch.bfloat16)]
+        _NORMS[module] = all(_same(module, lambda x: _rms_norm(x, weight, _epsilon(module))[0], x) for x in trials)
     return _NORMS[module]
+
+
+def _same(theirs: Callable[..., Any], ours: Callable[..., Any], *given: Tensor) -> bool:
+    """Return whether two functions give the same, in the same dtype; one that fails on what it is given does not."""
+    try:
+        with torch.no_grad():
+            expected, found = theirs(*given), ours(*given)
+        pairs = [(expected, found)] if isinstance(expected, Tensor) else list(zip(expected, found, strict=True))
+    except (RuntimeError, TypeError, ValueError, AttributeError, LookupError):
+        return False
+    return all(
+        a.dtype == b.dtype
+        and a.shape == b.shape
+        and torch.allclose(a, b, rtol=0, atol=2**-5 if a.dtype.itemsize == 2 else 1e-5)
+        for a, b in pairs
+    )
 
 
 def _epsilon(module: nn.Module) -> Any:
@@ -77,8 +91,10 @@ def _epsilon(module: nn.Module) -> Any:
 class _Fused:
     """Marks a norm that has been exchanged."""
 
-    def forward(self: Any, x: Tensor) -> Tensor:
-        """Return the normalised x."""
+    def forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Return the normalised x: the library's own where it is given more than that, as a gate."""
+        if args or kwargs:
+            return super().forward(x, *args, **kwargs)  # type: ignore[misc, no-any-return]
         if not torch.is_grad_enabled():
             return _rms_norm(x, self.weight, _epsilon(self))[0]
         found: Tensor = _RmsNorm.apply(x, self.weight, _epsilon(self))  # type: ignore[no-untyped-call]
@@ -94,7 +110,8 @@ def _rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> tuple[Tensor, Tensor
     """Return the normalised x and 1 / sqrt(mean(x²) + epsilon), both computed in float32."""
     wide = x.float() if x.dtype != torch.float64 else x
     scale = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(epsilon).rsqrt_()
-    return (wide * scale).to(x.dtype).mul_(weight), scale
+    normalised = (wide * scale).to(x.dtype)
+    return (normalised.mul_(weight) if weight.dtype == x.dtype else normalised * weight), scale
 
 
 class _RmsNorm(torch.autograd.Function):
@@ -127,16 +144,30 @@ def is_rotary(function: Any) -> bool:
         return False
     q = torch.linspace(-1.0, 2.0, 96).view(2, 2, 3, 8)
     given = (q, q.flip(0), q[:, 0].cos(), q[:, 1].sin())
-    with torch.no_grad():
-        return all(torch.allclose(a, b, atol=1e-6) for a, b in zip(function(*given), rotated(*given), strict=True))
+    low = tuple(x.bfloat16() for x in given)
+    part = (*given[:2], given[2][..., :4], given[3][..., :4])
+    if not all(_same(function, rotated, *trial) for trial in (given, low, (*low[:2], *given[2:]))):
+        return False
+    try:
+        function(*part)  # some turn the first dimensions alone, others fail
+    except RuntimeError:
+        return True
+    return _same(function, rotated, *part)
 
 
 def rotated(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, unsqueeze_dim: int = 1) -> tuple[Tensor, Tensor]:
-    """Return q and k ([batch heads seq dim]) with their positions turned in: `x cos + (-x₂, x₁) sin`, halves x₁ and x₂."""
+    """Return q and k ([batch heads seq dim]) with their positions turned in: `x cos + (-x₂, x₁) sin`, halves x₁ and x₂.
+
+    Where cos and sin have fewer dimensions, the first ones are turned, and the others stay.
+    """
+    turned = cos.shape[-1]
+    if turned < q.shape[-1]:
+        first = rotated(q[..., :turned], k[..., :turned], cos, sin, unsqueeze_dim)
+        return torch.cat((first[0], q[..., turned:]), -1), torch.cat((first[1], k[..., turned:]), -1)
     cos, sin = cos.unsqueeze(unsqueeze_dim), sin.unsqueeze(unsqueeze_dim)
     if not torch.is_grad_enabled():
-        first, second = sin.chunk(2, -1)
-        return _turned(q, cos, -first, second), _turned(k, cos, -first, second)
+        one, two = sin.chunk(2, -1)
+        return _turned(q, cos, -one, two), _turned(k, cos, -one, two)
     return _Rotated.apply(q, cos, sin), _Rotated.apply(k, cos, sin)  # type: ignore[no-untyped-call]
 
 

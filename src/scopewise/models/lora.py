@@ -30,7 +30,8 @@ class FusedLinear(Linear):
         (adapter,) = self.active_adapters
         layers = cast(list[nn.Linear], [self.base_layer, self.lora_A[adapter], self.lora_B[adapter]])
         base, a, b = layers
-        watched = any(m._forward_pre_hooks or m._forward_hooks or "forward" in vars(m) for m in layers)
+        watched = any(m._forward_pre_hooks or m._forward_hooks or m._backward_hooks for m in layers)
+        watched = watched or any("forward" in vars(m) for m in layers)
         if watched or type(base) is not nn.Linear or torch.is_autocast_enabled(x.device.type):
             return super().forward(x)
         dropped = self.lora_dropout[adapter](x)

@@ -214,9 +214,8 @@ class UnlearningTrainer(Trainer):
         if is_spread(model):
             if not self.is_fsdp_enabled:
                 raise ConfigError(f"accelerate: FSDP2 on {self.args.device}, where it does not train so; take ddp.yaml")
-            self.accelerator.state.fsdp_plugin.auto_wrap_policy = (
-                None  # it would look for blocks that are spread already
-            )
+            # It would look for blocks that are spread already.
+            self.accelerator.state.fsdp_plugin.auto_wrap_policy = None
         self._retain_loss = torch.zeros(())
         self._retain_loss_before_step: float | None = None
         hidden = "hidden" in (*self.method.needs, *self.method.retain_terms)
@@ -237,9 +236,8 @@ class UnlearningTrainer(Trainer):
             if method.needs_reference
             else contextlib.nullcontext() as self.terms.reference,
             float32_masters(self.model),
-            compiled_blocks(self.model)
-            if self.args.compile_blocks
-            else fused(self.model),  # a compiler fuses by itself
+            # A compiler fuses by itself.
+            compiled_blocks(self.model) if self.args.compile_blocks else fused(self.model),
         ):
             try:
                 result = self._train(*args, **kwargs)
@@ -460,9 +458,8 @@ class UnlearningTrainer(Trainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         kept = Path(resume_from_checkpoint) / f"{FSDP_MODEL_NAME}.bin"
         assert isinstance(self.model, nn.Module)
-        if (
-            is_spread(self.model) and kept.exists()
-        ):  # by the library, the other processes would wait for the frozen base
+        if is_spread(self.model) and kept.exists():
+            # By the library, the other processes would wait for the frozen base.
             take_state(self.model, torch.load(kept, map_location="cpu", weights_only=True, mmap=True))
         else:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
