@@ -31,6 +31,7 @@ from transformers import PreTrainedTokenizerBase
 
 import restated
 from memory import alone, peak_of
+from scopewise.allocator import keep_freed_memory
 from scopewise.config import LocalizeSection, LoraSection, TinyConfig
 from scopewise.data.batch import length_batches
 from scopewise.data.load import load_benchmark
@@ -535,6 +536,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     """Run all comparisons, or one memory measurement of a child process."""
     arguments = parse()
+    keep_freed_memory()  # as the command does; both sides have it
     setup = prepare(arguments.data, arguments.model, arguments.seed, arguments.threads)
     if arguments.memory_of:
         what, side, batch = arguments.memory_of

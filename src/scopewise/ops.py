@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
@@ -72,6 +72,32 @@ def token_kl(
     return (reference.exp() * (reference - at_least_float32(logits).log_softmax(-1))).sum(-1)
 
 
+def nll_and_gradient(
+    logits: Float[Tensor, "tokens vocab"], labels: Int[Tensor, "tokens labels"]
+) -> tuple[Float[Tensor, "tokens"], Float[Tensor, "tokens vocab"]]:
+    """Return the mean over several labels of the CE of each token, in nats, and its gradient: `p - mean onehot(label)`.
+
+    float32 logits are written over: every pass is over what a cache holds already.
+    """
+    logits = at_least_float32(logits)
+    of_labels = logits.gather(-1, labels).mean(-1)
+    largest = logits.amax(-1, keepdim=True)
+    weights = logits.sub_(largest).exp_()
+    total = weights.sum(-1, keepdim=True)
+    share = weights.new_tensor(-1 / labels.shape[-1]).expand(labels.shape)
+    return (largest + total.log()).squeeze(-1) - of_labels, weights.div_(total).scatter_add_(-1, labels, share)
+
+
+def kl_and_gradient(
+    reference_logits: Float[Tensor, "tokens vocab"], logits: Float[Tensor, "tokens vocab"]
+) -> tuple[Float[Tensor, "tokens"], Float[Tensor, "tokens vocab"]]:
+    """Return `token_kl`, and its gradient by the model's logits: `p - p_ref`."""
+    reference = at_least_float32(reference_logits).log_softmax(-1)
+    own = at_least_float32(logits).log_softmax(-1)
+    weights = reference.exp()
+    return (reference.sub_(own).mul_(weights)).sum(-1), own.exp_().sub_(weights)
+
+
 def token_entropy(logits: Float[Tensor, "tokens vocab"]) -> Float[Tensor, "tokens"]:
     """Return the Shannon entropy of each token's distribution in nats, 0 to log V: `logsumexp(z) - Σ_v p_v z_v`."""
     logits = at_least_float32(logits)
@@ -87,9 +113,9 @@ class TokenStatistics(NamedTuple):
     variances: Float[Tensor, "tokens"]
 
 
-CACHED_LOGITS = 2**17
+CACHED_LOGITS = 2**18
 """Logits that are worked on at a time: a processor's cache holds them, and what is made of them, from the first pass to the
-last (half a MiB each in float32)."""
+last (a MiB each in float32)."""
 
 
 @torch.no_grad()
@@ -179,11 +205,6 @@ def sequence_sum(value: Float[Tensor, "tokens"], row: Int[Tensor, "tokens"], bat
 def sequence_mean(value: Float[Tensor, "tokens"], row: Int[Tensor, "tokens"], batch: int) -> Float[Tensor, "batch"]:
     """Return the mean over each sequence's tokens (unit of `value`); zero for a sequence without tokens."""
     return sequence_sum(value, row, batch) / token_counts(row, batch).clamp(min=1)
-
-
-def hits(logits: Float[Tensor, "tokens vocab"], labels: Int[Tensor, "tokens"]) -> Bool[Tensor, "tokens"]:
-    """Return whether the arg-max token is the label (the first of equals, as `argmax` has it)."""
-    return logits.argmax(-1) == labels
 
 
 def cosine(a: Float[Tensor, "..."], b: Float[Tensor, "..."]) -> float | None:

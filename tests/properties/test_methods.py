@@ -57,8 +57,8 @@ def labels_of(method: Method, model: Any, items: list[Encoded]) -> dict[int, tup
 
 def answers_of(method: Method, model: Any, items: list[Encoded], labels: dict, pad: int = 0) -> Answers:
     """What the method sees, with a made-up reference that depends on each sequence alone."""
-    batch = collate(items, [labels[id(item)] for item in items], pad_id=pad)
     hidden = "hidden" in method.needs
+    batch = collate(items, [labels[id(item)] for item in items], pad_id=pad, last=hidden)
     with torch.no_grad():
         layer = method.hidden_layer(2) if hidden else None
         logits, states = answer_outputs(model, batch, logits=not hidden, layer=layer)

@@ -422,13 +422,22 @@ B = Encoded(ROW, (5,), (6, 7, 8, 9))
 
 
 def test_collate_by_hand() -> None:
-    """Width 5. A's answer is predicted at 1, 2; B's at 5 + 0 … 5 + 3."""
+    """Width 4, without the last tokens 4 and 9. A's answer is predicted at 1, 2; B's at 4 + 0 … 4 + 3."""
     batch = collate([A, B], pad_id=99)
-    assert batch["input_ids"].tolist() == [[1, 2, 3, 4, 99], [5, 6, 7, 8, 9]]
-    assert batch["attention_mask"].tolist() == [[1, 1, 1, 1, 0], [1, 1, 1, 1, 1]]
-    assert batch["position"].tolist() == [1, 2, 5, 6, 7, 8]
+    assert batch["input_ids"].tolist() == [[1, 2, 3, 99], [5, 6, 7, 8]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1, 0], [1, 1, 1, 1]]
+    assert batch["position"].tolist() == [1, 2, 4, 5, 6, 7]
     assert batch["label"].tolist() == [3, 4, 6, 7, 8, 9]
     assert batch["row"].tolist() == [0, 0, 1, 1, 1, 1]
+
+
+def test_collate_with_the_last_tokens_and_other_labels_by_hand() -> None:
+    """Width 5: the state behind the last token is at the position of the last label and one further."""
+    batch = collate([A, B], labels=[(1, 1), (2, 2, 2, 2)], pad_id=99, last=True)
+    assert batch["input_ids"].tolist() == [[1, 2, 3, 4, 99], [5, 6, 7, 8, 9]]
+    assert batch["position"].tolist() == [1, 2, 5, 6, 7, 8]
+    assert batch["input_ids"].flatten()[batch["position"] + 1].tolist() == [3, 4, 6, 7, 8, 9]
+    assert batch["label"].tolist() == [1, 1, 2, 2, 2, 2]
 
 
 @pytest.mark.parametrize("keep", [[0], [1], [0, 1]])

@@ -19,10 +19,10 @@ from transformers import (
 )
 from transformers.models.cohere import modeling_cohere
 from transformers.models.llama import modeling_llama
-from transformers.models.llama.modeling_llama import LlamaRMSNorm
+from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm
 from transformers.models.qwen3_next.modeling_qwen3_next import Qwen3NextRMSNormGated
 
-from scopewise.models.fused import _Fused, fused, is_rms_norm, is_rotary, rotated
+from scopewise.models.fused import _FusedGate, _FusedNorm, _Gated, fused, is_rms_norm, is_rotary, is_swiglu, rotated
 
 SIZES: dict[str, Any] = {
     "vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -58,13 +58,16 @@ def _gradients(model: nn.Module) -> tuple[Tensor, dict[str, Tensor]]:
     return logits.detach(), {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
 
 
-@pytest.mark.parametrize(("kind", "norms"), [("llama", 5), ("qwen3", 9), ("gemma2", 0), ("pythia", 0)])
-def test_a_fused_model_gives_the_same_outputs_and_gradients(kind: str, norms: int) -> None:
-    """Qwen3 also norms q and k; Gemma multiplies by 1 + weight, and keeps its norms; Pythia turns a quarter of each head."""
+@pytest.mark.parametrize(
+    ("kind", "norms", "gates"), [("llama", 5, 2), ("qwen3", 9, 2), ("gemma2", 0, 0), ("pythia", 0, 0)]
+)
+def test_a_fused_model_gives_the_same_outputs_and_gradients(kind: str, norms: int, gates: int) -> None:
+    """Qwen3 also norms q and k; Gemma multiplies by 1 + weight and gates with GELU; Pythia turns a quarter of each head."""
     model = _model(kind)
     logits, gradients = _gradients(model)
     with fused(model):
-        assert sum(isinstance(m, _Fused) for m in model.modules()) == norms
+        assert sum(isinstance(m, _FusedNorm) for m in model.modules()) == norms
+        assert sum(isinstance(m, _FusedGate) for m in model.modules()) == gates
         ours, found = _gradients(model)
     assert torch.allclose(ours, logits, rtol=1e-4, atol=1e-5)
     assert found.keys() == gradients.keys()
@@ -77,7 +80,7 @@ def test_sixteen_bits_are_computed_in_float32_as_before() -> None:
     x = torch.randn(3, 5, 32, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
     expected = norm(x)
     with fused(norm):
-        assert isinstance(norm, _Fused)
+        assert isinstance(norm, _FusedNorm)
         assert torch.equal(norm(x), expected)
     q = x.view(1, 3, 5, 32)
     cos, sin = q[:, 0].float().cos().to(x.dtype), q[:, 0].float().sin().to(x.dtype)
@@ -94,9 +97,11 @@ def test_gradients_by_finite_differences() -> None:
     q = torch.randn(2, 2, 3, 6, dtype=torch.float64, generator=generator, requires_grad=True)
     cos, sin = torch.randn(2, 2, 3, 6, dtype=torch.float64, generator=generator)
     with fused(norm):
-        assert isinstance(norm, _Fused)
+        assert isinstance(norm, _FusedNorm)
         assert torch.autograd.gradcheck(norm, x)
     assert torch.autograd.gradcheck(lambda a: rotated(a, 2 * a, cos, sin), q)
+    gate, up = torch.randn(2, 2, 3, dtype=torch.float64, generator=generator)
+    assert torch.autograd.gradcheck(_Gated.apply, (gate.requires_grad_(), up.requires_grad_()))
 
 
 def test_everything_is_put_back_also_after_an_error_and_inside_another() -> None:
@@ -108,7 +113,7 @@ def test_everything_is_put_back_also_after_an_error_and_inside_another() -> None
             with fused(model):
                 assert modeling_llama.apply_rotary_pos_emb is rotated
             assert modeling_llama.apply_rotary_pos_emb is rotated
-            assert isinstance(model.model.norm, _Fused)
+            assert isinstance(model.model.norm, _FusedNorm)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -125,6 +130,31 @@ def test_what_computes_something_else_is_kept() -> None:
     assert not is_rotary(modeling_cohere.apply_rotary_pos_emb)  # neighbours, not halves
     assert not is_rotary(rotated)
     assert not is_rotary(None)
+
+
+class Clamped(LlamaMLP):
+    """The names of a gated layer, and one more step."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).clamp(-1e-3, 1e-3)
+
+
+def test_a_gated_layer_of_another_kind_or_with_something_that_watches_inside_is_kept() -> None:
+    config = LlamaConfig(**SIZES)
+    layer = LlamaMLP(config)
+    assert is_swiglu(layer)
+    assert not is_swiglu(Clamped(config))
+    assert not is_swiglu(LlamaMLP(LlamaConfig(**SIZES, hidden_act="gelu")))
+    layer.act_fn.register_forward_hook(lambda *_: None)
+    assert not is_swiglu(layer)
+
+
+def test_a_gated_layer_is_tried_without_dropout_and_left_in_training() -> None:
+    """LoRA's dropout draws, so that two forwards in training differ."""
+    layer = LlamaMLP(LlamaConfig(**SIZES))
+    layer.up_proj = nn.Sequential(layer.up_proj, nn.Dropout(0.5))  # type: ignore[assignment]
+    assert is_swiglu(layer.train())
+    assert all(m.training for m in layer.modules())
 
 
 class Gated(LlamaRMSNorm):

@@ -16,7 +16,7 @@ from scopewise.models import head
 from scopewise.models.adapters import lora_config
 from scopewise.models.forward import answer_logits, decoder_blocks, output_embeddings
 from scopewise.models.gradients import gradient_groups, matrices, mean_gradients
-from scopewise.ops import token_kl, token_log_probs
+from scopewise.ops import token_kl, token_log_probs, token_statistics
 
 NONE = lora_config(LoraSection(r=2, alpha=4, dropout=0.0))
 
@@ -25,6 +25,7 @@ NONE = lora_config(LoraSection(r=2, alpha=4, dropout=0.0))
 def few_logits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Chunks of three tokens of the tiny model's 300 words."""
     monkeypatch.setattr(head, "PROCESSOR_LOGITS", 900)
+    monkeypatch.setattr(head, "LEAST_TOKENS", 3)
 
 
 class Largest:
@@ -75,16 +76,41 @@ def test_a_step_in_chunks_is_the_same_step(
 ) -> None:
     """And no more than a chunk of logits exists in it."""
     after = []
+    monkeypatch.setattr(head, "LEAST_TOKENS", 3)
     for chunk in (2**25, 900):
         trainer = make_trainer(copy.deepcopy(tiny[0]), tiny[1], method, peft_config=NONE, max_steps=2)
         largest = Largest(trainer.model)
         monkeypatch.setattr(head, "PROCESSOR_LOGITS", chunk)
         trainer.train()
         after.append({n: p.detach().clone() for n, p in trainer.model.named_parameters() if "lora_" in n})
-        if chunk == 900 and method in ("gradient_ascent", "memflex"):  # others also score all rows once, whole
+        if chunk == 900:
             assert largest.rows <= 5  # 5: the trial of the head
     assert any(bool(value.any()) for name, value in after[0].items() if "lora_B" in name)
     assert all(torch.allclose(after[0][n], after[1][n], atol=1e-6) for n in after[0])
+
+
+def test_many_words_come_for_some_tokens_at_a_time_still(trained_adapter: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(head, "PROCESSOR_LOGITS", 1)
+    assert head._chunk_of(output_embeddings(trained_adapter[0]), torch.zeros(1, 1)) == head.LEAST_TOKENS
+
+
+@pytest.mark.parametrize("moments", [True, False])
+def test_statistics_in_chunks_are_those_of_all_logits(
+    moments: bool, trained_adapter: Any, encoded: Any, few_logits: None
+) -> None:
+    """Of a head that is trained too, since nothing is trained here."""
+    model, batch = trained_adapter[0].requires_grad_(True), collate(encoded[0])
+    largest = Largest(model)
+    with torch.no_grad():
+        expected = token_statistics(answer_logits(model, batch), batch["label"], moments)
+        assert largest.rows > 5
+        largest.rows = 0
+        found = head.answer_statistics(model, batch, moments)
+    assert largest.rows == 5  # of the trial of the head; a chunk has 3
+    assert torch.equal(found.predicted, expected.predicted)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert torch.allclose(ours.float(), theirs.float(), atol=1e-5, equal_nan=True)
+    assert not head.has_plain_head(model)
 
 
 def test_methods_that_read_logits_get_them_all(tiny: Any, make_trainer: Any, few_logits: None) -> None:

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import TypeCheckError
 
 from scopewise import ops
-from scopewise.ops import Reduction, cosine, hits, sequence_mean, token_counts, token_kl, token_log_probs
+from scopewise.ops import Reduction, cosine, sequence_mean, token_counts, token_kl, token_log_probs
 
 
 def test_shapes_are_checked_while_the_tests_run() -> None:
@@ -54,6 +54,28 @@ def test_gradient_of_mean_log_probs_numerically() -> None:
     assert torch.autograd.gradcheck(lambda z: ops.mean_log_probs(z, labels), (logits,))
 
 
+def test_losses_with_their_gradients_are_those_that_autograd_finds() -> None:
+    """Labels by hand: P = 3/4, 1/4 and labels 0 and 1; then both losses in float64, and in bfloat16."""
+    value, gradient = ops.nll_and_gradient(torch.tensor([[math.log(3), 0.0]]), torch.tensor([[0, 1]]))
+    assert value.tolist() == pytest.approx([-(math.log(3 / 4) + math.log(1 / 4)) / 2])
+    assert gradient.flatten().tolist() == pytest.approx([3 / 4 - 1 / 2, 1 / 4 - 1 / 2])
+    generator = torch.Generator().manual_seed(0)
+    reference, given = 10 * torch.randn(2, 3, 7, dtype=torch.float64, generator=generator)
+    labels = torch.tensor([[0, 0, 3], [6, 5, 4], [2, 2, 2]])  # the same label twice counts twice
+    for dtype, tolerance in ((torch.float64, 1e-12), (torch.bfloat16, 1e-5)):
+        before, logits = reference.to(dtype), given.to(dtype)
+        for plain, both in (
+            (lambda z: -ops.mean_log_probs(z, labels), lambda z: ops.nll_and_gradient(z, labels)),
+            (lambda z: ops.token_kl(before, z), lambda z: ops.kl_and_gradient(before, z)),  # noqa: B023
+        ):
+            z = ops.at_least_float32(logits).requires_grad_()
+            expected = plain(z)
+            (wanted,) = torch.autograd.grad(expected.sum(), z)
+            value, gradient = both(logits.clone())
+            assert torch.allclose(value, expected, rtol=tolerance, atol=tolerance)
+            assert torch.allclose(gradient, wanted, rtol=tolerance, atol=tolerance)
+
+
 def test_gradient_of_log_probs_can_be_taken_again_of_a_kept_graph() -> None:
     logits = torch.tensor([[1.0, 0.0, -math.inf]], requires_grad=True)
     value = token_log_probs(logits, torch.tensor([1])).sum()
@@ -90,11 +112,6 @@ def test_reduction_weights() -> None:
     counts = torch.tensor([3, 1])
     assert Reduction.SEQUENCE_MEAN.weight(counts).tolist() == [1.0, 1.0]
     assert Reduction.TOKEN_MEAN.weight(counts).tolist() == [3.0, 1.0]
-
-
-def test_hits_take_the_first_of_equals() -> None:
-    logits = torch.tensor([[0.0, 1.0], [1.0, 1.0], [1.0, 1.0]])
-    assert hits(logits, torch.tensor([1, 0, 1])).tolist() == [True, True, False]
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from scopewise.allocator import keep_freed_memory
 from scopewise.errors import UserError
 
 app = typer.Typer(
@@ -111,4 +112,5 @@ def main() -> None:
         unlearn,
     )
 
+    keep_freed_memory()
     app()

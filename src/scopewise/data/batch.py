@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from jaxtyping import Int
@@ -14,14 +15,20 @@ from scopewise.data.prompt import Encoded
 Batch = dict[str, Tensor]
 """A plain dict, so that accelerate can move it. Keys and shapes:
 
-`input_ids`, `attention_mask`  [batch seq]  right-padded to the longest row of this batch
+`input_ids`, `attention_mask`  [batch seq]  right-padded to the longest row of this batch, without its last token
 `position`                     [tokens]     index into the flattened [batch · seq] of the position that predicts a token
 `label`                        [tokens]     the answer token predicted there
 `row`                          [tokens]     which sequence of the batch it belongs to
 """
 
 
-def collate(items: Sequence[Encoded], labels: Sequence[tuple[int, ...]] | None = None, pad_id: int = 0) -> Batch:
+def collate(
+    items: Sequence[Encoded],
+    labels: Sequence[tuple[int, ...]] | None = None,
+    pad_id: int = 0,
+    *,
+    last: bool = False,
+) -> Batch:
     """Pad examples to the longest of them and list their answer positions.
 
     Right padding under a causal mask cannot reach an answer token, so `pad_id` changes no value.
@@ -30,27 +37,38 @@ def collate(items: Sequence[Encoded], labels: Sequence[tuple[int, ...]] | None =
         items: Tokenised rows.
         labels: What is to be predicted, one label per answer token; None wants the answers themselves.
         pad_id: What fills the rest of `input_ids`.
+        last: Whether an answer's last token is put in: it predicts nothing, and only states that have read it need it.
     """
-    seq = max(len(item) for item in items)
-    input_ids = torch.full((len(items), seq), pad_id, dtype=torch.long)
-    attention_mask = torch.zeros((len(items), seq), dtype=torch.long)
-    position: list[int] = []
-    label: list[int] = []
-    row: list[int] = []
-    for i, (item, wanted) in enumerate(zip(items, labels or [item.answer_ids for item in items], strict=True)):
-        input_ids[i, : len(item)] = torch.tensor(item.prompt_ids + item.answer_ids)
-        attention_mask[i, : len(item)] = 1
-        first = i * seq + len(item.prompt_ids) - 1  # the last prompt token predicts the first answer token
-        position.extend(range(first, first + len(item.answer_ids)))
-        label.extend(wanted)
-        row.extend([i] * len(item.answer_ids))
+    answers = [item.answer_ids for item in items]
+    input_ids, attention_mask = _side_by_side(
+        [i.prompt_ids + (i.answer_ids if last else i.answer_ids[:-1]) for i in items], pad_id
+    )
+    starts = [i * input_ids.shape[1] + len(item.prompt_ids) for i, item in enumerate(items)]
+    row, within = _answer_tokens(answers)
     return {
         "input_ids": input_ids,
         "attention_mask": attention_mask,
-        "position": torch.tensor(position),
-        "label": torch.tensor(label),
-        "row": torch.tensor(row),
+        # The last prompt token predicts the first answer token.
+        "position": torch.tensor(starts)[row] + within - 1,
+        "label": torch.tensor([*chain.from_iterable(labels or answers)]),
+        "row": row,
     }
+
+
+def _side_by_side(rows: Sequence[tuple[int, ...]], pad_id: int) -> tuple[Tensor, Tensor]:
+    """Return ids [batch seq], padded on the right, and 1 where a token is."""
+    lengths = torch.tensor([len(row) for row in rows])
+    mask = torch.arange(int(lengths.max())) < lengths.unsqueeze(1)
+    ids = torch.full(mask.shape, pad_id)
+    ids[mask] = torch.tensor([*chain.from_iterable(rows)])
+    return ids, mask.long()
+
+
+def _answer_tokens(answers: Sequence[tuple[int, ...]]) -> tuple[Tensor, Tensor]:
+    """Return of each token of several answers [tokens] the answer it belongs to, and its place in it."""
+    counts = torch.tensor([len(answer) for answer in answers])
+    row = torch.arange(len(answers)).repeat_interleave(counts)
+    return row, torch.arange(len(row)) - (counts.cumsum(0) - counts)[row]
 
 
 @dataclass(frozen=True)
@@ -78,47 +96,41 @@ def collate_units(units: Sequence[Unit], pad_id: int = 0) -> Batch:
     An answer's positions follow the prompt's, and it sees the prompt and itself alone, as if the others were not there.
     Where no unit has several answers in its input the mask is the usual one; else it is [batch 1 seq seq], added to the scores.
     """
-    lengths = [len(unit) for unit in units]
-    seq, shared = max(lengths), any(sum(len(answer) > 1 for answer in unit.answers) > 1 for unit in units)
-    input_ids: list[list[int]] = []
-    position_ids: list[list[int]] = []
-    owners: list[list[int]] = []  # of a token: the answer, -1 the prompt, -2 padding
-    position: list[int] = []
-    label: list[int] = []
-    row: list[int] = []
-    answers = 0
+    answers = [answer for unit in units for answer in unit.answers]
+    input_ids, attention_mask = _side_by_side(
+        [(*unit.prompt, *chain.from_iterable(answer[:-1] for answer in unit.answers)) for unit in units], pad_id
+    )
+    batch_size, seq = input_ids.shape
+    starts, ends = [], []  # of an answer: where its tokens start, and where its prompt ends
     for i, unit in enumerate(units):
-        start = len(unit.prompt)
-        ids, places, owner = list(unit.prompt), list(range(start)), [-1] * start
-        for a, answer in enumerate(unit.answers):
-            end = start + len(answer) - 1
-            ids += answer[:-1]
-            places += range(len(unit.prompt), len(unit.prompt) + len(answer) - 1)
-            owner += [a] * (len(answer) - 1)
-            # The last prompt token predicts the first token of every answer.
-            position.extend([i * seq + len(unit.prompt) - 1, *range(i * seq + start, i * seq + end)])
-            label.extend(answer)
-            row.extend([answers] * len(answer))
-            answers += 1
-            start = end
-        fill = seq - len(ids)
-        input_ids.append(ids + [pad_id] * fill)
-        position_ids.append(places + [0] * fill)
-        owners.append(owner + [-2] * fill)
-    of = torch.tensor(owners)
+        start = i * seq + len(unit.prompt)
+        ends += [start] * len(unit.answers)
+        for answer in unit.answers:
+            starts.append(start)
+            start += len(answer) - 1
+    row, within = _answer_tokens(answers)
+    # The last prompt token predicts the first token of every answer.
+    position = torch.where(within == 0, torch.tensor(ends)[row], torch.tensor(starts)[row] + within) - 1
     batch = {
-        "input_ids": torch.tensor(input_ids),
-        "attention_mask": (of > -2).long(),
-        "position": torch.tensor(position),
-        "label": torch.tensor(label),
-        "row": torch.tensor(row),
+        "input_ids": input_ids,
+        "attention_mask": attention_mask,
+        "position": position,
+        "label": torch.tensor([*chain.from_iterable(answers)]),
+        "row": row,
     }
-    if shared:
+    if any(sum(len(answer) > 1 for answer in unit.answers) > 1 for unit in units):
+        # Whose a token is: an answer's, the prompt's (-1), padding's (-2). An answer's tokens are those that predict its
+        # second and later ones.
+        of = torch.where(attention_mask == 1, -1, -2)
+        places = torch.arange(seq).repeat(batch_size)
+        later = position[within > 0]
+        of.view(-1)[later] = row[within > 0]
+        places[later] = (torch.tensor(ends)[row] % seq + within - 1)[within > 0]
         same = of.unsqueeze(2) == of.unsqueeze(1)
         seen = (same | (of == -1).unsqueeze(1)) & torch.ones(seq, seq, dtype=torch.bool).tril()
         seen |= torch.eye(seq, dtype=torch.bool)  # padding sees itself: a row without any would be NaN
         batch["attention_mask"] = torch.where(seen, 0.0, torch.finfo(torch.float32).min).unsqueeze(1)
-        batch["position_ids"] = torch.tensor(position_ids)
+        batch["position_ids"] = places.view(batch_size, seq)
     return batch
 
 

@@ -21,7 +21,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
     The adapter must stay the same, and switched on or off, while the context is open.
     """
-    training = model.training
+    training = [module for module in model.modules() if module.training]
     model.eval()
     # Of a model in parts the weights collected here may be those of the next step, to which inference mode gives no
     # gradient, and what is folded in may be lost before it is read.
@@ -35,4 +35,5 @@ def evaluating(model: nn.Module) -> Iterator[None]:
         ):
             yield
     finally:
-        model.train(training)
+        for module in training:
+            module.training = True

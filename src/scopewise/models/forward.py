@@ -100,7 +100,7 @@ def answer_outputs(
 
     Args:
         model: As in `answer_logits`.
-        batch: As in `answer_logits`.
+        batch: As in `answer_logits`; for states, collated with `last=True`. Raises ValueError where it is not.
         logits: Whether logits are wanted. Without them nothing above `layer` is computed.
         layer: Decoder block, from 0; None for no states.
     """
@@ -108,7 +108,9 @@ def answer_outputs(
         return (answer_logits(model, batch) if logits else None), None
     captured: list[Tensor] = []
     # `position` is where a token is predicted; one further on the token itself has been read.
-    read = batch["position"] + 1
+    read, mask = batch["position"] + 1, batch["attention_mask"].flatten()
+    if int(read.max()) >= len(mask) or not bool(mask[read].all()):
+        raise ValueError("batch: the answers' last tokens are not in it; collate it with last=True")
 
     def capture(_: nn.Module, __: Any, output: Any) -> None:
         hidden = output[0] if isinstance(output, tuple) else output

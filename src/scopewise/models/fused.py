@@ -18,6 +18,7 @@ import torch
 from peft.tuners.lora import Linear
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
 from scopewise.models.lora import FusedLinear
 
@@ -29,11 +30,11 @@ def fused(model: nn.Module) -> Iterator[None]:
     Only what does the same is exchanged: norms and rotations are tried on made-up numbers first, so that a model with
     formulas of its own keeps them. Parameters, names and hooks stay what they are.
     """
-    layers: list[tuple[nn.Module, type, type]] = [
-        (m, type(m), FusedLinear) for m in model.modules() if type(m) is Linear
-    ]
-    layers += [(m, type(m), _fused_norm(type(m))) for m in model.modules() if is_rms_norm(m)]  # type: ignore[arg-type]
-    names = {type(m).__module__ for m in model.modules()}
+    modules = list(model.modules())
+    layers: list[tuple[nn.Module, type, type]] = [(m, type(m), FusedLinear) for m in modules if type(m) is Linear]
+    layers += [(m, type(m), _exchanged(_FusedNorm, type(m))) for m in modules if is_rms_norm(m)]  # type: ignore[arg-type]
+    layers += [(m, type(m), _exchanged(_FusedGate, type(m))) for m in modules if is_swiglu(m)]  # type: ignore[arg-type]
+    names = {type(m).__module__ for m in modules}
     places = [vars(sys.modules[name]) for name in names if name in sys.modules]
     rotations = [(place, place[_ROTARY]) for place in places if is_rotary(place.get(_ROTARY))]
     for layer, _, kind in layers:
@@ -56,7 +57,7 @@ _NORMS: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
 def is_rms_norm(module: nn.Module) -> bool:
     """Return whether a module still computes `weight * x / sqrt(mean(x²) + epsilon)`, and its weight is not trained."""
-    if isinstance(module, _Fused) or list(module._parameters) != ["weight"] or module._modules or module._buffers:
+    if isinstance(module, _FusedNorm) or list(module._parameters) != ["weight"] or module._modules or module._buffers:
         return False
     weight: Any = module.weight
     if type(weight) is not nn.Parameter or weight.requires_grad or weight.dim() != 1 or _epsilon(module) is None:
@@ -88,8 +89,14 @@ def _epsilon(module: nn.Module) -> Any:
     return getattr(module, "variance_epsilon", getattr(module, "eps", None))
 
 
-class _Fused:
-    """Marks a norm that has been exchanged."""
+@functools.cache
+def _exchanged(ours: type, theirs: type) -> type:
+    """Return a class that has our forward, and is the library's in everything else."""
+    return type(f"Fused{theirs.__name__}", (ours, theirs), {})
+
+
+class _FusedNorm:
+    """An RMS norm that has been exchanged."""
 
     def forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Return the normalised x: the library's own where it is given more than that, as a gate."""
@@ -99,11 +106,6 @@ class _Fused:
             return _rms_norm(x, self.weight, _epsilon(self))[0]
         found: Tensor = _RmsNorm.apply(x, self.weight, _epsilon(self))  # type: ignore[no-untyped-call]
         return found
-
-
-@functools.cache
-def _fused_norm(kind: type) -> type:
-    return type(f"Fused{kind.__name__}", (_Fused, kind), {})
 
 
 def _rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
@@ -129,6 +131,72 @@ class _RmsNorm(torch.autograd.Function):
         wide = x.to(scale.dtype)
         along = (found * wide).sum(-1, keepdim=True).mul_(scale.pow(3)).div_(-x.shape[-1])
         return found.mul_(scale).addcmul_(wide, along).to(x.dtype), None, None
+
+
+# -- gated feed-forward layers ----------------------------------------------------------------------------------------
+
+_GATES: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+
+
+_PROJECTIONS = {"gate_proj", "up_proj", "down_proj"}
+
+
+def is_swiglu(module: nn.Module) -> bool:
+    """Return whether a module computes `down(silu(gate(x)) * up(x))`."""
+    if isinstance(module, _FusedGate) or not module._modules.keys() >= _PROJECTIONS:
+        return False
+    others = [child for name, child in module.named_children() if name not in _PROJECTIONS]
+    if any(child._forward_hooks or child._forward_pre_hooks or child._backward_hooks for child in others):
+        return False
+    if module not in _GATES:
+        _GATES[module] = _is_swiglu(module)
+    return _GATES[module]
+
+
+def _is_swiglu(module: Any) -> bool:
+    """Try it in evaluation mode, without what hooks would see."""
+    weight = next(module.gate_proj.parameters())
+    width = getattr(module.gate_proj, "in_features", None)
+    if not weight.is_floating_point() or width is None:
+        return False
+    x = torch.linspace(-1.0, 2.0, 3 * width, device=weight.device, dtype=weight.dtype).view(1, 3, -1)
+    modes = [(m, m.training) for m in module.modules()]
+    module.eval()
+    try:
+        return _same(
+            module.forward, lambda x: module.down_proj(functional.silu(module.gate_proj(x)) * module.up_proj(x)), x
+        )
+    finally:
+        for m, mode in modes:
+            m.training = mode
+
+
+class _FusedGate:
+    """A gated feed-forward layer that has been exchanged."""
+
+    def forward(self: Any, x: Tensor) -> Tensor:
+        """Return the layer's output."""
+        gate, up = self.gate_proj(x), self.up_proj(x)
+        if not torch.is_grad_enabled():
+            return self.down_proj(functional.silu(gate).mul_(up))  # type: ignore[no-any-return]
+        return self.down_proj(_Gated.apply(gate, up))  # type: ignore[no-any-return, no-untyped-call]
+
+
+class _Gated(torch.autograd.Function):
+    """`silu(gate) * up`; the backward makes silu(gate) again, for keeping it costs more than it."""
+
+    @staticmethod
+    def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
+        ctx.save_for_backward(gate, up)
+        return functional.silu(gate).mul_(up)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        gate, up = ctx.saved_tensors
+        of_up = functional.silu(gate).mul_(gradient)
+        of_gate = gradient * up
+        return torch.ops.aten.silu_backward.grad_input(of_gate, gate, grad_input=of_gate), of_up
 
 
 # -- rotary positions -------------------------------------------------------------------------------------------------

@@ -232,7 +232,7 @@ def mean_activations(model: nn.Module, items: Sequence[Encoded], max_tokens: int
     progress = bar(len(items), f"localize: activations, {what}")
     try:
         with torch.no_grad():
-            for number, (batch, counted) in enumerate(_batches(model, items, max_tokens)):
+            for number, (batch, counted) in enumerate(_batches(model, items, max_tokens, last=True)):
                 if is_mine(number):
                     read.append(batch["position"] + 1)  # where the answer tokens have been read
                     counts.append(counted)
@@ -247,12 +247,14 @@ def mean_activations(model: nn.Module, items: Sequence[Encoded], max_tokens: int
     return totals
 
 
-def _batches(model: nn.Module, items: Sequence[Encoded], max_tokens: int) -> Iterator[tuple[Batch, int]]:
+def _batches(
+    model: nn.Module, items: Sequence[Encoded], max_tokens: int, *, last: bool = False
+) -> Iterator[tuple[Batch, int]]:
     """Yield the batches, each with 1; of a model spread over processes, the last with 0 until all forward equally often."""
     batches = list(length_batches([len(item) for item in items], max_tokens))
     fill = -len(batches) % processes().num_processes if is_spread(model) else 0
     for indices, counted in [(indices, 1) for indices in batches] + [(batches[-1], 0)] * fill:
-        yield to_device(collate([items[i] for i in indices]), device_of(model)), counted
+        yield to_device(collate([items[i] for i in indices], last=last), device_of(model)), counted
 
 
 def _corrupted(item: Encoded, vocab_size: int, generator: torch.Generator) -> Encoded:

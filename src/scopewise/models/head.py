@@ -30,15 +30,19 @@ from scopewise.models.forward import (
 from scopewise.models.partitioned import in_parts
 from scopewise.models.precision import computing
 from scopewise.models.work import uncounted
-from scopewise.ops import mean_log_probs, token_kl
+from scopewise.ops import TokenStatistics, kl_and_gradient, mean_log_probs, nll_and_gradient, token_statistics
 
 CHUNK_LOGITS = 2**25
 """Logits that exist at once: 128 MiB in float32."""
 
-PROCESSOR_LOGITS = 2**19
-"""The same on a CPU: its caches hold them (2 MiB) from the product to the gradient."""
+PROCESSOR_LOGITS = 2**21
+"""The same on a CPU: 8 MiB."""
 
-_TokenLoss = Callable[[Tensor, Tensor], Tensor]
+LEAST_TOKENS = 64
+"""Tokens whose logits exist at once, however many words there are: with fewer, reading the head takes longer than using it."""
+
+_TokenLoss = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Takes logits, which it may write over, and what is given beside them; returns the loss of each token and its gradient."""
 
 
 def answer_states(model: nn.Module, batch: Batch, *, line: bool = False) -> Float[Tensor, "tokens hidden"]:
@@ -78,8 +82,7 @@ def states_nll(
     model: nn.Module, states: Float[Tensor, "tokens hidden"], labels: Int[Tensor, "repeats tokens"]
 ) -> Float[Tensor, "tokens"]:
     """Return what `answer_nll` does, from the states that the head reads."""
-    head = output_embeddings(model)
-    return _in_chunks(model, lambda part, wanted: mean_nll(head(part), wanted.T), states, labels.T)
+    return _in_chunks(model, nll_and_gradient, states, labels.T)
 
 
 def states_kl(
@@ -87,7 +90,7 @@ def states_kl(
 ) -> Float[Tensor, "tokens"]:
     """Return KL(reference ‖ model) of each token in nats, from the states that a head reads which both share."""
     head = output_embeddings(model)
-    return _in_chunks(model, lambda part, before: token_kl(head(before), head(part)), states, reference)
+    return _in_chunks(model, lambda logits, before: kl_and_gradient(head(before), logits), states, reference)
 
 
 def mean_nll(logits: Float[Tensor, "tokens vocab"], labels: Int[Tensor, "repeats tokens"]) -> Float[Tensor, "tokens"]:
@@ -95,12 +98,31 @@ def mean_nll(logits: Float[Tensor, "tokens vocab"], labels: Int[Tensor, "repeats
     return -mean_log_probs(logits, labels.T)
 
 
-def _in_chunks(model: nn.Module, loss: _TokenLoss, states: Tensor, other: Tensor) -> Tensor:
-    logits = PROCESSOR_LOGITS if states.device.type == "cpu" else CHUNK_LOGITS
-    size = max(1, logits // int(output_embeddings(model).weight.shape[0]))  # type: ignore
+def answer_statistics(model: nn.Module, batch: Batch, moments: bool) -> TokenStatistics:
+    """Return `token_statistics` of each answer token; in chunks where it can be, rows one after the other."""
+    if not has_plain_head(model):
+        return token_statistics(answer_logits(model, batch, line=True), batch["label"], moments)
+    states, head = answer_states(model, batch, line=True), output_embeddings(model)
+    size = _chunk_of(head, states)
     with computing(unwrapped(model)):
-        found: Tensor = _Chunked.apply(states, other, loss, size)  # type: ignore[no-untyped-call]
+        parts = [
+            token_statistics(head(part), labels, moments)
+            for part, labels in zip(states.split(size), batch["label"].split(size), strict=True)
+        ]
+    return TokenStatistics(*map(torch.cat, zip(*parts, strict=True)))
+
+
+def _in_chunks(model: nn.Module, loss: _TokenLoss, states: Tensor, other: Tensor) -> Tensor:
+    head = output_embeddings(model)
+    with computing(unwrapped(model)):
+        found: Tensor = _Chunked.apply(states, other, head, loss, _chunk_of(head, states))  # type: ignore[no-untyped-call]
     return found
+
+
+def _chunk_of(head: nn.Module, states: Tensor) -> int:
+    """Return how many tokens' logits exist at once."""
+    logits = PROCESSOR_LOGITS if states.device.type == "cpu" else CHUNK_LOGITS
+    return max(LEAST_TOKENS, logits // int(head.weight.shape[0]))  # type: ignore
 
 
 class _Chunked(torch.autograd.Function):
@@ -110,16 +132,19 @@ class _Chunked(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: FunctionCtx, states: Tensor, other: Tensor, loss: _TokenLoss, size: int) -> Tensor:
+    def forward(
+        ctx: FunctionCtx, states: Tensor, other: Tensor, head: nn.Module, loss: _TokenLoss, size: int
+    ) -> Tensor:
         wanted = ctx.needs_input_grad[0]  # type: ignore[attr-defined]
         values, gradients = [], []
         for part, given in zip(states.split(size), other.split(size), strict=True):
+            part = part.detach().requires_grad_(wanted)
             with torch.set_grad_enabled(wanted):
-                part = part.detach().requires_grad_(wanted)
-                value = loss(part, given)
-                if wanted:
-                    gradients += torch.autograd.grad(value.sum(), part)
-            values.append(value.detach())
+                logits = head(part)
+            value, of_logits = loss(logits.detach(), given)
+            values.append(value)
+            if wanted:
+                gradients += torch.autograd.grad(logits, part, of_logits.to(logits.dtype))
         if wanted:
             ctx.save_for_backward(torch.cat(gradients))
         return torch.cat(values)
@@ -128,14 +153,14 @@ class _Chunked(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (of_states,) = ctx.saved_tensors
-        return (of_states * gradient.unsqueeze(-1)).to(of_states.dtype), None, None, None
+        return (of_states * gradient.unsqueeze(-1)).to(of_states.dtype), None, None, None, None
 
 
 _PLAIN: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
 
 def has_plain_head(model: nn.Module) -> bool:
-    """Return whether the model's logits are what its head makes of the states it reads, and the head is not trained.
+    """Return whether the model's logits are what its head makes of the states it reads, and the head gets no gradient.
 
     Models that scale or cap their logits do so after the head, and fail a trial on made-up ids, once per model. A head
     whose weights are spread over processes has no matrix of its own shape here.
@@ -144,7 +169,7 @@ def has_plain_head(model: nn.Module) -> bool:
     head = output_embeddings(inner)
     if in_parts(inner) or head.weight.dim() != 2:  # type: ignore
         return False
-    if any(p.requires_grad or isinstance(p, DTensor) for p in head.parameters()):
+    if any((p.requires_grad and torch.is_grad_enabled()) or isinstance(p, DTensor) for p in head.parameters()):
         return False
     if inner not in _PLAIN:
         training = inner.training

@@ -19,14 +19,12 @@ from scopewise.data.batch import Unit, collate, collate_units, length_batches
 from scopewise.data.prompt import Encoded
 from scopewise.errors import ModelError
 from scopewise.models.evaluating import evaluating
-from scopewise.models.forward import answer_logits, device_of, to_device
+from scopewise.models.forward import device_of, to_device
+from scopewise.models.head import answer_nll, answer_statistics
 from scopewise.models.processes import gathered, share_of
 from scopewise.models.sharded import is_spread
 from scopewise.models.work import uncounted
-from scopewise.ops import hits, sequence_mean, sequence_sum, token_log_probs, token_statistics
-
-PROCESSOR_TOKENS = 1024
-"""Tokens of a batch on a CPU: its caches hold what lies between two layers, and larger ones are slower."""
+from scopewise.ops import sequence_mean, sequence_sum
 
 Pair = tuple[tuple[int, ...], tuple[int, ...]]
 """Ids of a prompt and of an answer."""
@@ -86,7 +84,7 @@ def score_pairs(
     Args:
         model: A causal LM; put into evaluation mode, and back.
         pairs: What to score.
-        max_tokens: Padded tokens per batch, on a CPU at most `PROCESSOR_TOKENS`; halved for what does not fit the device.
+        max_tokens: Padded tokens per batch; halved for what does not fit the device.
         description: Of the progress bar.
         share_prompts: Whether answers to the same prompt share its forward, where the model allows it.
         moments: Whether `means` and `variances` are wanted.
@@ -118,8 +116,6 @@ def score_pairs(
         for unit, results in zip(chosen, _forward(model, chosen, moments), strict=True):
             found.update(((unit.prompt, answer), r) for answer, r in zip(unit.answers, results, strict=True))
 
-    if device_of(model).type == "cpu":
-        max_tokens = min(max_tokens, PROCESSOR_TOKENS)
     over_batches(model, [len(unit) for unit in units], max_tokens, description, run)
     whole = {pair: scored for part in gathered(found) for pair, scored in part.items()}
     return [whole[pair] if pair[1] else Scored((), ()) for pair in pairs]
@@ -160,8 +156,7 @@ def _halving(indices: list[int], run: Callable[[list[int]], None], *, may_halve:
 def _forward(model: nn.Module, units: Sequence[Unit], moments: bool = False) -> Iterator[list[Scored]]:
     """Score the answers of some units in one forward."""
     batch = to_device(collate_units(units), device_of(model))
-    logits = answer_logits(model, batch, line=True)
-    log_probs, predicted, means, variances = token_statistics(logits, batch["label"], moments)
+    log_probs, predicted, means, variances = answer_statistics(model, batch, moments)
     # -inf is a token of probability zero, and legitimate; +inf is no distribution, and leaves no number.
     if bool(torch.isnan(log_probs).any() | (moments and torch.isnan(means).any())):
         raise ModelError("evaluate: a logit is not a number; check the model's weights and dtype")
@@ -204,7 +199,7 @@ def hit_rate(model: nn.Module, items: Sequence[Encoded], max_tokens: int = 4096)
     with evaluating(model):
         for indices in length_batches([len(item) for item in items], max_tokens):
             batch = to_device(collate([items[i] for i in indices]), device_of(model))
-            right = hits(answer_logits(model, batch), batch["label"]).float()
+            right = (answer_statistics(model, batch, False).predicted == batch["label"]).float()
             total += float(sequence_mean(right, batch["row"], len(indices)).sum())
     return total / len(items)
 
@@ -215,7 +210,7 @@ def sequence_nll(model: nn.Module, items: Sequence[Encoded], description: str, m
     with evaluating(model), bar(len(items), description) as progress:
         for indices in length_batches([len(item) for item in items], max_tokens):
             batch = to_device(collate([items[i] for i in indices]), device_of(model))
-            nll = -token_log_probs(answer_logits(model, batch), batch["label"])
+            nll = answer_nll(model, batch, line=True)
             found.update(zip(indices, sequence_sum(nll, batch["row"], len(indices)).tolist(), strict=True))
             progress.update(len(indices))
     return [found[i] for i in range(len(items))]

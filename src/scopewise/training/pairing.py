@@ -50,11 +50,11 @@ class Rows(Dataset):
         """Return the row of an index."""
         return self.forget[index] if index < len(self.forget) else self.retain[index - len(self.forget)]
 
-    def collate(self, indices: Sequence[int], pad_id: int = 0) -> Batch:
+    def collate(self, indices: Sequence[int], pad_id: int = 0, *, last: bool = False) -> Batch:
         """Return the batch of some rows: forget rows first, then their alternatives, then retain rows.
 
         Besides the keys of `data.batch.collate`: `index` and `group` of each sequence, `reference_nll` where known, and
-        `counted` (1 or 0) where rows fill the batch.
+        `counted` (1 or 0) where rows fill the batch. `last` is as there.
         """
         rows = [(i if i >= 0 else -1 - i, float(i >= 0)) for i in indices]
         ordered = [r for r in rows if r[0] < len(self.forget)], [r for r in rows if r[0] >= len(self.forget)]
@@ -64,7 +64,7 @@ class Rows(Dataset):
             [self.forget[i] for i in forget] + [self.alternatives[i] for i in others] + [self.item(i) for i in retain]
         )
         labels = [self.labels[i] for i in forget] + [item.answer_ids for item in items[len(forget) :]]
-        batch = collate(items, labels, pad_id=pad_id)
+        batch = collate(items, labels, pad_id=pad_id, last=last)
         batch["index"] = torch.tensor(forget + others + retain)
         groups = [FORGET_GROUP] * len(forget) + [ALTERNATIVE_GROUP] * len(others) + [RETAIN_GROUP] * len(retain)
         batch["group"] = torch.tensor(groups)

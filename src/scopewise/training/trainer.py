@@ -442,7 +442,8 @@ class UnlearningTrainer(Trainer):
     def _collate(self, indices: list[int]) -> Batch:
         rows = self.train_dataset
         assert isinstance(rows, Rows)
-        return rows.collate(indices, self.processing_class.pad_token_id or 0)  # type: ignore[union-attr]
+        pad_id = self.processing_class.pad_token_id or 0  # type: ignore[union-attr]
+        return rows.collate(indices, pad_id, last=self.terms.layer is not None)
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler:
         rows = self.train_dataset
