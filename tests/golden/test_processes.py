@@ -161,15 +161,38 @@ def test_a_lost_worker_and_resume(how: str, target: Path, tmp_path: Path) -> Non
     same(tmp_path / "1", tmp_path / "2", "ga_descent", resumed=True)
 
 
+def in_halves(script: str, *arguments: str, **variables: str) -> Any:
+    """Return the JSON that two processes print last, with the variables that `accelerate launch` sets for FSDP2."""
+    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "ACCELERATE_USE_FSDP": "true",
+        "FSDP_VERSION": "2",
+        **variables,
+    }
+    words += [str(Path(__file__).with_name(script)), *arguments]
+    done = subprocess.run(words, capture_output=True, text=True, env=environment, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("how", "most"), [("keep", 0.6), ("train", 1.4)])
+def test_no_process_has_the_whole_model_in_memory_of_its_own(how: str, most: float, tmp_path: Path) -> None:
+    """As a multiple of the bytes in the file, which is in 16 bits: half of them, or in float32 a half of twice as many.
+
+    Besides these a block. What has not been spread yet are pages of the file, which all processes share.
+    """
+    freed = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+    found = in_halves("host_memory.py", str(tmp_path / "model"), how, **freed)
+    assert most - 0.25 < found["taken"] < most
+
+
 @pytest.mark.slow
 def test_what_each_process_holds_of_a_sharded_model() -> None:
     """FSDP2: half of the parameters, before and after a forward; and the gradients of one that holds all."""
-    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
-    script = str(Path(__file__).with_name("sharded.py"))
-    done = subprocess.run([*words, script], capture_output=True, text=True, env=environment, timeout=200, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    found = json.loads(done.stdout.splitlines()[-1])
+    found = in_halves("sharded.py")
     assert found["largest"] > 1e-3
     assert found["worst"] < 1e-6
     assert found["held"] == pytest.approx([0.5, 0.5], abs=0.01)
@@ -191,7 +214,7 @@ def test_a_micro_batch_in_parts_of_similar_length_is_the_same_step(tiny: Any, ma
     batch = rows.collate(list(range(24)))
     parts = parts_by_length(batch)
     assert [len(part["group"]) for part in parts] == [12, 12]
-    assert parts[1]["input_ids"].shape[1] == len(short)
+    assert parts[1]["input_ids"].shape[1] == len(short) - 1  # nothing reads the last token
     assert parts_by_length(parts[0]) == [parts[0]]
     trainer._set_denominators([batch])
     gradients = []

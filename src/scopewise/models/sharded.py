@@ -75,14 +75,16 @@ def placed(model: Model, *, train: bool = False) -> Model:
         raise ConfigError(
             "model.quantization: nf4, with FSDP2; 4-bit weights are not spread; take ddp.yaml, or set none"
         )
-    for parameter in model.parameters():
-        if train and parameter.requires_grad and parameter.dtype in LOW:
-            parameter.data = parameter.data.float()
     mesh = init_device_mesh(default_device().type, (processes().num_processes,))
     ends = [model.get_input_embeddings(), output_embeddings(model)]
     tied = ends[0].weight is ends[1].weight
     # The model itself too gives its parameters back after a forward: else what is found in it would be the gathered ones.
     for module in (*decoder_blocks(model), *([] if tied else ends), model):
+        # One by one: until it is spread a block that was loaded as it is stored is a file's, in memory once for all
+        # processes, and in float32 it is each process's own.
+        for parameter in module.parameters():
+            if train and parameter.requires_grad and parameter.dtype in LOW:
+                parameter.data = parameter.data.float()
         fully_shard(module, mesh=mesh, reshard_after_forward=True)
     return model
 
