@@ -235,31 +235,32 @@ def rotated(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, unsqueeze_dim: int =
     cos, sin = cos.unsqueeze(unsqueeze_dim), sin.unsqueeze(unsqueeze_dim)
     if not torch.is_grad_enabled():
         one, two = sin.chunk(2, -1)
-        return _turned(q, cos, -one, two), _turned(k, cos, -one, two)
-    return _Rotated.apply(q, cos, sin), _Rotated.apply(k, cos, sin)  # type: ignore[no-untyped-call]
+        return _turned(q, cos, one, two, 1), _turned(k, cos, one, two, 1)
+    turned_q, turned_k = _Rotated.apply(q, k, cos, sin)  # type: ignore[no-untyped-call]
+    return turned_q, turned_k
 
 
 class _Rotated(torch.autograd.Function):
-    """A rotation; its gradient is the rotation back."""
+    """A rotation of both; the gradient is the rotation back."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    def forward(ctx: Any, q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(cos, sin)
-        first, second = sin.chunk(2, -1)
-        return _turned(x, cos, -first, second)
+        one, two = sin.chunk(2, -1)
+        return _turned(q, cos, one, two, 1), _turned(k, cos, one, two, 1)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, of_q: Tensor, of_k: Tensor) -> tuple[Tensor, Tensor, None, None]:
         cos, sin = ctx.saved_tensors
-        first, second = sin.chunk(2, -1)
-        return _turned(gradient, cos, second, -first), None, None
+        one, two = sin.chunk(2, -1)
+        return _turned(of_q, cos, two, one, -1), _turned(of_k, cos, two, one, -1), None, None
 
 
-def _turned(x: Tensor, cos: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    """Return `x cos + (x₂ first, x₁ second)`."""
+def _turned(x: Tensor, cos: Tensor, one: Tensor, two: Tensor, sign: int) -> Tensor:
+    """Return `x cos + sign (-x₂ one, x₁ two)`."""
     found = x * cos
     (x1, x2), (y1, y2) = x.chunk(2, -1), found.chunk(2, -1)
-    y1.addcmul_(x2, first)
-    y2.addcmul_(x1, second)
+    y1.addcmul_(x2, one, value=-sign)
+    y2.addcmul_(x1, two, value=sign)
     return found

@@ -28,10 +28,10 @@ class FusedLinear(Linear):
         if args or kwargs or self.disable_adapters or self.merged or not _is_plain(self):
             return super().forward(x, *args, **kwargs)
         (adapter,) = self.active_adapters
-        layers = cast(list[nn.Linear], [self.base_layer, self.lora_A[adapter], self.lora_B[adapter]])
-        base, a, b = layers
-        watched = any(m._forward_pre_hooks or m._forward_hooks or m._backward_hooks for m in layers)
-        watched = watched or any("forward" in vars(m) for m in layers)
+        base, a, b = layers = [self.base_layer, self.lora_A[adapter], self.lora_B[adapter]]
+        watched = any(
+            m._forward_pre_hooks or m._forward_hooks or m._backward_hooks or "forward" in vars(m) for m in layers
+        )
         if watched or type(base) is not nn.Linear or torch.is_autocast_enabled(x.device.type):
             return super().forward(x)
         dropped = self.lora_dropout[adapter](x)
