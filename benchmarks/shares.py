@@ -16,6 +16,7 @@ from pathlib import Path
 
 from torch.profiler import ProfilerActivity, profile
 
+from scopewise.allocator import keep_freed_memory
 from scopewise.config import LocalizeSection
 from scopewise.data.rows import FORGET, TRAIN, VAL
 from scopewise.evaluation import score
@@ -96,6 +97,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     """Profile all three."""
     arguments = parse()
+    keep_freed_memory()
     setup = prepare(arguments.data, None, arguments.seed, arguments.threads)
     with tempfile.TemporaryDirectory() as folder:
         found = {what: shares(work) for what, work in pieces(setup, folder).items()}

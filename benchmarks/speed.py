@@ -55,7 +55,7 @@ from scopewise.record import manifest, write_json
 from scopewise.region import parameter_name
 from scopewise.training.trainer import UnlearningConfig, UnlearningTrainer
 
-GOALS = {"localization": 8.0, "unlearning step": 6.0, "scoring": 8.0}
+GOALS = {"localization": 10.0, "unlearning step": 10.0, "scoring": 10.0}
 REPEATS_PAPER_CODE = 3
 REPEATS_DEFAULT = 5
 MEMORY_ROWS = 16

@@ -15,8 +15,8 @@ def keep_freed_memory() -> bool:
     """Let this process keep up to a GiB that it has freed, and take its next blocks from there; return whether it does.
 
     glibc gives a large block back to the system at once, and asks for it again in the next layer, where each of its pages
-    is then faulted in and cleared: several percent of a small model's step on a CPU. This is for processes that are ours,
-    the command's and its workers'; of others it changes what they hold. Left alone is a C library of another kind, and an
+    is then faulted in and cleared: several percent of a small model's step on a CPU. This is for the command's own
+    process; of others it would change what they hold. Left alone is a C library of another kind, and an
     allocator that the environment has settings for, or puts in glibc's place.
     """
     named = any(name.startswith("MALLOC_") or name in ("GLIBC_TUNABLES", "LD_PRELOAD") for name in os.environ)

@@ -132,29 +132,58 @@ def test_what_computes_something_else_is_kept() -> None:
     assert not is_rotary(None)
 
 
-class Clamped(LlamaMLP):
-    """The names of a gated layer, and one more step."""
+class Limited(LlamaMLP):
+    """As some have it: a limit that small numbers do not reach."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x).clamp(-1e-3, 1e-3)
+        return self.down_proj(self.act_fn(self.gate_proj(x).clamp(max=10.0)) * self.up_proj(x))  # type: ignore[no-any-return]
 
 
-def test_a_gated_layer_of_another_kind_or_with_something_that_watches_inside_is_kept() -> None:
+class Dropped(LlamaMLP):
+    """One that drops in training alone."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.dropout(super().forward(x), 0.1, self.training)
+
+
+class Scaled(LlamaMLP):
+    """One with a factor of its own, which is 1 at first."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.factor = nn.Parameter(torch.ones(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * self.factor
+
+
+def test_gated_layers_of_another_kind_are_kept() -> None:
     config = LlamaConfig(**SIZES)
-    layer = LlamaMLP(config)
+    assert is_swiglu(LlamaMLP(config))
+    assert is_swiglu(LlamaMLP(config).to(torch.bfloat16))
+    for kind in (Limited, Dropped, Scaled):
+        for layer in (kind(config), kind(config).eval()):
+            assert not is_swiglu(layer)
+    for act in ("gelu", "gelu_pytorch_tanh", "relu"):
+        layer = LlamaMLP(LlamaConfig(**SIZES, hidden_act=act)).to(torch.bfloat16)
+        nn.init.zeros_(layer.down_proj.weight)
+        assert not is_swiglu(layer)
+
+
+def test_a_trial_of_a_gated_layer_is_seen_by_nobody_and_leaves_everything_as_it_was() -> None:
+    layer = LlamaMLP(LlamaConfig(**SIZES)).train()
+    seen: list[nn.Module] = []
+    layer.up_proj.register_forward_hook(lambda m, *_: seen.append(m))
+    layer.down_proj.eval()
+    children, state = dict(layer.named_children()), torch.get_rng_state()
     assert is_swiglu(layer)
-    assert not is_swiglu(Clamped(config))
-    assert not is_swiglu(LlamaMLP(LlamaConfig(**SIZES, hidden_act="gelu")))
-    layer.act_fn.register_forward_hook(lambda *_: None)
-    assert not is_swiglu(layer)
-
-
-def test_a_gated_layer_is_tried_without_dropout_and_left_in_training() -> None:
-    """LoRA's dropout draws, so that two forwards in training differ."""
-    layer = LlamaMLP(LlamaConfig(**SIZES))
-    layer.up_proj = nn.Sequential(layer.up_proj, nn.Dropout(0.5))  # type: ignore[assignment]
-    assert is_swiglu(layer.train())
-    assert all(m.training for m in layer.modules())
+    assert not seen
+    assert dict(layer.named_children()) == children
+    assert torch.equal(torch.get_rng_state(), state)
+    assert [layer.training, layer.down_proj.training] == [True, False]
+    watched = LlamaMLP(LlamaConfig(**SIZES))
+    watched.act_fn.register_forward_hook(lambda *_: None)
+    assert not is_swiglu(watched)
 
 
 class Gated(LlamaRMSNorm):

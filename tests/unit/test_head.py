@@ -13,7 +13,7 @@ from scopewise.config import LocalizeSection, LoraSection
 from scopewise.data.batch import collate
 from scopewise.localizers.gradient import Gradient
 from scopewise.models import head
-from scopewise.models.adapters import lora_config
+from scopewise.models.adapters import frozen_reference, lora_config
 from scopewise.models.forward import answer_logits, decoder_blocks, output_embeddings
 from scopewise.models.gradients import gradient_groups, matrices, mean_gradients
 from scopewise.ops import token_kl, token_log_probs, token_statistics
@@ -132,6 +132,21 @@ def test_a_trained_head_and_capped_logits_are_no_plain_head(tiny: Any, few_logit
     assert not head.has_plain_head(capped)
     batch = collate(encoded[0])
     assert torch.equal(head.answer_nll(capped, batch), -token_log_probs(answer_logits(capped, batch), batch["label"]))
+
+
+def test_kl_with_a_trained_head_is_the_same_without_gradients(tiny: Any, make_trainer: Any) -> None:
+    """The model before has another head, so that its states alone do not make its logits."""
+    model = tiny[0]
+    trainer = make_trainer(model, tiny[1], "ga_kl", per_device_train_batch_size=16)
+    trainer.prepare()
+    batches, _ = trainer.get_batch_samples(iter(trainer.get_train_dataloader()), 1, torch.device("cpu"))
+    with frozen_reference(model) as trainer.terms.reference:
+        with torch.no_grad():
+            noise = torch.randn(model.lm_head.weight.shape, generator=torch.Generator().manual_seed(0))
+            model.lm_head.weight.add_(noise)
+            without = float(trainer.terms(model, batches[0])[1])
+        assert without == pytest.approx(float(trainer.terms(model, batches[0])[1].detach()), rel=1e-5)
+    assert without > 0.1
 
 
 def test_localization_in_chunks_is_the_same(trained_adapter: Any, encoded: Any, few_logits: None) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import GenerationConfig, MistralConfig, MistralForCausalLM
+from transformers import GenerationConfig, GPT2Config, GPT2LMHeadModel, MistralConfig, MistralForCausalLM
 
 from scopewise.data.prompt import encode
 from scopewise.errors import ModelError
@@ -95,6 +95,18 @@ def test_a_model_whose_attention_has_a_window_does_not_share() -> None:
     pairs: list[Pair] = [((5, 6, 7, 8, 9, 10, 11), (12, 13, 14)), ((5, 6, 7, 8, 9, 10, 11), (15, 16))]
     for pair, got in zip(pairs, score_pairs(model, pairs), strict=True):
         assert got.log_probs == pytest.approx(plain(model, pair)["log_probs"], abs=1e-4)
+
+
+def test_padding_has_no_place_that_a_model_may_lack() -> None:
+    """GPT-2 with 20 learned positions: four answers that share a prompt stand in 44 tokens, beside a shorter row."""
+    torch.manual_seed(0)
+    sizes: dict[str, Any] = {"vocab_size": 300, "n_embd": 32, "n_layer": 1, "n_head": 4, "n_positions": 20}
+    model = GPT2LMHeadModel(GPT2Config(**sizes, bos_token_id=1, eos_token_id=2)).eval()
+    pairs: list[Pair] = [(tuple(range(10, 18)), tuple(range(first, first + 10))) for first in (20, 40, 60, 80)]
+    pairs += [((5, 6), (7, 8)), ((5, 6), (8, 9))]
+    assert shares_prompts(model)
+    for pair, got in zip(pairs, score_pairs(model, pairs), strict=True):
+        assert list(got.log_probs) == pytest.approx(plain(model, pair)["log_probs"], abs=1e-4)
 
 
 def test_what_does_not_fit_is_halved(tiny: Any, pairs: list[Pair], monkeypatch: Any) -> None:

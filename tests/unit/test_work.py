@@ -71,6 +71,8 @@ def test_padding_and_shared_prompts(two_blocks: Any) -> None:
     assert counted(two_blocks, padded).tokens == counted(two_blocks, alone).tokens + 2
     with torch.no_grad():
         assert counted(two_blocks, collate_units([Unit((4, 5, 6), ((7, 8), (9,)))])).tokens == 4
+        shared = [Unit((4, 5, 6), ((7, 8, 9), (9, 8))), Unit((4,), ((7, 8), (9, 8)))]  # 3 + 2 + 1 and 1 + 1 + 1
+        assert counted(two_blocks, collate_units(shared)).tokens == 9
 
 
 def test_trials_on_made_up_ids_count_nothing(two_blocks: Any) -> None:

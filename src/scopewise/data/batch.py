@@ -15,7 +15,7 @@ from scopewise.data.prompt import Encoded
 Batch = dict[str, Tensor]
 """A plain dict, so that accelerate can move it. Keys and shapes:
 
-`input_ids`, `attention_mask`  [batch seq]  right-padded to the longest row of this batch, without its last token
+`input_ids`, `attention_mask`  [batch seq]  right-padded to the longest row of this batch, without what nothing reads
 `position`                     [tokens]     index into the flattened [batch · seq] of the position that predicts a token
 `label`                        [tokens]     the answer token predicted there
 `row`                          [tokens]     which sequence of the batch it belongs to
@@ -29,7 +29,7 @@ def collate(
     *,
     last: bool = False,
 ) -> Batch:
-    """Pad examples to the longest of them and list their answer positions.
+    """Pad examples to the longest of them and list their answer positions; an answer's last token is left out.
 
     Right padding under a causal mask cannot reach an answer token, so `pad_id` changes no value.
 
@@ -37,7 +37,7 @@ def collate(
         items: Tokenised rows.
         labels: What is to be predicted, one label per answer token; None wants the answers themselves.
         pad_id: What fills the rest of `input_ids`.
-        last: Whether an answer's last token is put in: it predicts nothing, and only states that have read it need it.
+        last: Whether it is put in: it predicts nothing, and only states that have read it need it.
     """
     answers = [item.answer_ids for item in items]
     input_ids, attention_mask = _side_by_side(
@@ -122,7 +122,7 @@ def collate_units(units: Sequence[Unit], pad_id: int = 0) -> Batch:
         # Whose a token is: an answer's, the prompt's (-1), padding's (-2). An answer's tokens are those that predict its
         # second and later ones.
         of = torch.where(attention_mask == 1, -1, -2)
-        places = torch.arange(seq).repeat(batch_size)
+        places = torch.arange(seq).repeat(batch_size) * attention_mask.flatten()  # padding counts for no length
         later = position[within > 0]
         of.view(-1)[later] = row[within > 0]
         places[later] = (torch.tensor(ends)[row] % seq + within - 1)[within > 0]

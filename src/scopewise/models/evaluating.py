@@ -21,7 +21,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
     The adapter must stay the same, and switched on or off, while the context is open.
     """
-    training = [module for module in model.modules() if module.training]
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()
     # Of a model in parts the weights collected here may be those of the next step, to which inference mode gives no
     # gradient, and what is folded in may be lost before it is read.
@@ -35,5 +35,6 @@ def evaluating(model: nn.Module) -> Iterator[None]:
         ):
             yield
     finally:
-        for module in training:
-            module.training = True
+        for module, mode in modes:
+            if module.training != mode:
+                module.training = mode

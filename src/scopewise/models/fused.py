@@ -1,4 +1,4 @@
-"""Layers in fewer passes over memory: LoRA, RMS norms and rotary positions, with the outputs and gradients they had.
+"""Layers in fewer passes over memory: LoRA, RMS norms, gates and rotations, with the outputs and gradients they had.
 
 A library's layer is a line of elementwise operations, each of which reads and writes whole tensors, and its backward has
 twice as many. Beside the products of a small model, or of a short batch, they are a good part of the time.
@@ -25,10 +25,10 @@ from scopewise.models.lora import FusedLinear
 
 @contextlib.contextmanager
 def fused(model: nn.Module) -> Iterator[None]:
-    """Compute a model's LoRA layers, RMS norms and rotary positions in fewer passes while the context is open.
+    """Compute a model's LoRA layers, RMS norms, gated layers and rotary positions in fewer passes while the context is open.
 
-    Only what does the same is exchanged: norms and rotations are tried on made-up numbers first, so that a model with
-    formulas of its own keeps them. Parameters, names and hooks stay what they are.
+    Only what does the same is exchanged: all but LoRA is tried on made-up numbers first, so that a model with formulas of
+    its own keeps them. Parameters, names and hooks stay what they are.
     """
     modules = list(model.modules())
     layers: list[tuple[nn.Module, type, type]] = [(m, type(m), FusedLinear) for m in modules if type(m) is Linear]
@@ -149,33 +149,46 @@ def is_swiglu(module: nn.Module) -> bool:
     if any(child._forward_hooks or child._forward_pre_hooks or child._backward_hooks for child in others):
         return False
     if module not in _GATES:
-        _GATES[module] = _is_swiglu(module)
+        _GATES[module] = not module._parameters and not module._buffers and _is_swiglu(module)
     return _GATES[module]
 
 
-def _is_swiglu(module: Any) -> bool:
-    """Try it in evaluation mode, without what hooks would see."""
-    weight = next(module.gate_proj.parameters())
-    width = getattr(module.gate_proj, "in_features", None)
-    if not weight.is_floating_point() or width is None:
-        return False
-    x = torch.linspace(-1.0, 2.0, 3 * width, device=weight.device, dtype=weight.dtype).view(1, 3, -1)
-    modes = [(m, m.training) for m in module.modules()]
-    module.eval()
+def _is_swiglu(module: nn.Module) -> bool:
+    """Try it, in training too, with its projections replaced: what they give reaches far, so that limits are seen."""
+    gate = torch.linspace(-60.0, 60.0, 97).view(1, 1, -1)
+    up = gate.roll(41, -1)
+    children, modes = module._modules.copy(), [(m, m.training) for m in module.modules()]
+    module._modules.update(gate_proj=_Gives(gate), up_proj=_Gives(up), down_proj=nn.Identity())
     try:
-        return _same(
-            module.forward, lambda x: module.down_proj(functional.silu(module.gate_proj(x)) * module.up_proj(x)), x
-        )
+        with torch.random.fork_rng(devices=()):
+            return all(
+                _same(module.train(mode).forward, lambda _: functional.silu(gate) * up, gate) for mode in (True, False)
+            )
     finally:
+        module._modules.update(children)
         for m, mode in modes:
             m.training = mode
+
+
+class _Gives(nn.Module):
+    """Stands for a projection."""
+
+    def __init__(self, given: Tensor) -> None:
+        super().__init__()
+        self.given = given
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return what was given, whatever it is asked."""
+        return self.given
 
 
 class _FusedGate:
     """A gated feed-forward layer that has been exchanged."""
 
-    def forward(self: Any, x: Tensor) -> Tensor:
-        """Return the layer's output."""
+    def forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Return the layer's output: the library's own where it is given more."""
+        if args or kwargs:
+            return super().forward(x, *args, **kwargs)  # type: ignore[misc, no-any-return]
         gate, up = self.gate_proj(x), self.up_proj(x)
         if not torch.is_grad_enabled():
             return self.down_proj(functional.silu(gate).mul_(up))  # type: ignore[no-any-return]

@@ -79,7 +79,10 @@ class Terms:
         needs = self.method.needs if forgets else frozenset[str]()
         wants_logits = (forgets and "hidden" not in needs) or bool({"ce", "kl"} & set(terms))
         chunks = self.layer is None and wants_logits and not needs & {"logits", "reference_logits"}
-        if chunks and has_plain_head(model):
+        # Asked as in training where nothing is trained now, too: KL has one head read the states of both models.
+        with torch.enable_grad():
+            chunks = chunks and has_plain_head(model)
+        if chunks:
             states = answer_states(model, inputs, line=True)
             return _Outputs(None, None, states, states_nll(model, states, inputs["label"].unsqueeze(0)))
         return _Outputs(*answer_outputs(model, inputs, logits=wants_logits, layer=self.layer))

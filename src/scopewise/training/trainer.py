@@ -265,7 +265,8 @@ class UnlearningTrainer(Trainer):
         assert isinstance(rows, Rows)
         assert isinstance(tokenizer, PreTrainedTokenizerBase)
         model: Any = self.model
-        has_plain_head(model)  # tried now, while blocks are not compiled yet
+        with torch.no_grad():
+            has_plain_head(model)  # tried now, while blocks are not compiled yet
         if isinstance(method, Preference) and not rows.alternatives:
             texts = alternatives(method.alternative, rows.forget, model, tokenizer, self.args.seed)
             replaced = [replace(item.row, answer=text) for item, text in zip(rows.forget, texts, strict=True)]
