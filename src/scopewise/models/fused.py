@@ -136,8 +136,6 @@ class _RmsNorm(torch.autograd.Function):
 # -- gated feed-forward layers ----------------------------------------------------------------------------------------
 
 _GATES: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
-
-
 _PROJECTIONS = {"gate_proj", "up_proj", "down_proj"}
 
 
