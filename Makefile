@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
 
-.PHONY: demo test check format docs site bench bench-speed screenshots clean
+.PHONY: demo test test-all check format docs site bench bench-speed screenshots clean
 
 # torch goes first and alone: left to the resolver, pip would pick a CUDA build of several gigabytes.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -17,6 +17,9 @@ demo: $(VENV)/.installed
 	$(BIN)/scopewise demo --resume
 
 test: $(VENV)/.installed
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal -m 'not long'
+
+test-all: $(VENV)/.installed  # with the tests marked `long`
 	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal
 
 check: $(VENV)/.installed
