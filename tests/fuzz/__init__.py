@@ -1,0 +1,1 @@
+"""Bad input by the thousand: made from the schemas by kind, given to the real commands, and judged."""

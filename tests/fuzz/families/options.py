@@ -1,0 +1,95 @@
+"""Command lines that the commands' own parameters forbid."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import typer
+
+from ..inputs import Family, Input
+from ..schema import misspelt
+
+GOOD: dict[str, tuple[str, ...]] = {
+    "attack": ("runs/done",),
+    "bench": ("run.yaml",),
+    "check": ("run.yaml",),
+    "demo": (),
+    "evaluate": ("model", "run.yaml"),
+    "finetune": ("run.yaml",),
+    "list": ("methods",),
+    "localize": ("run.yaml",),
+    "play": ("runs/done",),
+    "report": ("runs/done",),
+    "run": ("run.yaml",),
+    "show": ("runs/done",),
+    "tasks": (),
+    "tune": ("run.yaml",),
+    "unlearn": ("run.yaml",),
+}
+"""What each command takes for its arguments."""
+
+
+def _commands() -> dict[str, Any]:
+    import importlib
+    import pkgutil
+
+    import scopewise.cli
+    from scopewise.cli import app, main  # noqa: F401
+
+    for module in pkgutil.iter_modules(scopewise.cli.__path__, "scopewise.cli."):
+        importlib.import_module(module.name)
+    return typer.main.get_command(app).commands  # type: ignore[attr-defined]
+
+
+def _make(ground: Path, random: Random) -> Iterator[Input]:
+    commands = _commands()
+    for _ in range(1000):
+        name = random.choice(list(commands))
+        command = commands[name]
+        good = GOOD[name]
+        options = [p for p in command.params if p.param_type_name == "option"]
+        arguments = [p for p in command.params if p.param_type_name == "argument"]
+        yield Input("no such command", (misspelt(name), *good))
+        yield Input("no such option", (name, *good, f"--{misspelt(name)}"))
+        yield Input("no such short option", (name, *good, "-Z"))
+        if not any(p.nargs == -1 or p.multiple for p in arguments):
+            yield Input("too many arguments", (name, *good, *("more",) * (len(arguments) - len(good) + 1)))
+        if any(p.required for p in arguments):
+            yield Input("an argument is missing", (name,))
+        yield Input("a control character in an option", (name, *good, "--\x1b[31mred"))
+        if not options:
+            continue
+        option = random.choice(options)
+        flag = random.choice(option.opts)
+        if flag.startswith("--"):
+            yield Input("an option misspelt", (name, *good, "--" + misspelt(flag[2:])))
+        if option.is_flag:
+            yield Input("a flag with a value", (name, *good, f"{flag}=1"))
+            continue
+        yield Input("an option without its value", (name, *good, flag))
+        for argument in (option, *arguments):
+            for wrong in _wrong(argument.type, random):
+                if argument is option:
+                    yield Input(f"{flag} is {wrong!r}", (name, *good, flag, wrong))
+                else:
+                    yield Input(f"{argument.name} is {wrong!r}", (name, wrong, *good[1:]))
+
+
+def _wrong(kind: Any, random: Random) -> Iterator[str]:
+    """Return texts that a parameter's type forbids."""
+    choices = getattr(kind, "choices", None)
+    if choices:
+        one = random.choice([getattr(choice, "value", str(choice)) for choice in choices])
+        yield from (misspelt(one), one.upper() + "!", "", "\x1b[2J" + one)
+    elif kind.name.startswith(("integer", "float")):
+        yield from ("x", "", "1.5x", "nan?", "9" * 5000, "0x10", "\u0661x")
+        if getattr(kind, "max", None) is not None:
+            yield str(kind.max + 1)
+        if getattr(kind, "min", None) is not None:
+            yield str(kind.min - 1)
+
+
+FAMILIES = (Family("options", _make, tuple((name, *GOOD[name]) for name in ("list", "show", "check", "tasks"))),)
