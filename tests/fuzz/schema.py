@@ -14,6 +14,9 @@ Path = tuple[str | int, ...]
 HUGE = 10**5000 - 1
 """An integer of more digits than Python reads."""
 
+LONE = "lone \ud800 surrogate"
+"""Text that no encoding has."""
+
 # One value of each kind; a field forbids the kinds that its schema does not name.
 _OF_KIND: Mapping[str, tuple[Any, ...]] = {
     "string": ("nonsense", ""),
@@ -98,7 +101,7 @@ def _other_kinds(kinds: set[str]) -> Iterator[Any]:
     if "number" in kinds or "integer" in kinds:
         yield from (math.nan, math.inf, -math.inf, HUGE)
     if "string" in kinds:
-        yield "lone \ud800 surrogate"
+        yield LONE
 
 
 def _out_of_bounds(schema: Mapping[str, Any], path: Path) -> Iterator[Bad]:

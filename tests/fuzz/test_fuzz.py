@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from .command import Done
 from .inputs import Input
 from .judge import FAULTS, faults, screen
-from .schema import MISSING, bad_values, with_bad
+from .schema import HUGE, LONE, MISSING, bad_values, with_bad
 
 GIVEN = Input("something", ("check",))
 SENTENCE = "scopewise: run.seed: 'x'; a number\n"
@@ -73,9 +73,10 @@ def test_a_schema_forbids_what_is_found() -> None:
     every = list(bad_values(Schema.model_json_schema(), good))
     assert {bad.path[0] for bad in every} >= set(Schema.model_fields)
     assert any(bad.value is MISSING for bad in every)
+    every = [
+        bad for bad in every if bad.value not in (LONE, HUGE)
+    ]  # of text: its readers refuse them, pydantic does not
     for bad in every:
-        if "surrogate" in str(bad.value):  # which the readers of text refuse, and pydantic does not
-            continue
         with pytest.raises(ValidationError):
             Schema.model_validate(with_bad(good, bad))
 
