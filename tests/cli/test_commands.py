@@ -109,6 +109,33 @@ def test_bad_input_is_one_sentence_and_exit_code_two(arguments: list[str], sente
 
 
 @pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["bnech"], "scopewise: no such command 'bnech'. Did you mean 'bench'?; see `scopewise --help`"),
+        (["bench", "--resum"], "scopewise bench: no such option: --resum (Possible options: --resume); see"),
+        (["show"], "scopewise show: missing argument 'what'; see `scopewise show --help`"),
+        (
+            ["list", "method"],
+            "scopewise list: invalid value for 'kind': 'method' is not one of 'methods', 'localizers'",
+        ),
+        (["play", "runs", "--port", "65536"], "scopewise play: invalid value for '--port':"),
+        (["check", "--set"], "scopewise check: option '--set' requires an argument; see `scopewise check --help`"),
+    ],
+)
+def test_a_wrong_command_line_is_one_sentence(arguments: list[str], sentence: str) -> None:
+    done = scopewise(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(sentence)
+    assert done.stderr.count("\n") == 1
+
+
+def test_no_command_at_all_prints_the_help() -> None:
+    done = scopewise()
+    assert done.returncode == 2
+    assert "unlearn" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
     ("name", "options", "sentence"),
     [
         ("list_", {"kind": Kind.methods}, "scopewise: interrupted"),

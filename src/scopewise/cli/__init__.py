@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from scopewise.allocator import keep_freed_memory
+from scopewise.cli.usage import UsageError, usage_sentence
 from scopewise.errors import UserError
 
 app = typer.Typer(
@@ -113,4 +114,12 @@ def main() -> None:
     )
 
     keep_freed_memory()
-    app()
+    try:
+        code = app(prog_name="scopewise", standalone_mode=False)
+    except UsageError as error:
+        if len(sys.argv) == 1:  # no command: the help is what was asked for
+            error.show()
+        else:
+            typer.echo(usage_sentence(error), err=True)
+        code = error.exit_code
+    sys.exit(code)

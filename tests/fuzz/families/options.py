@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from enum import Enum
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, get_args
 
 import typer
 
@@ -71,25 +72,25 @@ def _make(ground: Path, random: Random) -> Iterator[Input]:
             continue
         yield Input("an option without its value", (name, *good, flag))
         for argument in (option, *arguments):
-            for wrong in _wrong(argument.type, random):
+            for wrong in _wrong(argument, random):
                 if argument is option:
                     yield Input(f"{flag} is {wrong!r}", (name, *good, flag, wrong))
                 else:
                     yield Input(f"{argument.name} is {wrong!r}", (name, wrong, *good[1:]))
 
 
-def _wrong(kind: Any, random: Random) -> Iterator[str]:
+def _wrong(parameter: Any, random: Random) -> Iterator[str]:
     """Return texts that a parameter's type forbids."""
-    choices = getattr(kind, "choices", None)
-    if choices:
-        one = random.choice([getattr(choice, "value", str(choice)) for choice in choices])
-        yield from (misspelt(one), one.upper() + "!", "", "\x1b[2J" + one)
-    elif kind.name.startswith(("integer", "float")):
-        yield from ("x", "", "1.5x", "nan?", "9" * 5000, "0x10", "\u0661x")
-        if getattr(kind, "max", None) is not None:
-            yield str(kind.max + 1)
-        if getattr(kind, "min", None) is not None:
-            yield str(kind.min - 1)
+    annotation = parameter.type_descriptor.annotation
+    for kind in (annotation, *get_args(annotation)):
+        if isinstance(kind, type) and issubclass(kind, Enum):
+            one = random.choice([str(choice.value) for choice in kind])
+            yield from (misspelt(one), one.upper() + "!", "", "\x1b[2J" + one)
+        elif kind in (int, float):
+            yield from ("x", "", "1.5x", "nan?", "9" * 5000, "0x10", "\u0661x")
+            yield from (
+                str(bound + way) for bound, way in ((parameter.max, 1), (parameter.min, -1)) if bound is not None
+            )
 
 
 FAMILIES = (Family("options", _make, tuple((name, *GOOD[name]) for name in ("list", "show", "check", "tasks"))),)
