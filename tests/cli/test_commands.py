@@ -119,7 +119,7 @@ def test_bad_input_is_one_sentence_and_exit_code_two(arguments: list[str], sente
             "scopewise list: invalid value for 'kind': 'method' is not one of 'methods', 'localizers'",
         ),
         (["play", "runs", "--port", "65536"], "scopewise play: invalid value for '--port':"),
-        (["check", "--set"], "scopewise check: option '--set' requires an argument; see `scopewise check --help`"),
+        (["check", "--set"], "scopewise: option '--set' requires an argument; see `scopewise --help`"),
     ],
 )
 def test_a_wrong_command_line_is_one_sentence(arguments: list[str], sentence: str) -> None:
