@@ -89,9 +89,12 @@ class Pipeline:
         config: The run file.
         resume: Go on with the run in the folder.
         overwrite: Begin it anew.
+        joins: The `RunFolder.token` of the bench that this is a job of.
     """
 
-    def __init__(self, config: RunConfig, *, resume: bool = False, overwrite: bool = False) -> None:
+    def __init__(
+        self, config: RunConfig, *, resume: bool = False, overwrite: bool = False, joins: str | None = None
+    ) -> None:
         config = with_suite(config)
         data = config.data
         # Data, model and method first: bad input must not leave an empty run behind, nor show after hours of training.
@@ -114,7 +117,9 @@ class Pipeline:
             load_tasks(config.evaluate.ability)
         self.config = config
         self.data_hash = self.benchmark.content_hash()
-        self.folder = record.RunFolder(config, resume=resume, overwrite=overwrite, writes=is_main(), wait=wait)
+        self.folder = record.RunFolder(
+            config, resume=resume, overwrite=overwrite, writes=is_main(), wait=wait, joins=joins
+        )
         self.path = self.folder.path
 
     # -- stages ---------------------------------------------------------------------------------------------------
@@ -184,6 +189,7 @@ class Pipeline:
             found = localize_encoded(localizer, model, forget, retain, self.config.localize, seed, size)
         origin = {**record.manifest(self.config, self.data_hash), "inputs": inputs}
         rates = cost.rates()
+        self.folder.keep_config()
         if self.folder.writes:
             found.with_origin(origin, rates if rates["tokens"] else None).save(path)
         wait()
@@ -241,6 +247,7 @@ class Pipeline:
         }
         if self.folder.has(path) and (kept := record.read_json(path))["inputs"] == inputs and "answers" in kept:
             return kept["values"]
+        self.folder.keep_config()
         loaded = placed(load_model(model, **self._loading))
         shown = name.removeprefix("models/")
         found = self._evaluate(loaded, load_tokenizer(model), shown, reference)
@@ -306,6 +313,7 @@ class Pipeline:
             self.folder.same_inputs(path, kept["inputs"], inputs)
             return kept["unlearn_success"], kept["retention_success"]
         work = self.path / f"{name}.partial"
+        self.folder.begin(work, inputs)
         made = self._unlearn(work, entry, section, seed, part, "tuning-")
         unlearn, retention = self.successes(made.model, made.tokenizer, part, name)
         measured = {"unlearn_success": unlearn, "retention_success": retention}

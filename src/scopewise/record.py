@@ -19,40 +19,10 @@ import yaml
 
 from scopewise.config import RunConfig
 from scopewise.errors import ConfigError, ResultError, UserError
+from scopewise.files import FOLDER_MODE, flush, make_folder, no_room, seal, write_json, write_text, writing
+from scopewise.lock import HOLDER, LOCK, RunLock, join
 
 _PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets", "tokenizers", "safetensors", "numpy", "lm-eval")
-
-
-def write_text(path: str | Path, text: str) -> None:
-    """Write a file so that a reader, or a kill at any moment, sees the old content or the new, never a part."""
-    write_bytes(path, text.encode("utf-8"))
-
-
-def write_bytes(path: str | Path, content: bytes) -> None:
-    """Write a binary file as `write_text` does. Raises ResultError where it cannot be written."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
-        raise ResultError(
-            f"{path}: cannot be written ({error.strerror}); give a place that can be written to, or make room"
-        ) from None
-
-
-def write_json(path: str | Path, document: Any, *, indent: int | None = 2) -> None:
-    """Write JSON atomically; NaN and infinity are refused, since JSON has neither. Without indent it is a third as long."""
-    separators = (",", ":") if indent is None else None
-    write_text(
-        path, json.dumps(document, indent=indent, separators=separators, ensure_ascii=False, allow_nan=False) + "\n"
-    )
 
 
 def read_json(path: str | Path) -> Any:
@@ -94,11 +64,13 @@ class RunFolder:
     """The folder of one run, and the rules for writing to it.
 
     A finished stage is never made again, and never with other inputs: see `stage`. Where several processes work on a run,
-    one of them writes.
+    one of them writes. One command at a time works on it: `RunLock` is taken when it is opened, and given back at the end
+    of the `with` block (or of the process).
 
     Attributes:
         path: The folder.
         writes: Whether this process writes.
+        token: What the jobs of a bench name to work on its folder beside it; None where this process does not write.
     """
 
     def __init__(
@@ -109,6 +81,7 @@ class RunFolder:
         overwrite: bool = False,
         writes: bool = True,
         wait: Callable[[], None] = lambda: None,
+        joins: str | None = None,
     ) -> None:
         """Open the folder that `config.run.dir` names, or refuse.
 
@@ -118,9 +91,11 @@ class RunFolder:
             overwrite: Begin it anew.
             writes: Whether this process is the one that writes.
             wait: Returns when all processes have called it.
+            joins: The `token` of the bench that this process does a job of; None for a command of its own.
 
         Raises:
-            ResultError: it holds a run and neither resume nor overwrite was asked for, or it holds other files.
+            ResultError: it holds a run and neither resume nor overwrite was asked for, it holds other files, it cannot be
+                written, or another command works on it.
             ConfigError: both were asked for.
         """
         if resume and overwrite:
@@ -130,42 +105,97 @@ class RunFolder:
         self.path = Path(config.run.dir)
         self.config = config
         self.writes = writes
+        self.token = joins
         self._wait = wait
+        self._lock: RunLock | None = None
+        self._config_kept = joins is not None  # the bench has done so
         self._made: list[Path] | None = None  # folders that this run brought, the innermost first; None: it goes on
         if writes:
-            self._open(config, resume, overwrite)
+            with writing(self.path, "run.dir"):
+                self._open(config, resume, overwrite, joins)
         wait()
 
-    def _open(self, config: RunConfig, resume: bool, overwrite: bool) -> None:
+    def _open(self, config: RunConfig, resume: bool, overwrite: bool, joins: str | None) -> None:
         marker = self.path / "config.yaml"
+        self._refuse(marker, resume, overwrite)
+        made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
+        make_folder(self.path, "run.dir")
+        if joins is not None:
+            join(self.path, joins)
+        else:
+            self._lock = RunLock(self.path).__enter__()
+            self.token = self._lock.token
+        try:
+            self._refuse(marker, resume, overwrite)  # somebody may have begun one before the lock was ours
+            if marker.exists() and overwrite:
+                _remove_run(self.path)
+            if joins is None:
+                for left in self.path.rglob(".*.tmp"):  # of a write that a kill cut off: nobody else writes here
+                    left.unlink(missing_ok=True)
+            if not marker.exists():
+                self._made = made
+                self.path.chmod(FOLDER_MODE)
+                self._write_config()
+        except BaseException:
+            self._release()
+            raise
+
+    def _refuse(self, marker: Path, resume: bool, overwrite: bool) -> None:
+        try:
+            self.path.stat()
+        except FileNotFoundError:
+            return
         if self.path.is_file():
             raise ResultError(f"run.dir: {self.path}; a file; name a folder")
-        if self.path.exists() and any(self.path.iterdir()) and not marker.exists() and not _only_temporary(self.path):
+        if not marker.exists() and any(not _ours(child) for child in self.path.iterdir()):
             raise ResultError(f"run.dir: {self.path}; a folder that holds other files; name a new one")
-        if marker.exists() and overwrite:
-            _remove_run(self.path)
-        elif marker.exists() and not resume:
+        if marker.exists() and not resume and not overwrite:
             raise ResultError(
                 f"run.dir: {self.path} holds a run; add --resume to go on with it, --overwrite to begin it anew, "
                 "or name another with --set run.dir=…"
             )
-        if not marker.exists():
-            self._made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
-            write_text(marker, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
+
+    def _write_config(self) -> None:
+        values = self.config.model_dump(mode="json")
+        write_text(self.path / "config.yaml", yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
 
     def __enter__(self) -> RunFolder:
         """Return the folder; where a UserError ends the block before anything was made in it, it is as it was before."""
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Remove what a run that made nothing brought: its record of settings, and the folders for it."""
-        if self._made is None or kind is None or not issubclass(kind, UserError):
-            return
-        if {path.name for path in self.path.rglob("*") if path.is_file()} <= {"config.yaml", "inputs.json"}:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        """Remove what a run that made nothing brought: its record of settings, and the folders for it.
+
+        Raises:
+            ResultError: a disk that is full ended the block.
+        """
+        try:
+            if kind is None:
+                self.keep_config()
+            if self._made is not None and kind is not None and issubclass(kind, UserError):
+                self._undo(self._made)
+        finally:
+            self._release()
+        if isinstance(error, Exception) and not isinstance(error, UserError) and (reason := no_room(error)):
+            raise ResultError(
+                f"run.dir: {self.path}; what was under way cannot be written ({reason}); finished stages are kept: make "
+                "room, and add --resume"
+            ) from error
+
+    def _undo(self, made: list[Path]) -> None:
+        names = {path.name for path in self.path.rglob("*") if path.is_file()}
+        if names <= {"config.yaml", "inputs.json", LOCK, HOLDER}:
             _remove_run(self.path)
             with suppress(OSError):  # somebody put something there meanwhile
-                for folder in self._made:
+                for name in (HOLDER, LOCK):
+                    (self.path / name).unlink(missing_ok=True)
+                for folder in made:
                     folder.rmdir()
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            self._lock.__exit__()
+            self._lock = None
 
     def stage(
         self, name: str, inputs: Mapping[str, Any], data_hash: str, build: Callable[[Path], Mapping[str, Any]]
@@ -181,7 +211,7 @@ class RunFolder:
             build: Fills the folder it is given, and returns what `stage.json` is to hold besides inputs and origin.
 
         Raises:
-            ResultError: the stage was made, or begun, with other inputs; the sentence names those that differ.
+            ResultError: the stage was made with other inputs; the sentence names those that differ.
         """
         inputs = json.loads(json.dumps(inputs))
         final = self.path / name
@@ -189,22 +219,45 @@ class RunFolder:
             self.same_inputs(final, read_json(final / "stage.json")["inputs"], inputs)
             return final
         work = final.with_name(f"{final.name}.partial")
-        begun = work / "inputs.json"
-        if self.has(begun):
-            self.same_inputs(work, read_json(begun), inputs)
-        else:
-            self.write(begun, inputs)
+        self.begin(work, inputs)
         document = build(work)
         origin = manifest(self.config, data_hash)
         self.write(work / "stage.json", {**document, "inputs": inputs, "origin": origin})
         if self.writes:
-            shutil.rmtree(work / "checkpoints", ignore_errors=True)
-            begun.unlink()
-            for left in work.rglob(".*.tmp"):  # of a write that a kill cut off: the folder is this stage's alone
-                left.unlink()
-            os.replace(work, final)
+            with writing(work):
+                shutil.rmtree(work / "checkpoints", ignore_errors=True)
+                (work / "inputs.json").unlink()
+                seal(work)
+                os.replace(work, final)
+                flush(final.parent)
         self._wait()
         return final
+
+    def begin(self, work: Path, inputs: Mapping[str, Any]) -> None:
+        """Begin what is made in a folder, or go on with it; what was begun with other inputs is begun anew.
+
+        Nothing depends on what is not finished, so a setting that was corrected is simply taken.
+        """
+        inputs, begun = json.loads(json.dumps(inputs)), work / "inputs.json"
+        same = False
+        if self.has(begun):
+            with suppress(ResultError):  # broken: as if it were another's
+                same = read_json(begun) == inputs
+        if not same:
+            self._wait()  # all have looked
+            if self.writes:
+                with writing(work):
+                    if work.exists():
+                        shutil.rmtree(work)
+                    make_folder(work)
+            self.write(begun, inputs)
+        self.keep_config()
+
+    def keep_config(self) -> None:
+        """Let the folder's `config.yaml` follow: what is made from now on is made with this config."""
+        if self.writes and not self._config_kept:
+            self._write_config()
+            self._config_kept = True
 
     def has(self, path: Path) -> bool:
         """Return whether a file or folder is there; all processes find the same."""
@@ -233,11 +286,13 @@ class RunFolder:
 def _remove_run(path: Path) -> None:
     # The marker goes last: a kill in between leaves a folder that --overwrite still recognises as a run.
     for child in sorted(path.iterdir(), key=lambda p: p.name == "config.yaml"):
-        shutil.rmtree(child) if child.is_dir() else child.unlink()
+        if child.name not in (LOCK, HOLDER):
+            shutil.rmtree(child) if child.is_dir() and not child.is_symlink() else child.unlink()
 
 
-def _only_temporary(path: Path) -> bool:
-    return all(child.name.endswith(".tmp") for child in path.iterdir())
+def _ours(child: Path) -> bool:
+    """Return whether a file may stand in a folder without a run: what a kill left, or the lock."""
+    return child.name.endswith(".tmp") or child.name in (LOCK, HOLDER)
 
 
 def _differences(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any, Any]]:

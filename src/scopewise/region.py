@@ -17,7 +17,7 @@ import numpy as np
 from safetensors.numpy import load_file, save
 
 from scopewise.errors import ResultError
-from scopewise.record import write_bytes, write_json
+from scopewise.files import write_bytes, write_json
 
 FORMAT = "scopewise-region/2"
 TERMS = ("forget", "retain")

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
+from safetensors import SafetensorError
 
-from scopewise import record
+from scopewise import lock, record
+from scopewise.attacks.run import attack_run
 from scopewise.config import parse_config
 from scopewise.errors import ConfigError, ResultError
 
@@ -16,25 +24,190 @@ def folder(path: Path, **how: bool) -> record.RunFolder:
     return record.RunFolder(parse_config({"run": {"dir": str(path)}}), **(how or {"resume": True}))
 
 
-def test_a_kill_between_writing_and_renaming_leaves_nothing_in_the_finished_stage(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real = os.replace
+def modes(path: Path) -> dict[str, int]:
+    return {str(p.relative_to(path.parent)): stat.S_IMODE(p.stat().st_mode) for p in (path, *path.rglob("*"))}
 
-    def killed(source: object, target: object) -> None:
-        if str(target).endswith("inputs.json"):
-            raise KeyboardInterrupt
-        real(source, target)  # type: ignore[arg-type]
 
+def test_what_a_kill_left_is_gone_when_the_run_goes_on(tmp_path: Path) -> None:
     run = folder(tmp_path / "run")
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "replace", killed)
-        patch.setattr(os, "getpid", lambda: 1)  # another process, whose temporary files no later write takes over
-        with pytest.raises(KeyboardInterrupt):
-            run.stage("oracle", {"seed": 0}, "hash", lambda work: {})
-    assert list((tmp_path / "run").rglob("*.tmp"))  # what the kill left
+    run.begin(tmp_path / "run" / "oracle.partial", {"seed": 0})
+    for name in (".results.json.a1b2.tmp", "oracle.partial/.stage.json.c3d4.tmp"):
+        (tmp_path / "run" / name).write_text("half")
     done = folder(tmp_path / "run").stage("oracle", {"seed": 0}, "hash", lambda work: {"rows": 3})
     assert {path.name for path in done.iterdir()} == {"stage.json"}
+    assert not list((tmp_path / "run").rglob("*.tmp"))
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o277])
+def test_all_of_a_run_is_private_whatever_the_umask(umask: int, tmp_path: Path) -> None:
+    """Folders 0700, files 0600: what we write, what a library wrote by the umask, and a folder that was there before."""
+
+    def library(work: Path) -> dict[str, int]:
+        before = os.umask(0)
+        (work / "sub").mkdir()
+        (work / "sub" / "model.safetensors").write_text("w")
+        os.umask(before)
+        return {}
+
+    (tmp_path / "run").mkdir(mode=0o755)
+    before = os.umask(umask)
+    try:
+        with folder(tmp_path / "run") as run:
+            assert modes(tmp_path / "run")["run"] == 0o700
+            run.stage("models/npo/paper/seed0", {"seed": 0}, "hash", library)
+            record.write_text(tmp_path / "run" / "cache" / "a" / "texts.json", "x")
+        assert os.umask(umask) == umask  # left as it was
+    finally:
+        os.umask(before)
+    found = modes(tmp_path / "run")
+    assert len(found) >= 11
+    assert {mode for name, mode in found.items() if (tmp_path / name).is_dir()} == {0o700}
+    assert {mode for name, mode in found.items() if (tmp_path / name).is_file()} == {0o600}
+
+
+def test_a_planted_link_is_not_followed(tmp_path: Path) -> None:
+    """Neither at the name that was used for temporary files, nor at the file's own name."""
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    (tmp_path / f".results.json.{os.getpid()}.tmp").symlink_to(victim)
+    (tmp_path / "results.json").symlink_to(victim)
+    record.write_text(tmp_path / "results.json", "new")
+    assert victim.read_text() == "mine"
+    assert not (tmp_path / "results.json").is_symlink()
+    assert (tmp_path / "results.json").read_text() == "new"
+
+
+def test_temporary_names_cannot_be_foreseen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = []
+    real = os.replace
+    monkeypatch.setattr(os, "replace", lambda a, b: (names.append(Path(a).name), real(a, b)))
+    for _ in range(3):
+        record.write_text(tmp_path / "results.json", "x")
+    assert len(set(names)) == 3
+    assert all(str(os.getpid()) not in name for name in names)
+
+
+def test_what_was_only_begun_takes_a_corrected_value(tmp_path: Path) -> None:
+    """And the stored run file follows; a finished stage does not."""
+
+    def interrupted(work: Path) -> dict[str, Any]:
+        (work / "checkpoints").mkdir()
+        raise KeyboardInterrupt
+
+    run = folder(tmp_path / "run")
+    run.stage("target", {"seed": 0}, "hash", lambda work: {})
+    with pytest.raises(KeyboardInterrupt):
+        run.stage("models/npo", {"learning_rate": 1.0}, "hash", interrupted)
+    other = parse_config({"run": {"dir": str(tmp_path / "run")}, "unlearn": {"learning_rate": 0.5}})
+    again = record.RunFolder(other, resume=True)
+    seen = []
+    with pytest.raises(ResultError, match="seed was 0, now 1"):
+        again.stage("target", {"seed": 1}, "hash", lambda work: {})
+    assert stored(tmp_path / "run")["unlearn"]["learning_rate"] == 5e-5  # what is there was made with this one
+    made = again.stage(
+        "models/npo", {"learning_rate": 0.5}, "hash", lambda work: seen.extend(p.name for p in work.iterdir()) or {}
+    )
+    assert seen == ["inputs.json"]  # no checkpoint of the other setting
+    assert record.read_json(made / "stage.json")["inputs"] == {"learning_rate": 0.5}
+    assert stored(tmp_path / "run")["unlearn"]["learning_rate"] == 0.5
+
+
+def stored(path: Path) -> Any:
+    return yaml.safe_load((path / "config.yaml").read_text())
+
+
+def test_a_disk_that_is_full_is_one_sentence_and_the_run_goes_on(tmp_path: Path) -> None:
+    """By what each library raises: the system's own error, safetensors', the tokenizers', and torch's."""
+    with pytest.raises(OSError, match="No space left"), open("/dev/full", "wb", buffering=0) as full:
+        full.write(b"x")
+    errors = [
+        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+        Exception("File too large (os error 27)"),
+        RuntimeError("[enforce fail at inline_container.cc:858] . PytorchStreamWriter failed writing file data/2"),
+    ]
+    for error in errors:
+
+        def build(work: Path, error: Exception = error) -> dict[str, Any]:
+            raise error
+
+        with pytest.raises(ResultError, match=r"run; .*make room"), folder(tmp_path / "run") as run:
+            run.stage("target", {"seed": 0}, "hash", build)
+    with pytest.raises(OSError, match="other"), folder(tmp_path / "run") as run:
+        run.stage("target", {"seed": 0}, "hash", lambda work: exec("raise OSError(errno.EIO, 'other')", globals()))
+    with folder(tmp_path / "run") as run:
+        assert run.stage("target", {"seed": 0}, "hash", lambda work: {}).name == "target"
+
+
+@pytest.mark.parametrize("kind", ["below a file", "too long", "a NUL", "a loop of links", "read-only"])
+def test_a_path_that_is_none_is_said_in_a_sentence(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    path = {
+        "below a file": tmp_path / "file" / "run",
+        "too long": tmp_path / ("x" * 300),
+        "a NUL": Path(f"{tmp_path}/a\0b"),
+        "a loop of links": tmp_path / "loop" / "run",
+        "read-only": Path("/proc/run"),
+    }[kind]
+    with pytest.raises(ResultError, match=r"^run\.dir: "):
+        folder(path)
+    with pytest.raises(ResultError):
+        record.write_text(path, "x") if kind != "below a file" else record.write_text(path / "x", "x")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "loop"]
+
+
+HOLD = """
+import sys
+from scopewise import record
+from scopewise.config import parse_config
+run = record.RunFolder(parse_config({"run": {"dir": sys.argv[1]}}), resume=True)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def held(path: Path) -> subprocess.Popen[str]:
+    """Start another process that works on a run."""
+    words = [sys.executable, "-c", HOLD, str(path)]
+    process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def test_one_process_at_a_time_works_on_a_run(tmp_path: Path) -> None:
+    """The other is named; a job of its bench may work beside it; a kill -9 leaves nothing that blocks."""
+    process = held(tmp_path / "run")
+    try:
+        for how in ({"resume": True}, {"overwrite": True}):
+            with pytest.raises(ResultError, match=rf"^run\.dir: .* in use by process {process.pid} on "):
+                folder(tmp_path / "run", **how)
+        assert (tmp_path / "run" / "config.yaml").exists()
+        with pytest.raises(ResultError, match="in use by process"):
+            attack_run(parse_config({"run": {"dir": str(tmp_path / "run")}}))
+        token = str(lock.holder(tmp_path / "run")["token"])
+        config = parse_config({"run": {"dir": str(tmp_path / "run")}})
+        record.RunFolder(config, resume=True, joins=token).stage("base", {}, "hash", lambda work: {})
+        with pytest.raises(ResultError, match="works on it no more"):
+            record.RunFolder(config, resume=True, joins="another")
+    finally:
+        process.kill()
+        process.communicate()
+    with folder(tmp_path / "run"):
+        assert lock.holder(tmp_path / "run")["pid"] == os.getpid()
+        with folder(tmp_path / "run"):  # within a process it may be opened again, as in a notebook
+            assert lock.holder(tmp_path / "run")["pid"] == os.getpid()
+        assert lock.holder(tmp_path / "run")["pid"] == os.getpid()
+    assert lock.holder(tmp_path / "run") == {}
+
+
+def test_the_lock_ends_with_the_block_also_after_an_error(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), folder(tmp_path / "run"):
+        raise RuntimeError
+    process = held(tmp_path / "run")
+    process.communicate("")
+    assert process.returncode == 0
 
 
 def test_a_finished_stage_is_not_made_again_and_not_with_other_inputs(tmp_path: Path) -> None:
@@ -58,7 +231,7 @@ def test_a_place_that_cannot_be_written_is_said_in_a_sentence(tmp_path: Path) ->
     file.write_text("mine")
     with pytest.raises(ResultError, match=r"run\.dir: .*file; a file; name a folder"):
         folder(file)
-    with pytest.raises(ResultError, match=r"config\.yaml: cannot be written \(Not a directory\); give a place"):
+    with pytest.raises(ResultError, match=r"^run\.dir: .*cannot be written \(Not a directory\)"):
         folder(file / "run")
     (tmp_path / "taken").mkdir()
     with pytest.raises(ResultError, match="taken: cannot be written"):

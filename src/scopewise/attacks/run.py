@@ -19,6 +19,7 @@ from scopewise.data.load import load_benchmark
 from scopewise.data.prompt import Prompt
 from scopewise.data.rows import read_text
 from scopewise.errors import ResultError
+from scopewise.lock import RunLock
 from scopewise.models.load import default_device, load_model, load_tokenizer
 
 ATTACKS_FORMAT = "scopewise-attacks/1"
@@ -59,8 +60,16 @@ def attack_run(
         The content of `attacks.json`.
 
     Raises:
-        ResultError: the run has no unlearned model, target or oracle, or results of other settings.
+        ResultError: the run has no unlearned model, target or oracle, or results of other settings, or another command
+            works on it.
     """
+    with RunLock(Path(config.run.dir)):
+        return _attack_run(config, target, oracle, overwrite, redact)
+
+
+def _attack_run(
+    config: RunConfig, target: str | None, oracle: str | None, overwrite: bool, redact: bool
+) -> dict[str, Any]:
     run, settings = Path(config.run.dir), config.attack
     settings = settings.model_copy(
         update={"learning_rate": settings.learning_rate or config.finetune.learning_rate / 2}

@@ -64,7 +64,7 @@ def report(
     path = output or runs[0] / names.get(chosen, f"{plot.value}.{chosen.value}")
     if path.exists() and not overwrite:
         raise ResultError(f"{path}: exists; add --overwrite to replace it, or name another file with -o")
-    from scopewise.record import write_bytes
+    from scopewise.files import write_bytes
     from scopewise.report.run import read_runs
 
     found = read_runs(runs)

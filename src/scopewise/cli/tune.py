@@ -8,7 +8,7 @@ import typer
 
 from scopewise.cli import Config, Json, Overwrite, Resume, Set, command, quiet_libraries
 from scopewise.config import load_config
-from scopewise.record import write_json
+from scopewise.files import write_json
 
 
 @command
@@ -36,7 +36,8 @@ def tune(
         for entry in bench.entries:
             trials, chosen = bench.tuned(entry)
             found[entry.name] = [{**trial.document(), "chosen": trial.section == chosen} for trial in trials]
-    write_json(pipeline.path / "tuning.json", found)
+        if pipeline.folder.writes:
+            write_json(pipeline.path / "tuning.json", found)
     if as_json:
         typer.echo(json.dumps(found, indent=2))
     else:

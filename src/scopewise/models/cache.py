@@ -14,9 +14,9 @@ import torch
 from safetensors.numpy import load_file, save
 from torch import nn
 
+from scopewise.files import write_bytes, write_json
 from scopewise.models.score import Pair, Scored
 from scopewise.models.sharded import is_spread, whole
-from scopewise.record import write_bytes, write_json
 
 _COLUMNS = {
     "log_probs": np.float32,

@@ -28,7 +28,7 @@ def append_probe(run: Path, probe: Mapping[str, Any]) -> Path:
     path = run / FILE
     line = json.dumps(probe, ensure_ascii=False, allow_nan=False) + "\n"
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         try:
             os.write(descriptor, line.encode("utf-8"))
             os.fsync(descriptor)

@@ -27,5 +27,5 @@ def distribute(pipeline: Pipeline) -> None:
         return
     engine = import_module(ENGINES[config.bench.engine])
     document = config.model_dump(mode="json")
-    tasks = [[Task(document, job, os.getcwd()) for job in wave] for wave in waves(config)]  # noqa: PTH109
+    tasks = [[Task(document, job, os.getcwd(), pipeline.folder.token) for job in wave] for wave in waves(config)]  # noqa: PTH109
     engine.run(tasks, config.bench.cluster, pipeline.path)

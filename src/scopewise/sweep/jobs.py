@@ -42,12 +42,15 @@ class Task:
     config: dict[str, Any]
     job: Job
     folder: str
+    bench: str | None = None  # `RunFolder.token` of the bench it is a job of, which holds the folder's lock
 
     def __call__(self) -> str | None:
         """Do it; return the sentence of a UserError, which trying again would not mend."""
         os.chdir(self.folder)
         try:
-            do(Pipeline(parse_config(self.config), resume=True), self.job)
+            pipeline = Pipeline(parse_config(self.config), resume=True, joins=self.bench)
+            with pipeline.folder:
+                do(pipeline, self.job)
         except UserError as error:
             return str(error)
         return None

@@ -9,6 +9,7 @@ from typing import Any
 from scopewise.bars import bar
 from scopewise.config import ClusterSection
 from scopewise.errors import ConfigError, ResultError
+from scopewise.files import make_folder
 from scopewise.sweep.jobs import Task
 
 
@@ -56,6 +57,7 @@ def make_executor(settings: ClusterSection, folder: Path) -> Any:
         raise ConfigError(
             "bench.engine: submitit is not installed; pip install 'scopewise[slurm]', or set local"
         ) from None
+    make_folder(folder / "slurm")
     try:
         executor = submitit.AutoExecutor(folder=folder / "slurm", cluster=settings.scheduler)
     except RuntimeError as error:

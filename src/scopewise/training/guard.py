@@ -17,9 +17,9 @@ from transformers import TrainerCallback
 
 from scopewise.config import GuardSection
 from scopewise.data.prompt import Encoded
+from scopewise.files import write_json
 from scopewise.models.score import hit_rate
 from scopewise.models.sharded import spread_as, whole
-from scopewise.record import write_json
 
 logger = logging.getLogger("scopewise")
 

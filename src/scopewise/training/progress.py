@@ -12,7 +12,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback
 
 from scopewise.bars import bar
 from scopewise.cost import Cost
-from scopewise.record import write_json
+from scopewise.files import seal, write_json
 
 
 class TrainingProgress(TrainerCallback):
@@ -45,6 +45,7 @@ class TrainingProgress(TrainerCallback):
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Put the cost so far beside the checkpoint."""
         if state.is_world_process_zero:
+            seal(_checkpoint(args, state))
             write_json(cost_file(_checkpoint(args, state)), self.cost.so_far())
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:

@@ -28,6 +28,7 @@ from scopewise.data.builtin import read_general
 from scopewise.data.prompt import Encoded, Prompt, encode
 from scopewise.data.rows import FORGET, RETAIN, as_rows
 from scopewise.errors import ConfigError
+from scopewise.files import write_json
 from scopewise.localizers.base import localize_encoded
 from scopewise.methods.base import Constrained, Method, Preference, make_method
 from scopewise.models.adapters import frozen_reference, scale_change, trained_state, with_adapter
@@ -42,7 +43,6 @@ from scopewise.models.precision import float32_masters
 from scopewise.models.processes import on_cpu, on_deepspeed, sum_over_processes
 from scopewise.models.score import sequence_nll
 from scopewise.models.sharded import is_spread, placed, spreads, take_state, whole_state
-from scopewise.record import write_json
 from scopewise.region import Region
 from scopewise.training.dual import Dual
 from scopewise.training.guard import Guard

@@ -1,0 +1,131 @@
+"""Writing files: whole or not at all, private, and with a sentence where the disk says no. Imports no torch.
+
+What a run writes holds text of the data and of the model, weights that learnt it, or a tokenizer trained on it. So folders
+are made with mode 0700 and files with 0600, whatever the umask, which is the process's and is left as it is.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from scopewise.errors import ResultError
+
+FOLDER_MODE, FILE_MODE = 0o700, 0o600
+
+_NO_ROOM = {errno.ENOSPC: "no space left", errno.EDQUOT: "quota exceeded", errno.EFBIG: "file too large"}
+
+
+@contextmanager
+def writing(path: str | Path, setting: str = "") -> Iterator[None]:
+    """Turn what the system says against a path into a sentence.
+
+    Args:
+        path: What is to be written.
+        setting: The one that names it, for the sentence.
+
+    Raises:
+        ResultError: an OSError of the block, or a path that is none (a NUL byte in it).
+    """
+    where = f"{setting}: {path}" if setting else str(path)
+    try:
+        yield
+    except OSError as error:
+        raise ResultError(
+            f"{where}: cannot be written ({error.strerror}); give a place that can be written to, or make room"
+        ) from None
+    except ValueError as error:
+        if "null byte" not in str(error):
+            raise
+        where = where.replace("\0", "\\0")
+        raise ResultError(f"{where}: no path, since a NUL byte stands in it; give another") from None
+
+
+def no_room(error: BaseException | None) -> str | None:
+    """Return why a disk took no more, from an error or from what caused it; None where it is about something else.
+
+    The libraries that save models raise errors of their own, which hold the system's number in their text alone.
+    """
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _NO_ROOM:
+            return _NO_ROOM[error.errno]
+        found = re.search(r"\(os error (\d+)\)", str(error))  # safetensors and tokenizers, which are written in Rust
+        if found and int(found[1]) in _NO_ROOM:
+            return _NO_ROOM[int(found[1])]
+        if isinstance(error, RuntimeError) and "PytorchStreamWriter failed writing" in str(error):
+            return "it took no more"
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def make_folder(path: str | Path, setting: str = "") -> None:
+    """Make a private folder, and those above it that are missing. Raises ResultError where it cannot be made."""
+    path = Path(path)
+    with writing(path, setting):
+        missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+        for folder in reversed(missing):
+            with suppress(FileExistsError):
+                folder.mkdir()
+                folder.chmod(FOLDER_MODE)  # after mkdir, whose mode the umask may narrow further
+        if not path.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+
+
+def seal(folder: Path) -> None:
+    """Make private what a library saved in a folder, and bring it to the disk; links are left alone."""
+    for path in (folder, *folder.rglob("*")):
+        with suppress(FileNotFoundError):  # a library's own temporary file, gone meanwhile
+            if not path.is_symlink():
+                path.chmod(FOLDER_MODE if path.is_dir() else FILE_MODE)
+                flush(path)
+
+
+def flush(path: Path) -> None:
+    """Bring a file, or the names in a folder, to the disk, as far as the file system can do so."""
+    with suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a file so that a reader, or a kill at any moment, sees the old content or the new, never a part."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: str | Path, content: bytes) -> None:
+    """Write a binary file as `write_text` does. Raises ResultError where it cannot be written."""
+    path = Path(path)
+    make_folder(path.parent)
+    with writing(path):
+        # A name that nobody can foresee, opened exclusively: a link that somebody planted is not followed.
+        descriptor, temporary = tempfile.mkstemp(".tmp", f".{path.name[:24]}.", path.parent)
+        try:
+            with open(descriptor, "wb") as file:
+                os.fchmod(descriptor, FILE_MODE)
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(temporary)  # noqa: PTH108
+            raise
+        flush(path.parent)
+
+
+def write_json(path: str | Path, document: Any, *, indent: int | None = 2) -> None:
+    """Write JSON atomically; NaN and infinity are refused, since JSON has neither. Without indent it is a third as long."""
+    separators = (",", ":") if indent is None else None
+    write_text(
+        path, json.dumps(document, indent=indent, separators=separators, ensure_ascii=False, allow_nan=False) + "\n"
+    )

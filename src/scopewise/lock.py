@@ -1,0 +1,90 @@
+"""One command at a time works on a run folder. Imports no torch."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import logging
+import os
+import secrets
+import socket
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from scopewise.errors import ResultError
+from scopewise.files import FILE_MODE, write_json, writing
+
+logger = logging.getLogger("scopewise")
+
+LOCK, HOLDER = ".lock", ".holder.json"
+
+
+class RunLock:
+    """The lock of a run folder, held by the system: it ends with the process, also with one that is killed.
+
+    Within a process it may be taken again, so that a notebook can open a run that it has open.
+
+    Args:
+        folder: The run folder, which is there.
+
+    Attributes:
+        token: Tells this hold from others: jobs of a bench name it to work beside the bench.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.token = secrets.token_hex(8)
+        self._lock = FileLock(folder.resolve() / LOCK, timeout=0, mode=FILE_MODE, thread_local=False, is_singleton=True)
+
+    def __enter__(self) -> RunLock:
+        """Take it. Raises ResultError where another process holds it; the sentence names that process."""
+        with writing(self.folder, "run.dir"):
+            try:
+                self._lock.acquire()
+            except Timeout:
+                raise ResultError(
+                    f"run.dir: {self.folder} is in use by {_shown(holder(self.folder))}; one command at a time works on a "
+                    "run; wait for it or stop it, or name another folder with --set run.dir=…"
+                ) from None
+            except NotImplementedError:
+                logger.warning("%s: its file system has no locks; let no second command work on this run", self.folder)
+        if self._lock.lock_counter <= 1:
+            command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+            since = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+            about = {"pid": os.getpid(), "host": socket.gethostname(), "command": command[:500], "since": since}
+            write_json(self.folder / HOLDER, {**about, "token": self.token})
+        else:
+            self.token = str(holder(self.folder).get("token", self.token))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Give it back."""
+        if self._lock.lock_counter == 1:
+            with suppress(OSError):
+                (self.folder / HOLDER).unlink()
+        self._lock.release()
+
+
+def join(folder: Path, token: str) -> None:
+    """Raise ResultError unless the bench that gave out a job is still the one that works on its folder."""
+    if holder(folder).get("token") != token:
+        raise ResultError(f"run.dir: {folder}; the bench that gave out this job works on it no more; start it again")
+
+
+def holder(folder: Path) -> dict[str, Any]:
+    """Return who holds, or last held, the lock: `pid`, `host`, `command`, `since`, `token`; empty where nothing says."""
+    try:
+        found = json.loads((folder / HOLDER).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _shown(known: dict[str, Any]) -> str:
+    if not known:
+        return "another process"
+    return f"process {known.get('pid')} on {known.get('host')} (`{known.get('command')}`, since {known.get('since')})"
