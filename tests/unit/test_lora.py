@@ -125,6 +125,31 @@ def test_an_adapter_that_is_switched_off_is_not_folded_in() -> None:
         assert not torch.allclose(model(input_ids=IDS).logits, expected)
 
 
+@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`:UserWarning")
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_weight_that_another_module_holds_is_not_folded_into(tied: bool) -> None:
+    """The adapter of a head that is tied to the embeddings acts on the head alone."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=64,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        tie_word_embeddings=tied,
+    )
+    model = get_peft_model(LlamaForCausalLM(config), LoraConfig(r=4, target_modules=["lm_head", "q_proj"])).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.5)
+        expected = model(input_ids=IDS).logits
+        with folded(model):  # type: ignore[arg-type]
+            assert torch.allclose(model(input_ids=IDS).logits, expected, rtol=1e-4, atol=1e-5)
+            merged = {n.rpartition(".")[2] for n, m in model.named_modules() if isinstance(m, Linear) and m.merged}
+    assert merged == ({"q_proj"} if tied else {"q_proj", "lm_head"})
+
+
 def test_only_the_active_adapter_is_folded_in() -> None:
     model = _model().eval()
     model.add_adapter("other", model.peft_config["default"])

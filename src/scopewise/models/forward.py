@@ -20,6 +20,7 @@ from scopewise.errors import ModelError
 from scopewise.models.packed import attention_in_line, packed
 from scopewise.models.partitioned import in_parts
 from scopewise.models.precision import computing
+from scopewise.models.trial import counts_columns, reaching_far, same, window_of
 from scopewise.models.work import count, uncounted
 
 
@@ -56,14 +57,17 @@ _CAN_PACK: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 def can_pack(model: nn.Module, seq: int) -> bool:
     """Return whether a model gives the same logits for rows of up to `seq` tokens that stand one after the other.
 
-    It is tried once per model, on made-up ids. Attention of other kinds than SDPA over the whole row, positions of other
-    kinds than `position_ids`, and layers that mix neighbouring tokens fail the trial. Not tried are blocks that are
-    compiled or computed again in the backward, and models spread over processes, which would have to try at once.
+    It is tried once per model, on made-up ids whose states reach far, so that training changes nothing about it. Attention
+    of other kinds than SDPA over the whole row, positions of other kinds than `position_ids`, and layers that mix
+    neighbouring tokens fail the trial; windows are read from the configuration. Not tried are blocks that are compiled or
+    computed again in the backward, and models spread over processes, which would have to try at once.
     """
     inner = unwrapped(model)
     config = inner.config
-    window = getattr(config.get_text_config(), "sliding_window", None)
-    if isinstance(inner, FSDPModule) or in_parts(inner) or (window is not None and seq > window):
+    if isinstance(inner, FSDPModule) or in_parts(inner) or counts_columns(inner):
+        return False
+    window = window_of(inner)
+    if window is not None and seq > window:
         return False
     if config._attn_implementation != "sdpa" or config.get_text_config() is not config:
         return False
@@ -77,20 +81,32 @@ def can_pack(model: nn.Module, seq: int) -> bool:
 
 
 def _gives_the_same(model: nn.Module) -> bool:
-    ids = torch.arange(4, 16, device=device_of(model)).view(2, 6)
-    mask = torch.ones_like(ids)
-    mask[0, 3:] = 0
-    batch = {"input_ids": ids, "attention_mask": mask, "position": torch.tensor([1, 2, 6, 11], device=ids.device)}
+    batch = to_device(trial_batch(output_embeddings(model).weight.shape[0]), device_of(model))  # type: ignore
     training = model.training
     model.eval()
     try:
-        with uncounted(), torch.no_grad():
-            apart, line = answer_logits(model, batch), _forward(model, (other := packed(batch)), other["position"])
-        return torch.allclose(apart.float(), line.float(), rtol=1e-3, atol=1e-3)
+        with uncounted(), torch.no_grad(), reaching_far(model):
+            apart = answer_logits(model, batch)
+            other = packed(batch)
+            return same(_forward(model, other, other["position"]), apart)
     except (RuntimeError, ValueError, TypeError, AttributeError, LookupError):
         return False
     finally:
         model.train(training)
+
+
+def trial_batch(vocab_size: int) -> Batch:
+    """Return three rows of made-up ids, of 3, 6 and 4 tokens, with logits wanted everywhere."""
+    lengths = torch.tensor([3, 6, 4])
+    mask = torch.arange(6) < lengths.unsqueeze(1)
+    ids = (torch.arange(18) * 7 + 4).view(3, 6) % vocab_size
+    return {
+        "input_ids": ids,
+        "attention_mask": mask.long(),
+        "position": mask.flatten().nonzero().squeeze(-1),
+        "label": ids[mask],
+        "row": torch.arange(3).repeat_interleave(lengths),
+    }
 
 
 def answer_outputs(

@@ -63,9 +63,17 @@ def is_rms_norm(module: nn.Module) -> bool:
     if type(weight) is not nn.Parameter or weight.requires_grad or weight.dim() != 1 or _epsilon(module) is None:
         return False
     if module not in _NORMS:
-        x = torch.linspace(-1.0, 2.0, 3 * len(weight), device=weight.device).view(3, -1)
+        # With a weight of the trial's own: a fresh one, all ones, hides what a formula does with it.
+        own = torch.linspace(-2.0, 3.0, len(weight), device=weight.device).to(weight.dtype)
+        x = torch.linspace(-1.0, 2.0, 4 * len(weight), device=weight.device).view(4, -1)
+        x = x * torch.tensor([1e-4, 1.0, 1.0, 1e3], device=weight.device).unsqueeze(-1)
+
+        def theirs(x: Tensor) -> Tensor:
+            found: Tensor = torch.func.functional_call(module, {"weight": own}, (x,))
+            return found
+
         trials = [x.to(dtype) for dtype in (weight.dtype, torch.float32, torch.bfloat16)]
-        _NORMS[module] = all(_same(module, lambda x: _rms_norm(x, weight, _epsilon(module))[0], x) for x in trials)
+        _NORMS[module] = all(_same(theirs, lambda x: _rms_norm(x, own, _epsilon(module))[0], x) for x in trials)
     return _NORMS[module]
 
 
@@ -147,7 +155,11 @@ def is_swiglu(module: nn.Module) -> bool:
     if any(child._forward_hooks or child._forward_pre_hooks or child._backward_hooks for child in others):
         return False
     if module not in _GATES:
-        _GATES[module] = not module._parameters and not module._buffers and _is_swiglu(module)
+        beside = [
+            module,
+            *(m for child in others for m in child.modules()),
+        ]  # what could be trained but the projections
+        _GATES[module] = not any(m._parameters or m._buffers for m in beside) and _is_swiglu(module)
     return _GATES[module]
 
 

@@ -29,6 +29,7 @@ from scopewise.models.forward import (
 )
 from scopewise.models.partitioned import in_parts
 from scopewise.models.precision import computing
+from scopewise.models.trial import reaching_far, same
 from scopewise.models.work import uncounted
 from scopewise.ops import TokenStatistics, kl_and_gradient, mean_log_probs, nll_and_gradient, token_statistics
 
@@ -162,8 +163,9 @@ _PLAIN: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 def has_plain_head(model: nn.Module) -> bool:
     """Return whether the model's logits are what its head makes of the states it reads, and the head gets no gradient.
 
-    Models that scale or cap their logits do so after the head, and fail a trial on made-up ids, once per model. A head
-    whose weights are spread over processes has no matrix of its own shape here.
+    Models that scale or cap their logits do so after the head, and fail a trial on made-up ids, once per model, with logits
+    beyond any cap: that does not depend on how large its weights are. A head whose weights are spread over processes has no
+    matrix of its own shape here.
     """
     inner = unwrapped(model)
     head = output_embeddings(inner)
@@ -174,12 +176,12 @@ def has_plain_head(model: nn.Module) -> bool:
     if inner not in _PLAIN:
         training = inner.training
         inner.eval()
-        ids = torch.arange(4, 9, device=device_of(inner)).unsqueeze(0)
+        ids = torch.arange(4, 9, device=device_of(inner)).unsqueeze(0) % head.weight.shape[0]  # type: ignore
         batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "position": torch.arange(5)}
-        with uncounted(), torch.no_grad(), torch.random.fork_rng():
-            whole = answer_logits(inner, batch).float()
+        with uncounted(), torch.no_grad(), torch.random.fork_rng(), reaching_far(inner, head):
+            whole = answer_logits(inner, batch)
             with computing(inner):
-                made = head(answer_states(inner, batch)).float()
-        _PLAIN[inner] = made.shape == whole.shape and torch.allclose(made, whole, rtol=1e-3, atol=1e-3)
+                made = head(answer_states(inner, batch))
+        _PLAIN[inner] = same(made, whole)
         inner.train(training)
     return _PLAIN[inner]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -92,6 +93,9 @@ def folded(model: nn.Module) -> Iterator[None]:
     float32 weights alone: a sum in lower precision would round the adapter away.
     """
     layers = [layer for layer in model.modules() if isinstance(layer, Linear) and _is_foldable(layer)]
+    if layers:  # folded into a weight that another module holds, as tied embeddings do, the adapter would act there too
+        held = Counter(p.data_ptr() for m in model.modules() for p in m._parameters.values() if type(p) is nn.Parameter)
+        layers = [layer for layer in layers if held[_weight(layer).data_ptr()] == 1]
     if sum(_weight(layer).nbytes for layer in layers) > FOLDED_BYTES:
         layers = []
     before: list[tuple[Linear, Tensor]] = []

@@ -19,10 +19,11 @@ from scopewise.data.batch import Unit, collate, collate_units, length_batches
 from scopewise.data.prompt import Encoded
 from scopewise.errors import ModelError
 from scopewise.models.evaluating import evaluating
-from scopewise.models.forward import device_of, to_device
+from scopewise.models.forward import answer_logits, device_of, output_embeddings, to_device, unwrapped
 from scopewise.models.head import answer_nll, answer_statistics
 from scopewise.models.processes import gathered, share_of
 from scopewise.models.sharded import is_spread
+from scopewise.models.trial import counts_columns, reaching_far, same, window_of
 from scopewise.models.work import uncounted
 from scopewise.ops import sequence_mean, sequence_sum
 
@@ -101,24 +102,41 @@ def score_pairs(
             "evaluate: a prompt without a token; each needs at least one to predict the answer from; remove that row"
         )
     shared = share_prompts and len({prompt for prompt, _ in unique}) < len(unique) and shares_prompts(model)
-    units: list[Unit] = []
-    if shared:
-        by_prompt: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
-        for prompt, answer in unique:
-            by_prompt.setdefault(prompt, []).append(answer)
-        units = [Unit(prompt, tuple(answers)) for prompt, answers in by_prompt.items()]
-    else:
-        units = [Unit(prompt, (answer,)) for prompt, answer in unique]
+    window = window_of(unwrapped(model))
+    units = _units(unique, window) if shared else [Unit(prompt, (answer,)) for prompt, answer in unique]
     found: dict[Pair, Scored] = {}
 
     def run(indices: list[int]) -> None:
         chosen = [units[i] for i in indices]
-        for unit, results in zip(chosen, _forward(model, chosen, moments), strict=True):
-            found.update(((unit.prompt, answer), r) for answer, r in zip(unit.answers, results, strict=True))
+        # A mask of our own has no window in it, so rows that are longer than one must have the model's own.
+        for part in _parts(chosen, window):
+            for unit, results in zip(part, _forward(model, part, moments), strict=True):
+                found.update(((unit.prompt, answer), r) for answer, r in zip(unit.answers, results, strict=True))
 
     over_batches(model, [len(unit) for unit in units], max_tokens, description, run)
     whole = {pair: scored for part in gathered(found) for pair, scored in part.items()}
     return [whole[pair] if pair[1] else Scored((), ()) for pair in pairs]
+
+
+def _units(pairs: Sequence[Pair], window: int | None) -> list[Unit]:
+    """Return units of the answers that share a prompt; answers that would together be longer than a window stay apart."""
+    by_prompt: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
+    for prompt, answer in pairs:
+        by_prompt.setdefault(prompt, []).append(answer)
+    units: list[Unit] = []
+    for prompt, answers in by_prompt.items():
+        whole = Unit(prompt, tuple(answers))
+        fits = window is None or len(whole) <= window
+        units += [whole] if fits else [Unit(prompt, (answer,)) for answer in answers]
+    return units
+
+
+def _parts(units: list[Unit], window: int | None) -> list[list[Unit]]:
+    """Return the units together, or those that share a prompt and the others apart where some are longer than a window."""
+    together = [unit for unit in units if len(unit.answers) > 1]
+    if window is None or not together or max(map(len, units)) <= window:
+        return [units]
+    return [together, [unit for unit in units if len(unit.answers) == 1]]
 
 
 def over_batches(
@@ -174,21 +192,23 @@ _SHARES: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 def shares_prompts(model: nn.Module) -> bool:
     """Return whether answers may share a prompt's forward: whether this model then gives the same log-probabilities.
 
-    It is tried once per model, on made-up ids. Attention with a window, state-space layers and attention kernels that take
-    no mask of our own fail the trial, and answers are then forwarded one by one.
+    It is tried once per model, on made-up ids whose states reach far, so that training changes nothing about it. State-space
+    layers and attention kernels that take no mask of our own fail the trial, and answers are then forwarded one by one.
+    Whether they may share within a window is for `score_pairs` to see.
     """
     if model not in _SHARES:
-        unit = Unit(tuple(range(4, 12)), ((5, 6, 7, 8, 9), (9, 8, 7), (6,)))
+        inner = unwrapped(model)
+        vocab_size = int(output_embeddings(inner).weight.shape[0])  # type: ignore
+        ids = [(7 * i + 4) % vocab_size for i in range(19)]
+        prompt, answers = tuple(ids[:8]), (tuple(ids[8:13]), tuple(ids[13:16]), tuple(ids[16:]))
         try:
-            with evaluating(model), uncounted():
-                together = [r.log_probs for r in next(_forward(model, [unit]))]
-                alone = [next(_forward(model, [Unit(unit.prompt, (answer,))]))[0].log_probs for answer in unit.answers]
-            _SHARES[model] = all(
-                abs(a - b) < 1e-3 * max(1.0, abs(b))
-                for one, other in zip(together, alone, strict=True)
-                for a, b in zip(one, other, strict=True)
-            )
-        except (ModelError, RuntimeError, ValueError, TypeError):
+            with evaluating(model), uncounted(), reaching_far(inner):
+                whole, *alone = (
+                    answer_logits(model, to_device(collate_units([Unit(prompt, some)]), device_of(model)))
+                    for some in (answers, *((answer,) for answer in answers))
+                )
+                _SHARES[model] = not counts_columns(inner) and same(whole, torch.cat(alone))
+        except (ModelError, RuntimeError, ValueError, TypeError, LookupError, AttributeError):
             _SHARES[model] = False
     return _SHARES[model]
 
