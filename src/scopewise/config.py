@@ -8,9 +8,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from scopewise.documents import parse_yaml, read_text
 from scopewise.errors import ConfigError
 from scopewise.registry import allowed, canonical
 
@@ -408,14 +408,7 @@ def load_config(source: str | Path | None = None, overrides: Sequence[str] = ())
     where = "run file"
     if source is not None:
         where = str(source)
-        try:
-            values = yaml.safe_load(find_config(source).read_text(encoding="utf-8")) or {}
-        except yaml.YAMLError as error:
-            mark = getattr(error, "problem_mark", None)
-            line = f":{mark.line + 1}" if mark is not None else ""
-            raise ConfigError(f"{source}{line}: broken YAML; correct this line") from None
-        except UnicodeDecodeError:
-            raise ConfigError(f"{source}: not UTF-8; save the file as UTF-8") from None
+        values = parse_yaml(read_text(find_config(source), ConfigError), where, ConfigError) or {}
         if not isinstance(values, dict):
             raise ConfigError(f"{source}: {type(values).__name__}; a run file is a mapping of sections")
     for text in overrides:
@@ -454,10 +447,7 @@ def override(values: dict[str, Any], text: str) -> dict[str, Any]:
     keys = name.strip().split(".")
     if not equals or len(keys) < 2 or not all(keys):
         raise ConfigError(f"--set: {text!r}; written as section.key=value, for example --set run.dir=runs/first")
-    try:
-        decoded = yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise ConfigError(f"--set {name}: {value!r} is not YAML; quote it, or correct it") from None
+    decoded = parse_yaml(value, f"--set {name}", ConfigError)
     changed = dict(values)
     inner = changed
     for key in keys[:-1]:

@@ -84,9 +84,9 @@ def read_evaluation(path: str | Path) -> dict[str, Value]:
     Raises:
         ResultError: it is neither.
     """
-    document = read_json(path)
+    document = read_json(path, nan=True)  # OpenUnlearning writes NaN
     if isinstance(document, dict) and isinstance(document.get("values"), dict):
-        return read_values(document["values"])
+        return read_values(read_json(path)["values"])
     if isinstance(document, dict) and any(is_log_entry(entry) for entry in document.values()):
         return values_of_log(document)
     raise ResultError(

@@ -17,6 +17,7 @@ from typing import Any
 
 import yaml
 
+from scopewise import documents
 from scopewise.config import RunConfig
 from scopewise.errors import ConfigError, ResultError, UserError
 from scopewise.files import FOLDER_MODE, flush, make_folder, no_room, seal, write_json, write_text, writing
@@ -25,14 +26,9 @@ from scopewise.lock import HOLDER, LOCK, RunLock, join
 _PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets", "tokenizers", "safetensors", "numpy", "lm-eval")
 
 
-def read_json(path: str | Path) -> Any:
+def read_json(path: str | Path, *, nan: bool = False) -> Any:
     """Read JSON. Raises ResultError where the file is missing or broken."""
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ResultError(f"{path}: {error.strerror}; give a folder that a run has written") from None
-    except ValueError:
-        raise ResultError(f"{path}: broken JSON; make it again") from None
+    return documents.read_json(path, ResultError, nan=nan)
 
 
 def config_hash(config: RunConfig) -> str:

@@ -7,7 +7,6 @@ safetensors file of the same name.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file, save
 
+from scopewise.documents import read_json
 from scopewise.errors import ResultError
 from scopewise.files import write_bytes, write_json
 
@@ -157,7 +157,7 @@ class Region:
         """Read a region file. Raises ResultError where it is not one, or its masks are not beside it."""
         path = Path(path)
         try:
-            document = json.loads(path.read_text(encoding="utf-8"))
+            document = read_json(path, ResultError)
             if document["format"] != FORMAT:
                 raise ResultError(f"{path}: format {document['format']!r}; {FORMAT!r} is read; localize again")
             shapes, beside = document["masks"], path.with_suffix(".safetensors")

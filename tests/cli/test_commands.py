@@ -79,7 +79,7 @@ def test_list_json_names_every_entry_with_a_summary(kind: str) -> None:
         (["check", "--set", "data.benchmark=jsonl"], "data.path"),
         (["check", "--set", "data.benchmark=jsonl", "--set", "data.path=gone.jsonl"], "gone.jsonl: no such file"),
         (["check", "--set", "data.max_length=20"], "rows do not fit"),
-        (["show", "nowhere.json"], "nowhere.json: No such file"),
+        (["show", "nowhere.json"], "nowhere.json: no such file"),
         (["evaluate", "/nowhere"], "scopewise: model: /nowhere; no such folder"),
         (["evaluate", "any", "--cache", __file__], "is a file; name a folder"),
         (["unlearn", "--model", "./gone"], "scopewise: --model (model.target): ./gone; no such folder"),
@@ -90,7 +90,7 @@ def test_list_json_names_every_entry_with_a_summary(kind: str) -> None:
             ["bench", "--engine", "rya"],
             "scopewise: --engine (bench.engine): 'rya'; allowed are local, ray, slurm. Did you",
         ),
-        (["unlearn", "--region", "gone.json"], "gone.json: No such file"),
+        (["unlearn", "--region", "gone.json"], "gone.json: no such file"),
         (
             ["check", "--set", "evaluate.ability.tasks=[race]", "--set", "evaluate.ability.path=gone"],
             "gone: no such folder",

@@ -198,7 +198,7 @@ def test_not_a_region_file(tmp_path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(ResultError, match=r"r\.json: "):
         Region.load(path)
-    with pytest.raises(ResultError, match="No such file"):
+    with pytest.raises(ResultError, match="no such file"):
         Region.load(tmp_path / "absent.json")
 
 

@@ -134,7 +134,7 @@ def test_set_of_another_form(text: str) -> None:
 
 
 def test_set_that_is_no_yaml() -> None:
-    assert message(None, "run.dir=[").startswith("--set run.dir: '[' is not YAML")
+    assert message(None, "run.dir=[").startswith("--set run.dir: broken YAML")
 
 
 @pytest.mark.parametrize(("text", "value"), [("1e-3", 1e-3), ("2E+1", 20.0), ("5.e-5", 5e-5), ("0.01", 0.01)])
@@ -201,7 +201,7 @@ def test_broken_yaml_names_the_line(tmp_path: Path) -> None:
 def test_not_utf8(tmp_path: Path) -> None:
     path = tmp_path / "r.yaml"
     path.write_bytes(b"run: {dir: caf\xe9}")
-    assert message(path) == f"{path}: not UTF-8; save the file as UTF-8"
+    assert message(path).startswith(f"{path}:1: ")
 
 
 def test_no_mapping(tmp_path: Path) -> None:

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scopewise.data.rows import read_json_lines, read_text
+from scopewise.data.rows import read_json_lines
+from scopewise.documents import read_json, read_text
 from scopewise.errors import DataError
 
 Document = dict[str, Any]
@@ -77,7 +77,7 @@ def _mmlu(folder: Path) -> list[Document]:
     found: list[Document] = []
     for split in ("test", "dev"):
         for path in sorted((folder / split).glob(f"*_{split}.csv")):
-            table = list(csv.reader(io.StringIO(read_text(path))))
+            table = list(csv.reader(io.StringIO(read_text(path, DataError))))
             first = 1 if table and table[0][:1] == ["question"] else 0
             for number, cells in enumerate(table[first:], start=first + 1):
                 answer = "ABCD".find(cells[-1]) if len(cells) == 6 and cells[-1] in "ABCD" else _index(cells[-1:])
@@ -100,10 +100,9 @@ _CHOSEN = re.compile(
 
 def _chosen(path: Path) -> list[tuple[str, list[str], int]]:
     """Read question, choices and index of the right one from the files of LLM-Adapters (arXiv:2304.01933)."""
-    try:
-        records = json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}:{error.lineno}: broken JSON at column {error.colno} ({error.msg})") from None
+    records = read_json(path, DataError)
+    if not isinstance(records, list):
+        raise DataError(f"{path}: {type(records).__name__}; a list of questions is expected; download it anew")
     found = []
     for i, record in enumerate(records):
         matched = _CHOSEN.match(record.get("instruction", "")) if isinstance(record, dict) else None
@@ -142,7 +141,7 @@ def _truthfulqa(path: Path) -> list[Document]:
 
     A full stop ends each answer, as in the authors' code (sylinrl/TruthfulQA), whose output the hub's dataset is.
     """
-    reader = csv.DictReader(io.StringIO(read_text(path).lstrip("\ufeff")))
+    reader = csv.DictReader(io.StringIO(read_text(path, DataError)))
     found: list[Document] = []
     for record in reader:
         where = f"{path}:{reader.line_num}"

@@ -9,10 +9,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from scopewise.attacks.base import Attack, Facts, Outcome, Subject, cluster, distinctive, words
-from scopewise.data.rows import Row, read_text
+from scopewise.data.rows import Row
+from scopewise.documents import parse_yaml, read_text
 from scopewise.errors import ConfigError
 from scopewise.registry import allowed
 
@@ -98,16 +97,13 @@ class Prompts(Attack):
         found = read_templates(shipped, _SHIPPED)
         if self.settings.prompts is not None:
             path = Path(self.settings.prompts)
-            found += read_templates(read_text(path, "attack.prompts"), str(path))
+            found += read_templates(read_text(path, ConfigError, "attack.prompts"), str(path))
         return found
 
 
 def read_templates(text: str, where: str) -> list[Template]:
     """Return the prompts of a YAML text. Raises ConfigError naming the kind that is wrong."""
-    try:
-        kinds = yaml.safe_load(text) or {}
-    except yaml.YAMLError:
-        raise ConfigError(f"{where}: broken YAML; correct it, or leave attack.prompts out") from None
+    kinds = parse_yaml(text, where, ConfigError) or {}
     if not isinstance(kinds, dict):
         raise ConfigError(f"{where}: {type(kinds).__name__}; a mapping of kinds to lists of prompts")
     found = []

@@ -9,16 +9,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from scopewise import record, registry
 from scopewise.attacks.base import Subject
 from scopewise.attacks.suite import Attacked, attack_models, kept_in
 from scopewise.config import AttackSection, RunConfig, parse_config
 from scopewise.data.load import load_benchmark
 from scopewise.data.prompt import Prompt
-from scopewise.data.rows import read_text
-from scopewise.errors import ResultError
+from scopewise.documents import parse_yaml, read_text
+from scopewise.errors import ConfigError, ResultError
 from scopewise.lock import RunLock
 from scopewise.models.load import default_device, load_model, load_tokenizer
 
@@ -30,7 +28,7 @@ def config_of(run: Path, settings: dict[str, Any]) -> RunConfig:
     marker = run / "config.yaml"
     if not marker.exists():
         raise ResultError(f"{run}: no run folder; give one that `scopewise bench`, `run` or `unlearn` has written")
-    values = yaml.safe_load(marker.read_text(encoding="utf-8"))
+    values = parse_yaml(read_text(marker, ResultError), str(marker), ResultError)
     values["attack"] = {**values.get("attack", {}), **settings}
     values["run"]["dir"] = str(run)
     return parse_config(values, str(marker))
@@ -174,7 +172,7 @@ def redacted(row: Mapping[str, Any]) -> dict[str, Any]:
 def _inputs(config: RunConfig, settings: AttackSection, data_hash: str, paths: dict[str, str]) -> dict[str, Any]:
     decisive = settings.model_dump(mode="json", exclude={"attacks", "models", "threshold", "max_tokens"})
     if settings.prompts is not None:
-        text = read_text(Path(settings.prompts), "attack.prompts")
+        text = read_text(settings.prompts, ConfigError, "attack.prompts")
         decisive["prompts"] = hashlib.sha256(text.encode()).hexdigest()
     prompt = config.data.model_dump(include={"prompt", "system", "max_length"})
     shared = {"attack": decisive, "data": {**prompt, "content": data_hash}, "dtype": config.model.dtype}

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scopewise.data.rows import TRAIN, Row, read_json_lines, read_text
+from scopewise.data.rows import TRAIN, Row, read_json_lines
+from scopewise.documents import parse_json, read_text
 from scopewise.errors import DataError
 
 Record = tuple[str, Mapping[str, Any]]
@@ -134,14 +134,9 @@ def _all_there(shards: Sequence[Path]) -> None:
 def _read(file: Path) -> list[tuple[str, object]]:
     if file.suffix == ".parquet":
         return _read_parquet(file)
-    text = read_text(file)
+    text = read_text(file, DataError, "data.path")
     if file.suffix == ".json" and text.lstrip().startswith("["):  # the hub's .json files are lines, or one list
-        try:
-            return [(f"{file}[{i}]", record) for i, record in enumerate(json.loads(text))]
-        except json.JSONDecodeError as error:
-            raise DataError(
-                f"{file}:{error.lineno}: broken JSON at column {error.colno} ({error.msg}); download it anew"
-            ) from None
+        return [(f"{file}[{i}]", record) for i, record in enumerate(parse_json(text, str(file), DataError))]
     return [(f"{file}:{line}", record) for line, record in read_json_lines(file)]
 
 

@@ -9,11 +9,11 @@ questions are a public "Who is X?") are kept: the numbers of others were measure
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from scopewise.data.rows import FORGET, RETAIN, SPLITS, BenchmarkLoader, Row, make_row, read_text
+from scopewise.data.rows import FORGET, RETAIN, SPLITS, BenchmarkLoader, Row, make_row
+from scopewise.documents import read_json
 from scopewise.errors import DataError
 
 _HUB_NAME = "zjunlp/KnowUnDo"
@@ -49,7 +49,7 @@ class KnowUnDo(BenchmarkLoader):
         for name, scope in _SCOPE_OF.items():
             for split in SPLITS:
                 path = folder / f"{name}_{split}.json"
-                rows += _rows(_read_json(path), str(path), scope, split, domain)
+                rows += _rows(read_json(path, DataError, "data.path"), str(path), scope, split, domain)
         return rows
 
     def _from_hub_folder(self, folder: Path, domain: str) -> list[Row]:
@@ -58,7 +58,7 @@ class KnowUnDo(BenchmarkLoader):
             found = sorted(p for p in folder.rglob("*.json*") if name in p.name or name in p.parent.name)
             if not found:
                 raise DataError(f"{folder}: no file for {name!r} in it; it should hold unlearn.json and retention.json")
-            decoded = _read_json(found[0])
+            decoded = read_json(found[0], DataError, "data.path")
             record = decoded[0] if isinstance(decoded, list) and len(decoded) == 1 else decoded
             rows += _both_splits(record, str(found[0]), scope, domain)
         return rows
@@ -96,11 +96,3 @@ def _rows(records: object, origin: str, scope: str, split: str, domain: str) -> 
         question_answer = {"question": record["text"], "answer": record["labels"]}
         rows.append(make_row(question_answer, where, scope=scope, split=split, domain=domain))
     return rows
-
-
-def _read_json(path: Path) -> object:
-    text = read_text(path)
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}:{error.lineno}: broken JSON at column {error.colno} ({error.msg})") from None

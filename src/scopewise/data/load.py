@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 from scopewise import registry
 from scopewise.config import EvaluateSection, RunConfig, Section
 from scopewise.data.builtin import read_general
-from scopewise.data.rows import RETAIN, Benchmark, Row, read_json_lines, read_text
+from scopewise.data.rows import RETAIN, Benchmark, Row, read_json_lines
+from scopewise.documents import read_text
 from scopewise.errors import DataError
 
 SectionType = TypeVar("SectionType", bound=Section)
@@ -78,7 +79,7 @@ def _read_text_rows(path: Path) -> list[Row]:
             texts.append(str(record["text"]))
     else:
         # Short lines are headings (wikitext) and too little text to learn from; long ones become several rows.
-        lines = [line.split() for line in read_text(path, "data.general").split("\n")]
+        lines = [line.split() for line in read_text(path, DataError, "data.general").split("\n")]
         texts = [" ".join(words[i : i + 50]) for words in lines for i in range(0, len(words) - 9, 50)]
     if not texts:
         raise DataError(f"{path}: no paragraph of ten words or more; data.general needs running text")

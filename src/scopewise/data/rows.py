@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+from scopewise.documents import parse_json, read_text
 from scopewise.errors import ConfigError, DataError
 from scopewise.registry import allowed
 
@@ -135,25 +136,6 @@ class BenchmarkLoader:
         raise NotImplementedError
 
 
-def read_text(path: Path, setting: str = "data.path") -> str:
-    """Return a file's text, without the mark that editors put before UTF-8; DataError where it cannot be read.
-
-    Args:
-        path: The file.
-        setting: The one that names it, for the sentence.
-    """
-    try:
-        return path.read_text(encoding="utf-8").removeprefix("\ufeff")
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file; check `{setting}`") from None
-    except IsADirectoryError:
-        other = ", or choose another `data.benchmark`" if setting == "data.path" else ""
-        raise DataError(f"{path}: is a folder; name a file{other}") from None
-    except UnicodeDecodeError as error:
-        line = path.read_bytes()[: error.start].count(b"\n") + 1
-        raise DataError(f"{path}:{line}: byte {error.start} is not UTF-8; save the file as UTF-8") from None
-
-
 def make_row(record: object, origin: str, **fixed: Any) -> Row:
     """Build a row from a decoded JSON object; fields in `fixed` override the record's.
 
@@ -215,13 +197,7 @@ def as_rows(data: str | Path | Iterable[object], scope: str, split: str = TRAIN)
 def read_json_lines(path: Path, setting: str = "data.path") -> list[tuple[int, object]]:
     """Return (line number from 1, decoded object) of each non-blank line; DataError names a broken line."""
     records = []
-    for number, line in enumerate(read_text(path, setting).split("\n"), start=1):
+    for number, line in enumerate(read_text(path, DataError, setting).split("\n"), start=1):
         if line.strip():
-            try:
-                records.append((number, json.loads(line)))
-            except json.JSONDecodeError as error:
-                raise DataError(
-                    f"{path}:{number}: broken JSON at column {error.colno} ({error.msg}); "
-                    "one JSON object per line; correct this line"
-                ) from None
+            records.append((number, parse_json(line, f"{path}:{number}", DataError)))
     return records

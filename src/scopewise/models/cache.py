@@ -17,6 +17,7 @@ from torch import nn
 from scopewise.files import write_bytes, write_json
 from scopewise.models.score import Pair, Scored
 from scopewise.models.sharded import is_spread, whole
+from scopewise.record import read_json
 
 _COLUMNS = {
     "log_probs": np.float32,
@@ -52,9 +53,7 @@ class AnswerCache:
         self._scores_file = Path(folder) / f"{name}.safetensors"
         self._texts_file = Path(folder) / f"{name}.json"
         self._scores: dict[str, Scored] = _read_scores(self._scores_file)
-        self._texts: dict[str, list[str]] = (
-            json.loads(self._texts_file.read_text(encoding="utf-8")) if self._texts_file.exists() else {}
-        )
+        self._texts: dict[str, list[str]] = read_json(self._texts_file) if self._texts_file.exists() else {}
 
     def missing(self, pairs: Sequence[Pair], moments: bool = False) -> list[Pair]:
         """Return the pairs that are not in it, or not with their moments where these are wanted."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from scopewise.documents import read_json
 from scopewise.errors import ModelError
 from scopewise.models.processes import processes
 
@@ -183,7 +183,7 @@ def adapter_base(path: str | Path, revision: str | None = None) -> str | None:
             return None
     if not file.exists():
         return None
-    return json.loads(file.read_text(encoding="utf-8"))["base_model_name_or_path"]
+    return read_json(file, ModelError)["base_model_name_or_path"]
 
 
 def with_padding(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:

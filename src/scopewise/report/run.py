@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from scopewise.documents import parse_yaml, read_text
 from scopewise.errors import ResultError
 from scopewise.record import read_json
 from scopewise.region import Region
@@ -127,7 +126,7 @@ def _without_bench(folder: Path) -> dict[str, Any] | None:
     if origin is None:
         return None
     marker = folder / "config.yaml"
-    config = yaml.safe_load(marker.read_text(encoding="utf-8")) if marker.exists() else {}
+    config = parse_yaml(read_text(marker, ResultError), str(marker), ResultError) if marker.exists() else {}
     rows_and_values = sorted(
         zip(rows, values, strict=True), key=lambda p: ("target", "oracle", "unlearned").index(p[0]["model"])
     )

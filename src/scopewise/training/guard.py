@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import random
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ from scopewise.data.prompt import Encoded
 from scopewise.files import write_json
 from scopewise.models.score import hit_rate
 from scopewise.models.sharded import spread_as, whole
+from scopewise.record import read_json
 
 logger = logging.getLogger("scopewise")
 
@@ -82,7 +82,7 @@ class Guard(TrainerCallback):
     def load(self, checkpoint: Path) -> None:
         """Remember what was found before an interruption."""
         if (kept := checkpoint / _PROBES).exists():
-            self.probes = [Probe(**probe) for probe in json.loads(kept.read_text(encoding="utf-8"))]
+            self.probes = [Probe(**probe) for probe in read_json(kept)]
         if self.settings.keep_best and (checkpoint / _BEST).exists():
             self._best = load_file(checkpoint / _BEST)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback
 from scopewise.bars import bar
 from scopewise.cost import Cost
 from scopewise.files import seal, write_json
+from scopewise.record import read_json
 
 
 class TrainingProgress(TrainerCallback):
@@ -27,7 +27,7 @@ class TrainingProgress(TrainerCallback):
         """Open the bar at the step that a resumed training goes on from, and count its cost on from there."""
         kept = cost_file(_checkpoint(args, state))
         if state.global_step and kept.exists():
-            self.cost.go_on_from(json.loads(kept.read_text(encoding="utf-8")))
+            self.cost.go_on_from(read_json(kept))
         first = state.global_step
         self.bar = bar(state.max_steps, self.name, "step", initial=first, disable=not state.is_world_process_zero)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -43,6 +42,7 @@ from scopewise.models.precision import float32_masters
 from scopewise.models.processes import on_cpu, on_deepspeed, sum_over_processes
 from scopewise.models.score import sequence_nll
 from scopewise.models.sharded import is_spread, placed, spreads, take_state, whole_state
+from scopewise.record import read_json
 from scopewise.region import Region
 from scopewise.training.dual import Dual
 from scopewise.training.guard import Guard
@@ -290,7 +290,7 @@ class UnlearningTrainer(Trainer):
             return
         kept = Path(checkpoint) / _STATE
         if self.dual is not None and kept.exists():
-            self.dual = Dual(**json.loads(kept.read_text(encoding="utf-8")))
+            self.dual = Dual(**read_json(kept))
         if self.guard is not None:
             self.guard.load(Path(checkpoint))
 
