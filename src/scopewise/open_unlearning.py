@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from scopewise.errors import ResultError
 from scopewise.metrics.base import Value
 
 _SETS = {"forget": "forget", "retain": "retain", "ra": "real_authors", "wf": "world_facts"}
@@ -49,9 +50,13 @@ def values_of_log(log: Mapping[str, Any], split: str = "val") -> dict[str, Value
     Args:
         log: The decoded file.
         split: Split that the keys name.
+
+    Raises:
+        ResultError: an entry is not of the log's form; the sentence names it.
     """
     found: dict[str, Value] = {}
     for name, entry in log.items():
+        _check(name, entry)
         if not is_log_entry(entry):
             continue
         short, _, rest = name.partition("_")
@@ -73,6 +78,21 @@ def values_of_log(log: Mapping[str, Any], split: str = "val") -> dict[str, Value
         else:
             found[f"{name}/{split}"] = _value(entry, [])
     return found
+
+
+def _check(name: str, entry: Any) -> None:
+    """Raise ResultError where an entry is no mapping, or its numbers are none."""
+    if not isinstance(entry, dict):
+        raise ResultError(
+            f"{name!r}: {type(entry).__name__}; an entry is a mapping with 'agg_value'; write the log again"
+        )
+    rows = entry.get("value_by_index") or {}
+    if not isinstance(rows, dict) or not all(isinstance(row, dict) for row in rows.values()):
+        raise ResultError(f"{name!r}: 'value_by_index' is not a mapping of mappings; write the log again")
+    read = {"score", *(field for _, field in _ROW_METRICS.values())}
+    numbers = [entry.get("agg_value"), *(row[field] for row in rows.values() for field in read & row.keys())]
+    if any(x is not None and (isinstance(x, bool) or not isinstance(x, int | float)) for x in numbers):
+        raise ResultError(f"{name!r}: a value that is no number; write the log again")
 
 
 def _value(entry: Mapping[str, Any], rows: list[Any]) -> Value:

@@ -11,6 +11,7 @@ import pytest
 
 from scopewise.config import DataSection, EvaluateSection
 from scopewise.data.rows import FORGET, HOLDOUT, RETAIN, Benchmark, Row
+from scopewise.errors import ResultError
 from scopewise.evaluation import evaluate
 from scopewise.metrics.base import Answered, Reference, Value, auc, entities, harmonic_mean
 from scopewise.models.score import Scored
@@ -310,6 +311,36 @@ def test_an_openunlearning_log_is_read() -> None:
     assert values["model_utility/val"].value is None
     assert values["mia_min_k/val"].value == 0.9
     assert values["something_new/val"].value == 1
+
+
+@pytest.mark.parametrize(
+    ("entry", "named"),
+    [
+        ("0.5", "str"),
+        ({"agg_value": "0.5"}, "no number"),
+        ({"agg_value": True}, "no number"),
+        ({"agg_value": 0.5, "value_by_index": [{"prob": 0.5}]}, "mapping of mappings"),
+        ({"agg_value": 0.5, "value_by_index": {"0": {"prob": "0.5"}}}, "no number"),
+    ],
+)
+def test_a_broken_openunlearning_log_is_refused(entry: Any, named: str) -> None:
+    from scopewise.open_unlearning import values_of_log
+
+    with pytest.raises(ResultError, match=f"forget_Q_A_Prob.*{named}"):
+        values_of_log({"forget_Q_A_Prob": entry, "model_utility": {"agg_value": None}})
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"value": "0.5"}, {"value": math.nan}, {"per_row": "0.5"}, {"per_row": ["a"]}, {"skipped": "none"}, None],
+)
+def test_a_changed_evaluation_is_refused(changed: Any) -> None:
+    from scopewise.evaluation import read_values
+
+    value = {"value": 0.5, "per_row": [0.5, None], "skipped": [], "low": None}
+    assert read_values({"a/val": value})["a/val"] == Value(0.5, (0.5, None))
+    with pytest.raises(ResultError, match="a/val"):
+        read_values({"a/val": None if changed is None else {**value, **changed}})
 
 
 def test_oracle_gap_stands_beside_each_value(tiny: Any, benchmark_rows: Any) -> None:

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.numpy import load_file, save
 from transformers import GenerationConfig, GPT2Config, GPT2LMHeadModel, MistralConfig, MistralForCausalLM
 
 from scopewise.data.prompt import encode
-from scopewise.errors import ModelError
+from scopewise.errors import ModelError, ResultError
 from scopewise.evaluation import pair_of
 from scopewise.models import score as scoring
 from scopewise.models.cache import AnswerCache, content_hash
@@ -175,6 +176,30 @@ def test_cache_gives_back_what_it_was_given(tiny: Any, pairs: list[Pair], tmp_pa
         other.model.norm.weight[0] += 1e-3
     assert content_hash(other) != content_hash(model) == content_hash(copy.deepcopy(model))
     assert AnswerCache(tmp_path, other).missing(pairs[:1]) == pairs[:1]
+
+
+def test_a_cache_that_was_damaged_is_refused(tiny: Any, pairs: list[Pair], tmp_path: Path) -> None:
+    model = tiny[0]
+    cache = AnswerCache(tmp_path, model)
+    cache.add_scores(pairs[:3], score_pairs(model, pairs[:3]))
+    cache.add_texts([(1, 2)], ("greedy", 4), [["a"]])
+    (scores,), (texts,) = tmp_path.glob("*.safetensors"), tmp_path.glob("*.json")
+    content, columns = scores.read_bytes(), load_file(scores)
+    damaged = [b"", content[:-1], save({k: v for k, v in columns.items() if k != "hits"})]
+    damaged += [save({**columns, "hits": columns["hits"][1:]}), save({**columns, "length": -columns["length"]})]
+    damaged += [
+        save({**columns, "key": columns["key"][1:]}),
+        save({**columns, "means": columns["means"].astype("int8")}),
+    ]
+    for wrong in damaged:
+        scores.write_bytes(wrong)
+        with pytest.raises(ResultError, match=scores.name):
+            AnswerCache(tmp_path, model)
+    scores.write_bytes(content)
+    for text in ("[]", '{"a": 1}', '{"a": []}', '{"a": [1]}', "{"):
+        texts.write_text(text)
+        with pytest.raises(ResultError, match=texts.name):
+            AnswerCache(tmp_path, model)
 
 
 # Generation

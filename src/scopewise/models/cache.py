@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 from torch import nn
 
+from scopewise.errors import ResultError
 from scopewise.files import write_bytes, write_json
 from scopewise.models.score import Pair, Scored
 from scopewise.models.sharded import is_spread, whole
@@ -26,6 +28,7 @@ _COLUMNS = {
     "means": np.float32,
     "variances": np.float32,
 }
+_KEY_BYTES = 16
 
 
 def content_hash(model: nn.Module) -> str:
@@ -46,6 +49,9 @@ class AnswerCache:
     Args:
         folder: Where they are kept.
         model: Whose they are.
+
+    Raises:
+        ResultError: one of the files is there and is not what this class wrote.
     """
 
     def __init__(self, folder: str | Path, model: nn.Module) -> None:
@@ -53,7 +59,7 @@ class AnswerCache:
         self._scores_file = Path(folder) / f"{name}.safetensors"
         self._texts_file = Path(folder) / f"{name}.json"
         self._scores: dict[str, Scored] = _read_scores(self._scores_file)
-        self._texts: dict[str, list[str]] = read_json(self._texts_file) if self._texts_file.exists() else {}
+        self._texts = _read_texts(self._texts_file)
 
     def missing(self, pairs: Sequence[Pair], moments: bool = False) -> list[Pair]:
         """Return the pairs that are not in it, or not with their moments where these are wanted."""
@@ -91,14 +97,41 @@ class AnswerCache:
 
 
 def _key(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[: 2 * _KEY_BYTES]
 
 
 def _read_scores(path: Path) -> dict[str, Scored]:
     if not path.exists():
         return {}
-    columns = load_file(path)
-    ends = np.cumsum(columns["length"])[:-1]
+    try:
+        columns = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise _broken(path, str(error)) from None
+    for name, kind in {**_COLUMNS, "length": np.int32, "key": np.uint8}.items():
+        if name not in columns or columns[name].dtype != kind:
+            raise _broken(path, f"{name} is missing, or of another dtype")
+    length, key = columns["length"], columns["key"]
+    if length.ndim != 1 or (length < 0).any() or key.shape != (len(length), _KEY_BYTES):
+        raise _broken(path, "keys and lengths do not match")
+    if any(columns[name].shape != (length.sum(),) for name in _COLUMNS):
+        raise _broken(path, "there are not as many scores as tokens")
+    ends = np.cumsum(length)[:-1]
     parts = [[part.tolist() for part in np.split(columns[name], ends)] for name in _COLUMNS]
-    rows = [Scored.of(*(column[i] for column in parts)) for i in range(len(columns["length"]))]
-    return {bytes(key).hex(): row for key, row in zip(columns["key"], rows, strict=True)}
+    rows = [Scored.of(*(column[i] for column in parts)) for i in range(len(length))]
+    return {bytes(one).hex(): row for one, row in zip(key, rows, strict=True)}
+
+
+def _read_texts(path: Path) -> dict[str, list[str]]:
+    if not path.exists():
+        return {}
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise _broken(path, f"{type(found).__name__} in place of a mapping")
+    for texts in found.values():
+        if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
+            raise _broken(path, "an entry is no list of texts")
+    return found
+
+
+def _broken(path: Path, reason: str) -> ResultError:
+    return ResultError(f"{path}: not what scopewise keeps of answers ({reason}); remove it, and it is made again")
