@@ -45,6 +45,7 @@ from scopewise.models.processes import is_main, on_deepspeed, processes, wait
 from scopewise.models.sharded import placed
 from scopewise.models.tiny import build_tiny, tokenizer_texts
 from scopewise.region import Region
+from scopewise.training.checkpoints import Checkpoints
 from scopewise.training.finetune import Descent
 from scopewise.training.optimizer import check_optimizer
 from scopewise.training.progress import TrainingProgress, cost_file, quiet
@@ -405,7 +406,7 @@ class Pipeline:
             trainer = UnlearningTrainer(
                 args=arguments,
                 peft_config=lora_config(self.config.lora) if fresh else None,
-                callbacks=[TrainingProgress(name, cost)],
+                callbacks=[TrainingProgress(name, cost), Checkpoints(section.checkpoint_minutes)],
                 **given,
             )
             quiet(trainer)
@@ -499,7 +500,8 @@ def _rows_per_process(section: TrainingSection) -> int:
 def _decisive(section: TrainingSection) -> dict[str, Any]:
     """Return the settings that decide what training gives; how often it is saved on the way does not."""
     values = section.model_dump(
-        mode="json", exclude={"checkpoint_steps", "method", "localizer", "region", "optimizer", "compile"}
+        mode="json",
+        exclude={"checkpoint_steps", "checkpoint_minutes", "method", "localizer", "region", "optimizer", "compile"},
     )
     return values | _changed(section, "optimizer", "compile")
 

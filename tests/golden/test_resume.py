@@ -48,6 +48,8 @@ def test_resumed_is_straight_through(
                 if "lora_B" in name:
                     parameter.normal_(std=0.1, generator=torch.Generator().manual_seed(0))
 
+    curves = []
+
     def run(out: str, resume: str | None = None) -> dict[str, torch.Tensor]:
         trainer = make_trainer(
             copy.deepcopy(model),
@@ -63,9 +65,12 @@ def test_resumed_is_straight_through(
             save_strategy="steps",
             save_steps=3.0,
             max_grad_norm=1.0,
+            logging_strategy="steps",
+            logging_steps=2.0,  # the checkpoint stands between two logs
         )
         trainer.train(resume_from_checkpoint=resume)
         assert trainer.state.global_step == 4
+        curves.append([entry for entry in trainer.state.log_history if "loss" in entry])
         return adapter_of(trainer.model)
 
     straight = run("a")
@@ -75,6 +80,8 @@ def test_resumed_is_straight_through(
     same_shape = [n for n in straight if straight[n].shape == begin[n].shape]  # a task vector may double the rank
     assert max((float((straight[n] - begin[n]).abs().max()) for n in same_shape), default=1.0) > 1e-3
     assert max(float((straight[n] - resumed[n]).abs().max()) for n in straight) < 1e-6
+    assert [entry["step"] for entry in curves[0]] == [2, 4]
+    assert curves[1] == curves[0]  # to the last digit: loss, gradient norm, learning rate
 
 
 @pytest.mark.filterwarnings("ignore:.gradient_checkpointing:FutureWarning")

@@ -39,7 +39,7 @@ from scopewise.models.head import has_plain_head
 from scopewise.models.load import is_quantized, load_model, load_tokenizer, with_padding
 from scopewise.models.partitioned import whole_afterwards
 from scopewise.models.precision import float32_masters
-from scopewise.models.processes import on_cpu, on_deepspeed, sum_over_processes
+from scopewise.models.processes import gathered, on_cpu, on_deepspeed, sum_over_processes
 from scopewise.models.score import sequence_nll
 from scopewise.models.sharded import is_spread, placed, spreads, take_state, whole_state
 from scopewise.record import read_json
@@ -57,6 +57,7 @@ from scopewise.training.pairing import (
     parts_by_length,
 )
 from scopewise.training.terms import Terms
+from scopewise.training.unlogged import Unlogged
 from scopewise.training.zero import check_deepspeed, check_model
 
 Data = str | Path | Iterable[object]
@@ -217,6 +218,7 @@ class UnlearningTrainer(Trainer):
             # It would look for blocks that are spread already.
             self.accelerator.state.fsdp_plugin.auto_wrap_policy = None
         self._retain_loss = torch.zeros(())
+        self._unlogged = Unlogged()
         self._retain_loss_before_step: float | None = None
         hidden = "hidden" in (*self.method.needs, *self.method.retain_terms)
         layer = self.method.hidden_layer(len(decoder_blocks(model))) if hidden else None
@@ -286,11 +288,15 @@ class UnlearningTrainer(Trainer):
         """Take up what a checkpoint keeps of the dual variable and of the guard."""
         if checkpoint is True:
             checkpoint = get_last_checkpoint(str(self.args.output_dir))
+        self._unlogged = Unlogged()
         if not checkpoint:
             return
-        kept = Path(checkpoint) / _STATE
-        if self.dual is not None and kept.exists():
-            self.dual = Dual(**read_json(kept))
+        path = Path(checkpoint) / _STATE
+        kept = read_json(path) if path.exists() else {}
+        if self.dual is not None and "dual" in kept:
+            self.dual = Dual(**kept["dual"])
+        if len(kept.get("unlogged_losses", ())) == self.args.world_size:
+            self._unlogged = Unlogged(kept["unlogged_losses"][self.args.process_index], kept["unlogged_steps"])
         if self.guard is not None:
             self.guard.load(Path(checkpoint))
 
@@ -336,6 +342,20 @@ class UnlearningTrainer(Trainer):
 
     def training_step(self, model: nn.Module, inputs: Batch, num_items_in_batch: Any = None) -> Tensor:
         """Forward and backward of a micro-batch; one after the other for the two terms where their regions differ."""
+        loss = self._synchronised(model, inputs, num_items_in_batch)
+        self._unlogged.add(loss)
+        return loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log. The loss is the mean since the last log, also where the training was interrupted meanwhile.
+
+        The library's mean begins at the checkpoint.
+        """
+        if "loss" in logs:
+            logs["loss"] = self._unlogged.take(self.accelerator.gather)  # type: ignore[arg-type]
+        super().log(logs, start_time)
+
+    def _synchronised(self, model: nn.Module, inputs: Batch, num_items_in_batch: Any) -> Tensor:
         if not isinstance(model, DistributedDataParallel):
             return self._forward_and_backward(model, inputs, num_items_in_batch)
         # DDP looks for parameters in what its forward returns, and counts how often each gets a gradient. Losses on
@@ -484,12 +504,10 @@ class UnlearningTrainer(Trainer):
         folder = Path(output_dir or self.args.output_dir or ".")
         # The trainer pickles its arguments beside the weights; what comes out of unlearning holds no pickle.
         (folder / "training_args.bin").unlink(missing_ok=True)
-        if self.dual is not None and folder.name.startswith("checkpoint-"):
-            write_json(folder / _STATE, self.dual.document())
 
 
 class _AfterStep(TrainerCallback):
-    """Moves the dual variable when a step has been taken."""
+    """Moves the dual variable when a step has been taken, and puts it beside a checkpoint."""
 
     def __init__(self, trainer: UnlearningTrainer) -> None:
         self.trainer = trainer
@@ -500,6 +518,20 @@ class _AfterStep(TrainerCallback):
         if trainer.dual is not None and isinstance(trainer.method, Constrained):
             loss = float(trainer.accelerator.reduce(trainer._retain_loss, "sum"))  # type: ignore[arg-type]
             trainer.dual.update(trainer.method, loss, state.global_step / max(1, state.max_steps))
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Count the step."""
+        self.trainer._unlogged.steps += 1
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Put what the library does not keep beside the checkpoint."""
+        unlogged, dual = self.trainer._unlogged, self.trainer.dual
+        losses = gathered(float(unlogged.loss))
+        if state.is_world_process_zero:
+            document = {"unlogged_losses": losses, "unlogged_steps": unlogged.steps}
+            if dual is not None:
+                document["dual"] = dual.document()
+            write_json(Path(args.output_dir) / f"checkpoint-{state.global_step}" / _STATE, document)
 
 
 class _CutBackward(TrainerCallback):
