@@ -48,8 +48,8 @@ def unlearn(
         forget: Rows to forget: a path to JSON lines, a `datasets.Dataset`, or dicts with `question` and `answer`.
         retain: Rows to keep, of the same instances.
         method: As in `scopewise list methods`.
-        peft_config: `lora` adds the paper's adapter to a model that has none; a PEFT configuration adds that one; None
-            trains all parameters.
+        peft_config: `lora` adds the paper's adapter to a model that has none; a PEFT configuration adds that one, and is
+            refused where there is an adapter; None trains all parameters, or the adapter that is there.
         region: A region, a region file, or a localizer's name; None takes the method's own localizer.
         **arguments: Of `UnlearningConfig`, such as `learning_rate` or `method_args`.
 
@@ -64,8 +64,8 @@ def unlearn(
             known = UnlearningConfig.__dataclass_fields__
             raise ConfigError(f"unlearn: unknown argument {name!r}; those of UnlearningConfig.{nearest(name, known)}")
     config = lora_config() if peft_config == "lora" else peft_config
-    if isinstance(model, PeftModel):
-        config = None
+    if isinstance(model, PeftModel) and peft_config == "lora":
+        config = None  # the adapter that is there is the one that is trained
     with tempfile.TemporaryDirectory() as folder:  # nothing is saved unless `arguments` say where
         trainer = UnlearningTrainer(
             model=model,

@@ -179,8 +179,8 @@ class Region:
             raise ResultError(f"{path}: not a region file ({error}); `scopewise localize` writes one") from None
 
 
-def parameter_name(name: str) -> str:
-    """Return a parameter's name without the prefixes of DDP, FSDP, compile and the name of the PEFT adapter.
+def parameter_name(name: str, adapter: str = "default") -> str:
+    """Return a parameter's name without the prefixes of DDP, FSDP, compile and the name of the active PEFT adapter.
 
     `module.base_model.model.model.layers.0.mlp.up_proj.lora_A.default.weight` → `layers.0.mlp.up_proj.lora_A.weight`
     is what stays the same whether the adapter was just added, loaded, or is trained on many devices; a leading
@@ -189,7 +189,7 @@ def parameter_name(name: str) -> str:
     for wrapper in ("_fsdp_wrapped_module.", "_orig_mod.", "_checkpoint_wrapped_module."):
         name = name.replace(wrapper, "")
     name = name.removeprefix("module.").removeprefix("base_model.model.")
-    return name.replace(".lora_A.default.", ".lora_A.").replace(".lora_B.default.", ".lora_B.")
+    return name.replace(f".lora_A.{adapter}.", ".lora_A.").replace(f".lora_B.{adapter}.", ".lora_B.")
 
 
 def module_of(name: str) -> str:

@@ -36,8 +36,7 @@ class All(Localizer):
         size: Region | None = None,
     ) -> Region:
         """Return the region of all LoRA matrices, or of all parameters of a model without adapters."""
-        found = matrices(model) if isinstance(model, PeftModel) else dict(model.named_parameters())
-        entries = tuple(
-            Entry(parameter_name(n), p.numel(), True, module_of(parameter_name(n))) for n, p in found.items()
-        )
+        adapted = isinstance(model, PeftModel)
+        found = matrices(model) if adapted else {parameter_name(n): p for n, p in model.named_parameters()}
+        entries = tuple(Entry(n, p.numel(), True, module_of(n)) for n, p in found.items())
         return Region(self.name, {}, entries)

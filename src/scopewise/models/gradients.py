@@ -19,6 +19,7 @@ from scopewise.bars import bar
 from scopewise.data.batch import Batch, Unit, collate, collate_units, length_batches
 from scopewise.data.prompt import Encoded
 from scopewise.errors import ConfigError
+from scopewise.models.active import active_adapter
 from scopewise.models.forward import answer_logits, device_of, output_embeddings, to_device
 from scopewise.models.fused import fused
 from scopewise.models.head import answer_nll, mean_nll
@@ -42,13 +43,13 @@ def matrices(model: nn.Module) -> Mapping[str, nn.Parameter]:
 
 def linear_modules(model: nn.Module) -> Mapping[str, Any]:
     """Return the linear layers that hold the `matrices`, under the same names."""
-    adapted = isinstance(model, PeftModel)
+    adapted, adapter = isinstance(model, PeftModel), active_adapter(model)
     head = output_embeddings(model)
     found = {
-        parameter_name(f"{name}.weight"): module
+        parameter_name(f"{name}.weight", adapter): module
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear)
-        and ((".lora_A.default" in name or ".lora_B.default" in name) if adapted else module is not head)
+        and (name.endswith((f".lora_A.{adapter}", f".lora_B.{adapter}")) if adapted else module is not head)
     }
     if not found:
         raise ConfigError(

@@ -20,6 +20,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import PreTrainedModel
 
 from scopewise.errors import ConfigError
+from scopewise.models.active import active_adapter
 from scopewise.models.forward import decoder_blocks, output_embeddings
 from scopewise.models.load import default_device, is_quantized
 from scopewise.models.precision import LOW
@@ -111,9 +112,9 @@ def whole_state(model: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
         model: As `placed` gave it.
         dtype: Of the model as it was loaded. If that has 16 bits, float32 is rounded to it; adapters stay float32.
     """
-    adapted = isinstance(model, PeftModel)
+    adapted, adapter = isinstance(model, PeftModel), active_adapter(model)
     left_out = {name for name, _ in model.named_parameters(remove_duplicate=False)}
-    left_out -= {n for n, p in model.named_parameters() if p.requires_grad or ".default" in n or not adapted}
+    left_out -= {n for n, p in model.named_parameters() if p.requires_grad or f".{adapter}." in f"{n}." or not adapted}
     state = {name: value for name, value in model.state_dict().items() if name not in left_out}
     rounds = dtype in LOW and not adapted
     return {n: whole(v).to("cpu", dtype if rounds and v.dtype == torch.float32 else v.dtype) for n, v in state.items()}

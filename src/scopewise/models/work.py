@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any, cast
 
 import torch
+from peft import PeftModel
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
@@ -102,10 +103,13 @@ def needed(model: nn.Module, head: nn.Module) -> tuple[float, float, float]:
     per_token = per_pair = 0.0
     trained_below = False
     width = _attention_width(model.config)
+    active = model.active_adapters if isinstance(model, PeftModel) else ()
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear | Conv1D) and module is not head:
             below = name.partition(".lora_")[0]
-            if below != name and (".default" not in name or getattr(model.get_submodule(below), "merged", False)):
+            if below != name and (
+                name.rpartition(".")[2] not in active or getattr(model.get_submodule(below), "merged", False)
+            ):
                 continue  # of an adapter that is kept aside, or folded into the weight below
             layer: Any = module
             weight = layer.weight

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers import TrainerCallback
 
 from scopewise.errors import ConfigError
+from scopewise.models.active import active_adapter
 from scopewise.models.sharded import is_spread, spread_as
 from scopewise.region import TERMS, Region, parameter_name
 
@@ -48,8 +49,9 @@ class RegionMask(TrainerCallback):
                 "gradients up; take ddp.yaml"
             )
         chosen = _chosen(model, region)
+        adapter = active_adapter(model)
         for full_name, parameter in model.named_parameters():
-            name = parameter_name(full_name)
+            name = parameter_name(full_name, adapter)
             parameter.requires_grad_(name in chosen)
             terms = TERMS if self.splits_terms else (None,)
             masks = {term: region.mask(name, term) for term in terms}
@@ -108,7 +110,8 @@ def _chosen(model: nn.Module, region: Region) -> set[str]:
 
     Where the model has LoRA matrices on a module that the region names by its weight, those are meant.
     """
-    present = {parameter_name(name) for name, _ in model.named_parameters()}
+    adapter = active_adapter(model)
+    present = {parameter_name(name, adapter) for name, _ in model.named_parameters()}
     chosen: set[str] = set()
     missing = []
     for entry in region.entries:

@@ -30,7 +30,14 @@ from scopewise.errors import ConfigError
 from scopewise.files import write_json
 from scopewise.localizers.base import localize_encoded
 from scopewise.methods.base import Constrained, Method, Preference, make_method
-from scopewise.models.adapters import frozen_reference, scale_change, trained_state, with_adapter
+from scopewise.models.adapters import (
+    check_scalable,
+    frozen_reference,
+    scale_change,
+    trainable_adapter,
+    trained_state,
+    with_adapter,
+)
 from scopewise.models.alternatives import alternatives
 from scopewise.models.compiled import compiled_blocks
 from scopewise.models.forward import decoder_blocks, to_device
@@ -181,8 +188,17 @@ class UnlearningTrainer(Trainer):
             if not kept:
                 raise ConfigError("retain_dataset: none given; this method needs rows to keep, of the same instances")
 
-        if peft_config is not None:
+        if isinstance(model, PeftModel):
+            if peft_config is not None:
+                raise ConfigError(
+                    "peft_config: given beside a model that has an adapter, which is the one that is trained; leave it out, or "
+                    "merge the adapter before (model.merge_and_unload())"
+                )
+            model = trainable_adapter(model)
+        elif peft_config is not None:
             model = with_adapter(model, peft_config, args.seed)
+        if self.method.change_factor != 1:
+            check_scalable(model)
         if args.activation_checkpointing:
             chosen = {"use_reentrant": False, **(args.activation_checkpointing_kwargs or {})}  # type: ignore[dict-item]
             args.activation_checkpointing_kwargs = chosen
