@@ -87,9 +87,10 @@ class Guard(TrainerCallback):
             self._best = load_file(checkpoint / _BEST)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-        """Measure the model before unlearning."""
+        """Measure the model before unlearning; stay stopped where it had stopped before an interruption."""
         if not self.probes:
             self._look(model, state.global_step)
+        control.should_training_stop = control.should_training_stop or self._out_of_patience()
 
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         """Measure every few steps and after the last one."""
@@ -98,11 +99,9 @@ class Guard(TrainerCallback):
             return
         self._look(model, state.global_step)
         self._warn(state)
-        best = max(range(len(self.probes)), key=lambda i: self.probes[i].trade_off)
-        if self.settings.patience and len(self.probes) - 1 - best >= self.settings.patience:
-            logger.warning(
-                "step %d: no better trade-off since step %d; stopping early", state.global_step, self.probes[best].step
-            )
+        if self._out_of_patience():
+            best = max(self.probes, key=lambda probe: probe.trade_off)
+            logger.warning("step %d: no better trade-off since step %d; stopping early", state.global_step, best.step)
             control.should_training_stop = True
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -122,6 +121,10 @@ class Guard(TrainerCallback):
             for name, parameter in model.named_parameters():
                 if name in self._best:
                     parameter.copy_(spread_as(self._best[name], parameter))
+
+    def _out_of_patience(self) -> bool:
+        best = max(range(len(self.probes)), key=lambda i: self.probes[i].trade_off)
+        return bool(self.settings.patience) and len(self.probes) - 1 - best >= self.settings.patience
 
     def _look(self, model: nn.Module, step: int) -> None:
         forget, retain = hit_rate(model, self.forget), hit_rate(model, self.retain)

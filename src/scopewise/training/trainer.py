@@ -320,6 +320,10 @@ class UnlearningTrainer(Trainer):
 
     def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> Any:
         """Collect the micro-batches of a step, and the sums of weights that its losses are divided by."""
+        if self.control.should_training_stop or self.state.global_step >= self.state.max_steps:
+            # Resumed at a checkpoint of the last step: the library asks whether to stop only after one more.
+            self.control.should_training_stop = True
+            return [], None
         batches, count = super().get_batch_samples(epoch_iterator, num_batches, device)
         method = self.method
         if isinstance(method, Constrained):
