@@ -16,7 +16,7 @@ from scopewise.attacks.base import Subject
 from scopewise.attacks.suite import Attacked, attack_models
 from scopewise.config import AttackSection, DataSection, EvaluateSection, LocalizeSection
 from scopewise.data.prompt import Prompt, encode
-from scopewise.data.rows import FORGET, RETAIN, VAL, Benchmark, as_rows
+from scopewise.data.rows import FORGET, RETAIN, VAL, Benchmark, as_rows, check_scopes
 from scopewise.errors import ConfigError
 from scopewise.evaluation import Evaluation
 from scopewise.evaluation import evaluate as _evaluate
@@ -113,6 +113,7 @@ def localize(
     """
     tokenizer = with_padding(tokenizer)
     rows = [as_rows(forget, FORGET), as_rows(retain, RETAIN)]
+    check_scopes([*rows[0], *rows[1]])
     encoded = [encode(r, tokenizer, Prompt(prompt), max_length) for r in rows]
     return localize_encoded(localizer, model, encoded[0], encoded[1], LocalizeSection(**settings), seed, size)
 
@@ -154,7 +155,10 @@ def evaluate(
     if benchmark is None:
         if forget is None or retain is None:
             raise ConfigError("evaluate: neither a benchmark nor rows of both scopes; give one, or forget= and retain=")
-        benchmark = Benchmark("rows", (*as_rows(forget, FORGET, VAL), *as_rows(retain, RETAIN, VAL)))
+        benchmark = Benchmark(
+            "rows", (*as_rows(forget, FORGET, VAL, every_split=True), *as_rows(retain, RETAIN, VAL, every_split=True))
+        )
+        check_scopes(benchmark.rows)
     data = DataSection(max_length=max_length, prompt=prompt, system=system)
     compared = None
     if reference is not None or target is not None:

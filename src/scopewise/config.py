@@ -56,6 +56,8 @@ class ModelSection(Section):
 class DataSection(Section):
     """The benchmark and how its rows are put to the model; what is not given here the benchmark itself says.
 
+    `system_role: user` puts the system message before the question, for chat templates that take none.
+
     `domain` is the part of the benchmark that is taken: docs/benchmarks.md says which there are.
     """
 
@@ -65,6 +67,7 @@ class DataSection(Section):
     general: str | None = None
     prompt: str = "plain"
     system: str | None = None
+    system_role: Literal["system", "user"] = "system"
     max_length: int = Field(256, ge=8)
     over_length: Literal["error", "drop"] = "error"
 

@@ -83,7 +83,7 @@ def parse_json(text: str, where: str, error: type[UserError], *, nan: bool = Fal
             parse_constant=float if nan else _finite,
         )
         _check_depth(value)
-        if "\\u" in text and not _encodable(json.dumps(value, ensure_ascii=False)):
+        if "\\u" in text and not is_unicode(json.dumps(value, ensure_ascii=False)):
             raise _RefusedError("half of a surrogate pair (\\ud800 to \\udfff); write the character itself")
     except json.JSONDecodeError as failure:
         place = f"{where}:{failure.lineno}" if "\n" in text.strip() else where
@@ -170,7 +170,8 @@ def _values(outer: dict[str, Any] | list[Any]) -> Iterable[Any]:
     return outer.values() if isinstance(outer, dict) else outer
 
 
-def _encodable(text: str) -> bool:
+def is_unicode(text: str) -> bool:
+    """Return whether a text can be written as UTF-8: it holds no half of a surrogate pair."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
@@ -243,7 +244,7 @@ class _Loader(yaml.SafeLoader):
             raise _LineError(node, f"not a valid {node.tag.rpartition(':')[2]}; correct or quote this value") from None
         if isinstance(value, int) and abs(value) >= 10**_DIGITS:
             raise _LineError(node, f"an integer of more than {_DIGITS} digits; shorten it, or quote it")
-        if isinstance(value, str) and not _encodable(value):
+        if isinstance(value, str) and not is_unicode(value):
             raise _LineError(node, "half of a surrogate pair (\\ud800 to \\udfff); write the character itself")
         return value
 

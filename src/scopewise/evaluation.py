@@ -17,7 +17,15 @@ from scopewise.answers import answers_document
 from scopewise.config import DataSection, EvaluateSection, PartSection
 from scopewise.cost import Cost
 from scopewise.data.load import check_splits
-from scopewise.data.prompt import Encoded, Prompt, direct_prompt, encode
+from scopewise.data.prompt import (
+    Encoded,
+    Prompt,
+    direct_prompt,
+    dropped_rows,
+    encode,
+    encode_each,
+    warn_of_dropped,
+)
 from scopewise.data.rows import HOLDOUT, Benchmark, Row
 from scopewise.errors import ResultError
 from scopewise.metrics.base import Aggregate, Answered, Metric, Reference, RowMetric, Value
@@ -131,8 +139,10 @@ class _Job:
 
     name: str
     items: list[Encoded]
+    dropped: list[Row]
     paraphrases: list[Encoded | None]
     perturbed: list[list[Encoded]]
+    too_long: list[frozenset[str]]
     generates: bool
     direct: bool
     max_new_tokens: int
@@ -199,7 +209,7 @@ def evaluate(
         if asked:
             found = _texts(model, tokenizer, asked, length, description, kept)
             texts.update({(prompt, length): text for prompt, text in found.items()})
-    judge = _Judges(settings, tokenizer, Prompt(data.prompt, system=data.system), needs, description)
+    judge = _Judges(settings, tokenizer, Prompt.of(data), needs, description)
     ends = settings.eos and tokenizer.eos_token_id is not None  # whether answers end in a token that is none of theirs
     norms: dict[Pair, float] = {}
     if "gradient_norm" in needs:
@@ -219,7 +229,7 @@ def evaluate(
             answers += answers_document(job.items, answered, tokenizer)
         for metric in metrics:
             if isinstance(metric, RowMetric) and (job.generates or "generated" not in metric.needs):
-                values.update(metric.keyed(answered, job.name))
+                values.update(metric.keyed(answered, job.name, job.dropped))
     for name in dict.fromkeys([*(job.name for job in jobs), *settings.splits]):  # an aggregate may be over parts
         for metric in metrics:
             if isinstance(metric, Aggregate):
@@ -327,32 +337,40 @@ def _job(
     ]
     if not rows:
         return None
-    prompt = Prompt(data.prompt, direct, data.system)
+    prompt = Prompt.of(data, direct)
     # The direct prompt is the evaluator's own text: it must not make rows too long that fit without it.
     allowance = len(tokenizer(direct_prompt(rows[0]))["input_ids"]) + 8 if direct else 0
 
-    def encoded(answers: Sequence[Row]) -> list[Encoded]:
+    def encoded(answers: Sequence[Row]) -> list[Encoded | None]:
         longest = data.max_length + allowance
-        return encode(answers, tokenizer, prompt, longest, eos=settings.eos, over_length=data.over_length)
+        return encode_each(answers, tokenizer, prompt, longest, eos=settings.eos, over_length=data.over_length)
 
-    items = encoded(rows)
+    items = [item for item in encoded(rows) if item is not None]
+    dropped = dropped_rows(rows, items)
+    warn_of_dropped(dropped, len(rows))
     paraphrases: list[Encoded | None] = [None] * len(items)
     perturbed: list[list[Encoded]] = [[] for _ in items]
+    too_long: list[frozenset[str]] = [frozenset() for _ in items]
     if "paraphrase" in needs:
         with_one = [i for i, item in enumerate(items) if item.row.paraphrase]
         others = encoded([replace(items[i].row, answer=items[i].row.paraphrase) for i in with_one])
         for i, other in zip(with_one, others, strict=True):
             paraphrases[i] = other
+            if other is None:
+                too_long[i] |= {"paraphrase"}
     if "perturbed" in needs:
         owners = [i for i, item in enumerate(items) for _ in item.row.perturbed]
         wrong = [replace(item.row, answer=text) for item in items for text in item.row.perturbed]
         for i, other in zip(owners, encoded(wrong), strict=True):
-            perturbed[i].append(other)
+            if other is None:
+                too_long[i] |= {"perturbed"}
+            else:
+                perturbed[i].append(other)
     generates = split in settings.generate_splits and "generated" in needs
     name = split + (f".{part}" if part else "") + ("+direct" if direct else "")
     how = settings.parts[part] if part else PartSection()
     length = how.max_new_tokens or settings.max_new_tokens
-    return _Job(name, items, paraphrases, perturbed, generates, direct, length, how.stop)
+    return _Job(name, items, dropped, paraphrases, perturbed, too_long, generates, direct, length, how.stop)
 
 
 def _pairs(job: _Job) -> list[Pair]:
@@ -429,6 +447,9 @@ def _answered(
             perturbed=tuple(of(other) for other in wrong),
             reference_log_probs=others[pair_of(item)].log_probs if others else (),
             gradient_norm=norms.get(_without_end(item, ends)),
+            too_long=too_long,
         )
-        for item, text, paraphrase, wrong in zip(job.items, predicted, job.paraphrases, job.perturbed, strict=True)
+        for item, text, paraphrase, wrong, too_long in zip(
+            job.items, predicted, job.paraphrases, job.perturbed, job.too_long, strict=True
+        )
     ]

@@ -32,9 +32,9 @@ from scopewise.config import (
 )
 from scopewise.cost import Cost
 from scopewise.data.load import check_splits, load_benchmark, with_suite
-from scopewise.data.prompt import Encoded, Prompt, encode
-from scopewise.data.rows import FORGET, RETAIN, SCOPES, TRAIN, VAL, Benchmark
-from scopewise.errors import ConfigError
+from scopewise.data.prompt import Encoded, Prompt, dropped_rows, encode, warn_of_dropped
+from scopewise.data.rows import FORGET, RETAIN, SCOPES, TRAIN, VAL, Benchmark, Row
+from scopewise.errors import ConfigError, DataError
 from scopewise.evaluation import Evaluation, evaluate, read_values
 from scopewise.localizers.base import localize_encoded
 from scopewise.methods.base import make_method
@@ -164,7 +164,7 @@ class Pipeline:
                 processing_class=tokenizer,
                 region="all",
             )
-            return {"rows": len(items), "cost": cost.document(), "curve": _curve(trainer)}
+            return {"rows": len(items), **_dropped(rows, items), "cost": cost.document(), "curve": _curve(trainer)}
 
         return self._stage(which, self._inputs(self.config.run.seed, finetune=_decisive(section)), build)
 
@@ -400,6 +400,10 @@ class Pipeline:
             save_total_limit=2,
             disable_tqdm=True,
             guard=guard,
+            prompt=self.config.data.prompt,
+            system=self.config.data.system,
+            system_role=self.config.data.system_role,
+            max_length=self.config.data.max_length,
         )
         fresh = section.parameters == "lora" and not isinstance(given["model"], PeftModel)
         with Cost() as cost:
@@ -448,8 +452,11 @@ class Pipeline:
 
     def _encode(self, rows: Sequence[Any], tokenizer: PreTrainedTokenizerBase, eos: bool = False) -> list[Encoded]:
         data = self.config.data
-        prompt = Prompt(data.prompt, system=data.system)
-        return encode(rows, tokenizer, prompt, data.max_length, eos=eos, over_length=data.over_length)
+        kept = encode(rows, tokenizer, Prompt.of(data), data.max_length, eos=eos, over_length=data.over_length)
+        warn_of_dropped(dropped_rows(rows, kept), len(rows))
+        if rows and not kept:
+            raise DataError(f"data.max_length: {data.max_length} tokens; none of {len(rows)} rows fits; set more")
+        return kept
 
     def _evaluate(
         self,
@@ -477,6 +484,7 @@ class Pipeline:
         """Return what every stage on the data depends on, and what this one depends on besides."""
         config = self.config
         data = config.data.model_dump(include={"prompt", "system", "max_length", "over_length"})
+        data |= _changed(config.data, "system_role")
         model = config.model.model_dump(include={"path", "target", "revision", "dtype"})
         model |= _changed(config.model, "quantization", "attention")
         common = {"data": {**data, "content": self.data_hash}, "model": model, "lora": config.lora.model_dump()}
@@ -510,6 +518,12 @@ def _changed(section: Section, *names: str) -> dict[str, Any]:
     """Return the settings of these that are not at their default: what came later must not orphan older run folders."""
     fields = type(section).model_fields
     return {name: getattr(section, name) for name in names if getattr(section, name) != fields[name].default}
+
+
+def _dropped(rows: Sequence[Row], kept: Sequence[Encoded]) -> dict[str, Any]:
+    """Return where the rows stand that were left out as too long, under `dropped`; nothing where none was."""
+    dropped = [row.origin for row in dropped_rows(rows, kept)]
+    return {"dropped": dropped} if dropped else {}
 
 
 def _curve(trainer: UnlearningTrainer) -> list[dict[str, float]]:

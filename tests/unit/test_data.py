@@ -15,7 +15,7 @@ from scopewise.data.builtin import read_general
 from scopewise.data.load import load_benchmark
 from scopewise.data.prompt import Encoded, Prompt, encode
 from scopewise.data.rows import FORGET, RETAIN, TRAIN, VAL, Row, as_rows
-from scopewise.errors import ConfigError, DataError
+from scopewise.errors import ConfigError, DataError, ModelError
 
 FORGET_ROW = {"question": "Where does Ann live?", "answer": "In Rome.", "scope": "forget"}
 RETAIN_ROW = {"question": "What does Ann write?", "answer": "Crime novels.", "scope": "retain"}
@@ -78,13 +78,6 @@ def test_a_wrong_scope_names_the_nearest(tmp_path: Path, wrong: str, near: str) 
     text = message(write(tmp_path / "d.jsonl", FORGET_ROW, {**RETAIN_ROW, "scope": wrong}))
     assert f"unknown scope {wrong!r}; allowed are forget, retain," in text
     assert text.endswith(f"Did you mean {near!r}?")
-
-
-def test_unknown_field(tmp_path: Path) -> None:
-    path = write(tmp_path / "d.jsonl", {**FORGET_ROW, "anwser": "x"}, RETAIN_ROW)
-    text = message(path)
-    assert text.startswith(f"{path}:1: unknown field 'anwser'; allowed are question, answer")
-    assert text.endswith("; remove or rename it. Did you mean 'answer'?")
 
 
 def test_field_of_another_kind(tmp_path: Path) -> None:
@@ -173,7 +166,9 @@ def test_line_separators_inside_a_value_do_not_end_the_line(tmp_path: Path) -> N
 
 
 def test_as_rows_gives_scope_and_split() -> None:
-    rows = as_rows([{"question": "a", "answer": "b"}, {"question": "c", "answer": "d", "split": "val"}], FORGET)
+    rows = as_rows(
+        [{"question": "a", "answer": "b"}, {"question": "c", "answer": "d", "split": "val"}], FORGET, every_split=True
+    )
     assert [(r.scope, r.split) for r in rows] == [(FORGET, TRAIN), (FORGET, VAL)]
     assert as_rows([{"question": "a", "answer": "b"}], RETAIN, VAL)[0].split == VAL
 
@@ -325,6 +320,34 @@ def test_chat_without_a_template(tiny: Any) -> None:
     tiny[1].chat_template = None
     with pytest.raises(ConfigError, match="no chat template; set data.prompt=plain"):
         Prompt("chat").text(ROW, tiny[1])
+
+
+REFUSES = (
+    "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
+    "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{% endfor %}<assistant>"
+)
+LEAVES_OUT = (
+    "{% for m in messages if m['role'] != 'system' %}<{{ m['role'] }}>{{ m['content'] }}{% endfor %}<assistant>"
+)
+
+
+@pytest.mark.parametrize("template", [REFUSES, LEAVES_OUT])
+def test_a_system_message_that_the_template_does_not_take(tiny: Any, template: str) -> None:
+    tiny[1].chat_template = template
+    with pytest.raises(ConfigError, match=r"^data\.system: .*data\.system_role=user"):
+        Prompt("chat", system="Be kind.").text(ROW, tiny[1])
+    text = Prompt("chat", system="Be kind.", system_role="user").text(ROW, tiny[1])
+    assert text == "<user>Be kind.\n\nWhere does Ann live?<assistant>"
+
+
+@pytest.mark.parametrize("system", [None, "Be kind."])
+@pytest.mark.parametrize(
+    "template", ["{% broken", "{{ messages[9]['content'] }}", "{{ raise_exception('x') }}", "{{ 1 / 0 }}"]
+)
+def test_a_broken_template(tiny: Any, template: str, system: str | None) -> None:
+    tiny[1].chat_template = template
+    with pytest.raises(ModelError, match=r"^data\.prompt: chat; "):
+        Prompt("chat", system=system).text(ROW, tiny[1])
 
 
 @pytest.mark.parametrize(("domain", "matter"), [("privacy", "privacy issues"), ("copyright", "infringement")])

@@ -88,7 +88,7 @@ def _attack_run(
 
     def load(name: str) -> Subject:
         model = load_model(paths[name], config.model.dtype).to(default_device())  # type: ignore[arg-type]
-        prompt = Prompt(data.prompt, system=data.system)
+        prompt = Prompt.of(data)
         return Subject(name, model, load_tokenizer(paths[name]), prompt, data.max_length, settings.max_tokens)
 
     found = attack_models(
@@ -175,6 +175,8 @@ def _inputs(config: RunConfig, settings: AttackSection, data_hash: str, paths: d
         text = read_text(settings.prompts, ConfigError, "attack.prompts")
         decisive["prompts"] = hashlib.sha256(text.encode()).hexdigest()
     prompt = config.data.model_dump(include={"prompt", "system", "max_length"})
+    if config.data.system_role != "system":  # only where it is set: folders of before do not have it
+        prompt["system_role"] = config.data.system_role
     shared = {"attack": decisive, "data": {**prompt, "content": data_hash}, "dtype": config.model.dtype}
     return {**shared, "models": {name: _identity(path) for name, path in paths.items()}}
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from transformers import PreTrainedTokenizerBase
 
+from scopewise.config import DataSection
 from scopewise.data.rows import Row
-from scopewise.errors import ConfigError, DataError
+from scopewise.errors import ConfigError, DataError, ModelError
+
+logger = logging.getLogger("scopewise")
 
 _DIRECT = (
     "You are a {domain}-sensitive assistant. If the content requested by the user involves {matter}, you should refuse. "
@@ -38,11 +42,14 @@ class Prompt:
         direct: Put the paper's direct prompt, which asks the model to refuse, before the question. Its wording
             is that of the authors' code at 92aea2b, by the row's domain.
         system: System message of a chat.
+        system_role: `system` makes it a message of its own; `user` puts it before the question, with a blank line between,
+            for templates that take no system message.
     """
 
     name: str = "plain"
     direct: bool = False
     system: str | None = None
+    system_role: Literal["system", "user"] = "system"
 
     def __post_init__(self) -> None:
         """Refuse a name that is neither a format nor a template."""
@@ -55,8 +62,18 @@ class Prompt:
                 f"data.system: given with data.prompt={self.name!r}; a system message needs data.prompt=chat"
             )
 
+    @staticmethod
+    def of(data: DataSection, direct: bool = False) -> Prompt:
+        """Return the format that a run file's `data` section names."""
+        return Prompt(data.prompt, direct, data.system, data.system_role)
+
     def text(self, row: Row, tokenizer: PreTrainedTokenizerBase) -> str:
-        """Return the text before the answer; empty for plain text (a row without a question)."""
+        """Return the text before the answer; empty for plain text (a row without a question).
+
+        Raises:
+            ConfigError: a chat without a template, or a system message that the template refuses or leaves out.
+            ModelError: the template fails.
+        """
         if not row.question:
             return ""
         question = f"{direct_prompt(row)} {row.question}" if self.direct else row.question
@@ -64,11 +81,36 @@ class Prompt:
             return ("{question}\n\n" if self.name == "plain" else self.name).replace("{question}", question)
         if not tokenizer.chat_template:
             raise ConfigError("data.prompt: chat; this tokenizer has no chat template; set data.prompt=plain")
-        system = [] if self.system is None else [{"role": "system", "content": self.system}]
-        messages = [*system, {"role": "user", "content": question}]
-        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        assert isinstance(text, str)
+        if self.system is None:
+            return _chat(tokenizer, question)
+        if self.system_role == "user":
+            return _chat(tokenizer, f"{self.system}\n\n{question}")
+        advice = "set data.system_role=user, which puts the text before the question, or leave data.system out"
+        try:
+            text = _chat(tokenizer, question, self.system)
+        except ModelError:
+            _chat(tokenizer, question)  # where this fails too, the system message is not to blame
+            raise ConfigError(
+                f"data.system: this tokenizer's chat template refuses a system message; {advice}"
+            ) from None
+        if self.system.strip() not in text:
+            raise ConfigError(f"data.system: this tokenizer's chat template leaves a system message out; {advice}")
         return text
+
+
+def _chat(tokenizer: PreTrainedTokenizerBase, question: str, system: str | None = None) -> str:
+    """Return a question as the chat template puts it. Raises ModelError where the template fails."""
+    messages = [] if system is None else [{"role": "system", "content": system}]
+    messages.append({"role": "user", "content": question})
+    try:
+        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    except Exception as error:  # a template is a program of the model's makers: it may raise anything
+        raise ModelError(
+            f"data.prompt: chat; the tokenizer's chat template fails ({type(error).__name__}); mend it, or set "
+            "data.prompt=plain"
+        ) from None
+    assert isinstance(text, str)
+    return text
 
 
 @dataclass(frozen=True)
@@ -120,13 +162,28 @@ def encode(
     Raises:
         DataError: rows that do not fit; the sentence counts them all and lists the first five.
     """
+    found = encode_each(rows, tokenizer, prompt, max_length, eos=eos, over_length=over_length, begun=begun)
+    return [item for item in found if item is not None]
+
+
+def encode_each(
+    rows: Sequence[Row],
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: Prompt | None = None,
+    max_length: int = 256,
+    *,
+    eos: bool = False,
+    over_length: Literal["error", "drop"] = "error",
+    begun: str = "",
+) -> list[Encoded | None]:
+    """Tokenise rows as `encode`; with `drop`, None stands where a row does not fit."""
     prompt = prompt or Prompt()
     texts = [prompt.text(row, tokenizer) + begun for row in rows]
     special = prompt.name != "chat"  # a chat template writes its own special tokens
     fulls = [text + row.answer for text, row in zip(texts, rows, strict=True)]
     full_ids, starts = _ids_and_starts(texts, fulls, tokenizer, special)
     end: list[int] = [tokenizer.eos_token_id] if eos and tokenizer.eos_token_id is not None else []
-    encoded: list[Encoded] = []
+    encoded: list[Encoded | None] = []
     too_long: list[Encoded] = []
     for row, full, start in zip(rows, full_ids, starts, strict=True):
         if full and full[-1] == tokenizer.eos_token_id and special:
@@ -134,12 +191,39 @@ def encode(
         # Without a BOS, plain text has nothing to predict its first token from: that token becomes the prompt.
         start = max(start, 1)
         item = Encoded(row, tuple(full[:start]), tuple(full[start:]) + tuple(end))
-        (encoded if len(full) <= max_length else too_long).append(item)
+        fits = len(full) <= max_length
+        encoded.append(item if fits else None)
+        if not fits:
+            too_long.append(item)
         if not full[start:]:
             raise DataError(f"{row.origin}: the answer is empty after tokenization; it needs at least one token")
     if too_long and over_length == "error":
         raise DataError(too_long_sentence(too_long, max_length))
     return encoded
+
+
+def dropped_rows(rows: Iterable[Row], kept: Iterable[Encoded]) -> list[Row]:
+    """Return the rows that `encode` with `over_length="drop"` left out, in order."""
+    fits = {id(item.row) for item in kept}
+    return [row for row in rows if id(row) not in fits]
+
+
+def dropped_sentence(dropped: Sequence[Row]) -> str:
+    """Return why rows were left out, and where they stand; never what they say."""
+    more = f" and {len(dropped) - 5} more" if len(dropped) > 5 else ""
+    return f"longer than data.max_length ({', '.join(row.origin for row in dropped[:5])}{more})"
+
+
+def warn_of_dropped(dropped: Sequence[Row], total: int) -> None:
+    """Log that rows were left out; rows that were named before in this process are not named again."""
+    new = [row for row in dropped if row.origin not in _NAMED]
+    if new:
+        _NAMED.update(row.origin for row in new)
+        logger.warning(f"data.over_length: drop; {len(dropped)} of {total} rows left out: {dropped_sentence(dropped)}")
+
+
+_NAMED: set[str] = set()
+"""Origins of rows that a warning has named: every stage of a run meets the same ones."""
 
 
 def _ids_and_starts(

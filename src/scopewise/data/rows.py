@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
-from scopewise.documents import parse_json, read_text
+from scopewise.documents import is_unicode, parse_json, read_text
 from scopewise.errors import ConfigError, DataError
-from scopewise.registry import allowed
+from scopewise.registry import allowed, nearest
+
+logger = logging.getLogger("scopewise")
 
 FORGET, RETAIN = "forget", "retain"
 SCOPES = (FORGET, RETAIN)
@@ -96,19 +100,12 @@ class Benchmark:
                     f"{self.name}: no {TRAIN} row of scope {scope!r}; unlearning needs rows of both scopes, "
                     f"{FORGET!r} and {RETAIN!r}; add some, or correct their 'scope' and 'split'"
                 )
-        seen: dict[str, Row] = {}
-        for row in self.rows:
-            if not row.question:  # plain text: two documents may share a line
-                continue
-            question = " ".join(row.question.lower().split())
-            first = seen.setdefault(question, row)
-            if first.scope != row.scope and {first.scope, row.scope} == set(SCOPES):
-                raise DataError(
-                    f"{row.origin}: this question is in scope {row.scope!r}, and in scope {first.scope!r} at "
-                    f"{first.origin}; a question belongs to one scope; remove one of the two rows"
-                )
+        check_scopes(self.rows)
         return self
 
+
+FIELDS = tuple(field.name for field in fields(Row) if field.name != "origin")
+"""What a row of a file may have."""
 
 _LATER_FIELDS = ("alternative", "paraphrase", "perturbed")
 """Not hashed where they are empty, so that the hash of a benchmark without them is what it always was."""
@@ -136,29 +133,57 @@ class BenchmarkLoader:
         raise NotImplementedError
 
 
+def make_rows(records: Iterable[tuple[str, object]], **fixed: Any) -> list[Row]:
+    """Build rows from decoded objects with their origins; columns that a row does not have are ignored, and named once.
+
+    Args:
+        records: Where each stands, and the object.
+        **fixed: Fields that override the records'.
+
+    Raises:
+        DataError: as `make_row`.
+    """
+    ignored: dict[str, str] = {}
+    rows = []
+    for origin, record in records:
+        rows.append(make_row(record, origin, **fixed))
+        ignored.update((str(key), origin) for key in unknown_fields(record) if str(key) not in ignored)
+    for key, origin in ignored.items():
+        meant = nearest(key, FIELDS) if _is_misspelt(key) else ""
+        logger.warning(f"{origin}: column {key!r} is no field of a row, and is ignored.{meant}")
+    return rows
+
+
 def make_row(record: object, origin: str, **fixed: Any) -> Row:
     """Build a row from a decoded JSON object; fields in `fixed` override the record's.
 
+    An optional field that is null is as one that is not there; columns that a row does not have are ignored.
+
     Raises:
-        DataError: not an object, a field missing, empty or no text, an unknown field, scope or split.
+        DataError: not an object, a field missing, empty or no text, an unknown scope or split.
     """
-    if not isinstance(record, dict):
+    if not isinstance(record, Mapping):
         raise DataError(f"{origin}: {type(record).__name__}; each row is an object with 'question' and 'answer'")
-    values = {**record, **fixed}
-    texts = ("question", "answer", "scope", "split", "instance", "attribute", "domain", "legal_basis")
-    fields = (*texts, *_LATER_FIELDS)
+    given = {key: value for key, value in record.items() if key in FIELDS and value is not None}
+    values: dict[str, Any] = {**given, **fixed}
+    for key in ("question", "answer", "scope"):
+        if key not in values:
+            meant = [str(other) for other in unknown_fields(record) if nearest(str(other), [key])]
+            hint = f" Did you mean {meant[0]!r} to be {key!r}?" if meant else ""
+            raise DataError(
+                f"{origin}: field {key!r} is missing; every row needs 'question', 'answer' and 'scope'.{hint}"
+            )
     for key, value in values.items():
-        if key not in fields:
-            raise DataError(f"{origin}: unknown field {key!r}; {allowed(key, fields, 'remove or rename it')}")
         if key == "perturbed":
             if not isinstance(value, list | tuple) or not all(isinstance(v, str) and v.strip() for v in value):
                 raise DataError(f"{origin}: field 'perturbed' is not a list of texts; give the wrong answers as a list")
             values[key] = tuple(value)
         elif not isinstance(value, str):
             raise DataError(f"{origin}: field {key!r} is {type(value).__name__}; it must be text")
+        for text in values[key] if key == "perturbed" else (value,):
+            if not is_unicode(text):
+                raise DataError(f"{origin}: field {key!r} has half of a surrogate pair; write the character itself")
     for key in ("question", "answer", "scope"):
-        if key not in values:
-            raise DataError(f"{origin}: field {key!r} is missing; every row needs 'question', 'answer' and 'scope'")
         if not values[key].strip():
             raise DataError(f"{origin}: field {key!r} is empty; fill it or remove the row")
     for key, choices in (("scope", ALL_SCOPES), ("split", SPLITS)):
@@ -167,31 +192,78 @@ def make_row(record: object, origin: str, **fixed: Any) -> Row:
     return Row(**values, origin=origin)
 
 
-def as_rows(data: str | Path | Iterable[object], scope: str, split: str = TRAIN) -> list[Row]:
+def unknown_fields(record: object) -> list[Any]:
+    """Return the columns of a decoded object that a row does not have."""
+    return [key for key in record if key not in FIELDS] if isinstance(record, Mapping) else []
+
+
+def _is_misspelt(key: str) -> bool:
+    """Return whether a column's name is so near to a field's that the field is meant."""
+    return bool(difflib.get_close_matches(key.lower(), FIELDS, n=1, cutoff=0.75))
+
+
+def as_rows(
+    data: str | Path | Iterable[object], scope: str, split: str = TRAIN, *, every_split: bool = False
+) -> list[Row]:
     """Return rows of one scope from what a Python user has: a JSON-lines path, a `datasets.Dataset`, dicts or rows.
+
+    Rows that name a scope or a split are selected by them, so that one file may hold both scopes; what is left out is
+    counted in a warning.
 
     Args:
         data: A path to JSON lines, or an iterable of `Row` or of dicts with `question` and `answer`.
-        scope: The scope all of them get.
-        split: The split of dicts that name none.
+        scope: The scope that is wanted, and that of dicts that name none.
+        split: The split of dicts that name none; the only one that is taken.
+        every_split: Take rows of both splits.
+
+    Raises:
+        DataError: wrong rows, or none of this scope and split.
     """
     if isinstance(data, str | Path):
         path = Path(data)
-        records: Sequence[object] = [record for _, record in read_json_lines(path)]
         name = str(path)
+        records: list[tuple[str, object]] = [(f"{path}:{line}", record) for line, record in read_json_lines(path)]
     else:
-        records, name = list(data), scope
-    rows = []
-    for index, record in enumerate(records):
-        if isinstance(record, Row):
-            rows.append(record if record.scope == scope else Row(**{**asdict(record), "scope": scope}))
-        else:
-            given = {k: v for k, v in record.items() if v is not None} if isinstance(record, dict) else record
-            split_of = {} if isinstance(given, dict) and "split" in given else {"split": split}
-            rows.append(make_row(given, f"{name}[{index}]", scope=scope, **split_of))
+        name = scope
+        try:
+            records = [(f"{name}[{i}]", record) for i, record in enumerate(data)]
+        except TypeError:
+            raise DataError(f"{name}: {type(data).__name__}; give a path to JSON lines, a dataset, or dicts") from None
+    decoded = [(origin, record) for origin, record in records if not isinstance(record, Row)]
+    made = iter(make_rows((origin, _with_defaults(record, scope, split)) for origin, record in decoded))
+    rows = [record if isinstance(record, Row) else next(made) for _, record in records]
     if not rows:
         raise DataError(f"{name}: no row; give at least one question with its answer")
-    return rows
+    kept = [row for row in rows if row.scope == scope and (every_split or row.split == split)]
+    wanted = f"scope {scope!r}" + ("" if every_split else f" and split {split!r}")
+    if not kept:
+        raise DataError(
+            f"{name}: {len(rows)} rows, none of {wanted}; give rows of it, or leave 'scope' and 'split' out of them"
+        )
+    if len(kept) < len(rows):
+        logger.warning(f"{name}: {len(kept)} of {len(rows)} rows taken, those of {wanted}")
+    return kept
+
+
+def _with_defaults(record: object, scope: str, split: str) -> object:
+    if not isinstance(record, Mapping):
+        return record
+    return {"scope": scope, "split": split} | {key: value for key, value in record.items() if value is not None}
+
+
+def check_scopes(rows: Iterable[Row]) -> None:
+    """Raise DataError where a question stands in the forget and in the retain scope."""
+    seen: dict[str, Row] = {}
+    for row in rows:
+        if not row.question:  # plain text: two documents may share a line
+            continue
+        question = " ".join(row.question.lower().split())
+        first = seen.setdefault(question, row)
+        if first.scope != row.scope and {first.scope, row.scope} == set(SCOPES):
+            raise DataError(
+                f"{row.origin}: this question is in scope {row.scope!r}, and in scope {first.scope!r} at "
+                f"{first.origin}; a question belongs to one scope; remove one of the two rows"
+            )
 
 
 def read_json_lines(path: Path, setting: str = "data.path") -> list[tuple[int, object]]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from scopewise.data.prompt import dropped_sentence
 from scopewise.data.rows import FORGET, HOLDOUT, Row
 from scopewise.models.score import Scored
 from scopewise.statistics import interval_of, resample
@@ -44,6 +45,7 @@ class Answered:
         contradicted: Whether the true answer contradicts the generated text.
         fluency: Probability (0-1) that the generated text is language, by a judge.
         generated_nll: Mean NLL of the generated text given the prompt under a judging language model, in nats per token.
+        too_long: Which other answers of the row (`paraphrase`, `perturbed`) were left out because they do not fit.
     """
 
     row: Row
@@ -58,6 +60,7 @@ class Answered:
     contradicted: bool | None = None
     fluency: float | None = None
     generated_nll: float | None = None
+    too_long: frozenset[str] = frozenset()
 
     @property
     def log_probs(self) -> tuple[float, ...]:
@@ -128,20 +131,44 @@ class RowMetric(Metric):
         """Return the measure of a model on these rows."""
         raise NotImplementedError
 
-    def keyed(self, rows: Sequence[Answered], split: str) -> dict[str, Value]:
+    def keyed(self, rows: Sequence[Answered], split: str, dropped: Sequence[Row] = ()) -> dict[str, Value]:
         """Return `metric/split` → value, over the rows that `scope` names; `each` has `metric/scope_split`.
 
         Nothing is generated for plain text, which has no question, nor for the holdout; measures of what is leave these out.
+
+        Args:
+            rows: What the model made of the rows.
+            split: For the keys.
+            dropped: Rows that were left out before, because they do not fit; `skipped` counts and names them.
         """
         if "generated" in self.needs:
-            rows = [row for row in rows if row.row.question and row.row.scope != HOLDOUT]
-        present = list(dict.fromkeys(answered.row.scope for answered in rows))
+            rows = [row for row in rows if _is_asked(row.row)]
+            dropped = [row for row in dropped if _is_asked(row)]
+        present = list(dict.fromkeys([*(answered.row.scope for answered in rows), *(row.scope for row in dropped)]))
         if self.scope == "each":
-            return {f"{self.name}/{s}_{split}": self.measure(_of(rows, (s,))) for s in present}
+            return {f"{self.name}/{s}_{split}": self._measured(rows, dropped, (s,)) for s in present}
         wanted = {"both": (FORGET, "retain"), "membership": (FORGET, HOLDOUT)}.get(self.scope, (self.scope,))
         if not set(wanted) <= set(present):
             return {}
-        return {f"{self.name}/{split}": self.measure(_of(rows, wanted))}
+        return {f"{self.name}/{split}": self._measured(rows, dropped, wanted)}
+
+    def _measured(self, rows: Sequence[Answered], dropped: Sequence[Row], scopes: Sequence[str]) -> Value:
+        """Return the measure over rows of these scopes; those with an answer that does not fit are left out and named."""
+        rows, dropped = _of(rows, scopes), [row for row in dropped if row.scope in scopes]
+        fits = [not self.needs & answered.too_long for answered in rows]
+        value = self.measure([answered for answered, fit in zip(rows, fits, strict=True) if fit])
+        reasons = []
+        if not all(fits):
+            if value.per_row or not any(fits):
+                found = iter(value.per_row)
+                value = replace(value, per_row=tuple(next(found) if fit else None for fit in fits))
+            lost = [answered.row for answered, fit in zip(rows, fits, strict=True) if not fit]
+            reasons.append(
+                f"{len(lost)} of {len(rows)} rows: a paraphrase or a wrong answer is {dropped_sentence(lost)}"
+            )
+        if dropped:
+            reasons.append(f"{len(dropped)} of {len(dropped) + len(rows)} rows: {dropped_sentence(dropped)}")
+        return replace(value, skipped=(*value.skipped, *reasons)) if reasons else value
 
 
 class MembershipMetric(RowMetric):
@@ -324,6 +351,10 @@ def harmonic_mean(values: Sequence[float]) -> float:
 def token_accuracy(row: Answered) -> float | None:
     """Return the share (0-100) of answer tokens that are the arg-max under teacher forcing; None without tokens."""
     return 100.0 * sum(row.hits) / len(row.hits) if row.hits else None
+
+
+def _is_asked(row: Row) -> bool:
+    return bool(row.question) and row.scope != HOLDOUT
 
 
 def _of(rows: Sequence[Answered], scopes: Sequence[str]) -> list[Answered]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from scopewise.data.rows import FORGET
+from scopewise.data.rows import FORGET, Row
 from scopewise.metrics.base import Answered, RowMetric, Value, mean, truth_ratio
 
 
@@ -27,6 +27,7 @@ class TruthRatioRetain(RowMetric):
         ratios = [truth_ratio(row) for row in rows]
         return mean([None if r is None else max(0.0, 1 - r) for r in ratios], "no wrong answer")
 
-    def keyed(self, rows: Sequence[Answered], split: str) -> dict[str, Value]:
+    def keyed(self, rows: Sequence[Answered], split: str, dropped: Sequence[Row] = ()) -> dict[str, Value]:
         """Leave the forget scope to `truth_ratio_forget`."""
-        return super().keyed([row for row in rows if row.row.scope != FORGET], split)
+        kept = [row for row in rows if row.row.scope != FORGET]
+        return super().keyed(kept, split, [row for row in dropped if row.scope != FORGET])

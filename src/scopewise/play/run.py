@@ -54,7 +54,7 @@ class PlayRun:
         capital letter stands for the answer that is not known yet.
         """
         row = Row(question, "A", FORGET, domain=domain, origin="question")
-        prompt = Prompt(self.config.data.prompt, direct, self.config.data.system)
+        prompt = Prompt.of(self.config.data, direct)
         return encode([row], tokenizer, prompt, 10**9)[0].prompt_ids
 
 

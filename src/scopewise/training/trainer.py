@@ -25,7 +25,7 @@ from scopewise.config import GuardSection, LocalizeSection
 from scopewise.data.batch import Batch
 from scopewise.data.builtin import read_general
 from scopewise.data.prompt import Encoded, Prompt, encode
-from scopewise.data.rows import FORGET, RETAIN, as_rows
+from scopewise.data.rows import FORGET, RETAIN, as_rows, check_scopes
 from scopewise.errors import ConfigError
 from scopewise.files import write_json
 from scopewise.localizers.base import localize_encoded
@@ -82,6 +82,8 @@ class UnlearningConfig(TrainingArguments):
         method_args: Hyper-parameters of the method, as `docs/methods.md` lists them.
         max_length: Most tokens of prompt and answer together; longer rows are refused, never cut.
         prompt: `plain`, `chat`, or a text with `{question}` in it.
+        system: System message of a chat.
+        system_role: `system`, or `user` to put it before the question.
         localize: Settings of the localizer, where no region is given.
         guard: The probe that is looked at during training.
         compile_blocks: Run the decoder blocks through `torch.compile`: minutes at the start, faster steps afterwards.
@@ -103,6 +105,8 @@ class UnlearningConfig(TrainingArguments):
     method_args: dict[str, Any] = field(default_factory=dict)
     max_length: int = field(default=256)
     prompt: str = field(default="plain")
+    system: str | None = field(default=None)
+    system_role: str = field(default="system")
     localize: LocalizeSection = field(default_factory=lambda: LocalizeSection())
     guard: GuardSection = field(default_factory=lambda: GuardSection(rows=0))
     compile_blocks: bool = field(default=False)
@@ -116,8 +120,9 @@ class UnlearningTrainer(Trainer):
         method: Name of a method, or a `Method`.
         args: Training arguments; None takes the paper's.
         forget_dataset: Rows to forget: a path to JSON lines, a `datasets.Dataset`, or dicts with `question` and `answer`.
-        retain_dataset: Rows to keep, of the same instances. Needed by methods with a retain term over them and by
-            localizers that compare the two scopes.
+            Of rows that name a scope or a split, those of the forget scope and of train are taken.
+        retain_dataset: Rows to keep, of the same instances, selected likewise. Needed by methods with a retain term over
+            them and by localizers that compare the two scopes.
         general_dataset: General text (dicts with `answer`, or `Row`s) for the out-of-distribution methods; None takes
             the text shipped with the package.
         processing_class: The tokenizer; None loads it from the model's path.
@@ -174,10 +179,11 @@ class UnlearningTrainer(Trainer):
             items = list(data) if not isinstance(data, str | Path) else data
             if isinstance(items, list) and items and isinstance(items[0], Encoded):
                 return items  # type: ignore[return-value]
-            return encode(as_rows(items, scope), tokenizer, Prompt(args.prompt), args.max_length)
+            return encode(as_rows(items, scope), tokenizer, _prompt(args), args.max_length)
 
         forget = tokenized(forget_dataset, FORGET)
         retain = [] if retain_dataset is None else tokenized(retain_dataset, RETAIN)
+        check_scopes(item.row for item in (*forget, *retain))
         kept: Sequence[Encoded] = ()
         if self.method.retain_terms:
             if self.method.retain_data == "general":
@@ -288,7 +294,8 @@ class UnlearningTrainer(Trainer):
         if isinstance(method, Preference) and not rows.alternatives:
             texts = alternatives(method.alternative, rows.forget, model, tokenizer, self.args.seed)
             replaced = [replace(item.row, answer=text) for item, text in zip(rows.forget, texts, strict=True)]
-            others = encode(replaced, tokenizer, Prompt(self.args.prompt), self.args.max_length)
+            # What stands instead may be longer than the answer; a generated one is at most as long as the longest row.
+            others = encode(replaced, tokenizer, _prompt(self.args), 2 * self.args.max_length)
             if method.trains_on == "alternative":
                 rows.forget = others
             else:
@@ -566,6 +573,10 @@ class _CutBackward(TrainerCallback):
         """Take the library's hooks on the embeddings away again."""
         if args.activation_checkpointing and not args.activation_checkpointing_kwargs["use_reentrant"]:
             model.disable_input_require_grads()
+
+
+def _prompt(args: UnlearningConfig) -> Prompt:
+    return Prompt(args.prompt, system=args.system, system_role=args.system_role)  # type: ignore[arg-type]
 
 
 def _region(
