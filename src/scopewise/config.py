@@ -6,9 +6,9 @@ import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from scopewise.documents import parse_yaml, read_text
 from scopewise.errors import ConfigError
@@ -16,16 +16,43 @@ from scopewise.registry import allowed, canonical
 
 
 class Section(BaseModel):
-    """Base of the sections: no unknown keys, no change after it was read."""
+    """Base of the sections: no unknown keys, finite numbers, no `true` for 1, no change after it was read."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_switch_for_a_number(cls, value: Any, info: Any) -> Any:
+        annotation = cls.model_fields[str(info.field_name)].annotation
+        if not _takes_switches(annotation) and _holds_switch(value):
+            raise ValueError("true and false are no value here; write a number or a text")
+        return value
+
+
+def _takes_switches(annotation: Any) -> bool:
+    """Return whether a value of this type may hold `true` or `false`; sections look at their own fields."""
+    if annotation in (bool, Any) or (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        return True
+    return any(_takes_switches(inner) for inner in get_args(annotation))
+
+
+def _holds_switch(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return any(map(_holds_switch, value.values()))
+    if isinstance(value, list | tuple):
+        return any(map(_holds_switch, value))
+    return isinstance(value, bool)
+
+
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+"""What NumPy takes for one."""
 
 
 class RunSection(Section):
     """Where a run is written, and the seed of everything that bench does once (base, target, oracle)."""
 
     dir: str = "runs/run"
-    seed: int = 0
+    seed: Seed = 0
 
 
 class TinyConfig(Section):
@@ -36,6 +63,12 @@ class TinyConfig(Section):
     layers: int = Field(4, ge=1)
     heads: int = Field(4, ge=1)
     context: int = Field(512, ge=16)
+
+    @model_validator(mode="after")
+    def _divisible(self) -> TinyConfig:
+        if self.width % (2 * self.heads):
+            raise ValueError(f"width {self.width} is not divisible by twice the {self.heads} heads")
+        return self
 
 
 class ModelSection(Section):
@@ -97,6 +130,7 @@ class TrainingSection(Section):
     """What fine-tuning and unlearning have in common. Rows per optimiser step = batch size x accumulation.
 
     Under several processes the batch is shared among them, so that a run file means the same on any number of them.
+    `scheduler` is one of those of `transformers` that need no argument.
     `optimizer` is a name of `transformers` (`paged_adamw_32bit` keeps its state in the host's memory where the device's is
     short); `compile` runs the decoder blocks through `torch.compile`. A checkpoint is saved every `checkpoint_steps`, and when
     the last one is `checkpoint_minutes` old (null: never by time), so that a kill costs minutes; where saving is slow, as much
@@ -111,7 +145,15 @@ class TrainingSection(Section):
     warmup_ratio: float = Field(0.03, ge=0, lt=1)
     weight_decay: float = Field(0, ge=0)
     max_grad_norm: float = Field(1.0, ge=0)
-    scheduler: str = "cosine"
+    scheduler: Literal[
+        "linear",
+        "cosine",
+        "cosine_with_restarts",
+        "polynomial",
+        "constant",
+        "constant_with_warmup",
+        "inverse_sqrt",
+    ] = "cosine"
     bf16: bool = False
     gradient_checkpointing: bool = False
     optimizer: str = "adamw_torch_fused"
@@ -275,7 +317,7 @@ class TuneSection(Section):
     knobs: dict[str, dict[str, tuple[float, float]]] = {}
     choose: Literal["average", "oracle"] = "average"
     holdout_fraction: float = Field(0.2, gt=0, lt=1)
-    seed: int = 0
+    seed: Seed = 0
 
     @field_validator("learning_rate", "retain_weight")
     @classmethod
@@ -319,9 +361,9 @@ class BenchSection(Section):
     `engine` says who makes the models: this process, the tasks of a Ray cluster, or jobs of SLURM.
     """
 
-    methods: tuple[str, ...] = ("memflex",)
-    seeds: tuple[int, ...] = Field((0,), min_length=1)
-    protocols: tuple[Literal["paper", "tuned"], ...] = ("paper",)
+    methods: tuple[str, ...] = Field(("memflex",), min_length=1)
+    seeds: tuple[Seed, ...] = Field((0,), min_length=1)
+    protocols: tuple[Literal["paper", "tuned"], ...] = Field(("paper",), min_length=1)
     oracle: bool = True
     settings: dict[str, dict[str, Any]] = {}
     paper: dict[str, dict[str, Any]] = {}
@@ -333,6 +375,14 @@ class BenchSection(Section):
     @classmethod
     def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(entry_name(*split_entry(entry)) for entry in value)
+
+    @field_validator("methods", "seeds", "protocols")
+    @classmethod
+    def _once(cls, value: tuple[Any, ...]) -> tuple[Any, ...]:
+        twice = [one for i, one in enumerate(value) if one in value[:i]]
+        if twice:
+            raise ValueError(f"{twice[0]!r} twice; name each once")
+        return value
 
     @field_validator("settings", "paper")
     @classmethod
@@ -366,7 +416,7 @@ class AttackSection(Section):
     prompts: str | None = None
     threshold: float = Field(0.1, gt=0, lt=1)
     max_tokens: int = Field(4096, ge=1)
-    seed: int = 0
+    seed: Seed = 0
 
     @field_validator("attacks")
     @classmethod

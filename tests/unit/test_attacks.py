@@ -195,6 +195,9 @@ def test_a_prompt_that_would_hold_the_answer_is_left_out(world: Any) -> None:
         ("kind: [no question]", "no {question} in it"),
         ("kind: ['{question} {secret}']", "unknown field {secret}"),
         ("kind: [{text: '{question}', begin: x}]", "unknown key 'begin'"),
+        ("kind: [{text: '{question}', start: 3}]", "start: 3"),
+        ("kind: [{text: '{question}', replace: [a]}]", "replace: "),
+        ("kind: [{text: '{question}', replace: {live: 3}}]", "replace: "),
         ("kind: [", "broken YAML"),
     ],
 )

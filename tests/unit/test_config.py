@@ -223,3 +223,44 @@ def test_config_cannot_be_changed_and_survives_a_round_trip() -> None:
         config.run.seed = 3  # type: ignore[misc]
     assert parse_config(config.model_dump()) == config
     assert parse_config(config.model_dump(mode="json")) == config
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "finetune.learning_rate=.inf",
+        "finetune.epochs=.nan",
+        "unlearn.batch_size=true",
+        "unlearn.method_args={retain_weight: yes}",
+        "evaluate.ability.shots={mmlu: true}",
+        "bench.seeds=[true]",
+        "bench.seeds=[1, 1]",
+        "bench.seeds=[-1]",
+        "bench.methods=[]",
+        "bench.methods=[npo, npo]",
+        "bench.protocols=[]",
+        "run.seed=4294967296",
+        "attack.seed=-1",
+        "bench.tune.retain_weight=[1, .inf]",
+        "model.tiny={width: 18, heads: 4}",
+        "model.tiny={width: 18, heads: 2}",
+        "unlearn.scheduler=cosin",
+        "unlearn.scheduler=cosine_with_min_lr",
+    ],
+)
+def test_a_value_that_cannot_work_is_refused_by_its_key(setting: str) -> None:
+    assert setting.partition("=")[0] in message(None, setting)
+
+
+def test_switches_stay_switches_and_every_scheduler_is_known_to_the_library() -> None:
+    from typing import get_args
+
+    from transformers import SchedulerType
+
+    from scopewise.config import TrainingSection
+
+    config = load_config(None, ["unlearn.bf16=true", "bench.settings={npo: {guard: {keep_best: true}}}"])
+    assert config.unlearn.bf16
+    assert config.bench.settings["npo"]["guard"]["keep_best"]
+    names = get_args(TrainingSection.model_fields["scheduler"].annotation)
+    assert set(names) <= {kind.value for kind in SchedulerType}

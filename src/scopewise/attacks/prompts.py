@@ -126,13 +126,19 @@ def _template(entry: Any, name: str, where: str) -> Template:
     if unknown:
         key = min(map(str, unknown))
         raise ConfigError(f"{where}: unknown key {key!r}; {allowed(key, ('text', 'start', 'replace'))}")
-    for name_in_braces in re.findall(r"{(\w*)}", values["text"]):
+    for name_in_braces in re.findall(r"{([^{}]*)}", values["text"]):
         if name_in_braces not in _FIELDS:
             raise ConfigError(f"{where}: unknown field {{{name_in_braces}}}; {allowed(name_in_braces, _FIELDS)}")
     if "{question}" not in values["text"]:
         raise ConfigError(f"{where}: no {{question}} in it; put it where the question is to stand")
-    replaced = {str(k).lower(): str(v) for k, v in (values.get("replace") or {}).items()}
-    return Template(name, values["text"], str(values.get("start", "")), replaced)
+    given = {key: value for key, value in values.items() if value is not None}
+    replaced, start = given.get("replace", {}), given.get("start", "")
+    if not isinstance(replaced, dict) or not all(isinstance(word, str) for pair in replaced.items() for word in pair):
+        raise ConfigError(f"{where}: replace: {replaced!r}; a mapping of words to the words that replace them")
+    if not isinstance(start, str):
+        raise ConfigError(f"{where}: start: {start!r}; a text that begins the reply")
+    replaced = {word.lower(): other for word, other in replaced.items()}
+    return Template(name, values["text"], start, replaced)
 
 
 def _as_cased(word: str, other: str) -> str:

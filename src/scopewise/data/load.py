@@ -74,9 +74,10 @@ def _read_text_rows(path: Path) -> list[Row]:
     if path.suffix == ".jsonl":
         texts = []
         for line, record in read_json_lines(path, "data.general"):
-            if not isinstance(record, dict) or not str(record.get("text", "")).strip():
-                raise DataError(f'{path}:{line}: needs a field "text" that is not empty')
-            texts.append(str(record["text"]))
+            text = record.get("text") if isinstance(record, dict) else None
+            if not isinstance(text, str) or not text.strip():
+                raise DataError(f'{path}:{line}: needs a field "text" that is a text and not empty')
+            texts.append(text)
     else:
         # Short lines are headings (wikitext) and too little text to learn from; long ones become several rows.
         lines = [line.split() for line in read_text(path, DataError, "data.general").split("\n")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal, get_args, get_type_hints
@@ -228,6 +229,10 @@ def make_method(name: str, **arguments: Any) -> Method:
             )
         if types[key] in (int, float) and (isinstance(value, bool) or not isinstance(value, int | float)):
             raise ConfigError(f"unlearn.method_args.{key}: {value!r}; must be a number")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"unlearn.method_args.{key}: {value!r}; must be finite")
+        if types[key] is str and not isinstance(value, str):
+            raise ConfigError(f"unlearn.method_args.{key}: {value!r}; must be a text")
         if types[key] is int and value != int(value):
             raise ConfigError(f"unlearn.method_args.{key}: {value!r}; must be a whole number")
         if key == "retain" and value != "none" and not set(str(value).split("+")) <= set(RETAIN_LOSSES):

@@ -110,7 +110,7 @@ def _prompts(ground: Path, random: Random) -> Iterator[Input]:
             {"kind": [{"text": random.choice([3, None, ["{question}"], "{question} {}", "{question} {0}"])}]},
             {"kind": [{"text": "{question}", misspelt("replace"): {"a": "b"}}]},
             {"kind": [{"text": "{question}", "replace": random.choice([3, "text", ["a"], True])}]},
-            {"kind": [{"text": "{question}", "start": random.choice([3, None, ["a"], {}, True])}]},
+            {"kind": [{"text": "{question}", "start": random.choice([3, ["a"], {}, True])}]},
             {"kind": [{"text": "{question}", "replace": {"live": random.choice([3, None, ["a"], {}])}}]},
             {"kind": ["{question} \ud800"]},
         ]
