@@ -36,8 +36,8 @@ from scopewise.data.prompt import Encoded, encode
 from scopewise.data.rows import FORGET, RETAIN
 from scopewise.localizers import LOCALIZERS
 from scopewise.localizers.base import build_region, highest, unit_means
-from scopewise.models.gradients import matrices
 from scopewise.models.load import default_device
+from scopewise.models.matrices import matrices
 from scopewise.models.score import hit_rate
 from scopewise.models.tiny import build_tiny, tokenizer_texts
 from scopewise.record import manifest, write_json
@@ -69,7 +69,7 @@ def train(
 
 def draw(model: nn.Module, unit: str, fraction: float, seed: int) -> dict[str, Tensor]:
     """Draw the truth: boolean unit tensors, a `fraction` of all units, evenly over the model."""
-    units = unit_means({n: p.detach() for n, p in matrices(model).items()}, unit)
+    units = unit_means({n: p.detach() for n, p in matrices(model).items()}, unit, {})
     if unit == "module":  # few, of different size: so many modules, not so many parameters
         names = random.Random(seed).sample(sorted(units), max(1, round(fraction * len(units))))
         return {name: torch.full_like(value, name in names, dtype=torch.bool) for name, value in units.items()}

@@ -38,7 +38,8 @@ from scopewise.localizers import LOCALIZERS
 from scopewise.localizers.base import localize_encoded
 from scopewise.models.adapters import lora_config, with_adapter
 from scopewise.models.generate import end_ids, generate
-from scopewise.models.gradients import matrices, mean_gradients, mean_squared_gradients
+from scopewise.models.gradients import mean_gradients, mean_squared_gradients
+from scopewise.models.matrices import matrices
 from scopewise.models.tiny import build_tokenizer, tokenizer_texts
 
 PERPLEXITY, COSINE = 1e-5, 0.9999

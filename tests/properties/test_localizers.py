@@ -17,7 +17,7 @@ from scopewise.localizers import LOCALIZERS
 from scopewise.localizers.base import localize_encoded
 from scopewise.localizers.gradient import Gradient
 from scopewise.models.adapters import lora_config, with_adapter
-from scopewise.models.gradients import matrices
+from scopewise.models.matrices import matrices
 from scopewise.region import Region, module_of, parameter_name
 from scopewise.training.mask import RegionMask
 
@@ -260,8 +260,8 @@ def test_higher_score_is_chosen_first(unit: str, threshold: str, tiny: Any, enco
     model = tiny[0]
     generator = torch.Generator().manual_seed(0)
     scores = {name: torch.randn(p.shape, generator=generator) for name, p in matrices(model).items()}
-    means = unit_means(scores, unit)
-    chosen = choose(means, unit_sizes(scores, unit), LocalizeSection(unit=unit, threshold=threshold, fraction=0.5))
+    means = unit_means(scores, unit, {})
+    chosen = choose(means, unit_sizes(scores, unit, {}), LocalizeSection(unit=unit, threshold=threshold, fraction=0.5))
     inside = torch.cat([means[u][chosen[u]] for u in means])
     outside = torch.cat([means[u][~chosen[u]] for u in means])
     assert len(inside)

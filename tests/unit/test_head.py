@@ -15,7 +15,8 @@ from scopewise.localizers.gradient import Gradient
 from scopewise.models import head
 from scopewise.models.adapters import frozen_reference, lora_config
 from scopewise.models.forward import answer_logits, decoder_blocks, output_embeddings
-from scopewise.models.gradients import gradient_groups, matrices, mean_gradients
+from scopewise.models.gradients import mean_gradients
+from scopewise.models.matrices import gradient_groups, matrices
 from scopewise.ops import token_kl, token_log_probs, token_statistics
 
 NONE = lora_config(LoraSection(r=2, alpha=4, dropout=0.0))

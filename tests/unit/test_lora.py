@@ -105,14 +105,14 @@ def test_a_folded_model_gives_the_same_and_is_put_back_bit_for_bit() -> None:
     with folded(model):
         got = model(input_ids=IDS).logits
         assert all(m.merged for m in model.modules() if isinstance(m, Linear))
-        per_token = needed(model.get_base_model(), model.get_output_embeddings())[0]
+        per_token = needed(model, model.get_output_embeddings())[0]
     assert torch.allclose(got, expected, atol=1e-5)
     assert not torch.equal(got, expected)  # it was another sum
     assert not any(m.merged for m in model.modules() if isinstance(m, Linear))
     assert all(torch.equal(p, before[n]) for n, p in model.named_parameters())
     assert torch.equal(model(input_ids=IDS).logits, expected)
     with torch.no_grad(), model.disable_adapter():
-        assert per_token < needed(model.get_base_model(), model.get_output_embeddings())[0]
+        assert per_token < needed(model, model.get_output_embeddings())[0]
 
 
 def test_an_adapter_that_is_switched_off_is_not_folded_in() -> None:

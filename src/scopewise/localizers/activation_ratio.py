@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from scopewise.data.prompt import Encoded
 from scopewise.localizers.base import ScoreLocalizer
-from scopewise.models.gradients import matrices, mean_activations
+from scopewise.models.gradients import mean_activations
+from scopewise.models.matrices import localizable
 
 
 class ActivationRatio(ScoreLocalizer):
@@ -25,7 +26,8 @@ class ActivationRatio(ScoreLocalizer):
     `src/taker/scoring.py`.
 
     Deviations: it chooses what may be trained, not what is zeroed; every linear layer (there `down_proj` and `o_proj`);
-    answer tokens (there all of a text); ε relative (there 1e-3 and 1e-4).
+    answer tokens (there all of a text); ε relative (there 1e-3 and 1e-4). Tokens that are not sent to an expert count as
+    0 for it; where a library keeps a layer's experts in one tensor it shows no inputs of them, and this localizer refuses.
 
     Settings:
         max_tokens: Padded tokens per batch; changes no number but by rounding. Default: ours.
@@ -40,7 +42,8 @@ class ActivationRatio(ScoreLocalizer):
         unlearn = mean_activations(model, forget, self.settings.max_tokens, "forget")
         keep = mean_activations(model, retain, self.settings.max_tokens, "retain")
         scores = {}
-        for name, parameter in matrices(model).items():
+        for name, matrix in localizable(model).items():
             ratio = unlearn[name] / (keep[name] + 1e-3 * keep[name].mean() + 1e-30)
-            scores[name] = ratio.unsqueeze(0).expand(parameter.shape)
+            outputs = -3 - matrix.inputs
+            scores[name] = ratio.unsqueeze(outputs).expand(matrix.parameter.shape)
         return scores

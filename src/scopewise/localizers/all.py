@@ -9,7 +9,7 @@ from torch import nn
 
 from scopewise.data.prompt import Encoded
 from scopewise.localizers.base import Localizer
-from scopewise.models.gradients import matrices
+from scopewise.models.matrices import matrices
 from scopewise.region import Entry, Region, module_of, parameter_name
 
 

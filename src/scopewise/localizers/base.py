@@ -14,7 +14,7 @@ from scopewise import registry
 from scopewise.config import LocalizeSection
 from scopewise.data.prompt import Encoded
 from scopewise.errors import ConfigError
-from scopewise.models.gradients import matrices
+from scopewise.models.matrices import input_dims, matrices
 from scopewise.region import Entry, Mask, Region, module_of
 
 WHOLE = ("module", "matrix")
@@ -81,7 +81,7 @@ class ScoreLocalizer(Localizer):
         self, model: nn.Module, forget: Sequence[Encoded], retain: Sequence[Encoded], seed: int
     ) -> Mapping[str, Tensor]:
         """Return the mean score of each unit."""
-        return unit_means(self.scores(model, forget, retain, seed), self.settings.unit)
+        return unit_means(self.scores(model, forget, retain, seed), self.settings.unit, input_dims(model))
 
     def region(
         self,
@@ -94,8 +94,9 @@ class ScoreLocalizer(Localizer):
         """Return the units with the highest scores, as `localize.unit` and `localize.threshold` say."""
         start = time.perf_counter()
         scores = self.scores(model, forget, retain, seed)
-        settings = self.settings
-        chosen = choose(unit_means(scores, settings.unit), unit_sizes(matrices(model), settings.unit), settings)
+        settings, inputs = self.settings, input_dims(model)
+        sizes = unit_sizes(matrices(model), settings.unit, inputs)
+        chosen = choose(unit_means(scores, settings.unit, inputs), sizes, settings)
         means = {name: float(score.mean()) for name, score in scores.items()}
         return build_region(
             self.name,
@@ -129,14 +130,17 @@ def localize_encoded(
 # -- units: what a region chooses as a whole ----------------------------------------------------------------------
 #
 # A "unit tensor" has one value per unit of a matrix: [1, 1] for a whole matrix, [rows, 1], [1, columns], or the matrix's
-# own shape. It broadcasts against the matrix. A module's unit stands under its name with a [1, 1] tensor.
+# own shape. It broadcasts against the matrix. A module's unit stands under its name with a [1, 1] tensor. A row is what makes
+# one output, and a column what reads one input, however the matrix is stored: `inputs` says along which dimension its inputs
+# run (`input_dims`; the last where it does not name the matrix). The experts of a layer are one matrix with a dimension more.
 
 
-def unit_sums(values: Mapping[str, Tensor], unit: str) -> dict[str, Tensor]:
+def unit_sums(values: Mapping[str, Tensor], unit: str, inputs: Mapping[str, int]) -> dict[str, Tensor]:
     """Return the sum of a quantity over each unit's weights, as unit tensors by matrix, or by module."""
-    dims: dict[str, tuple[int, ...]] = {"row": (1,), "column": (0,), "weight": ()}
+    if unit == "weight":
+        return dict(values)
     if unit not in WHOLE:
-        return {name: value.sum(dims[unit], keepdim=True) if dims[unit] else value for name, value in values.items()}
+        return {name: value.sum(_summed(name, unit, inputs), keepdim=True) for name, value in values.items()}
     sums: dict[str, Tensor] = {}
     for name, value in values.items():
         key = name if unit == "matrix" else module_of(name)
@@ -145,12 +149,18 @@ def unit_sums(values: Mapping[str, Tensor], unit: str) -> dict[str, Tensor]:
     return sums
 
 
-def unit_sizes(parameters: Mapping[str, Tensor], unit: str) -> dict[str, int]:
+def _summed(name: str, unit: str, inputs: Mapping[str, int]) -> int:
+    """Return the dimension that a row or a column of a matrix extends over: -1 or -2."""
+    of_inputs = inputs.get(name, -1)
+    return of_inputs if unit == "row" else -3 - of_inputs
+
+
+def unit_sizes(parameters: Mapping[str, Tensor], unit: str, inputs: Mapping[str, int]) -> dict[str, int]:
     """Return how many weights each unit of a matrix (or a module) has."""
     if unit == "weight":
         return dict.fromkeys(parameters, 1)
-    if unit in ("row", "column"):
-        return {name: p.shape[1 if unit == "row" else 0] for name, p in parameters.items()}
+    if unit not in WHOLE:
+        return {name: p.shape[_summed(name, unit, inputs)] for name, p in parameters.items()}
     sizes: dict[str, int] = {}
     for name, parameter in parameters.items():
         key = name if unit == "matrix" else module_of(name)
@@ -158,10 +168,10 @@ def unit_sizes(parameters: Mapping[str, Tensor], unit: str) -> dict[str, int]:
     return sizes
 
 
-def unit_means(values: Mapping[str, Tensor], unit: str) -> dict[str, Tensor]:
+def unit_means(values: Mapping[str, Tensor], unit: str, inputs: Mapping[str, int]) -> dict[str, Tensor]:
     """Return the mean of a quantity over each unit's weights."""
-    sizes = unit_sizes(values, unit)
-    return {key: total / sizes[key] for key, total in unit_sums(values, unit).items()}
+    sizes = unit_sizes(values, unit, inputs)
+    return {key: total / sizes[key] for key, total in unit_sums(values, unit, inputs).items()}
 
 
 def choose(scores: Mapping[str, Tensor], sizes: Mapping[str, int], settings: LocalizeSection) -> dict[str, Tensor]:

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from scopewise.data.prompt import Encoded
 from scopewise.errors import ConfigError
 from scopewise.localizers.base import WHOLE, Localizer, build_region, choose, unit_sizes, unit_sums
-from scopewise.models.gradients import Gradients, gradient_groups, matrices, mean_gradients
+from scopewise.models.gradients import Gradients, mean_gradients
+from scopewise.models.matrices import gradient_groups, input_dims, matrices
 from scopewise.region import Region, module_of
 
 
@@ -84,7 +85,8 @@ class Gradient(Localizer):
         (cosines, magnitude, _), shown = self._measured(model, forget, retain, seed, (unit, shown_unit))
         used: dict[str, float] = {}
         if settings.threshold == "fraction":
-            chosen = choose(_score(cosines, magnitude), unit_sizes(matrices(model), unit), settings)
+            sizes = unit_sizes(matrices(model), unit, input_dims(model))
+            chosen = choose(_score(cosines, magnitude), sizes, settings)
         else:
             mu, sigma = self._thresholds(cosines, magnitude)
             used = {"mu_used": mu, "sigma_used": sigma}
@@ -121,13 +123,13 @@ class Gradient(Localizer):
     ) -> list[tuple[dict[str, Tensor], ...]]:
         """Return `_measures` by each kind of unit, of which no more gradients exist at once than the memory allows."""
         found: list[tuple[dict[str, Tensor], ...]] = [({}, {}, {}) for _ in units]
-        groups = gradient_groups(model, self.settings.gradient_gigabytes)
+        groups, inputs = gradient_groups(model, self.settings.gradient_gigabytes), input_dims(model)
         for number, group in enumerate(groups):
             part = f", part {number + 1} of {len(groups)}" if len(groups) > 1 else ""
             unlearn = self.gradients(model, forget, seed, f"forget{part}", group)
             keep = self.gradients(model, retain, seed + 1, f"retain{part}", group)
             for whole, unit in zip(found, units, strict=True):
-                for values, more in zip(whole, _measures(unlearn, keep, unit), strict=True):
+                for values, more in zip(whole, _measures(unlearn, keep, unit, inputs), strict=True):
                     values.update(more)
         return found
 
@@ -169,32 +171,34 @@ class Gradient(Localizer):
         )
 
 
-def _measures(unlearn: Gradients, keep: Gradients, unit: str) -> tuple[dict[str, Tensor], ...]:
+def _measures(
+    unlearn: Gradients, keep: Gradients, unit: str, inputs: Mapping[str, int]
+) -> tuple[dict[str, Tensor], ...]:
     """Return cosine (NaN where a gradient is zero), mean |G_UL| and mean |G_RT| of each unit, in float64."""
     a = {name: gradient.double() for name, gradient in unlearn.items()}
     b = {name: keep[name].double() for name in unlearn}
-    dot = unit_sums({name: a[name] * b[name] for name in a}, unit)
-    norm_a = unit_sums({name: value.square() for name, value in a.items()}, unit)
-    norm_b = unit_sums({name: value.square() for name, value in b.items()}, unit)
+    dot = unit_sums({name: a[name] * b[name] for name in a}, unit, inputs)
+    norm_a = unit_sums({name: value.square() for name, value in a.items()}, unit, inputs)
+    norm_b = unit_sums({name: value.square() for name, value in b.items()}, unit, inputs)
     cosines = {u: dot[u] / (norm_a[u].sqrt() * norm_b[u].sqrt()) for u in dot}
-    return cosines, _mean_abs(a, unit), _mean_abs(b, unit)
+    return cosines, _mean_abs(a, unit, inputs), _mean_abs(b, unit, inputs)
 
 
 def _score(cosines: Mapping[str, Tensor], magnitude: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {unit: magnitude[unit] * (1 - cosines[unit].nan_to_num(1.0)) / 2 for unit in cosines}
 
 
-def _mean_abs(gradients: Mapping[str, Tensor], unit: str) -> dict[str, Tensor]:
+def _mean_abs(gradients: Mapping[str, Tensor], unit: str, inputs: Mapping[str, int]) -> dict[str, Tensor]:
     """Mean |G| of each unit; of a module, over the matrices that have a gradient.
 
     A fresh A, exactly zero, must not halve its module's.
     """
-    total = unit_sums({name: gradient.abs() for name, gradient in gradients.items()}, unit)
+    total = unit_sums({name: gradient.abs() for name, gradient in gradients.items()}, unit, inputs)
     if unit != "module":
-        sizes = unit_sizes(gradients, unit)
+        sizes = unit_sizes(gradients, unit, inputs)
         return {u: total[u] / sizes[u] for u in total}
     counted = {name: torch.full_like(g, float(bool(g.any()))) for name, g in gradients.items()}
-    weights = unit_sums(counted, unit)
+    weights = unit_sums(counted, unit, inputs)
     return {u: total[u] / weights[u].clamp(min=1) for u in total}
 
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from scopewise.data.prompt import Encoded
 from scopewise.localizers.base import Localizer
-from scopewise.models.gradients import Gradients, matrices, mean_gradients
+from scopewise.models.gradients import Gradients, mean_gradients
+from scopewise.models.matrices import matrices
 from scopewise.region import Entry, Mask, Region, module_of
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from scopewise.data.prompt import Encoded
 from scopewise.errors import ConfigError
 from scopewise.localizers.base import WHOLE, Localizer, build_region, unit_means, unit_sizes
-from scopewise.models.gradients import matrices
+from scopewise.models.matrices import input_dims, matrices
 from scopewise.region import Region, module_of
 
 
@@ -65,22 +65,24 @@ class Random(Localizer):
         unit = str(size.settings.get("unit", "module"))
         parameters = matrices(model)
         if unit in WHOLE:
-            units = unit_means(parameters, unit)
+            units = unit_means(parameters, unit, {})
             sizes: Counter[str] = Counter()
             for name, parameter in parameters.items():
                 sizes[name if unit == "matrix" else module_of(name)] += parameter.numel()
             drawn = draw_subset(sizes, size.parameters, random.Random(seed))
             chosen = {key: torch.full((1, 1), key in drawn) for key in units}
         else:
-            chosen = _draw_parts(parameters, unit, size, seed)
+            chosen = _draw_parts(parameters, unit, input_dims(model), size, seed)
         made = {"unit": unit, "seed": seed, "size_of": size.localizer}
         return build_region(self.name, made, parameters, chosen, unit, {}, size.seconds)
 
 
-def _draw_parts(parameters: Mapping[str, Tensor], unit: str, size: Region, seed: int) -> dict[str, Tensor]:
+def _draw_parts(
+    parameters: Mapping[str, Tensor], unit: str, inputs: Mapping[str, int], size: Region, seed: int
+) -> dict[str, Tensor]:
     """Draw rows, columns or weights: of each size as many as `size` has."""
-    sizes = unit_sizes(parameters, unit)
-    shapes = {name: unit_means({name: p.detach()}, unit)[name].shape for name, p in parameters.items()}
+    sizes = unit_sizes(parameters, unit, inputs)
+    shapes = {name: unit_means({name: p.detach()}, unit, inputs)[name].shape for name, p in parameters.items()}
     generator = torch.Generator().manual_seed(seed)
     chosen: dict[str, Tensor] = {}
     selected = {e.name: (e.selected or 0) if e.chosen else 0 for e in size.entries}

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from scopewise.data.prompt import Encoded
 from scopewise.localizers.base import ScoreLocalizer
-from scopewise.models.gradients import matrices, mean_gradients
+from scopewise.models.gradients import mean_gradients
+from scopewise.models.matrices import matrices
 from scopewise.models.sharded import whole
 
 

@@ -5,86 +5,31 @@ Under several processes each forwards a share of the batches, and all get the sa
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
-from peft import PeftModel
 from torch import Tensor, nn
 
 from scopewise.bars import bar
 from scopewise.data.batch import Batch, Unit, collate, collate_units, length_batches
 from scopewise.data.prompt import Encoded
 from scopewise.errors import ConfigError
-from scopewise.models.active import active_adapter
-from scopewise.models.forward import answer_logits, device_of, output_embeddings, to_device
+from scopewise.models.forward import answer_logits, device_of, output_embeddings, states_at, to_device, unwrapped
 from scopewise.models.fused import fused
 from scopewise.models.head import answer_nll, mean_nll
+from scopewise.models.matrices import localizable, matrices
+from scopewise.models.precision import computing
 from scopewise.models.processes import is_mine, processes, sum_over_processes
 from scopewise.models.score import Pair
 from scopewise.models.sharded import is_spread, whole
 from scopewise.ops import sequence_mean
-from scopewise.region import module_of, parameter_name
 
 Gradients = dict[str, Tensor]
-
-
-def matrices(model: nn.Module) -> Mapping[str, nn.Parameter]:
-    """Return the matrices a region may choose from, by `parameter_name`, in the model's order.
-
-    With an adapter: the A and B matrices of LoRA. Without: the weights of linear layers but the head (embeddings, head,
-    norms and biases belong to no module of the paper, and a region never changes them).
-    """
-    return {name: module.weight for name, module in linear_modules(model).items()}
-
-
-def linear_modules(model: nn.Module) -> Mapping[str, Any]:
-    """Return the linear layers that hold the `matrices`, under the same names."""
-    adapted, adapter = isinstance(model, PeftModel), active_adapter(model)
-    head = output_embeddings(model)
-    found = {
-        parameter_name(f"{name}.weight", adapter): module
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear)
-        and (name.endswith((f".lora_A.{adapter}", f".lora_B.{adapter}")) if adapted else module is not head)
-    }
-    if not found:
-        raise ConfigError(
-            "localize: this model has no linear layer and no LoRA matrix to choose from; "
-            "name its layers in lora.target_modules"
-        )
-    return found
-
-
-def gradient_groups(model: nn.Module, gigabytes: float | None) -> list[list[str]]:
-    """Return the names of the matrices in groups, of which two float32 gradients (forget and retain) fit a memory.
-
-    Modules stay whole, and neighbours stay together, so that each group's backward stops as high up as it can.
-
-    Args:
-        model: The model.
-        gigabytes: The memory, in 10⁹ bytes. None: half of what is free on the accelerator; on the CPU one group.
-    """
-    found = matrices(model)
-    device = device_of(model)
-    if gigabytes is None and device.type == "cuda":
-        gigabytes = torch.cuda.mem_get_info(device)[0] / 2e9
-    modules: dict[str, list[str]] = {}
-    for name in found:
-        modules.setdefault(module_of(name), []).append(name)
-    groups: list[list[str]] = [[]]
-    used = 0.0
-    for names in modules.values():
-        size = sum(2 * 4 * found[name].numel() for name in names) / 1e9
-        if groups[-1] and gigabytes is not None and used + size > gigabytes:
-            groups.append([])
-            used = 0.0
-        groups[-1] += names
-        used += size
-    return groups
 
 
 def mean_gradients(
@@ -152,25 +97,35 @@ def mean_squared_gradients(model: nn.Module, items: Sequence[Encoded], max_token
     """Return the mean over rows of the squared gradient of each row's CE on its true answer: the diagonal Fisher.
 
     Row by row, whatever the batches: a linear layer's gradient of a row is the product of its outputs' gradients with
-    its inputs, so one backward of a whole batch gives the gradient of each of its rows. In float32.
-    """
-    modules = linear_modules(model)
-    totals = {name: torch.zeros(m.weight.shape, device=m.weight.device) for name, m in modules.items()}
+    its inputs, so one backward of a whole batch gives the gradient of each of its rows. Matrices of which a forward shows
+    no such product (of experts, which see some tokens of all rows; of layers that are called twice, or with rows in a
+    line) take a backward for each row. In float32.
 
-    def watch(name: str, _: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-        if not output.requires_grad:  # the head is being tried, or nothing below is wanted
+    Raises:
+        ConfigError: there are such matrices in a model that is spread over processes.
+    """
+    found = localizable(model)
+    totals = {name: torch.zeros(m.parameter.shape, device=m.parameter.device) for name, m in found.items()}
+    seen = _Seen()
+
+    def watch(name: str, _: nn.Module, args: tuple[Tensor, ...], output: Any) -> None:
+        if not torch.is_grad_enabled():  # the head is being tried
             return
         inputs = args[0].detach()
+        # A router gives more than a product.
+        if not isinstance(output, Tensor) or not output.requires_grad or not seen.in_rows(name, inputs):
+            return
 
         def add(gradient: Tensor) -> None:
             # [rows out in], one row at a time: a matrix for each row of a batch at once would be the largest tensor of all.
             for given, wanted in zip(inputs.float(), gradient.float(), strict=True):
-                totals[name] += (wanted.T @ given).square() / len(items)
+                product = wanted.T @ given
+                totals[name] += (product if found[name].inputs == -1 else product.T).square() / len(items)
 
         output.register_hook(add)
 
     with _gradients_of(model):
-        handles = [module.register_forward_hook(partial(watch, name)) for name, module in modules.items()]
+        handles = [m.layer.register_forward_hook(partial(watch, n)) for n, m in found.items() if m.layer is not None]
         progress = bar(len(items), f"localize: squared gradients, {what}")
         try:
             for number, (batch, counted) in enumerate(_batches(model, items, max_tokens)):
@@ -178,6 +133,7 @@ def mean_squared_gradients(model: nn.Module, items: Sequence[Encoded], max_token
                 progress.update(counted * rows)
                 if not is_mine(number):
                     continue
+                seen.begin(batch)
                 nll = answer_nll(model, batch)
                 # The sum over rows: each row's own gradient, undivided, reaches its own tokens.
                 (counted * sequence_mean(nll, batch["row"], rows).sum()).backward()
@@ -185,8 +141,66 @@ def mean_squared_gradients(model: nn.Module, items: Sequence[Encoded], max_token
             progress.close()
             for handle in handles:
                 handle.remove()
+    rest = [name for name in found if name not in seen.whole]
+    if rest:
+        _squares_by_row(model, items, rest, totals, what)
     sum_over_processes(list(totals.values()))
     return totals
+
+
+def _squares_by_row(
+    model: nn.Module, items: Sequence[Encoded], names: Sequence[str], totals: Gradients, what: str
+) -> None:
+    """Put into `totals` the mean squared gradient of some matrices, with a backward for each row."""
+    if is_spread(model):
+        raise ConfigError(
+            f"localize: squared gradients of {names[0]} take a backward for each row, which processes that share a model do "
+            "not do; take ddp.yaml, or another localizer"
+        )
+    for name in names:
+        totals[name].zero_()
+    with _gradients_of(model, names):
+        wanted = [matrices(model)[name] for name in names]
+        progress = bar(len(items), f"localize: squared gradients row by row, {what}")
+        for number, (batch, _) in enumerate(_batches(model, items, 1)):
+            progress.update(1)
+            if is_mine(number):
+                gradients = torch.autograd.grad(answer_nll(model, batch).mean(), wanted, allow_unused=True)
+                for name, gradient in zip(names, gradients, strict=True):
+                    if gradient is not None:  # of an expert that no token is sent to there is none
+                        totals[name] += gradient.float().square() / len(items)
+        progress.close()
+
+
+class _Seen:
+    """Which layers are called once in every forward, with the rows of the batch side by side.
+
+    Attributes:
+        whole: Names of those that were, so far.
+    """
+
+    def __init__(self) -> None:
+        self.whole: set[str] = set()
+        self._odd: set[str] = set()
+        self._called: set[str] = set()
+        self._shape = torch.Size()
+
+    def begin(self, batch: Batch) -> None:
+        """Begin a forward."""
+        self._odd |= self.whole - self._called
+        self.whole -= self._odd
+        self._called, self._shape = set(), batch["input_ids"].shape
+
+    def in_rows(self, name: str, inputs: Tensor) -> bool:
+        """Return whether this call is the only one in a forward so far, and sees [rows seq features]."""
+        if name in self._called or inputs.dim() != 3 or inputs.shape[:2] != self._shape:
+            self._odd.add(name)
+        self._called.add(name)
+        if name in self._odd:
+            self.whole.discard(name)
+            return False
+        self.whole.add(name)
+        return True
 
 
 def gradient_norms(model: nn.Module, pairs: Sequence[Pair], description: str) -> dict[Pair, float]:
@@ -216,36 +230,98 @@ def gradient_norms(model: nn.Module, pairs: Sequence[Pair], description: str) ->
 
 
 def mean_activations(model: nn.Module, items: Sequence[Encoded], max_tokens: int, what: str) -> dict[str, Tensor]:
-    """Return the mean absolute input of each linear layer at the answer tokens, per input feature, in float32."""
-    modules = linear_modules(model)
-    totals = {name: torch.zeros(m.weight.shape[1], device=m.weight.device) for name, m in modules.items()}
+    """Return the mean absolute input of each linear layer at the answer tokens, per input feature, in float32.
+
+    Of a layer that sees some tokens alone, as an expert, those that it does not see count as 0; calls with the same token
+    add up.
+
+    Raises:
+        ConfigError: matrices whose inputs no layer is called with.
+    """
+    found = localizable(model)
+    hidden = [name for name, matrix in found.items() if matrix.layer is None]
+    if hidden:
+        raise ConfigError(
+            f"localizer activation_ratio: the inputs of {len(hidden)} of {len(found)} matrices are seen by no layer, the first "
+            f"is {hidden[0]}, of experts; take fisher_ratio or gradient"
+        )
+    layers: dict[str, Any] = {name: matrix.layer for name, matrix in found.items()}
+    totals = {
+        name: torch.zeros(m.parameter.shape[m.inputs], device=m.parameter.device, dtype=_SUMS[m.parameter.device.type])
+        for name, m in found.items()
+    }
     tokens = sum(len(item.answer_ids) for item in items)
+    seen = _Seen()
     read: list[Tensor] = []
     counts: list[int] = []
 
     def add(name: str, _: nn.Module, args: tuple[Tensor, ...]) -> None:
-        inputs = args[0].flatten(0, -2)[read[-1].to(args[0].device)]
-        totals[name] += counts[-1] * inputs.float().abs().sum(0) / tokens
+        if seen.in_rows(name, args[0]):
+            inputs = states_at(args[0], read[-1])
+            totals[name] += counts[-1] * inputs.float().abs().sum(0) / tokens
 
-    handles = [m.register_forward_pre_hook(partial(add, n)) for n, m in modules.items()]
     training = model.training
     model.eval()
     progress = bar(len(items), f"localize: activations, {what}")
     try:
         with torch.no_grad():
-            for number, (batch, counted) in enumerate(_batches(model, items, max_tokens, last=True)):
-                if is_mine(number):
-                    read.append(batch["position"] + 1)  # where the answer tokens have been read
-                    counts.append(counted)
-                    answer_logits(model, batch)
-                progress.update(counted * len(batch["input_ids"]))
+            with _hooks(layers, add):
+                for number, (batch, counted) in enumerate(_batches(model, items, max_tokens, last=True)):
+                    if is_mine(number):
+                        seen.begin(batch)
+                        read.append(batch["position"] + 1)  # where the answer tokens have been read
+                        counts.append(counted)
+                        answer_logits(model, batch)
+                    progress.update(counted * len(batch["input_ids"]))
+            rest = [name for name in found if name not in seen.whole]
+            if rest:
+                _activations_by_row(model, items, {name: layers[name] for name in rest}, totals, tokens)
     finally:
         progress.close()
         model.train(training)
+    sum_over_processes(list(totals.values()))
+    return {name: total.float() for name, total in totals.items()}
+
+
+_SUMS: defaultdict[str, torch.dtype] = defaultdict(lambda: torch.float64, mps=torch.float32)
+"""Dtype that sums of many activations are taken in, by the kind of device."""
+
+
+def _activations_by_row(
+    model: nn.Module, items: Sequence[Encoded], layers: Mapping[str, Any], totals: dict[str, Tensor], tokens: int
+) -> None:
+    """Put into `totals` the mean absolute inputs of layers whose calls do not tell which token is which.
+
+    Under causal attention a prompt's states are the same with and without what follows. So what a layer sees of an answer is
+    what it sees of the whole row without what it sees of the prompt, however it is called.
+    """
+    for name in layers:
+        totals[name].zero_()
+    sign = 1.0
+
+    def add(name: str, _: nn.Module, args: tuple[Tensor, ...]) -> None:
+        inputs = args[0].reshape(-1, args[0].shape[-1])
+        totals[name] += sign * inputs.to(totals[name].dtype).abs().sum(0) / tokens
+
+    with _hooks(layers, add):
+        for number, item in enumerate(items):
+            if is_spread(model) or is_mine(number):
+                # Of what is spread all forward equally often, and each counts its share.
+                share = processes().num_processes if is_spread(model) else 1
+                for sign, ids in ((1.0 / share, item.prompt_ids + item.answer_ids), (-1.0 / share, item.prompt_ids)):  # noqa: B007
+                    with computing(unwrapped(model)):
+                        model(input_ids=torch.tensor([ids], device=device_of(model)), use_cache=False)
+
+
+@contextmanager
+def _hooks(layers: Mapping[str, Any], see: Callable[..., None]) -> Iterator[None]:
+    """Let `see` look at each call of some layers, with the layer's name, while the context is open."""
+    handles = [layer.register_forward_pre_hook(partial(see, name)) for name, layer in layers.items()]
+    try:
+        yield
+    finally:
         for handle in handles:
             handle.remove()
-    sum_over_processes(list(totals.values()))
-    return totals
 
 
 def _batches(

@@ -61,8 +61,10 @@ class _Product(torch.autograd.Function):
         low = read @ a.T
         ctx.save_for_backward(read, low, weight, a, b, flat if ctx.needs_input_grad[2] else None)
         ctx.scaling, ctx.shape, ctx.drops = s, x.shape, dropped is not None
-        found = functional.linear(flat, weight, bias).addmm_(low, b.T, alpha=s)
-        return found.view(*x.shape[:-1], -1)
+        # Returned itself and not as a view: whoever reads logits writes over them.
+        found = functional.linear(x, weight, bias)
+        found.view(-1, weight.shape[0]).addmm_(low, b.T, alpha=s)
+        return found
 
     @staticmethod
     @once_differentiable

@@ -95,9 +95,11 @@ def needed(model: nn.Module, head: nn.Module) -> tuple[float, float, float]:
     """Return operations per token, per pair of tokens (i.e. times length²) of a row, and per answer token.
 
     A matrix W of m x n needs 2mn per token in the forward. Where gradients are recorded: 2mn for the gradient of its
-    input, unless nothing below it is trained, and 2mn for its own, if it is. Causal attention over L tokens needs 2L²d per
-    layer (two products, half of the pairs), and twice that backward. The head counts at answer tokens alone. Not
-    counted, since nothing in the task needs it: padding, what checkpointing computes again, norms and activations.
+    input, unless nothing below it is trained, and 2mn for its own, if it is. Of a layer's experts as many count as a token is
+    sent to. Causal attention over L tokens needs 2L²d per layer (two products, half of the pairs), and twice that backward.
+    The head counts at answer tokens alone. Not counted, since nothing in the task needs it: padding, what checkpointing
+    computes again, norms and activations; nor are a recurrent layer's convolution and scan, which are small beside its
+    matrices.
     """
     backward = torch.is_grad_enabled()
     per_token = per_pair = 0.0
@@ -118,17 +120,43 @@ def needed(model: nn.Module, head: nn.Module) -> tuple[float, float, float]:
             trains = backward and weight.requires_grad
             per_token += size * (1 + (backward and trained_below) + trains)
             trained_below = trained_below or trains
-        elif name.endswith(("attn", "attention")):  # one module per layer
+        elif (
+            width and name.endswith(("attn", "attention")) and not name.endswith("linear_attn")
+        ):  # one module per layer
             per_pair += 2.0 * width * (3 if backward and trained_below else 1)
+        for experts in _experts(module):
+            trains = backward and experts.requires_grad
+            size = 2.0 * experts.numel() * _sent_to(model.config) / len(experts)
+            per_token += size * (1 + (backward and trained_below) + trains)
+            trained_below = trained_below or trains
     matrix = cast(nn.Linear, head).weight
     per_answer = 2.0 * matrix.numel() * (1 + (backward and trained_below) + (backward and matrix.requires_grad))
     return per_token, per_pair, per_answer
 
 
-def _attention_width(config: Any) -> int:
+def _experts(module: nn.Module) -> list[nn.Parameter]:
+    """Return the tensors that hold the matrices of all experts of a layer."""
+    count = getattr(module, "num_experts", None)
+    return [p for p in module._parameters.values() if p is not None and p.dim() == 3 and p.shape[0] == count]
+
+
+def _sent_to(config: Any) -> int:
+    """Return how many experts of a layer a token is sent to."""
     text = config.get_text_config()
-    heads = int(text.num_attention_heads)
-    return heads * int(getattr(text, "head_dim", None) or text.hidden_size // heads)
+    named = (getattr(text, name, None) for name in ("num_experts_per_tok", "num_experts_per_token", "top_k_experts"))
+    return next((count for count in named if count), 1)
+
+
+def _attention_width(config: Any) -> int:
+    """Return heads times their dimension; 0 of a model that has no attention, as recurrent ones."""
+    text = config.get_text_config()
+    heads = getattr(text, "num_attention_heads", None)
+    if not heads:
+        return 0
+    latent = getattr(text, "v_head_dim", None)
+    if latent and getattr(text, "qk_nope_head_dim", None):  # queries and keys have another dimension than values
+        return int(heads * (text.qk_nope_head_dim + text.qk_rope_head_dim + latent) / 2)
+    return int(heads) * int(getattr(text, "head_dim", None) or text.hidden_size // heads)
 
 
 @functools.cache
