@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from scopewise.config import GuardSection
+from scopewise.data.prompt import encode
 from scopewise.evaluation import score
 from scopewise.models.score import hit_rate
 from scopewise.training.finetune import Descent
@@ -33,7 +34,7 @@ def learnt(_tiny: Any, forget: Any, retain: Any, tmp_path_factory: Any) -> tuple
         str(tmp_path_factory.mktemp("learnt")), use_cpu=True, max_steps=80, learning_rate=1e-2, warmup_steps=0.0,
         disable_tqdm=True, logging_strategy="no",
     )  # fmt: skip
-    rows = [*forget, *retain]
+    rows = encode([*forget, *retain], tokenizer)  # tokenised, they are all taken: rows are selected by their scope
     UnlearningTrainer(model, Descent(), args, forget_dataset=rows, processing_class=tokenizer, region="all").train()
     return model.eval(), tokenizer
 
