@@ -41,6 +41,7 @@ from scopewise.methods.base import make_method
 from scopewise.metrics.base import Reference
 from scopewise.models.adapters import lora_config, with_adapter
 from scopewise.models.load import find_model, load_model, load_tokenizer, save_model
+from scopewise.models.lora import merged
 from scopewise.models.processes import is_main, on_deepspeed, processes, wait
 from scopewise.models.sharded import placed
 from scopewise.models.tiny import build_tiny, tokenizer_texts
@@ -442,7 +443,7 @@ class Pipeline:
         model = load_model(path, trainable=True, **self._loading)
         if section.parameters == "lora":
             return with_adapter(model, lora_config(self.config.lora), seed)
-        return model.merge_and_unload() if isinstance(model, PeftModel) else model  # type: ignore[return-value]
+        return merged(model) if isinstance(model, PeftModel) else model
 
     @property
     def _loading(self) -> dict[str, Any]:

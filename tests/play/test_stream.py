@@ -15,6 +15,7 @@ from scopewise.models.generate import generate
 from scopewise.models.load import load_model
 from scopewise.models.score import score_pairs
 from scopewise.models.shared import SharedModels
+from scopewise.models.steps import keeps_a_cache
 from scopewise.models.stream import nucleus, stream
 from scopewise.play.answers import Answers
 from scopewise.play.run import PlayRun
@@ -98,6 +99,7 @@ def test_characters_of_several_tokens_come_whole(tiny: tuple[Any, Any]) -> None:
         def forward(self, hidden: torch.Tensor) -> torch.Tensor:
             return torch.nn.functional.one_hot(torch.tensor([[next(calls)]]), len(tokenizer)).float() * 50
 
+    assert keeps_a_cache(model)  # tried before its head counts calls
     model.set_output_embeddings(Says(model.get_output_embeddings()))
     assert [t.text for t in stream(model, tokenizer, (1, 2), 10)] == ["a", "", "é", "b"]
 

@@ -9,10 +9,11 @@ from peft.tuners.lora import Linear
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from architectures.models import build, spread
 from scopewise.models import lora
 from scopewise.models.evaluating import evaluating
 from scopewise.models.fused import fused
-from scopewise.models.lora import FusedLinear, folded
+from scopewise.models.lora import FusedLinear, folded, merged
 from scopewise.models.work import needed
 
 
@@ -148,6 +149,30 @@ def test_a_weight_that_another_module_holds_is_not_folded_into(tied: bool) -> No
             assert torch.allclose(model(input_ids=IDS).logits, expected, rtol=1e-4, atol=1e-5)
             merged = {n.rpartition(".")[2] for n, m in model.named_modules() if isinstance(m, Linear) and m.merged}
     assert merged == ({"q_proj"} if tied else {"q_proj", "lm_head"})
+
+
+@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`:UserWarning")
+@pytest.mark.parametrize("kind", ["llama", "jamba"])
+def test_a_merged_model_computes_the_same(kind: str) -> None:
+    """Llama's head is tied; Jamba multiplies by the weight of `dt_proj` itself, so that an adapter there does nothing."""
+    base = build(kind, 64)
+    spread(base)
+    if kind == "llama":
+        base.config.tie_word_embeddings = True
+        base.lm_head.weight = base.model.embed_tokens.weight
+    targets = ["lm_head", "q_proj", "dt_proj", "x_proj"] if kind == "jamba" else ["lm_head", "q_proj"]
+    model = get_peft_model(base, LoraConfig(r=4, target_modules=targets)).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.3)
+        expected = model(input_ids=IDS, use_cache=False).logits
+        with model.disable_adapter():
+            assert not torch.allclose(model(input_ids=IDS, use_cache=False).logits, expected, rtol=0.1, atol=0.1)
+        with folded(model):  # type: ignore[arg-type]
+            assert torch.allclose(model(input_ids=IDS, use_cache=False).logits, expected, rtol=1e-3, atol=1e-4)
+        whole = merged(model)  # type: ignore[arg-type]
+        assert torch.allclose(whole(input_ids=IDS, use_cache=False).logits, expected, rtol=1e-3, atol=1e-4)
 
 
 def test_only_the_active_adapter_is_folded_in() -> None:

@@ -19,6 +19,7 @@ from scopewise.config import AttackSection
 from scopewise.data.prompt import Encoded, Prompt, encode
 from scopewise.data.rows import FORGET, HOLDOUT, RETAIN, TRAIN, Benchmark, Row
 from scopewise.metrics.base import answer_probability
+from scopewise.models.lora import merged
 from scopewise.models.score import Scored, decoded, score_pairs
 
 Suite = Literal["quick", "full"]
@@ -98,7 +99,7 @@ class Subject:
         max_length: int = 256,
         max_tokens: int = 4096,
     ) -> None:
-        whole = model.merge_and_unload(safe_merge=True) if isinstance(model, PeftModel) else model
+        whole = merged(model) if isinstance(model, PeftModel) else model
         self.name, self.tokenizer = name, tokenizer
         self.model: Any = whole.eval().requires_grad_(False)
         self.prompt, self.max_length, self.max_tokens = prompt or Prompt(), max_length, max_tokens

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from accelerate.utils import extract_model_from_parallel
 from torch import Tensor, nn
-from transformers import DynamicCache, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
-from scopewise.errors import ModelError
-from scopewise.models.forward import device_of, output_embeddings
-from scopewise.models.growing import growing_cache
 from scopewise.models.processes import any_process, gathered
 from scopewise.models.score import over_batches
 from scopewise.models.sharded import is_spread
+from scopewise.models.steps import Steps
 
 _DROP_FRACTION = 0.25
 """Rows are dropped when this share of the batch has ended: copying the cache costs about a step."""
@@ -81,24 +78,14 @@ def _continue(
     pad: int,
 ) -> list[list[int]]:
     """Return the new ids of each prompt's samples, without an end of sequence."""
-    device = device_of(model)
-    width = max(map(len, prompts))
-    ids = torch.tensor([[pad] * (width - len(p)) + list(p) for p in prompts], device=device)
-    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
-    cache = growing_cache(extract_model_from_parallel(model).config)
-    position = (mask.cumsum(-1) - 1).clamp(min=0)
-    logits = last_logits(model, ids, mask, position, cache)
-    if samples > 1:
-        cache.batch_repeat_interleave(samples)
-        logits, mask, position = (t.repeat_interleave(samples, 0) for t in (logits, mask, position))
-    position = position[:, -1:]
+    steps = Steps(model, prompts, samples, pad)
     draws = [Draws(seed, prompt, s, temperature) for prompt in prompts for s in range(samples)]
     new: list[list[int]] = [[] for _ in draws]
     alive = list(range(len(draws)))  # which row of the result each row of the batch is
     done: set[int] = set()
     spread = is_spread(model)  # then whoever is done forwards on, as often as the slowest
     for _ in range(max_new_tokens):
-        token = next_tokens(logits, [draws[row] for row in alive], temperature)
+        token = next_tokens(steps.logits, [draws[row] for row in alive], temperature)
         for row, chosen in zip(alive, token.tolist(), strict=True):
             if row not in done:
                 if chosen in ends:
@@ -109,31 +96,11 @@ def _continue(
         if not (any_process(bool(going)) if spread else going):
             break
         if going and len(alive) - len(going) >= _DROP_FRACTION * len(alive):
-            keep = torch.tensor(going, device=device)
-            cache.batch_select_indices(keep)
-            token, mask, position = token[keep], mask[keep], position[keep]
+            steps.keep(going)
+            token = token[torch.tensor(going, device=token.device)]
             alive = [alive[i] for i in going]
-        mask = torch.cat([mask, mask.new_ones(len(alive), 1)], dim=1)
-        position = position + 1
-        logits = last_logits(model, token.unsqueeze(1), mask, position, cache)
+        steps.read(token)
     return new
-
-
-def last_logits(model: nn.Module, ids: Tensor, mask: Tensor, position: Tensor, cache: DynamicCache) -> Tensor:
-    """Return the logits after the last column in float32: the head acts there alone."""
-
-    def last(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        return (args[0][:, -1:], *args[1:])
-
-    handle = output_embeddings(model).register_forward_pre_hook(last)
-    try:
-        output = model(input_ids=ids, attention_mask=mask, position_ids=position, past_key_values=cache, use_cache=True)
-    finally:
-        handle.remove()
-    logits = output.logits[:, -1].float()
-    if bool(logits.isnan().any()):  # its arg-max would be some token, and the text would look like one
-        raise ModelError("generate: a logit is not a number; check the model's weights and dtype")
-    return logits
 
 
 class Draws:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 import torch
+from peft import PeftModel
 from peft.tuners.lora import Linear
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
+from transformers import PreTrainedModel
 
 FOLDED_BYTES = 2**30
 """Largest second copy of weights that is made. Beyond it layers are so wide that a thin product costs little."""
@@ -95,9 +98,9 @@ def folded(model: nn.Module) -> Iterator[None]:
     float32 weights alone: a sum in lower precision would round the adapter away.
     """
     layers = [layer for layer in model.modules() if isinstance(layer, Linear) and _is_foldable(layer)]
-    if layers:  # folded into a weight that another module holds, as tied embeddings do, the adapter would act there too
-        held = Counter(p.data_ptr() for m in model.modules() for p in m._parameters.values() if type(p) is nn.Parameter)
-        layers = [layer for layer in layers if held[_weight(layer).data_ptr()] == 1]
+    if layers:  # elsewhere the adapter would act where it does not
+        shared, uncalled = _shared(model, layers), _uncalled(model, layers)
+        layers = [layer for layer in layers if layer not in shared and layer not in uncalled]
     if sum(_weight(layer).nbytes for layer in layers) > FOLDED_BYTES:
         layers = []
     before: list[tuple[Linear, Tensor]] = []
@@ -114,6 +117,69 @@ def folded(model: nn.Module) -> Iterator[None]:
         for layer, data in before:
             _weight(layer).data = data
             layer.merged_adapters.clear()
+
+
+def merged(model: PeftModel) -> PreTrainedModel:
+    """Return the model with its adapter merged into its weights, where it computes the same; the adapter is gone.
+
+    A weight that another module holds, as tied embeddings do, is copied first. An adapter on a layer that the model does not
+    call, since it reads the weight by itself, does nothing, and is left out.
+    """
+    layers = [layer for layer in model.modules() if isinstance(layer, Linear)]
+    with torch.no_grad():
+        for layer in _shared(model, layers):
+            layer.base_layer.weight = nn.Parameter(_weight(layer).clone(), _weight(layer).requires_grad)
+            model.config.get_text_config().tie_word_embeddings = model.config.tie_word_embeddings = False  # type: ignore
+        for layer in _read(model, _uncalled(model, layers)):
+            for b in cast(Any, layer.lora_B).values():
+                b.weight.zero_()
+    return model.merge_and_unload(safe_merge=True)  # type: ignore[operator, return-value]
+
+
+def _shared(model: nn.Module, layers: Sequence[Linear]) -> set[Linear]:
+    """Return the layers whose weight another module holds, too."""
+    held = Counter(p.data_ptr() for m in model.modules() for p in m._parameters.values() if type(p) is nn.Parameter)
+    return {layer for layer in layers if held[_weight(layer).data_ptr()] > 1}
+
+
+_CALLED: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+
+
+def _uncalled(model: nn.Module, layers: Sequence[Linear]) -> set[Linear]:
+    """Return the layers that a forward on a made-up id does not call. It is looked at once."""
+    new = [layer for layer in layers if layer not in _CALLED]
+    if new:
+        seen: set[nn.Module] = set()
+        handles = [layer.register_forward_pre_hook(lambda m, _: seen.add(m)) for layer in new]
+        training = model.training
+        model.eval()
+        try:
+            with torch.no_grad():
+                model(input_ids=torch.tensor([[4, 5]], device=_weight(new[0]).device), use_cache=False)
+        finally:
+            model.train(training)
+            for handle in handles:
+                handle.remove()
+        _CALLED.update((layer, layer in seen) for layer in new)
+    return {layer for layer in layers if not _CALLED[layer]}
+
+
+def _read(model: nn.Module, layers: set[Linear]) -> list[Linear]:
+    """Return those of some uncalled layers whose weights make the output still: not experts that no token was sent to."""
+    found, weights = list(layers), [_weight(layer) for layer in layers]
+    if not found:
+        return []
+    flags = [weight.requires_grad for weight in weights]
+    try:
+        with torch.enable_grad():
+            for weight in weights:
+                weight.requires_grad_(True)
+            output = model(input_ids=torch.tensor([[4, 5]], device=weights[0].device), use_cache=False).logits.sum()
+            gradients = torch.autograd.grad(output, weights, allow_unused=True)
+    finally:
+        for weight, flag in zip(weights, flags, strict=True):
+            weight.requires_grad_(flag)
+    return [layer for layer, gradient in zip(found, gradients, strict=True) if gradient is not None]
 
 
 def _weight(layer: Linear) -> Tensor:

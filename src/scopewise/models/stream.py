@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from typing import cast
 
 import torch
-from accelerate.utils import extract_model_from_parallel
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from scopewise.models.forward import device_of
-from scopewise.models.generate import Draws, end_ids, last_logits, next_tokens
-from scopewise.models.growing import growing_cache
+from scopewise.models.generate import Draws, end_ids, next_tokens
+from scopewise.models.steps import Steps
 
 _INCOMPLETE = "\ufffd"
 """What a tokenizer decodes bytes to that are no whole character yet."""
@@ -63,18 +61,18 @@ def stream(
     Yields:
         Tokens, without the end of sequence.
     """
-    device, ends = device_of(model), end_ids(model, tokenizer)
-    cache = growing_cache(extract_model_from_parallel(model).config)
+    ends = end_ids(model, tokenizer)
     draws = Draws(seed, prompt, 0, temperature)
-    ids = torch.tensor([prompt], device=device)
+    steps, token = None, torch.empty(0)
     chosen: list[int] = []
     shown = ""
     for _ in range(max_new_tokens):
-        length = len(prompt) + len(chosen)
-        mask = torch.ones(1, length, dtype=torch.long, device=device)
-        position = torch.arange(length - ids.shape[1], length, device=device).unsqueeze(0)
         with torch.inference_mode():
-            logits = last_logits(model, ids, mask, position, cache)
+            if steps is None:
+                steps = Steps(model, [prompt])
+            else:
+                steps.read(token)
+            logits = steps.logits
             kept = nucleus(logits, temperature, top_p) if temperature > 0 else logits
             token = next_tokens(kept, [draws], temperature)
             probability = logits.softmax(-1)[0]
@@ -91,7 +89,6 @@ def stream(
             for i, p in zip(top.indices.tolist(), top.values.tolist(), strict=True)
         )
         yield Token(new, float(probability[chosen[-1]]), named)
-        ids = token.unsqueeze(1)
 
 
 def nucleus(logits: Tensor, temperature: float, top_p: float) -> Tensor:
