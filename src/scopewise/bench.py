@@ -13,7 +13,7 @@ from scopewise import record
 from scopewise.config import RunConfig, UnlearnSection
 from scopewise.errors import ConfigError
 from scopewise.methods.base import make_method
-from scopewise.models.load import default_device, load_model, load_tokenizer
+from scopewise.models.load import default_device, load_model, load_tokenizer, loading
 from scopewise.pipeline import Entry, Pipeline
 from scopewise.report.comparison import compare
 from scopewise.report.table import markdown, untaught
@@ -81,7 +81,12 @@ class Bench:
         oracle = None
         if tune.choose == "oracle":
             folder = pipeline.finetuned("oracle")
-            oracle = pipeline.successes(load_model(folder), load_tokenizer(folder), part, "oracle, held-out train")
+            oracle = pipeline.successes(
+                load_model(folder, **loading(pipeline.config.model)),
+                load_tokenizer(folder),
+                part,
+                "oracle, held-out train",
+            )
         return trials, best(trials, oracle).section
 
     def _add(self, row: dict[str, Any], folder: Path, name: str) -> None:

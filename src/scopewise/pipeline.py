@@ -40,7 +40,7 @@ from scopewise.localizers.base import localize_encoded
 from scopewise.methods.base import make_method
 from scopewise.metrics.base import Reference
 from scopewise.models.adapters import lora_config, with_adapter
-from scopewise.models.load import find_model, load_model, load_tokenizer, save_model
+from scopewise.models.load import find_model, load_model, load_tokenizer, loading, save_model
 from scopewise.models.lora import merged
 from scopewise.models.processes import is_main, on_deepspeed, processes, wait
 from scopewise.models.sharded import placed
@@ -159,7 +159,7 @@ class Pipeline:
                 self.config.run.seed,
                 f"fine-tune {which}",
                 guard=GuardSection(rows=0),
-                model=load_model(base, revision=self.config.model.revision, **self._loading),
+                model=load_model(base, **loading(self.config.model, base)),
                 method=Descent(),
                 forget_dataset=items,
                 processing_class=tokenizer,
@@ -250,7 +250,7 @@ class Pipeline:
         if self.folder.has(path) and (kept := record.read_json(path))["inputs"] == inputs and "answers" in kept:
             return kept["values"]
         self.folder.keep_config()
-        loaded = placed(load_model(model, **self._loading))
+        loaded = placed(load_model(model, **loading(self.config.model, model)))
         shown = name.removeprefix("models/")
         found = self._evaluate(loaded, load_tokenizer(model), shown, reference)
         values = found.document(reference)
@@ -440,16 +440,10 @@ class Pipeline:
         section = section or self.config.unlearn
         # The adapter will name its base by this path: absolute, so that it loads from any folder.
         path = target.resolve() if target.exists() else target
-        model = load_model(path, trainable=True, **self._loading)
+        model = load_model(path, trainable=True, **loading(self.config.model, path))
         if section.parameters == "lora":
             return with_adapter(model, lora_config(self.config.lora), seed)
         return merged(model) if isinstance(model, PeftModel) else model
-
-    @property
-    def _loading(self) -> dict[str, Any]:
-        """How every model of the run is loaded."""
-        model = self.config.model
-        return {"dtype": model.dtype, "quantization": model.quantization, "attention": model.attention}
 
     def _encode(self, rows: Sequence[Any], tokenizer: PreTrainedTokenizerBase, eos: bool = False) -> list[Encoded]:
         data = self.config.data
@@ -468,7 +462,7 @@ class Pipeline:
     ) -> Evaluation:
         settings, other = self.config.evaluate, None
         if settings.reference_model is not None:
-            other = placed(load_model(settings.reference_model, self.config.model.dtype))
+            other = placed(load_model(settings.reference_model, **loading(self.config.model, settings.reference_model)))
         return evaluate(
             model,
             tokenizer,

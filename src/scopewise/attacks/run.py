@@ -18,7 +18,7 @@ from scopewise.data.prompt import Prompt
 from scopewise.documents import parse_yaml, read_text
 from scopewise.errors import ConfigError, ResultError
 from scopewise.lock import RunLock
-from scopewise.models.load import default_device, load_model, load_tokenizer
+from scopewise.models.load import default_device, load_model, load_tokenizer, loading
 
 ATTACKS_FORMAT = "scopewise-attacks/1"
 
@@ -87,7 +87,9 @@ def _attack_run(
         raise ResultError(f"{output}: made with other settings; add --overwrite to replace it")
 
     def load(name: str) -> Subject:
-        model = load_model(paths[name], config.model.dtype).to(default_device())  # type: ignore[arg-type]
+        # Attacks change weights, which 4 bits do not allow: they get what a quantized model computes with, written out.
+        model = load_model(paths[name], **loading(config.model, paths[name]), dequantized=True)
+        model = model.to(default_device())  # type: ignore[arg-type]
         prompt = Prompt.of(data)
         return Subject(name, model, load_tokenizer(paths[name]), prompt, data.max_length, settings.max_tokens)
 

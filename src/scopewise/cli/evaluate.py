@@ -44,7 +44,7 @@ def evaluate(
     from scopewise.evaluation import evaluate as run_evaluation
     from scopewise.evaluation import read_evaluation
     from scopewise.metrics.base import Reference
-    from scopewise.models.load import load_model, load_tokenizer
+    from scopewise.models.load import load_model, load_tokenizer, loading
     from scopewise.models.processes import is_main
     from scopewise.models.sharded import placed
     from scopewise.record import manifest, write_json
@@ -56,7 +56,7 @@ def evaluate(
     benchmark = load_benchmark(data.benchmark, data.path, data.domain, data.general)
     if config.evaluate.ability.tasks:
         load_tasks(config.evaluate.ability)  # before anything is forwarded
-    loaded = placed(load_model(model, config.model.dtype, config.model.revision))
+    loaded = placed(load_model(model, **{**loading(config.model), "revision": config.model.revision}))
     tokenizer = load_tokenizer(model, config.model.revision)
     other = config.evaluate.reference_model
     evaluation = run_evaluation(
@@ -66,7 +66,7 @@ def evaluate(
         config.evaluate,
         data,
         reference=compared,
-        reference_model=placed(load_model(other)) if other else None,
+        reference_model=placed(load_model(other, **loading(config.model, other))) if other else None,
         cache=cache,
     )
     if not is_main():

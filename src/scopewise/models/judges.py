@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from scopewise.bars import bar
-from scopewise.errors import ModelError
-from scopewise.models.load import default_device
+from scopewise.models.load import default_device, load_classifier
 
 _ROWS = 32
 
@@ -25,15 +23,8 @@ def class_probabilities(path: str, texts: Sequence[tuple[str, ...]], description
     Raises:
         ModelError: there is no such classifier.
     """
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
-        model = AutoModelForSequenceClassification.from_pretrained(path, use_safetensors=True, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().split("\n", 1)[0]
-        raise ModelError(
-            f"evaluate: {path}; no classifier that can be loaded ({reason}); give a folder or hub name"
-        ) from None
-    model = model.to(default_device()).eval()
+    model, tokenizer = load_classifier(path)
+    model = model.to(default_device())  # type: ignore[arg-type]
     labels = [str(model.config.id2label[i]).lower() for i in range(model.config.num_labels)]
     found: list[dict[str, float]] = []
     with torch.inference_mode(), bar(len(texts), description) as progress:

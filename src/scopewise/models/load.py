@@ -11,15 +11,27 @@ from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, t
 from huggingface_hub.errors import EntryNotFoundError, HFValidationError, RepositoryNotFoundError
 from peft import PeftModel
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
     AutoTokenizer,
     BitsAndBytesConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
-from scopewise.documents import read_json
+from scopewise.config import ModelSection
 from scopewise.errors import ModelError
+from scopewise.models.active import active_adapter
+from scopewise.models.checked import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    attach,
+    check_documents,
+    check_loaded,
+    read_adapter_file,
+    reading,
+)
 from scopewise.models.processes import processes
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -33,6 +45,7 @@ def load_model(
     trainable: bool = False,
     quantization: str = "none",
     attention: str = "auto",
+    dequantized: bool = False,
 ) -> PreTrainedModel | PeftModel:
     """Load a full model or an adapter (with the base it names), from a folder or by hub name.
 
@@ -43,44 +56,75 @@ def load_model(
         trainable: Whether an adapter's weights require gradients.
         quantization: `nf4` holds the linear layers of the base in 4 bits (QLoRA); `none` as `dtype` says.
         attention: `auto` takes `transformers`' choice, which is SDPA where the model has it.
+        dequantized: Whether a quantized base is written out again, so that its (rounded) weights can be changed.
 
     Returns:
         The model in evaluation mode, on the CPU (the trainer and the scorer move it); a quantized one on the accelerator.
 
     Raises:
-        ModelError: nothing loadable there, pickled weights only, or no library for the quantization.
+        ModelError: nothing loadable there, tensors missing or left over, pickled weights only, or no library for the
+            quantization.
     """
     if dtype != "auto" and dtype not in DTYPES:
         raise ModelError(f"model.dtype: {dtype!r}; auto, {', '.join(DTYPES)}")
     base = adapter_base(path, revision)
     if base is not None:
-        return PeftModel.from_pretrained(
-            load_model(base, dtype, quantization=quantization, attention=attention),
-            str(path),
-            is_trainable=trainable,
-            use_safetensors=True,
-        ).eval()
-    local = find_model(path, revision)
+        below: Any = load_model(base, dtype, quantization=quantization, attention=attention, dequantized=dequantized)
+        if isinstance(
+            below, PeftModel
+        ):  # an adapter on an adapter: PEFT holds both side by side, which is another model
+            below = below.merge_and_unload()
+        return attach(below, _adapter_folder(path, revision), trainable=trainable).eval()
+    model: Any = _loaded(
+        AutoModelForCausalLM,
+        path,
+        "model",
+        "causal language model",
+        dtype="auto" if dtype == "auto" else DTYPES[dtype],
+        revision=revision or "main",
+        attn_implementation=None if attention == "auto" else attention,
+        **_quantized(quantization),
+    )
+    return (model.dequantize() if dequantized and is_quantized(model) else model).eval()
+
+
+def load_classifier(path: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load a sequence classifier (a judge) and its tokenizer, by the same rules as `load_model`."""
+    return _loaded(AutoModelForSequenceClassification, path, "evaluate", "classifier").eval(), load_tokenizer(path)
+
+
+def _loaded(auto: Any, path: str | Path, setting: str, kind: str, revision: str = "main", **settings: Any) -> Any:
+    """Load a full model and check that its folder gave all of it."""
+    local = find_model(path, None if revision == "main" else revision, setting)
+    advice = f"give a folder or hub name of a {kind}"
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            str(path),
-            dtype="auto" if dtype == "auto" else DTYPES[dtype],
-            revision=revision or "main",
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=local,
-            attn_implementation=None if attention == "auto" else attention,
-            **_quantized(quantization),
-        )
+        with reading(path, f"not a {kind} that can be loaded from safetensors", advice, setting):
+            model, report = auto.from_pretrained(
+                str(path),
+                revision=revision,
+                use_safetensors=True,
+                trust_remote_code=False,
+                local_files_only=local,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are refused below, by name
+                **settings,
+            )
     except ImportError as error:
+        attention = settings.get("attn_implementation") or "auto"
         raise ModelError(f"model.attention: {attention}; {_first_line(error)}; install it, or set auto") from None
-    except (OSError, ValueError) as error:
-        reason = _first_line(error)
-        raise ModelError(
-            f"model: {path}; not a causal language model that can be loaded from safetensors ({reason}); "
-            "give a folder or hub name of one"
-        ) from error
-    return model.eval()
+    check_loaded(model, report, path)
+    return model
+
+
+def loading(section: ModelSection, path: str | Path | None = None) -> dict[str, Any]:
+    """Return how a run file's `model` section wants models to be loaded, as `load_model` takes it.
+
+    Args:
+        section: The section.
+        path: What is loaded; the section's revision is that of its own path alone.
+    """
+    settings = {"dtype": section.dtype, "quantization": section.quantization, "attention": section.attention}
+    return settings | ({"revision": section.revision} if str(path) == section.path else {})
 
 
 def _quantized(quantization: str) -> dict[str, Any]:
@@ -125,13 +169,10 @@ def load_tokenizer(path: str | Path, revision: str | None = None) -> PreTrainedT
     if base is not None and not (Path(path) / "tokenizer_config.json").exists():
         path, revision = base, None
     local = find_model(path, revision)
-    try:
+    with reading(path, "no tokenizer there", "give a folder or hub name of a model with its tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(
             str(path), revision=revision or "main", trust_remote_code=False, local_files_only=local
         )
-    except (OSError, ValueError) as error:
-        reason = _first_line(error)
-        raise ModelError(f"model: {path}; no tokenizer there ({reason}); give a folder or hub name") from error
     return with_padding(tokenizer)
 
 
@@ -150,10 +191,11 @@ def find_model(path: str | Path, revision: str | None = None, setting: str = "mo
             none.
     """
     advice = "give a folder or hub name of a causal language model"
-    if Path(path).is_dir():
+    if is_folder(path, setting):
         files = ("config.json", "adapter_config.json", "tokenizer_config.json", "tokenizer.json")
         if not any((Path(path) / file).exists() for file in files):
             raise ModelError(f"{setting}: {path}; a folder without config.json or adapter_config.json; {advice}")
+        check_documents(Path(path))
         return True
     name = str(path)
     if Path(path).is_absolute() or name.startswith(".") or name.count("/") > 1:
@@ -172,18 +214,43 @@ def find_model(path: str | Path, revision: str | None = None, setting: str = "mo
     raise ModelError(f"{setting}: {path}; {reason}; {advice}")
 
 
+def is_folder(path: str | Path, setting: str = "model") -> bool:
+    """Return whether a path is a folder. Raises ModelError where that cannot be told (too long, no permission)."""
+    try:
+        if not Path(path).is_dir():
+            return False
+        next(Path(path).iterdir(), None)
+        return True
+    except OSError as error:
+        raise ModelError(
+            f"{setting}: {path}; {error.strerror}; give a folder that can be read, or a hub name"
+        ) from None
+
+
 def adapter_base(path: str | Path, revision: str | None = None) -> str | None:
     """Return the base that an adapter names, from a folder or the hub; None where the path is no adapter."""
-    file = Path(path) / "adapter_config.json"
-    if not Path(path).is_dir():
+    if is_folder(path):
+        file = Path(path) / ADAPTER_CONFIG
+    else:
         local = find_model(path, revision)
         try:
-            file = Path(hf_hub_download(str(path), file.name, revision=revision, local_files_only=local))
+            file = Path(hf_hub_download(str(path), ADAPTER_CONFIG, revision=revision, local_files_only=local))
         except (EntryNotFoundError, OSError):
             return None
-    if not file.exists():
-        return None
-    return read_json(file, ModelError)["base_model_name_or_path"]
+    return read_adapter_file(file).base_model_name_or_path if file.exists() else None
+
+
+def _adapter_folder(path: str | Path, revision: str | None) -> Path:
+    """Return the folder of an adapter's files, fetched from the hub where it is no folder here."""
+    if is_folder(path):
+        return Path(path)
+    local = find_model(path, revision)
+    try:
+        return Path(hf_hub_download(str(path), ADAPTER_WEIGHTS, revision=revision, local_files_only=local)).parent
+    except (EntryNotFoundError, OSError):
+        raise ModelError(
+            f"model: {path}; no {ADAPTER_WEIGHTS} there; pickles are never read; give an adapter in safetensors"
+        ) from None
 
 
 def with_padding(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
@@ -195,8 +262,22 @@ def with_padding(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
 
 def save_model(model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, path: str | Path) -> None:
     """Save a folder that `AutoModelForCausalLM` or `AutoPeftModelForCausalLM` loads, with its tokenizer."""
-    model.save_pretrained(str(path))
+    if isinstance(model, PeftModel) and _is_resized(model):
+        model.save_pretrained(str(path), save_embedding_layers=True)
+    else:
+        model.save_pretrained(str(path))
     tokenizer.save_pretrained(str(path))
+
+
+def _is_resized(model: PeftModel) -> bool:
+    """Return whether the base has other embeddings than where it was saved: an adapter then has to bring them along."""
+    base = str(model.peft_config[active_adapter(model)].base_model_name_or_path)
+    try:
+        saved = AutoConfig.from_pretrained(base, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError):  # a base that was made in memory
+        return False
+    embeddings: Any = model.get_input_embeddings()
+    return int(saved.get_text_config().vocab_size) != int(embeddings.weight.shape[0])
 
 
 def default_device() -> torch.device:

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
-from peft import PeftModel
+from peft import PeftConfig, PeftModel
 from transformers import PreTrainedModel
 
-from scopewise.models.load import adapter_base, default_device, load_model
+from scopewise.config import ModelSection
+from scopewise.models.adapters import shares_base
+from scopewise.models.checked import attach, reading, tensor_shapes
+from scopewise.models.load import adapter_base, default_device, is_quantized, load_model, loading
 
 
 class SharedModels:
@@ -20,13 +24,11 @@ class SharedModels:
     one base (LoRA): either way three answers need the memory of one or two models, not of three. Not for threads.
 
     Args:
-        dtype: As `load_model` takes it.
-        revision: Hub revision of `base`.
-        base: The path that the revision belongs to.
+        section: How models are loaded; None as they are stored.
     """
 
-    def __init__(self, dtype: str = "auto", revision: str | None = None, base: str | None = None) -> None:
-        self._dtype, self._revision, self._revised = dtype, revision, base
+    def __init__(self, section: ModelSection | None = None) -> None:
+        self._section = section or ModelSection()
         self._bases: dict[str, PreTrainedModel | PeftModel] = {}
         self._adapters: dict[str, tuple[str, str]] = {}  # path → its base, and the adapter's name on it
 
@@ -55,25 +57,29 @@ class SharedModels:
             return self._adapters[key]
         if key in self._bases:
             return key, None
-        below = adapter_base(path, self._revision if str(path) == self._revised else None)
-        # An adapter of an adapter is rare enough to stand by itself.
-        if below is None or adapter_base(below) is not None:
-            self._bases[key] = self._loaded(path)
-            return key, None
+        settings = loading(self._section, path)
+        below = adapter_base(path, settings.get("revision"))
+        # An adapter of an adapter is rare enough to stand by itself, and so is one that changes the base.
+        if below is None or adapter_base(below) is not None or not self._shares_base(Path(path)):
+            model: Any = load_model(path, **settings)
+            placed = model if is_quantized(model) else model.to(default_device())
+            self._bases[key] = placed.requires_grad_(False).eval()
+            if below is None:
+                return key, None
+            self._adapters[key] = key, "default"
+            return self._adapters[key]
         base, _ = self._find(below)
-        model, name = self._bases[base], f"adapter{len(self._adapters)}"
-        if isinstance(model, PeftModel):
-            model.load_adapter(str(path), adapter_name=name, is_trainable=False)
-        else:
-            model = PeftModel.from_pretrained(model, str(path), adapter_name=name, use_safetensors=True)
-        self._bases[base] = model.eval()
+        name = f"adapter{len(self._adapters)}"
+        self._bases[base] = attach(self._bases[base], Path(path), name).eval()
         self._adapters[key] = base, name
         return base, name
 
-    def _loaded(self, path: str | Path) -> PreTrainedModel | PeftModel:
-        revision = self._revision if str(path) == self._revised else None
-        model = load_model(path, self._dtype, revision)
-        return model.to(default_device()).requires_grad_(False).eval()  # type: ignore[arg-type, return-value]
+    @staticmethod
+    def _shares_base(folder: Path) -> bool:
+        if not folder.is_dir():  # of the hub
+            return False
+        with reading(folder, "not an adapter that can be loaded", "give one that PEFT has saved"):
+            return shares_base(PeftConfig.from_pretrained(str(folder)), tensor_shapes(folder))
 
 
 def _key(path: str | Path) -> str:

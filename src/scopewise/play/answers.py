@@ -68,7 +68,7 @@ class Answers:
 
     def __init__(self, run: PlayRun) -> None:
         self.run = run
-        self._models = SharedModels(run.config.model.dtype, run.config.model.revision, run.config.model.path)
+        self._models = SharedModels(run.config.model)
         self._tokenizers: dict[str, PreTrainedTokenizerBase] = {}
         self._asked: OrderedDict[str, _Asked] = OrderedDict()
 

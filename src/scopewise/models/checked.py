@@ -1,0 +1,217 @@
+"""What a folder of weights has to hold: all of the model's tensors, in safetensors, and nothing of it twice or elsewhere.
+
+The libraries fill what is missing with random numbers, read pickles where there is no safetensors file, and raise errors of
+twenty kinds on broken files. Here it is one `ModelError`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import warnings
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftConfig, PeftModel, PeftModelForCausalLM, get_peft_model_state_dict
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import safe_open
+from torch import nn
+from transformers import PreTrainedModel
+
+from scopewise.documents import read_json
+from scopewise.errors import ModelError, UserError
+
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_DOCUMENTS = ("config.json", ADAPTER_CONFIG, "tokenizer_config.json", "special_tokens_map.json")
+_PATTERNS = ("generation_config.json", "*.safetensors.index.json")
+_SHOWN = 3
+
+
+class AdapterFile(BaseModel):
+    """What is read of `adapter_config.json` before PEFT reads it."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    peft_type: str
+    base_model_name_or_path: str
+    task_type: str | None = None
+
+
+def read_adapter_file(path: Path) -> AdapterFile:
+    """Read `adapter_config.json`. Raises ModelError where it is no such file, or its adapter is none of a causal LM."""
+    try:
+        found = AdapterFile.model_validate(read_json(path, ModelError, nan=True))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise ModelError(f"{path}: {where}: {first['msg'].lower()}; give a folder that PEFT has saved") from None
+    if not found.base_model_name_or_path:
+        raise ModelError(f"{path}: base_model_name_or_path: empty; name the adapter's base there")
+    if found.task_type not in (None, "CAUSAL_LM"):
+        raise ModelError(f"{path}: task_type: {found.task_type}; CAUSAL_LM alone; give an adapter of a language model")
+    return found
+
+
+@contextlib.contextmanager
+def reading(path: str | Path, what: str, advice: str, setting: str = "model") -> Iterator[None]:
+    """Turn whatever a library raises while it reads a model's files into one sentence; memory that is out stays what it is.
+
+    Args:
+        path: Folder or hub name.
+        what: What it should have been.
+        advice: What to do.
+        setting: The one that names the path.
+    """
+    try:
+        yield
+    except (UserError, MemoryError, torch.OutOfMemoryError, ImportError):
+        raise
+    except Exception as error:  # of many kinds: files are read by Rust, by json, by attribute names taken from them
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        reason = " ".join(lines[:2]).rstrip(":;.") or type(error).__name__
+        shown = (
+            reason if isinstance(error, OSError | ValueError | RuntimeError) else f"{type(error).__name__}: {reason}"
+        )
+        raise ModelError(f"{setting}: {path}; {what} ({shown}); {advice}") from error
+
+
+def check_documents(folder: Path) -> None:
+    """Raise ModelError for a JSON file of a model folder that is none, or holds no mapping."""
+    files = [folder / name for name in _DOCUMENTS] + [file for name in _PATTERNS for file in folder.glob(name)]
+    for file in files:
+        if file.is_file() and not isinstance(read_json(file, ModelError, nan=True), dict):
+            raise ModelError(f"{file}: no mapping of names to values; give a folder that was saved by the library")
+
+
+def check_loaded(model: PreTrainedModel, report: Mapping[str, Collection[Any]], path: str | Path) -> None:
+    """Raise ModelError where a model has parameters that its folder did not give, or the folder has more of the model.
+
+    What the library itself ignores (buffers that are computed, heads tied to the embeddings, heads of other tasks) is not in
+    its report, or is in it and belongs to no part of this model.
+
+    Args:
+        model: As it was loaded.
+        report: What `from_pretrained` gives with `output_loading_info`.
+        path: Where it was loaded from.
+    """
+    advice = "the folder is incomplete, or its config.json is another model's; copy it anew"
+    if report["missing_keys"]:
+        _refuse(path, "tensors are missing, which would be random numbers", report["missing_keys"], advice)
+    if report["mismatched_keys"]:
+        shapes = [f"{name} {tuple(given)}, not {tuple(wanted)}" for name, given, wanted in report["mismatched_keys"]]
+        _refuse(path, "tensors have another shape than config.json says", shapes, advice)
+    own = _belonging(model, report["unexpected_keys"])
+    if own:
+        _refuse(path, "tensors of the model have no place in it, and would be left out", own, advice)
+    if report["error_msgs"]:
+        raise ModelError(f"model: {path}; {next(iter(report['error_msgs']))}; {advice}")
+
+
+def _belonging(model: nn.Module, unexpected: Collection[str]) -> list[str]:
+    """Return the unexpected tensors that look like this model's own weights.
+
+    Those are a layer beyond the last, a bias or a scale of a layer that has none here, and an adapter that was never merged:
+    without them the model computes something else. Other heads, vision towers and the like are parts that it does not have.
+    """
+    layers = {re.sub(r"\.\d+\.", ".#.", name) for name in model.state_dict()}
+    leaves = {
+        name for name, module in model.named_modules() if not list(module.children()) and list(module.parameters())
+    }
+    return [
+        name
+        for name in unexpected
+        if re.sub(r"\.\d+\.", ".#.", name) in layers
+        or name.rpartition(".")[0] in leaves
+        or ".lora_" in name
+        or ".base_layer." in name
+    ]
+
+
+def _refuse(path: str | Path, what: str, keys: Collection[str], advice: str) -> None:
+    names = sorted(keys)
+    shown = ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
+    raise ModelError(f"model: {path}; {len(names)} {what}: {shown}; {advice}")
+
+
+def attach(
+    model: PreTrainedModel | PeftModel, folder: Path, name: str = "default", *, trainable: bool = False
+) -> PeftModel:
+    """Put a saved adapter onto its base, whole or not at all.
+
+    Where tokens were added after the base was saved, the base's embeddings are lengthened to those that the adapter brings.
+
+    Args:
+        model: The base, with adapters or without; changed in place.
+        folder: With `adapter_config.json` and `adapter_model.safetensors`.
+        name: The adapter's name on the model.
+        trainable: Whether its weights require gradients.
+
+    Raises:
+        ModelError: a file is missing or broken, or its tensors are not those that the adapter has on this base.
+    """
+    read_adapter_file(folder / ADAPTER_CONFIG)
+    advice = "give an adapter of this base, as PEFT has saved it"
+    with reading(folder, "not an adapter that can be loaded", advice), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Found missing adapter keys")
+        shapes = tensor_shapes(folder)
+        config = PeftConfig.from_pretrained(str(folder))
+        config.inference_mode = not trainable
+        if config.is_prompt_learning:
+            raise ModelError(
+                f"model: {folder}; an adapter of kind {config.peft_type.value}, which puts tokens before the prompt; answers "
+                "would be read at other positions; give one that changes weights, such as LoRA"
+            )
+        if isinstance(model, PeftModel):
+            model.add_adapter(name, config)
+        else:
+            _lengthen(model, shapes)
+            model = PeftModelForCausalLM(model, config, name)
+        wanted = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
+        missing, others = wanted.keys() - shapes.keys(), shapes.keys() - wanted.keys()
+        # Where both differ the file may have the names of an earlier version, which PEFT knows: its own report then decides.
+        if missing and not others:
+            _refuse(folder, "tensors of the adapter are missing, which would be random numbers", missing, advice)
+        wrong = [
+            f"{key} {shapes[key]}, not {tuple(wanted[key].shape)}"
+            for key in wanted.keys() & shapes.keys()
+            if shapes[key] != tuple(wanted[key].shape) and wanted[key].numel()
+        ]
+        if wrong:
+            _refuse(folder, "tensors of the adapter have another shape than on this base", wrong, advice)
+        result = model.load_adapter(str(folder), name, is_trainable=trainable)
+        if result.missing_keys:
+            _refuse(
+                folder, "tensors of the adapter are missing, which would be random numbers", result.missing_keys, advice
+            )
+        if result.unexpected_keys:
+            _refuse(
+                folder, "tensors have no place in the adapter, and would be left out", result.unexpected_keys, advice
+            )
+    return model
+
+
+def tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Return name → shape of an adapter's tensors. Raises ModelError where they are pickled, or not there."""
+    file = folder / ADAPTER_WEIGHTS
+    if not file.exists():
+        pickled = (
+            " (adapter_model.bin is a pickle, which is never read)" if (folder / "adapter_model.bin").exists() else ""
+        )
+        raise ModelError(
+            f"model: {folder}; no {ADAPTER_WEIGHTS} in it{pickled}; save the adapter with safe_serialization=True"
+        )
+    with safe_open(file, "pt") as tensors:  # type: ignore[no-untyped-call]
+        return {key: tuple(tensors.get_slice(key).get_shape()) for key in tensors.keys()}  # noqa: SIM118
+
+
+def _lengthen(model: PreTrainedModel, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Give the base as many embeddings as an adapter brings that was saved with some more tokens."""
+    ends = {id(model.get_input_embeddings()), id(model.get_output_embeddings())}
+    names = [name for name, module in model.named_modules() if id(module) in ends]
+    keys = [f"base_model.model.{name}.{part}weight" for name in names for part in ("", "base_layer.")]
+    rows = {shapes[key][0] for key in keys if key in shapes}
+    embeddings: Any = model.get_input_embeddings()
+    if len(rows) == 1 and (count := rows.pop()) != embeddings.weight.shape[0]:
+        model.resize_token_embeddings(count, mean_resizing=False)

@@ -1,0 +1,56 @@
+"""Ids that a model has an embedding for: a tokenizer may know more tokens than its model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from scopewise.data.prompt import Encoded
+from scopewise.errors import ModelError
+from scopewise.models.forward import unwrapped
+
+
+def vocabulary_size(model: nn.Module) -> int:
+    """Return how many ids a model has an embedding for."""
+    embeddings: Any = unwrapped(model).get_input_embeddings()  # type: ignore[operator]
+    return int(getattr(embeddings, "num_embeddings", 0) or embeddings.weight.shape[0])
+
+
+def padding_id(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Return the id to pad with: the tokenizer's own, or 0 where the model has no embedding for that.
+
+    Padding is never attended to and carries no loss, so any id serves that the model can look up.
+    """
+    wanted = tokenizer.pad_token_id
+    return wanted if isinstance(wanted, int) and 0 <= wanted < vocabulary_size(model) else 0
+
+
+def check_vocabulary(model: nn.Module, tokenizer: PreTrainedTokenizerBase, items: Iterable[Encoded] = ()) -> None:
+    """Raise ModelError where a tokenizer is another model's: ordinary tokens, or tokens of rows, without an embedding.
+
+    Special tokens beyond the vocabulary are none of ours as long as no row has them (a padding token that was added, a
+    picture's token of a model of texts).
+
+    Args:
+        model: The model.
+        tokenizer: Its tokenizer.
+        items: Rows that are to be forwarded.
+    """
+    size = vocabulary_size(model)
+    advice = "take the model's own tokenizer, or resize_token_embeddings before saving the model"
+    special = set(tokenizer.all_special_ids) | {
+        i for i, token in tokenizer.added_tokens_decoder.items() if token.special
+    }
+    if len(tokenizer) > size:
+        beyond = [i for i in range(size, len(tokenizer)) if i not in special]
+        if beyond:
+            raise ModelError(
+                f"model: a vocabulary of {size} tokens, and a tokenizer with ids up to {max(beyond)}; {advice}"
+            )
+    largest = max((max((*item.prompt_ids, *item.answer_ids), default=0) for item in items), default=0)
+    if largest >= size:
+        token = tokenizer.convert_ids_to_tokens(largest)
+        raise ModelError(f"model: a vocabulary of {size} tokens, and rows with id {largest} ({token}); {advice}")
