@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -26,6 +27,9 @@ class Section(BaseModel):
         annotation = cls.model_fields[str(info.field_name)].annotation
         if not _takes_switches(annotation) and _holds_switch(value):
             raise ValueError("true and false are no value here; write a number or a text")
+        is_section = isinstance(annotation, type) and issubclass(annotation, Section)  # which looks at its own fields
+        if not is_section and (found := _unfit(value, free=info.field_name in _FREE_TEXT)) is not None:
+            raise ValueError(found)
         return value
 
 
@@ -44,6 +48,25 @@ def _holds_switch(value: Any) -> bool:
     return isinstance(value, bool)
 
 
+_FREE_TEXT = frozenset({"prompt", "system", "stop", "setup", "parts"})
+"""Settings that may hold line breaks and tabulators; all others are names, paths and patterns."""
+
+
+def _unfit(value: Any, free: bool) -> str | None:
+    """Return what is wrong with a value, or with one inside it, for every setting; None where nothing is."""
+    if isinstance(value, Mapping):
+        return next((w for pair in value.items() for v in pair if (w := _unfit(v, free)) is not None), None)
+    if isinstance(value, list | tuple):
+        return next((w for v in value if (w := _unfit(v, free)) is not None), None)
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        return "an integer of more than 64 bits; give a smaller one"
+    if isinstance(value, str) and any(
+        unicodedata.category(c) in ("Cc", "Cs") and not (free and c in "\n\r\t") for c in value
+    ):
+        return "a control character in it; remove it"
+    return None
+
+
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 """What NumPy takes for one."""
 
@@ -51,7 +74,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 class RunSection(Section):
     """Where a run is written, and the seed of everything that bench does once (base, target, oracle)."""
 
-    dir: str = "runs/run"
+    dir: str = Field("runs/run", min_length=1)
     seed: Seed = 0
 
 
@@ -191,6 +214,15 @@ class LocalizeSection(Section):
     max_tokens: int = Field(4096, ge=1)
     gradient_gigabytes: float | None = Field(None, gt=0)
 
+    @model_validator(mode="after")
+    def _quantiles(self) -> LocalizeSection:
+        for name in ("mu", "sigma"):
+            if self.threshold == "quantile" and not 0 <= getattr(self, name) <= 1:
+                raise ValueError(
+                    f"{name} {getattr(self, name)}; a quantile is from 0 to 1; threshold=absolute takes any"
+                )
+        return self
+
     @field_validator("size_of")
     @classmethod
     def _known_size(cls, value: str) -> str:
@@ -258,7 +290,7 @@ class AbilitySection(Section):
     tasks: tuple[str, ...] = ()
     path: str | None = None
     limit: int | None = Field(None, ge=1)
-    shots: dict[str, int] = {}
+    shots: dict[str, Annotated[int, Field(ge=0)]] = {}
     chat_template: bool = False
 
     @field_validator("tasks")
@@ -388,6 +420,12 @@ class BenchSection(Section):
     @classmethod
     def _known_settings(cls, value: dict[str, dict[str, Any]], info: Any) -> dict[str, dict[str, Any]]:
         for method, changes in value.items():
+            for key in ("method", "localizer"):
+                if key in changes:
+                    raise ConfigError(
+                        f"bench.{info.field_name}.{method}.{key}: {changes[key]!r}; a bench takes both from bench.methods, "
+                        "as method@localizer; remove it"
+                    )
             try:
                 UnlearnSection(**{**changes, "method": canonical("methods", method)})
             except ValidationError as error:
@@ -506,9 +544,13 @@ def override(values: dict[str, Any], text: str) -> dict[str, Any]:
     decoded = parse_yaml(value, f"--set {name}", ConfigError)
     changed = dict(values)
     inner = changed
-    for key in keys[:-1]:
+    for depth, key in enumerate(keys[:-1], start=1):
         below = inner.get(key)
-        inner[key] = dict(below) if isinstance(below, dict) else {}
+        if below is not None and not isinstance(below, dict):
+            raise ConfigError(
+                f"--set {name}: {'.'.join(keys[:depth])} is {shown(below)}; it has no keys; set it as a whole"
+            )
+        inner[key] = dict(below or {})
         inner = inner[key]
     inner[keys[-1]] = decoded
     return changed
@@ -527,15 +569,31 @@ def _sentence(error: ValidationError, section: Any = None, *inside: str) -> str:
     first = error.errors()[0]
     path = ".".join((*inside, *map(str, first["loc"])))
     if first["type"] == "extra_forbidden":
-        section = section or RunConfig
-        for part in first["loc"][:-1]:
-            section = section.model_fields[part].annotation
-        return f"unknown key {path!r}; {allowed(str(first['loc'][-1]), section.model_fields, 'remove or rename it')}"
+        known = _fields_at(section or RunConfig, first["loc"][:-1])
+        return f"unknown key {path!r}; {allowed(str(first['loc'][-1]), known, 'remove or rename it')}"
     message = f"{first['msg'][0].lower()}{first['msg'][1:]}".removeprefix("value error, ")
     if first["type"] == "literal_error":
-        message = allowed(str(first["input"]), re.findall(r"'([^']*)'", first["ctx"]["expected"]))
+        message = allowed(shown(first["input"]), re.findall(r"'([^']*)'", first["ctx"]["expected"]))
     elif first["type"] == "tuple_type":
-        message = f"a list, for example [{first['input']}]"
+        message = f"a list, for example [{str(first['input'])[:60]}]"
     elif first["type"] in ("model_type", "dict_type"):
         message = f"a mapping; set one of its keys, as {path}.KEY"
-    return f"{path}: {first['input']!r}; {message}"
+    elif first["type"] == "finite_number":
+        message = "a finite number"
+    return f"{path}: {shown(first['input'])}; {message}"
+
+
+def _fields_at(section: Any, loc: Sequence[Any]) -> list[str]:
+    """Return the keys of the section that a path of keys leads to, through mappings of sections."""
+    for part in loc:
+        if part in getattr(section, "model_fields", {}):
+            section = section.model_fields[part].annotation
+        else:
+            section = next(iter(get_args(section)[1:]), section)
+    return list(getattr(section, "model_fields", {}))
+
+
+def shown(value: Any) -> str:
+    """Return how a sentence shows a value: escaped, on one line, at most 80 characters."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}…"

@@ -31,9 +31,36 @@ def read_json(path: str | Path, *, nan: bool = False) -> Any:
     return documents.read_json(path, ResultError, nan=nan)
 
 
+_PATHS = (
+    *(("model", key) for key in ("path", "target")),
+    *(("data", key) for key in ("path", "general")),
+    ("unlearn", "region"),
+    *(("evaluate", key) for key in ("reference_model", "entailment_model", "fluency_model", "language_model")),
+    ("attack", "prompts"),
+)
+"""Settings that name files and folders; those of models may be names of the hub too."""
+
+
+def stored(config: RunConfig) -> dict[str, Any]:
+    """Return a config as plain values, with the paths of what stands here made absolute, to be read from any folder."""
+    values = config.model_dump(mode="json")
+    ability = values["evaluate"]["ability"]
+    for mapping, key in [*((values[section], key) for section, key in _PATHS), (ability, "path")]:
+        if mapping[key] is not None:
+            with suppress(OSError, ValueError):  # a name too long, or in a loop of links: no file
+                if Path(mapping[key]).exists():
+                    mapping[key] = str(Path(mapping[key]).absolute())
+    return values
+
+
 def config_hash(config: RunConfig) -> str:
     """Return the SHA-256 of what decides a run's numbers: the whole config but where it is written and who makes it."""
-    values = config.model_dump(mode="json")
+    values = stored(config)
+    for section, key in _PATHS:
+        if (path := values[section][key]) is not None and Path(path).is_absolute():
+            values[section][key] = Path(
+                path
+            ).name  # what stands there is in the hash of the data, or in the stage's inputs
     values["run"].pop("dir")
     for name in ("engine", "cluster"):
         values["bench"].pop(name)
@@ -152,7 +179,7 @@ class RunFolder:
             )
 
     def _write_config(self) -> None:
-        values = self.config.model_dump(mode="json")
+        values = stored(self.config)
         write_text(self.path / "config.yaml", yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
 
     def __enter__(self) -> RunFolder:

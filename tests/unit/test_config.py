@@ -264,3 +264,98 @@ def test_switches_stay_switches_and_every_scheduler_is_known_to_the_library() ->
     assert config.bench.settings["npo"]["guard"]["keep_best"]
     names = get_args(TrainingSection.model_fields["scheduler"].annotation)
     assert set(names) <= {kind.value for kind in SchedulerType}
+
+
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [
+        ('run.dir="a\\0b"', "run.dir"),
+        ('run.dir="a\\eb"', "run.dir"),
+        ('data.path="a\\x9bb"', "data.path"),
+        ('lora.target_modules=["q\\0"]', "lora.target_modules"),
+        ('evaluate.parts={"a\\0": {}}', "evaluate.parts"),
+        ('data.prompt="{question}\\0"', "data.prompt"),
+        ("run.dir=''", "run.dir"),
+        (f"unlearn.batch_size={2**63}", "unlearn.batch_size"),
+        ("evaluate.ability.shots={mmlu: -1}", "evaluate.ability.shots.mmlu"),
+        ("localize.sigma=1.5", "localize"),
+        ("localize.mu=-0.5", "localize"),
+    ],
+)
+def test_what_no_setting_means(override: str, key: str) -> None:
+    assert message(None, override).startswith(f"run file: {key}: ")
+
+
+def test_what_stays_allowed() -> None:
+    """Line breaks in what is put to a model; a threshold that is no quantile; ordinary letters of any script."""
+    config = load_config(
+        None,
+        ['data.prompt="{question}\\n\\t"', "localize.threshold=absolute", "localize.sigma=7.5", "run.dir=läufe/東京"],
+    )
+    assert config.data.prompt == "{question}\n\t"
+    assert config.localize.sigma == 7.5
+
+
+@pytest.mark.parametrize("overrides", [["run.seed=1", "run.seed.x=1"], ["data.path=a", "data.path.b.c=1"]])
+def test_set_through_a_leaf(overrides: list[str]) -> None:
+    text = message(None, *overrides)
+    assert text.startswith(f"--set {overrides[1].partition('=')[0]}: {overrides[0].partition('=')[0]} is ")
+
+
+@pytest.mark.parametrize("key", ["method", "localizer"])
+def test_a_bench_takes_method_and_localizer_from_its_entries(key: str) -> None:
+    value = {"method": "npo", "localizer": "all"}[key]
+    assert message(None, f"bench.settings={{memflex: {{{key}: {value}}}}}").startswith(
+        f"bench.settings.memflex.{key}: "
+    )
+
+
+def test_unknown_key_within_a_mapping_of_sections() -> None:
+    text = message(None, "evaluate.parts={email: {stp: []}}")
+    assert "unknown key 'evaluate.parts.email.stp'" in text
+    assert "Did you mean 'stop'?" in text
+
+
+def test_a_long_value_is_not_repeated_whole() -> None:
+    assert len(message(None, f"unlearn.learning_rate={'x' * 5000}")) < 400
+
+
+def test_a_run_folder_is_read_from_any_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is kept names files by their whole path; the hash does not depend on where they are, or the run was begun."""
+    from scopewise.record import config_hash, stored
+
+    hashes = set()
+    for place in ("one", "two"):
+        here = tmp_path / place
+        here.mkdir()
+        for name in ("rows.jsonl", "general.txt", "region.json", "prompts.yaml"):
+            (here / name).touch()
+        (here / "model").mkdir()
+        monkeypatch.chdir(here)
+        config = load_config(
+            None,
+            [
+                "data.path=rows.jsonl",
+                "data.general=general.txt",
+                "unlearn.region=region.json",
+                "attack.prompts=prompts.yaml",
+                "model.path=model",
+                "model.target=org/name",
+                "evaluate.language_model=org/name",
+            ],
+        )
+        kept = stored(config)
+        assert kept["data"]["path"] == str(here / "rows.jsonl")
+        assert kept["data"]["general"] == str(here / "general.txt")
+        assert kept["unlearn"]["region"] == str(here / "region.json")
+        assert kept["attack"]["prompts"] == str(here / "prompts.yaml")
+        assert kept["model"]["path"] == str(here / "model")
+        assert kept["model"]["target"] == kept["evaluate"]["language_model"] == "org/name"  # of the hub
+        assert kept["run"] == config.model_dump()["run"]
+        monkeypatch.chdir(tmp_path)
+        again = parse_config(kept)
+        hashes.add(config_hash(again))
+        monkeypatch.chdir(here)
+        hashes.add(config_hash(config))
+        assert config_hash(parse_config({**kept, "lora": {"r": 3}})) not in hashes
+    assert len(hashes) == 1

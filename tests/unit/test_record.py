@@ -139,14 +139,13 @@ def test_a_disk_that_is_full_is_one_sentence_and_the_run_goes_on(tmp_path: Path)
         assert run.stage("target", {"seed": 0}, "hash", lambda work: {}).name == "target"
 
 
-@pytest.mark.parametrize("kind", ["below a file", "too long", "a NUL", "a loop of links", "read-only"])
+@pytest.mark.parametrize("kind", ["below a file", "too long", "a loop of links", "read-only"])
 def test_a_path_that_is_none_is_said_in_a_sentence(kind: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     path = {
         "below a file": tmp_path / "file" / "run",
         "too long": tmp_path / ("x" * 300),
-        "a NUL": Path(f"{tmp_path}/a\0b"),
         "a loop of links": tmp_path / "loop" / "run",
         "read-only": Path("/proc/run"),
     }[kind]
