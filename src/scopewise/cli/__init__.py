@@ -11,8 +11,11 @@ from typing import Annotated, Any
 import typer
 
 from scopewise.allocator import keep_freed_memory
+from scopewise.cli.memory import is_out_of_memory, out_of_memory_sentence
+from scopewise.cli.signals import interrupt_on_signals, signal_of
 from scopewise.cli.usage import UsageError, usage_sentence
 from scopewise.errors import UserError
+from scopewise.terminal import close_bars, echo, escaped, guard
 
 app = typer.Typer(
     name="scopewise",
@@ -46,18 +49,29 @@ def command(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return function(*args, **kwargs)
         except UserError as error:
-            typer.echo(f"scopewise: {error}", err=True)
+            _say(str(error))
             raise typer.Exit(2) from None
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as error:
             kept = "; finished stages are kept, add --resume to go on" if "resume" in kwargs else ""
-            typer.echo(f"scopewise: interrupted{kept}", err=True)
-            raise typer.Exit(130) from None
+            _say(f"interrupted{kept}")
+            raise typer.Exit(128 + signal_of(error)) from None
         except BrokenPipeError:
             # The reader of stdout went away (`| head`); what is left to flush has nowhere to go.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(1) from None
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            _say(out_of_memory_sentence())
+            raise typer.Exit(2) from None
 
     return app.command(name=function.__name__.rstrip("_"))(run)
+
+
+def _say(sentence: str) -> None:
+    """Print one sentence on one line of stderr; the bars that what it is about left open are ended first."""
+    close_bars()
+    echo(f"scopewise: {escaped(sentence, keep='')}", err=True)
 
 
 def sets(**keys: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -95,6 +109,8 @@ def quiet_libraries() -> None:
 
 def main() -> None:
     """Entry point of the `scopewise` command."""
+    guard()
+    interrupt_on_signals()
     from scopewise.cli import (  # noqa: F401
         attack,
         bench,
@@ -120,6 +136,6 @@ def main() -> None:
         if len(sys.argv) == 1:  # no command: the help is what was asked for
             error.show()
         else:
-            typer.echo(usage_sentence(error), err=True)
+            echo(escaped(usage_sentence(error), keep=""), err=True)
         code = error.exit_code
     sys.exit(code)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +9,7 @@ from typing import Annotated
 import typer
 
 from scopewise.cli import Json, Overwrite, command, quiet_libraries
+from scopewise.terminal import echo, echo_json
 
 
 class Suite(StrEnum):
@@ -59,7 +59,7 @@ def attack(
 
     document = attack_run(config_of(run, settings), target=target, oracle=oracle, overwrite=overwrite, redact=redact)
     if as_json:
-        typer.echo(json.dumps(document, indent=2))
+        echo_json(document)
         return
-    typer.echo(attacks_table(document))
-    typer.echo(f"\nThe worst leaks of each attack are in {run / 'attacks.json'}.")
+    echo(attacks_table(document))
+    echo(f"\nThe worst leaks of each attack are in {run / 'attacks.json'}.")

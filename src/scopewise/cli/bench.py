@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
 
 from scopewise.cli import Config, Json, Overwrite, Resume, Set, command, quiet_libraries, sets
 from scopewise.config import RunConfig, load_config
+from scopewise.terminal import echo, echo_json
 
 
 @command
@@ -41,5 +41,8 @@ def run_bench(config: RunConfig, *, resume: bool, overwrite: bool, as_json: bool
         planned = Bench(pipeline)
         distribute(pipeline)
         results = planned.run()
-    typer.echo(json.dumps(results, indent=2, ensure_ascii=False) if as_json else markdown(results))
-    typer.echo(f"results: {pipeline.path / 'results.json'}", err=True)
+    if as_json:
+        echo_json(results)
+    else:
+        echo(markdown(results))
+    echo(f"results: {pipeline.path / 'results.json'}", err=True)

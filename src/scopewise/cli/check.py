@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -10,6 +9,7 @@ import typer
 
 from scopewise.cli import Config, Json, Set, command, quiet_libraries
 from scopewise.config import load_config
+from scopewise.terminal import echo, echo_json
 
 
 @command
@@ -53,16 +53,16 @@ def check(
     make_method(config.unlearn.method, **config.unlearn.method_args)
     report["warnings"] = warnings = _warnings([scope for scope in SCOPES if not counts[f"{scope}_val"]])
     if as_json:
-        typer.echo(json.dumps(report, indent=2))
+        echo_json(report)
         return
-    typer.echo(f"{benchmark.name}: " + ", ".join(f"{n} {name}" for name, n in counts.items()))
-    typer.echo(f"general text: {len(benchmark.general)} rows")
+    echo(f"{benchmark.name}: " + ", ".join(f"{n} {name}" for name, n in counts.items()))
+    echo(f"general text: {len(benchmark.general)} rows")
     if length:
-        typer.echo(
+        echo(
             f"longest row: {report['longest_tokens']} of {data.max_length} tokens; "
             f"{report['dropped_over_length']} rows dropped as too long"
         )
-    typer.echo(f"ok, but {warnings[0]}" if warnings else "ok")
+    echo(f"ok, but {warnings[0]}" if warnings else "ok")
 
 
 def _warnings(scopes: Sequence[str]) -> list[str]:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from scopewise.cli import Config, Json, Set, command, quiet_libraries
 from scopewise.config import load_config
 from scopewise.errors import ResultError
+from scopewise.terminal import echo_json, echo_table
 
 
 @command
@@ -75,14 +73,14 @@ def evaluate(
         made = manifest(config, benchmark.content_hash())
         write_json(output, {"model": model, "values": evaluation.document(compared), "manifest": made})
     if as_json:
-        typer.echo(json.dumps(evaluation.metrics, indent=2))
+        echo_json(evaluation.metrics)
         return
-    table = Table("Metric", "Value", "95 % interval", "Better", "To oracle", "Skipped, notes", box=None)
+    rows = []
     directions = {True: "higher", False: "lower", None: ""}
     for key, value in evaluation.document(compared).items():
         notes = "; ".join([*value["skipped"], *([value["note"]] if value["note"] else [])])
         interval = "" if value["low"] is None else f"{value['low']:.4g} to {value['high']:.4g}"
         gap = "" if value["oracle_gap"] is None else f"{value['oracle_gap']:+.4g}"
         number = "n/a" if value["value"] is None else f"{value['value']:.4g}"
-        table.add_row(key, number, interval, directions[value["higher_is_better"]], gap, notes)
-    Console().print(table)
+        rows.append((key, number, interval, directions[value["higher_is_better"]], gap, notes))
+    echo_table(("Metric", "Value", "95 % interval", "Better", "To oracle", "Skipped, notes"), rows)

@@ -9,6 +9,7 @@ import typer
 
 from scopewise.cli import Config, Overwrite, Resume, Set, command, quiet_libraries
 from scopewise.config import load_config
+from scopewise.terminal import echo
 
 
 class Which(StrEnum):
@@ -33,4 +34,4 @@ def finetune(
 
     pipeline = Pipeline(config, resume=resume, overwrite=overwrite)
     with pipeline.folder:
-        typer.echo(pipeline.finetuned(which.value))
+        echo(pipeline.finetuned(which.value))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from enum import StrEnum
 from typing import Annotated
 
@@ -10,6 +9,7 @@ import typer
 
 from scopewise.cli import Json, command
 from scopewise.registry import summary, table
+from scopewise.terminal import echo, echo_json
 
 
 class Kind(StrEnum):
@@ -27,8 +27,8 @@ def list_(kind: Annotated[Kind, typer.Argument(help="What to list.")], as_json: 
     """List methods, localizers, metrics, benchmarks or attacks, with a line on each."""
     entries = {name: summary(target) for name, target in table(kind.value).items()}
     if as_json:
-        typer.echo(json.dumps([{"name": n, "summary": s} for n, s in entries.items()], indent=2, ensure_ascii=False))
+        echo_json([{"name": n, "summary": s} for n, s in entries.items()])
         return
     width = max(map(len, entries))
     for name, text in entries.items():
-        typer.echo(f"{name.replace('_', '-'):<{width}}  {text}")
+        echo(f"{name.replace('_', '-'):<{width}}  {text}")

@@ -9,6 +9,7 @@ import typer
 from scopewise.cli import Config, Overwrite, Resume, Set, command, quiet_libraries, sets
 from scopewise.config import load_config
 from scopewise.registry import canonical
+from scopewise.terminal import echo
 
 
 @command
@@ -32,5 +33,5 @@ def localize(
     pipeline = Pipeline(config, resume=resume, overwrite=overwrite)
     with pipeline.folder:
         path = pipeline.region(name, config.run.seed)
-    typer.echo(region_table(Region.load(path)), err=True)
-    typer.echo(path)
+    echo(region_table(Region.load(path)), err=True)
+    echo(path)

@@ -9,6 +9,7 @@ import typer
 
 from scopewise.cli import command, quiet_libraries
 from scopewise.errors import ConfigError
+from scopewise.terminal import echo
 
 
 @command
@@ -31,12 +32,12 @@ def play(
     socket = listen(host, port)  # before the models are loaded: a port in use must not show after minutes
     quiet_libraries()
     if not is_loopback(host):
-        typer.echo(
+        echo(
             f"scopewise play: warning: listening on {host}, without encryption: whoever reads the traffic of this network "
             "can read questions, answers and the key",
             err=True,
         )
     try:
-        serve(opened, socket, host, lambda address: typer.echo(f"Open {address}\nStop with Ctrl+C."))
+        serve(opened, socket, host, lambda address: echo(f"Open {address}\nStop with Ctrl+C."))
     except KeyboardInterrupt:  # the way to stop it
         raise typer.Exit(0) from None

@@ -10,6 +10,7 @@ import typer
 
 from scopewise.cli import command
 from scopewise.errors import ConfigError, ResultError
+from scopewise.terminal import echo
 
 
 class Format(StrEnum):
@@ -81,7 +82,7 @@ def report(
 
         content = {Format.md: as_markdown, Format.csv: as_csv, Format.tex: as_latex}[chosen](found).encode()
     write_bytes(path, content)
-    typer.echo(path)
+    echo(path)
 
 
 def _by_name(output: Path | None) -> Format:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +16,7 @@ from scopewise.region import FORMAT, Region
 from scopewise.report.attacks import attacks_table
 from scopewise.report.regions import region_table
 from scopewise.report.table import markdown
+from scopewise.terminal import echo, echo_json
 
 
 @command
@@ -38,16 +38,19 @@ def show(
         if not path.suffix and len(path.parts) > 1 and not path.exists():
             raise ResultError(f"{what}: no such run folder; give one, or a run file, a results file or a region file")
         config = load_config(what, set_ or []).model_dump(mode="json")
-        typer.echo(json.dumps(config, indent=2) if as_json else yaml.safe_dump(config, sort_keys=False).rstrip())
+        if as_json:
+            echo_json(config)
+        else:
+            echo(yaml.safe_dump(config, sort_keys=False).rstrip())
         return
     document = read_json(path)
     if as_json:
-        typer.echo(json.dumps(document, indent=2))  # escaped: what a model wrote is no terminal's business
+        echo_json(document)
     elif isinstance(document, dict) and document.get("format") == FORMAT:
-        typer.echo(region_table(Region.load(path)))
+        echo(region_table(Region.load(path)))
     elif isinstance(document, dict) and str(document.get("format")).startswith("scopewise-attacks"):
-        typer.echo(attacks_table(document))
+        echo(attacks_table(document))
     elif isinstance(document, dict) and "rows" in document and "manifest" in document:
-        typer.echo(markdown(document).rstrip())
+        echo(markdown(document).rstrip())
     else:
         raise ResultError(f"{what}: neither results, attacks nor a region; give a file that scopewise wrote")

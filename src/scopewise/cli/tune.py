@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
-import typer
-
 from scopewise.cli import Config, Json, Overwrite, Resume, Set, command, quiet_libraries
 from scopewise.config import load_config
 from scopewise.files import write_json
+from scopewise.terminal import echo, echo_json
 
 
 @command
@@ -39,11 +36,11 @@ def tune(
         if pipeline.folder.writes:
             write_json(pipeline.path / "tuning.json", found)
     if as_json:
-        typer.echo(json.dumps(found, indent=2))
+        echo_json(found)
     else:
         for name, documents in found.items():
-            typer.echo("\n".join(_lines(name, documents)))
-    typer.echo(f"trials: {pipeline.path / 'tuning.json'}", err=True)
+            echo("\n".join(_lines(name, documents)))
+    echo(f"trials: {pipeline.path / 'tuning.json'}", err=True)
 
 
 def _lines(name: str, trials: list[dict[str, float]]) -> list[str]:

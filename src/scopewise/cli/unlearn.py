@@ -9,6 +9,7 @@ import typer
 
 from scopewise.cli import Config, Overwrite, Resume, Set, command, quiet_libraries, sets
 from scopewise.config import load_config
+from scopewise.terminal import echo
 
 
 @command
@@ -33,4 +34,4 @@ def unlearn(
     with pipeline.folder:
         folder = pipeline.unlearned(entry, config.unlearn, config.run.seed, "run")
         pipeline.measured(folder, str(folder.relative_to(pipeline.path)))
-    typer.echo(folder)
+    echo(folder)

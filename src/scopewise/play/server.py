@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from importlib import resources
@@ -22,6 +21,7 @@ from starlette.types import Receive, Scope, Send
 from scopewise.errors import UserError
 from scopewise.play.access import Access
 from scopewise.play.answers import Answers, Question, Report
+from scopewise.terminal import echo
 
 PAGE = {
     "/": ("index.html", "text/html"),
@@ -104,7 +104,7 @@ def make_app(answers: Answers, *, key: str, host: str) -> Starlette:
                 except UserError as error:
                     yield {"error": str(error)}
                 except Exception as error:  # the headers are sent: the page must hear of it in the stream
-                    sys.stderr.write(f"scopewise play: {type(error).__name__}: {error}\n")
+                    echo(f"scopewise play: {type(error).__name__}: {error}", err=True)
                     yield {"error": f"a fault of scopewise: {type(error).__name__}; the terminal says more"}
 
         return EventStream(events())

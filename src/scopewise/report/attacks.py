@@ -6,6 +6,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from scopewise.report.table import cell_text
+
 _MARK = {"leaks": " **leaks**", "undecided": " ?", "holds": "", "not measurable": "–", "not applicable": ""}
 
 
@@ -17,11 +19,13 @@ def attacks_table(document: Mapping[str, Any]) -> str:
         rows.setdefault((result["method"], result["protocol"] or ""), []).append(result)
     with_protocol = len({protocol for _, protocol in rows if protocol}) > 1
     head = ["Method", *(["Protocol"] if with_protocol else []), *(a.replace("_", " ") for a in attacks), "worst"]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    lines = ["| " + " | ".join(map(cell_text, head)) + " |", "|" + "---|" * len(head)]
     for (method, protocol), results in rows.items():
         cells = [_cell([r for r in results if r["attack"] == attack]) for attack in attacks]
         lines.append(
-            "| " + " | ".join([method, *([protocol] if with_protocol else []), *cells, _worst(results)]) + " |"
+            "| "
+            + " | ".join(map(cell_text, [method, *([protocol] if with_protocol else []), *cells, _worst(results)]))
+            + " |"
         )
     seeds = sorted({r["seed"] for r in document["results"] if r["seed"] is not None})
     manifest, settings = document["manifest"], document["inputs"]["attack"]

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from scopewise.region import Entry, Region
+from scopewise.terminal import escaped
 
 MEASURES = {"cosine": "cosine of forget and retain gradient", "magnitude": "mean |forget gradient|", "score": "score"}
 """Value of an entry → what it is; a table is made of each that the region has."""
@@ -53,21 +54,22 @@ def region_table(region: Region) -> str:
     """Return the tables as text: `*` marks what may change, `+` what may change in part."""
     table = grid(region)
     modules = list(dict.fromkeys(module for cells in table.values() for module in cells))
-    names = {module: module.rpartition(".")[2] or "-" for module in modules}
+    names = {module: escaped(module.rpartition(".")[2], keep="") or "-" for module in modules}
     cells = [cell for row in table.values() for cell in row.values()]
     shown = [m for m in MEASURES if any(m in cell.values for cell in cells)]
     lines = [
-        f"{region.localizer}: {region.parameters} of {sum(e.parameters for e in region.entries)} parameters "
+        f"{escaped(region.localizer, keep='')}: {region.parameters} of {sum(e.parameters for e in region.entries)} parameters "
         f"({100 * region.fraction:.1f} %) in {len(region.names)} of {len(region.entries)} matrices, {region.seconds:.1f} s"
     ]
     width = max(10, *(len(name) + 2 for name in names.values()))
-    layer_width = max(5, *(len(layer) for layer in table))
+    layers = {layer: escaped(layer, keep="") for layer in table}
+    layer_width = max(5, *map(len, layers.values()))
     for measure in shown or ["chosen"]:
         lines += ["", f"{MEASURES.get(measure, 'share that may change')}  (* may change, + in part)"]
         lines.append(f"{'layer':<{layer_width}}" + "".join(f"{names[m]:>{width}}" for m in modules))
         for layer, row in table.items():
             texts = [_text(row[m], measure) if m in row else "" for m in modules]
-            lines.append(f"{layer:<{layer_width}}" + "".join(f"{text:>{width}}" for text in texts))
+            lines.append(f"{layers[layer]:<{layer_width}}" + "".join(f"{text:>{width}}" for text in texts))
     return "\n".join(lines)
 
 

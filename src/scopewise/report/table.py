@@ -7,6 +7,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from scopewise.terminal import escaped
+
 COLUMNS: Mapping[str, str] = {
     "unlearn_success/{split}": "Unlearn",
     "retention_success/{split}": "Retention",
@@ -110,6 +112,7 @@ def lines(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
 def markdown(results: Mapping[str, Any]) -> str:
     """Return the table as Markdown, with what it was measured on below."""
     headings, cells = lines(results)
+    cells = [list(map(cell_text, row)) for row in cells]
     width = [max(len(row[i]) for row in [headings, *cells]) for i in range(len(headings))]
 
     def line(row: Sequence[str]) -> str:
@@ -132,6 +135,11 @@ def markdown(results: Mapping[str, Any]) -> str:
             "",
         ]
     )
+
+
+def cell_text(text: str) -> str:
+    """Return what stands in a cell of a Markdown table: one line, every control visible, `|` of its own escaped."""
+    return escaped(text, keep="").replace("|", "\\|")
 
 
 def _paragraph(sentences: Sequence[str]) -> list[str]:

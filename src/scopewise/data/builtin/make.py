@@ -13,12 +13,13 @@ import json
 import os
 import random
 import re
-import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
 import yaml
+
+from scopewise.terminal import echo
 
 SEED = 2407
 HERE = Path(__file__).resolve().parent
@@ -233,9 +234,9 @@ def main() -> int:
             temporary.write_bytes(made)
             os.replace(temporary, path)
     if stale:
-        print(f"{', '.join(stale)}: not what make.py makes from material.yaml; run it without --check", file=sys.stderr)
+        echo(f"{', '.join(stale)}: not what make.py makes from material.yaml; run it without --check", err=True)
         return 1
-    print(report(rows, texts))
+    echo(report(rows, texts))
     return 0
 
 

@@ -1,0 +1,209 @@
+r"""The one printer: what reaches a terminal is text, never a command to it, and stands on a line of its own.
+
+Data, models, file names and libraries can hold characters that a terminal obeys (`ESC [ 2 J` clears it, OSC 52 writes to the
+clipboard) or that make text look like other text (right-to-left overrides, zero-width characters). `escaped` shows them as
+`\x1b` or `\u202e`. Everything that the package prints goes through `echo` or `echo_json`; `guard` puts the same rule around
+standard output and standard error, for libraries, warnings and tracebacks.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+from weakref import WeakSet
+
+LAYOUT = "\n\t"
+"""Control characters of our own layout."""
+_NAMED = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+_OBEYED = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
+"""Unicode categories: controls, formats (bidi, zero width, tags), lone surrogates, separators of lines and paragraphs."""
+
+
+_bars: WeakSet[Any] = WeakSet()
+"""Those that may be on the line. In a file each drawing of a bar is a line of its own, and nothing has to be taken off."""
+
+
+def escaped(text: str, keep: str = LAYOUT) -> str:
+    r"""Return the text with every character visible that a terminal obeys or that hides: ESC becomes `\x1b`.
+
+    Args:
+        text: Any text, lone surrogates too.
+        keep: Control characters left as they are; none for a text that is to stay on one line.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(_visible(c) if c not in keep and unicodedata.category(c) in _OBEYED else c for c in text)
+
+
+def _visible(c: str) -> str:
+    if c in _NAMED:
+        return _NAMED[c]
+    code = ord(c)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def echo(text: object = "", *, err: bool = False) -> None:
+    """Print a text on a line of its own, escaped; a progress bar on the line is taken off first and drawn again.
+
+    Args:
+        text: What is printed; a path is shown as it is written.
+        err: Print to standard error.
+
+    Raises:
+        BrokenPipeError: the reader went away.
+    """
+    stream = sys.stderr if err else sys.stdout
+    if isinstance(stream, Guarded):
+        stream = stream.raw_stream
+    with _lifted():
+        stream.write(_encodable(escaped(str(text)), stream) + "\n")
+        stream.flush()
+
+
+def echo_json(document: Any) -> None:
+    """Print JSON in ASCII, which any terminal shows as it is and any reader of JSON reads as it was."""
+    # DEL is the one ASCII control that JSON leaves alone.
+    echo(json.dumps(document, indent=2).replace("\x7f", "\\u007f"))
+
+
+def echo_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table as plain text, wrapped to the width of the terminal; what stands in brackets is no markup."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*headings, box=None)
+    for row in rows:
+        table.add_row(*(escaped(cell, keep="") for cell in row))
+    text = io.StringIO()
+    Console(file=text, markup=False, emoji=False, highlight=False).print(table)
+    echo("\n".join(line.rstrip() for line in text.getvalue().rstrip("\n").split("\n")))
+
+
+def _encodable(text: str, stream: Any) -> str:
+    """Return the text with what the stream's encoding lacks (σ, ± under ISO 8859-1) as a visible escape."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def watch(bar: Any) -> None:
+    """Have a progress bar (of `tqdm`) taken off its line before anything is printed."""
+    _bars.add(bar)
+
+
+def close_bars() -> None:
+    """End every progress bar that an interruption or a fault left open."""
+    for bar in sorted(_bars, key=lambda bar: -abs(bar.pos)):  # the lowest first: the last one leaves its line empty
+        bar.close()
+    _bars.clear()
+
+
+def _drawn() -> list[Any]:
+    return list(_bars) if sys.stderr is not None and sys.stderr.isatty() else []
+
+
+@contextmanager
+def _lifted() -> Iterator[None]:
+    bars = _drawn()
+    for bar in bars:
+        bar.clear()
+    try:
+        yield
+    finally:
+        for bar in bars:
+            bar.refresh()
+
+
+class Guarded(io.TextIOBase):
+    """A stream whose text is escaped, and which takes a progress bar off its line before anything is written there.
+
+    Args:
+        stream: What is written to.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self.raw_stream = stream
+        self._begun = False
+
+    def write(self, text: str) -> int:
+        """Write a text, escaped."""
+        if not isinstance(text, str):
+            raise TypeError(f"write() argument must be str, not {type(text).__name__}")
+        if not text:
+            return 0
+        if not self._begun:
+            for bar in _drawn():
+                bar.clear()
+        self.raw_stream.write(_encodable(escaped(text), self.raw_stream))
+        self._begun = not text.endswith("\n")  # `print` writes the end of the line by itself
+        if not self._begun:
+            for bar in _drawn():
+                bar.refresh()
+        return len(text)
+
+    def flush(self) -> None:
+        """Send on what was written."""
+        self.raw_stream.flush()
+
+    def isatty(self) -> bool:
+        """Return whether a person reads along."""
+        return self.raw_stream.isatty()
+
+    def fileno(self) -> int:
+        """Return the number of the open file."""
+        return self.raw_stream.fileno()
+
+    def writable(self) -> bool:
+        """Return True."""
+        return True
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        """UTF-8: everything can be written. No `buffer` is offered, since bytes would pass unread."""
+        return "utf-8"
+
+    @property
+    def errors(self) -> str:  # type: ignore[override]
+        """What the stream beneath cannot encode becomes a visible escape."""
+        return "backslashreplace"
+
+
+def guard() -> None:
+    """Guard standard output and standard error of this process; done by the command line, never on import."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is not None and not isinstance(stream, Guarded):
+            setattr(sys, name, Guarded(stream))
+
+
+def drawing_stream() -> Any:
+    """Return where progress bars are drawn: standard error itself on a terminal, whole lines of it elsewhere."""
+    stream = sys.stderr.raw_stream if isinstance(sys.stderr, Guarded) else sys.stderr
+    return stream if stream.isatty() else _Lines(stream)
+
+
+_CURSOR_UP = "\x1b[A"
+"""What tqdm writes after it drew a bar below another."""
+
+
+class _Lines(io.TextIOBase):
+    r"""Progress as lines of a log file: what a bar draws over itself (`\r`) begins a new line, and blanks are left out."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        if shown := text.replace(_CURSOR_UP, "").strip("\r\n "):
+            self._stream.write(escaped(shown, keep="") + "\n")
+        return len(text)
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return self._stream.encoding

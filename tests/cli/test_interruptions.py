@@ -1,0 +1,90 @@
+"""Signals and lack of memory end a command with a sentence, and leave a run that goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from scopewise.cli.memory import is_out_of_memory
+
+ROOT = Path(__file__).parents[2]
+SMALL = [
+    "model.tiny.width=32", "model.tiny.layers=2", "model.tiny.heads=2", "model.tiny.vocab_size=400",
+    "finetune.epochs=40", "finetune.batch_size=8", "evaluate.splits=[val]", "evaluate.max_new_tokens=2",
+]  # fmt: skip
+
+
+def command(folder: Path, *more: str) -> list[str]:
+    words = [sys.executable, "-m", "scopewise", "finetune", "--which", "target", *more]
+    for setting in [*SMALL, f"run.dir={folder}"]:
+        words += ["--set", setting]
+    return words
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_says_how_to_go_on(sent: signal.Signals, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    process = subprocess.Popen(
+        command(folder), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, restore_signals=True
+    )
+    end = time.monotonic() + 120
+    while not (folder / "target.partial").exists() and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.05)
+    process.send_signal(sent)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + sent
+    last = errors.strip().splitlines()[-1]
+    assert last.startswith("scopewise: ")
+    assert "--resume" in last
+    assert "Traceback" not in errors
+    assert (folder / "config.yaml").exists()
+
+
+def test_what_nohup_ignores_stays_ignored() -> None:
+    code = (
+        "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+        "from scopewise.cli.signals import interrupt_on_signals; interrupt_on_signals()\n"
+        "import os; os.kill(os.getpid(), signal.SIGHUP); print('alive')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "alive\n"
+
+
+def test_lack_of_memory_names_the_work(tmp_path: Path) -> None:
+    """Batches of all rows, of a model whose training does not fit the address space that the process is given."""
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_AS, (6 * 2**30, 6 * 2**30))
+
+    large = ["model.tiny.width=1024", "model.tiny.layers=16", "finetune.batch_size=512"]
+    words = command(tmp_path / "run") + [word for setting in large for word in ("--set", setting)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        words, cwd=ROOT, env=environment, capture_output=True, text=True, preexec_fn=limit, timeout=300, check=False
+    )
+    assert done.returncode == 2, done.stderr[-2000:]
+    last = done.stderr.strip().splitlines()[-1]
+    assert "out of memory" in last
+    assert "batch_size" in last
+    assert "Traceback" not in done.stderr
+
+
+def test_what_is_lack_of_memory() -> None:
+    """Of the allocator itself, and of the kinds that only say so."""
+    with pytest.raises(RuntimeError) as error:
+        torch.empty(2**50)
+    assert is_out_of_memory(error.value)
+    assert is_out_of_memory(MemoryError())
+    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"))
+    assert is_out_of_memory(OSError(12, "Cannot allocate memory"))
+    assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    assert not is_out_of_memory(json.JSONDecodeError("x", "", 0))
