@@ -10,6 +10,8 @@ import errno
 import json
 import os
 import re
+import secrets
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -76,6 +78,22 @@ def make_folder(path: str | Path, setting: str = "") -> None:
                 folder.chmod(FOLDER_MODE)  # after mkdir, whose mode the umask may narrow further
         if not path.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link or a folder: at any moment it stands whole under its name, or not at all.
+
+    A folder is renamed first, to a name that `.*.tmp` matches: a kill while it is emptied would leave a part that passes for
+    the whole, such as a checkpoint without its weights.
+    """
+    if path.is_dir() and not path.is_symlink():
+        hidden = path
+        if not (path.name.startswith(".") and path.name.endswith(".tmp")):
+            hidden = path.with_name(f".{path.name[:24]}.{secrets.token_hex(8)}.tmp")
+            os.replace(path, hidden)
+        shutil.rmtree(hidden)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def seal(folder: Path) -> None:

@@ -8,7 +8,6 @@ undisturbed run; a stage that was made with other settings is refused.
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -36,6 +35,7 @@ from scopewise.data.prompt import Encoded, Prompt, dropped_rows, encode, warn_of
 from scopewise.data.rows import FORGET, RETAIN, SCOPES, TRAIN, VAL, Benchmark, Row
 from scopewise.errors import ConfigError, DataError
 from scopewise.evaluation import Evaluation, evaluate, read_values
+from scopewise.files import remove
 from scopewise.localizers.base import localize_encoded
 from scopewise.methods.base import make_method
 from scopewise.metrics.base import Reference
@@ -321,7 +321,7 @@ class Pipeline:
         measured = {"unlearn_success": unlearn, "retention_success": retention}
         self.folder.write(path, {**measured, "inputs": inputs})
         if self.folder.writes:
-            shutil.rmtree(work)
+            remove(work)
         return unlearn, retention
 
     def successes(
@@ -431,7 +431,7 @@ class Pipeline:
         wait()
         if self.folder.writes:
             for path in found[: found.index(whole[0])] if whole else found:
-                shutil.rmtree(path)
+                remove(path)
         wait()
         return str(whole[0]) if whole else None
 

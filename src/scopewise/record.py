@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import platform
-import shutil
 import subprocess
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -20,7 +19,7 @@ import yaml
 from scopewise import documents
 from scopewise.config import RunConfig
 from scopewise.errors import ConfigError, ResultError, UserError
-from scopewise.files import FOLDER_MODE, flush, make_folder, no_room, seal, write_json, write_text, writing
+from scopewise.files import FOLDER_MODE, flush, make_folder, no_room, remove, seal, write_json, write_text, writing
 from scopewise.lock import HOLDER, LOCK, RunLock, join
 
 _PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets", "tokenizers", "safetensors", "numpy", "lm-eval")
@@ -153,8 +152,8 @@ class RunFolder:
             if marker.exists() and overwrite:
                 _remove_run(self.path)
             if joins is None:
-                for left in self.path.rglob(".*.tmp"):  # of a write that a kill cut off: nobody else writes here
-                    left.unlink(missing_ok=True)
+                for left in sorted(self.path.rglob(".*.tmp")):  # what a kill cut off: nobody else writes here
+                    remove(left)
             if not marker.exists():
                 self._made = made
                 self.path.chmod(FOLDER_MODE)
@@ -248,7 +247,7 @@ class RunFolder:
         self.write(work / "stage.json", {**document, "inputs": inputs, "origin": origin})
         if self.writes:
             with writing(work):
-                shutil.rmtree(work / "checkpoints", ignore_errors=True)
+                remove(work / "checkpoints")
                 (work / "inputs.json").unlink()
                 seal(work)
                 os.replace(work, final)
@@ -270,8 +269,7 @@ class RunFolder:
             self._wait()  # all have looked
             if self.writes:
                 with writing(work):
-                    if work.exists():
-                        shutil.rmtree(work)
+                    remove(work)
                     make_folder(work)
             self.write(begun, inputs)
         self.keep_config()
@@ -310,7 +308,7 @@ def _remove_run(path: Path) -> None:
     # The marker goes last: a kill in between leaves a folder that --overwrite still recognises as a run.
     for child in sorted(path.iterdir(), key=lambda p: p.name == "config.yaml"):
         if child.name not in (LOCK, HOLDER):
-            shutil.rmtree(child) if child.is_dir() and not child.is_symlink() else child.unlink()
+            remove(child)
 
 
 def _ours(child: Path) -> bool:
