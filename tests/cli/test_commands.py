@@ -129,6 +129,23 @@ def test_a_wrong_command_line_is_one_sentence(arguments: list[str], sentence: st
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["show", "n" * 300], "nnn: File name too long"),
+        (["check", "d/" * 3000 + "x.yaml"], "File name too long"),
+        (["show", b"\xff.json"], "\\udcff.json: an argument that is not UTF-8"),
+    ],
+)
+def test_a_path_that_the_system_refuses_is_one_sentence(arguments: Any, named: str, tmp_path: Path) -> None:
+    done = subprocess.run([*SCOPEWISE, *arguments], capture_output=True, cwd=tmp_path, timeout=60, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith(b"scopewise: ")
+    assert named in done.stderr.decode()
+    assert done.stderr.count(b"\n") == 1
+    assert len(done.stderr) < 2000
+
+
 def test_no_command_at_all_prints_the_help() -> None:
     done = scopewise()
     assert done.returncode == 2

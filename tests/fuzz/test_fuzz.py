@@ -22,6 +22,8 @@ SENTENCE = "scopewise: run.seed: 'x'; a number\n"
     [
         ([], 2, SENTENCE, {"a": "1"}),
         ([], 2, f"\rtrain: 40%|## |\r{' ' * 15}\r{SENTENCE}", {"a": "1"}),
+        ([], 2, f"train: 40%|## | 2/5 [00:01<?, ?step/s]\n{SENTENCE}", {"a": "1"}),
+        (["glued"], 2, f"train: 40%|## | 2/5 [00:01<?, ?step/s]{SENTENCE}", {"a": "1"}),
         (["accepted"], 0, "", {"a": "1"}),
         (["code"], 1, SENTENCE, {"a": "1"}),
         (["code", "traceback"], 1, "Traceback (most recent call last):\nValueError: no\n", {"a": "1"}),

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from scopewise.allocator import keep_freed_memory
+from scopewise.cli.failures import argument_sentence, path_sentence
 from scopewise.cli.memory import is_out_of_memory, out_of_memory_sentence
 from scopewise.cli.signals import interrupt_on_signals, signal_of
 from scopewise.cli.usage import UsageError, usage_sentence
@@ -60,9 +61,12 @@ def command(function: Callable[..., Any]) -> Callable[..., Any]:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(1) from None
         except Exception as error:
-            if not is_out_of_memory(error):
+            sentence = out_of_memory_sentence() if is_out_of_memory(error) else None
+            if sentence is None and isinstance(error, OSError):
+                sentence = path_sentence(error)
+            if sentence is None:
                 raise
-            _say(out_of_memory_sentence())
+            _say(sentence)
             raise typer.Exit(2) from None
 
     return app.command(name=function.__name__.rstrip("_"))(run)
@@ -71,7 +75,12 @@ def command(function: Callable[..., Any]) -> Callable[..., Any]:
 def _say(sentence: str) -> None:
     """Print one sentence on one line of stderr; the bars that what it is about left open are ended first."""
     close_bars()
+    if len(sentence) > _LONGEST:  # of a value or a path that fills screens: its begin and what is said of it
+        sentence = f"{sentence[: _LONGEST // 2]} … {sentence[-_LONGEST // 2 :]}"
     echo(f"scopewise: {escaped(sentence, keep='')}", err=True)
+
+
+_LONGEST = 1500
 
 
 def sets(**keys: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -111,6 +120,9 @@ def main() -> None:
     """Entry point of the `scopewise` command."""
     guard()
     interrupt_on_signals()
+    for wrong in filter(None, map(argument_sentence, sys.argv[1:])):
+        _say(wrong)
+        sys.exit(2)
     from scopewise.cli import (  # noqa: F401
         attack,
         bench,

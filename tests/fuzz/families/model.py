@@ -113,7 +113,6 @@ def _config(ground: Path, random: Random) -> Iterator[Input]:
             yield _model(f"config: {key} is {value!r}", {"model/config.json": to_json({**good, key: value})}, random)
         for key, values in {
             "model_type": ["llamaa", "", None, 3, "bert", "t5", "../llama"],
-            "architectures": ["LlamaForCausalLM", 3, ["BertModel"], [3]],
             "hidden_act": ["siluu", None, 3, ""],
             "dtype": ["float33", 3, "int8", "complex64"],
             "rope_parameters": [
@@ -126,8 +125,6 @@ def _config(ground: Path, random: Random) -> Iterator[Input]:
             "quantization_config": [{"quant_method": "nonsense"}, 3, "x"],
         }.items():
             value = random.choice(values)
-            if (key, value) in (("architectures", "LlamaForCausalLM"), ("architectures", 3)):
-                continue
             yield _model(f"config: {key} is {value!r}", {"model/config.json": to_json({**good, key: value})}, random)
         for what, damaged in any_of(broken_json)(text, random)[:6]:
             yield _model(f"config: {what}", {"model/config.json": damaged}, random)
@@ -184,6 +181,8 @@ def _tokenizer(ground: Path, random: Random) -> Iterator[Input]:
             changed = {**good, "model": {**good["model"], key: value}}
             yield _model(f"tokenizer.json: {key} is {value!r}", {"model/tokenizer.json": to_json(changed)}, random)
         for what, damaged in any_of(broken_json)(to_json(settings), random)[:4]:
+            if "the value" in what:  # which the library's reader takes, in a key that nobody reads
+                continue
             yield _model(f"tokenizer_config.json: {what}", {"model/tokenizer_config.json": damaged}, random)
         yield _model("no tokenizer", {"model/tokenizer.json": Gone(), "model/tokenizer_config.json": Gone()}, random)
         for template in (

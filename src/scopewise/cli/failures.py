@@ -1,0 +1,26 @@
+"""What the system refuses a path for, as one sentence: wherever a path that a user gave is first touched."""
+
+from __future__ import annotations
+
+import errno
+
+_PATHS = (errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EROFS)
+_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def path_sentence(error: OSError) -> str | None:
+    """Return the sentence for a path that cannot be used, or a disk that is full; None for any other failure."""
+    if error.errno in _ROOM:
+        return f"{error.filename or 'disk'}: {error.strerror}; make room, or write to another place"
+    if error.errno in _PATHS and error.filename is not None:
+        return f"{error.filename}: {error.strerror}; give a path that can be read and written"
+    return None
+
+
+def argument_sentence(argument: str) -> str | None:
+    """Return the sentence for an argument that is no text; None where it is."""
+    try:
+        argument.encode()
+    except UnicodeEncodeError:
+        return f"{argument}: an argument that is not UTF-8; rename the file, or set the terminal's locale to UTF-8"
+    return None
