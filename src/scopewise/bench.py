@@ -10,14 +10,13 @@ from typing import Any
 import torch
 
 from scopewise import record
+from scopewise.checks import Checked, check_unlearning
 from scopewise.config import RunConfig, UnlearnSection
 from scopewise.errors import ConfigError
-from scopewise.methods.base import make_method
 from scopewise.models.load import default_device, load_model, load_tokenizer, loading
 from scopewise.pipeline import Entry, Pipeline
 from scopewise.report.comparison import compare
 from scopewise.report.table import markdown, untaught
-from scopewise.training.zero import check_deepspeed
 from scopewise.tune import Objectives, Trial, best, holdout, search, space
 
 logger = logging.getLogger("scopewise")
@@ -39,7 +38,7 @@ class Bench:
     """
 
     def __init__(self, pipeline: Pipeline) -> None:
-        plan(pipeline.config)
+        plan(pipeline.checked)
         self.pipeline = pipeline
         self.entries = [Entry.parse(text) for text in pipeline.config.bench.methods]
         self._rows: list[dict[str, Any]] = []
@@ -123,8 +122,9 @@ class Bench:
         return results
 
 
-def plan(config: RunConfig) -> None:
+def plan(checked: Checked) -> None:
     """Raise ConfigError for anything wrong with a bench that can be known before it begins."""
+    config = checked.config
     entries = [Entry.parse(text) for text in config.bench.methods]
     if config.unlearn.region is not None and len(entries) > 1:
         # One region for all would make a control a copy of what it controls.
@@ -140,8 +140,7 @@ def plan(config: RunConfig) -> None:
         for entry in entries:
             section = section_of(config, entry, protocol)
             try:
-                method = make_method(entry.method, **section.method_args)
-                check_deepspeed(method, section.optimizer, section.weight_decay, section.guard.keep_best)
+                method = check_unlearning(checked, section)
                 if protocol == "tuned":
                     space(entry.method, method, config.bench.tune)
             except ConfigError as error:

@@ -223,6 +223,15 @@ class LocalizeSection(Section):
                 )
         return self
 
+    @field_validator("pattern")
+    @classmethod
+    def _regular(cls, value: str) -> str:
+        try:
+            re.compile(value)
+        except (re.error, RecursionError, OverflowError) as error:
+            raise ValueError(f"no regular expression ({error}); correct it") from None
+        return value
+
     @field_validator("size_of")
     @classmethod
     def _known_size(cls, value: str) -> str:

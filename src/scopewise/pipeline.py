@@ -18,7 +18,7 @@ from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from scopewise import record
-from scopewise.ability.tasks import load_tasks
+from scopewise.checks import check_run, check_unlearning
 from scopewise.config import (
     AbilitySection,
     GuardSection,
@@ -30,7 +30,7 @@ from scopewise.config import (
     split_entry,
 )
 from scopewise.cost import Cost
-from scopewise.data.load import check_splits, load_benchmark, with_suite
+from scopewise.data.load import with_suite
 from scopewise.data.prompt import Encoded, Prompt, dropped_rows, encode, warn_of_dropped
 from scopewise.data.rows import FORGET, RETAIN, SCOPES, TRAIN, VAL, Benchmark, Row
 from scopewise.errors import ConfigError, DataError
@@ -40,7 +40,7 @@ from scopewise.localizers.base import localize_encoded
 from scopewise.methods.base import make_method
 from scopewise.metrics.base import Reference
 from scopewise.models.adapters import lora_config, with_adapter
-from scopewise.models.load import find_model, load_model, load_tokenizer, loading, save_model
+from scopewise.models.load import load_model, load_tokenizer, loading, save_model
 from scopewise.models.lora import merged
 from scopewise.models.processes import is_main, on_deepspeed, processes, wait
 from scopewise.models.sharded import placed
@@ -48,10 +48,8 @@ from scopewise.models.tiny import build_tiny, tokenizer_texts
 from scopewise.region import Region
 from scopewise.training.checkpoints import Checkpoints
 from scopewise.training.finetune import Descent
-from scopewise.training.optimizer import check_optimizer
 from scopewise.training.progress import TrainingProgress, cost_file, quiet
 from scopewise.training.trainer import UnlearningConfig, UnlearningTrainer
-from scopewise.training.zero import check_deepspeed
 
 
 @dataclass(frozen=True)
@@ -98,25 +96,10 @@ class Pipeline:
         self, config: RunConfig, *, resume: bool = False, overwrite: bool = False, joins: str | None = None
     ) -> None:
         config = with_suite(config)
-        data = config.data
         # Data, model and method first: bad input must not leave an empty run behind, nor show after hours of training.
-        method = make_method(config.unlearn.method, **config.unlearn.method_args)
-        for name, section in (("finetune", config.finetune), ("unlearn", config.unlearn)):
-            check_optimizer(section.optimizer, name)
-            if config.model.quantization != "none" and section.parameters == "all":
-                raise ConfigError(
-                    f"{name}.parameters: all, on a base with model.quantization={config.model.quantization}; 4-bit weights "
-                    "cannot be trained; set lora, or model.quantization=none"
-                )
-        check_deepspeed(Descent(), config.finetune.optimizer, config.finetune.weight_decay)
-        check_deepspeed(method, config.unlearn.optimizer, config.unlearn.weight_decay, config.unlearn.guard.keep_best)
-        self.benchmark = load_benchmark(data.benchmark, data.path, data.domain, data.general)
-        check_splits(self.benchmark, config.evaluate)
-        for setting, path in (("model.path", config.model.path), ("model.target", config.model.target)):
-            if path is not None and path != "tiny":
-                find_model(path, config.model.revision if path == config.model.path else None, setting)
-        if config.evaluate.ability.tasks:
-            load_tasks(config.evaluate.ability)
+        make_method(config.unlearn.method, **config.unlearn.method_args)
+        self.checked = check_run(config)
+        self.benchmark = self.checked.benchmark
         self.config = config
         self.data_hash = self.benchmark.content_hash()
         self.folder = record.RunFolder(
@@ -199,6 +182,7 @@ class Pipeline:
 
     def unlearned(self, entry: Entry, section: UnlearnSection, seed: int, protocol: str) -> Path:
         """Return the folder of an unlearned model, with the region it was trained on (given, or the localizer's)."""
+        check_unlearning(self.checked, section)
 
         def build(work: Path) -> dict[str, Any]:
             made = self._unlearn(work, entry, section, seed, self.benchmark, "")

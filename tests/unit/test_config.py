@@ -359,3 +359,7 @@ def test_a_run_folder_is_read_from_any_other(tmp_path: Path, monkeypatch: pytest
         hashes.add(config_hash(config))
         assert config_hash(parse_config({**kept, "lora": {"r": 3}})) not in hashes
     assert len(hashes) == 1
+
+
+def test_a_pattern_that_is_no_regular_expression() -> None:
+    assert message(None, "localize.pattern='['").startswith("run file: localize.pattern: '['")

@@ -19,38 +19,25 @@ def check(
     length: Annotated[bool, typer.Option(help="Also tokenise every row with the model's tokenizer.")] = True,
     as_json: Json = False,
 ) -> None:
-    """Check a run file and its data without training anything: keys, rows of both scopes, and that every row fits."""
+    """Check a run file, its data and its model without training anything: all that can be known before a run."""
     config = load_config(run_file, set_ or [])
     quiet_libraries()
-    from scopewise.ability.tasks import load_tasks
     from scopewise.bench import plan
-    from scopewise.data.load import check_splits, load_benchmark, with_suite
-    from scopewise.data.prompt import Prompt, encode
+    from scopewise.checks import check_run, check_unlearning
+    from scopewise.data.load import with_suite
     from scopewise.data.rows import ALL_SCOPES, SCOPES, SPLITS
-    from scopewise.methods.base import make_method
-    from scopewise.models.load import load_tokenizer
-    from scopewise.models.tiny import build_tokenizer, tokenizer_texts
 
     config = with_suite(config)
-    data = config.data
-    benchmark = load_benchmark(data.benchmark, data.path, data.domain, data.general)
-    check_splits(benchmark, config.evaluate)
+    checked = check_run(config, length=length)
+    check_unlearning(checked, config.unlearn)
+    plan(checked)
+    benchmark = checked.benchmark
     counts = {f"{scope}_{split}": len(benchmark.select(scope, split)) for scope in ALL_SCOPES for split in SPLITS}
     counts = {name: count for name, count in counts.items() if count or name.startswith(SCOPES)}
     report: dict[str, object] = {"benchmark": benchmark.name, "rows": counts, "general": len(benchmark.general)}
     if length:
-        if config.model.path == "tiny":
-            tokenizer = build_tokenizer(tokenizer_texts(benchmark.rows), config.model.tiny.vocab_size)
-        else:
-            tokenizer = load_tokenizer(config.model.path, config.model.revision)  # type: ignore[assignment]
-        prompt = Prompt(data.prompt, system=data.system)
-        kept = encode(benchmark.rows, tokenizer, prompt, data.max_length, over_length=data.over_length)
-        report["longest_tokens"] = max(map(len, kept), default=0)
-        report["dropped_over_length"] = len(benchmark.rows) - len(kept)
-    plan(config)
-    if config.evaluate.ability.tasks:
-        load_tasks(config.evaluate.ability)
-    make_method(config.unlearn.method, **config.unlearn.method_args)
+        report["longest_tokens"] = max(map(len, checked.items), default=0)
+        report["dropped_over_length"] = len(checked.dropped)
     report["warnings"] = warnings = _warnings([scope for scope in SCOPES if not counts[f"{scope}_val"]])
     if as_json:
         echo_json(report)
@@ -59,7 +46,7 @@ def check(
     echo(f"general text: {len(benchmark.general)} rows")
     if length:
         echo(
-            f"longest row: {report['longest_tokens']} of {data.max_length} tokens; "
+            f"longest row: {report['longest_tokens']} of {config.data.max_length} tokens; "
             f"{report['dropped_over_length']} rows dropped as too long"
         )
     echo(f"ok, but {warnings[0]}" if warnings else "ok")

@@ -1,0 +1,197 @@
+"""What can be known of a run before anything is trained: one list, for `scopewise check` and for the run itself.
+
+Configs and tokenizers are read, weights are not: the architecture is built without memory, to see what LoRA and a region find
+in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerBase
+
+from scopewise import registry
+from scopewise.ability.tasks import load_tasks
+from scopewise.attacks.prompts import read_templates
+from scopewise.config import LoraSection, ModelSection, RunConfig, TrainingSection, UnlearnSection
+from scopewise.data.load import check_splits, load_benchmark
+from scopewise.data.prompt import Encoded, Prompt, direct_prompt, dropped_rows, encode, warn_of_dropped
+from scopewise.data.rows import FORGET, SCOPES, TRAIN, Benchmark, Row
+from scopewise.documents import read_text
+from scopewise.errors import ConfigError, DataError
+from scopewise.methods.base import Method, Preference, make_method
+from scopewise.models.adapters import lora_config, with_adapter
+from scopewise.models.load import adapter_base, find_model, load_tokenizer
+from scopewise.models.tiny import build_tokenizer, tokenizer_texts
+from scopewise.region import Region
+from scopewise.training.finetune import Descent
+from scopewise.training.mask import RegionMask
+from scopewise.training.optimizer import check_optimizer
+from scopewise.training.zero import check_deepspeed
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A run file whose data and model were looked at.
+
+    Attributes:
+        config: The run file, with the benchmark's own settings.
+        benchmark: Its rows.
+        tokenizer: The one that its rows are put to the model with; None where rows were not tokenised.
+        items: Rows that are trained on or measured, tokenised; those that do not fit are left out.
+        dropped: Those that do not fit.
+    """
+
+    config: RunConfig
+    benchmark: Benchmark
+    tokenizer: PreTrainedTokenizerBase | None
+    items: Sequence[Encoded]
+    dropped: Sequence[Row]
+
+
+def check_run(config: RunConfig, *, length: bool = True) -> Checked:
+    """Check what every command on a run file needs: data, models, settings of fine-tuning and evaluation.
+
+    Args:
+        config: The run file, with the benchmark's own settings (`with_suite`).
+        length: Tokenise the rows.
+
+    Raises:
+        UserError: the first thing that is wrong.
+    """
+    data, model, evaluate = config.data, config.model, config.evaluate
+    _check_training(config, config.finetune, "finetune")
+    check_deepspeed(Descent(), config.finetune.optimizer, float(config.finetune.weight_decay))
+    benchmark = load_benchmark(data.benchmark, data.path, data.domain, data.general)
+    check_splits(benchmark, evaluate)
+    for row in benchmark.rows if evaluate.metrics else ():
+        if row.split in evaluate.direct_splits and row.question:
+            direct_prompt(row)
+    for setting, path in (("model.path", model.path), ("model.target", model.target)):
+        if path is not None and path != "tiny":
+            find_model(path, model.revision if path == model.path else None, setting)
+    needs = frozenset().union(*(registry.lookup("metrics", name).needs for name in evaluate.metrics))
+    for key in ("reference_model", "entailment_model", "fluency_model", "language_model"):
+        if key in needs and (judge := getattr(evaluate, key)) is not None:
+            find_model(judge, None, f"evaluate.{key}")
+    if evaluate.ability.tasks:
+        load_tasks(evaluate.ability)
+    if config.attack.prompts is not None:
+        read_templates(read_text(config.attack.prompts, ConfigError, "attack.prompts"), config.attack.prompts)
+    if not length:
+        return Checked(config, benchmark, None, (), ())
+    tokenizer = _tokenizer(config, benchmark)
+    measured = (*evaluate.splits, *evaluate.direct_splits)
+    rows = [
+        row
+        for row in benchmark.rows
+        if row.split in measured or (row.scope in SCOPES and row.split in (TRAIN, *benchmark.taught))
+    ]
+    items = encode(rows, tokenizer, Prompt.of(data), data.max_length, over_length=data.over_length)
+    dropped = dropped_rows(rows, items)
+    warn_of_dropped(dropped, len(rows))
+    for scope in SCOPES:
+        if not any(item.row.scope == scope and item.row.split == TRAIN for item in items):
+            raise DataError(
+                f"data.max_length: {data.max_length} tokens; no {TRAIN} row of scope {scope!r} fits; set more"
+            )
+    return Checked(config, benchmark, tokenizer, items, dropped)
+
+
+def check_unlearning(checked: Checked, section: UnlearnSection, where: str = "unlearn") -> Method:
+    """Check one unlearning, and return its method.
+
+    Args:
+        checked: The run.
+        section: Its settings.
+        where: What the sentences call the section.
+
+    Raises:
+        UserError: the first thing that is wrong.
+    """
+    config, benchmark = checked.config, checked.benchmark
+    method = make_method(section.method, **section.method_args)
+    _check_training(config, section, where)
+    check_deepspeed(method, section.optimizer, float(section.weight_decay), section.guard.keep_best)
+    rows = section.batch_size * section.gradient_accumulation_steps
+    if method.retain_terms and rows % 2:
+        raise ConfigError(
+            f"{where}.batch_size: {rows} rows per step; {section.method} pairs forget with retain rows, so it must be even; "
+            "change batch_size"
+        )
+    forget = benchmark.select(FORGET, TRAIN)
+    if isinstance(method, Preference) and method.alternative == "row":
+        for row in forget:
+            if not row.alternative:
+                raise DataError(
+                    f"{row.origin}: no 'alternative', which {section.method} reads; add one to each forget row, or set "
+                    f"{where}.method_args.alternative to 'refusal' or 'generated'"
+                )
+    if checked.tokenizer is not None and method.retain_data == "general" and method.retain_terms:
+        data = config.data
+        encode(benchmark.general, checked.tokenizer, Prompt.of(data), data.max_length, over_length=data.over_length)
+    region = None if section.region is None else Region.load(section.region)
+    model = _architecture(config.model, config.lora if section.parameters == "lora" else None)
+    if model is not None and region is not None:
+        RegionMask(model, region)
+    return method
+
+
+def _check_training(config: RunConfig, section: TrainingSection, where: str) -> None:
+    check_optimizer(section.optimizer, where)
+    if config.model.quantization != "none" and section.parameters == "all":
+        raise ConfigError(
+            f"{where}.parameters: all, on a base with model.quantization={config.model.quantization}; 4-bit weights "
+            "cannot be trained; set lora, or model.quantization=none"
+        )
+
+
+def _tokenizer(config: RunConfig, benchmark: Benchmark) -> PreTrainedTokenizerBase:
+    """Return the tokenizer of the target, or of what it will be made from; that of `tiny` is made from the rows."""
+    model = config.model
+    if model.target is not None:
+        return load_tokenizer(model.target)
+    if model.path != "tiny":
+        return load_tokenizer(model.path, model.revision)
+    return build_tokenizer(tokenizer_texts(benchmark.rows), model.tiny.vocab_size)
+
+
+@lru_cache(maxsize=2)  # a bench asks for each of its methods
+def _architecture(section: ModelSection, lora: LoraSection | None) -> Any:
+    """Return the model that unlearning begins with, without weights; None where the target brings an adapter of its own.
+
+    Raises:
+        ConfigError: LoRA finds nothing in it, or PEFT refuses it.
+    """
+    source = section.target or section.path
+    revision = section.revision if source == section.path else None
+    if source != "tiny" and adapter_base(source, revision) is not None:
+        return None
+    if source == "tiny":
+        tiny = section.tiny
+        shape: Any = LlamaConfig(
+            vocab_size=tiny.vocab_size,
+            hidden_size=tiny.width,
+            num_hidden_layers=tiny.layers,
+            num_attention_heads=tiny.heads,
+            tie_word_embeddings=True,
+        )
+    else:
+        local = Path(source).is_dir()
+        try:
+            shape = AutoConfig.from_pretrained(source, revision=revision or "main", local_files_only=local)
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+        ):  # the loader names what is wrong with a model, when it loads it
+            return None
+    with torch.device("meta"):
+        model: Any = AutoModelForCausalLM.from_config(shape)
+        return model if lora is None else with_adapter(model, lora_config(lora))
