@@ -24,6 +24,7 @@ from scopewise.localizers.base import localize_encoded
 from scopewise.metrics.base import Reference
 from scopewise.models.adapters import lora_config
 from scopewise.models.load import with_padding
+from scopewise.models.vocabulary import check_vocabulary
 from scopewise.region import Region
 from scopewise.registry import nearest
 from scopewise.training.trainer import Data, UnlearningConfig, UnlearningTrainer
@@ -115,6 +116,7 @@ def localize(
     rows = [as_rows(forget, FORGET), as_rows(retain, RETAIN)]
     check_scopes([*rows[0], *rows[1]])
     encoded = [encode(r, tokenizer, Prompt(prompt), max_length) for r in rows]
+    check_vocabulary(model, tokenizer, (*encoded[0], *encoded[1]))
     return localize_encoded(localizer, model, encoded[0], encoded[1], LocalizeSection(**settings), seed, size)
 
 

@@ -35,6 +35,7 @@ from scopewise.models.gradients import gradient_norms
 from scopewise.models.judges import class_probabilities
 from scopewise.models.load import default_device, load_model, load_tokenizer
 from scopewise.models.score import Pair, Scored, decoded, score_pairs
+from scopewise.models.vocabulary import check_vocabulary
 from scopewise.open_unlearning import is_log_entry, values_of_log
 from scopewise.record import read_json
 
@@ -199,6 +200,7 @@ def evaluate(
         for part in (None, *settings.parts)
         if (job := _job(benchmark, tokenizer, data, settings, split, part, direct, needs)) is not None
     ]
+    check_vocabulary(model, tokenizer, (item for job in jobs for item in job.items))
     kept = AnswerCache(cache, model) if cache is not None else None
     with Cost() as cost, cost.step():
         pairs = [pair for job in jobs for pair in _pairs(job)]

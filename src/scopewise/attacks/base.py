@@ -21,6 +21,7 @@ from scopewise.data.rows import FORGET, HOLDOUT, RETAIN, TRAIN, Benchmark, Row
 from scopewise.metrics.base import answer_probability
 from scopewise.models.lora import merged
 from scopewise.models.score import Scored, decoded, score_pairs
+from scopewise.models.vocabulary import check_vocabulary
 
 Suite = Literal["quick", "full"]
 
@@ -102,6 +103,7 @@ class Subject:
         whole = merged(model) if isinstance(model, PeftModel) else model
         self.name, self.tokenizer = name, tokenizer
         self.model: Any = whole.eval().requires_grad_(False)
+        check_vocabulary(self.model, tokenizer)
         self.prompt, self.max_length, self.max_tokens = prompt or Prompt(), max_length, max_tokens
 
     def encode(

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
-from peft.tuners.lora import LoraLayer
+from peft.tuners.lora import LoraLayer, ParamWrapper
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 from scopewise.config import LoraSection
 from scopewise.errors import ConfigError
 from scopewise.models.active import active_adapter
+from scopewise.models.checked import unmatched_ranks
 from scopewise.models.processes import on_deepspeed
 from scopewise.models.sharded import is_spread, whole
 
@@ -53,14 +54,46 @@ def with_adapter(model: PreTrainedModel | PeftModel, config: PeftConfig, seed: i
     Raises:
         ConfigError: the configuration matches no layer of the model, or PEFT refuses it; or as `trainable_adapter`.
     """
+    dropout = config.lora_dropout if isinstance(config, LoraConfig) else 0.0
     if isinstance(model, PeftModel):
-        return trainable_adapter(model, everything=True)
+        trainable_adapter(model, everything=True)
+        return _with_dropout(model, dropout) if _experts(model) else model
     if seed is not None:
         torch.manual_seed(seed)
+    config, experts = copy.deepcopy(config), _experts(model)
+    if experts and isinstance(config, LoraConfig):
+        config.lora_dropout = 0.0
+        if config.target_modules == "all-linear":
+            config.target_parameters = [*(config.target_parameters or ()), *experts]
     try:
-        return get_peft_model(model, copy.deepcopy(config))  # type: ignore[return-value]
+        with unmatched_ranks():
+            adapted: PeftModel = get_peft_model(model, config)  # type: ignore[assignment]
     except ValueError as error:
         raise ConfigError(_refusal(model, config, error)) from None
+    return _with_dropout(adapted, dropout) if experts else adapted
+
+
+def _experts(model: nn.Module) -> list[str]:
+    """Return the names of the parameters that hold the weights of all experts of a layer, [experts, in, out] or so."""
+    names = (name.replace(".base_layer", "") for name, parameter in model.named_parameters() if parameter.dim() == 3)
+    found = (name.rpartition(".") for name in names if ".experts." in name)
+    return list(dict.fromkeys(leaf for owner, _, leaf in found if owner.endswith(".experts")))
+
+
+def _with_dropout(model: PeftModel, dropout: float) -> PeftModel:
+    """Set the dropout of every layer but the experts'.
+
+    The experts' LoRA is added to weights, not to outputs, so that there is no input to drop from, and PEFT refuses to have
+    dropout anywhere in such an adapter. It saves the adapter as one without, which a training that goes on with it sets anew.
+    """
+    name = active_adapter(model)
+    layers = [module for module in model.modules() if isinstance(module, LoraLayer) and name in module.lora_dropout]
+    for layer in layers:
+        if not isinstance(layer, ParamWrapper):
+            layer.lora_dropout[name] = nn.Dropout(dropout) if dropout else nn.Identity()
+    if not any(isinstance(layer, ParamWrapper) for layer in layers):
+        model.peft_config[name].lora_dropout = dropout  # type: ignore[attr-defined]
+    return model
 
 
 def _refusal(model: nn.Module, config: PeftConfig, error: ValueError) -> str:

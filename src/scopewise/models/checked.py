@@ -153,7 +153,7 @@ def attach(
     """
     read_adapter_file(folder / ADAPTER_CONFIG)
     advice = "give an adapter of this base, as PEFT has saved it"
-    with reading(folder, "not an adapter that can be loaded", advice), warnings.catch_warnings():
+    with reading(folder, "not an adapter that can be loaded", advice), unmatched_ranks(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Found missing adapter keys")
         shapes = tensor_shapes(folder)
         config = PeftConfig.from_pretrained(str(folder))
@@ -190,6 +190,14 @@ def attach(
                 folder, "tensors have no place in the adapter, and would be left out", result.unexpected_keys, advice
             )
     return model
+
+
+@contextlib.contextmanager
+def unmatched_ranks() -> Iterator[None]:
+    """Silence PEFT on the ranks it sets for experts by itself, and then finds to match nothing."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The following (rank|alpha)_pattern keys did not match", RuntimeWarning)
+        yield
 
 
 def tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:

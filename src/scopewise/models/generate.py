@@ -13,6 +13,7 @@ from scopewise.models.processes import any_process, gathered
 from scopewise.models.score import over_batches
 from scopewise.models.sharded import is_spread
 from scopewise.models.steps import Steps
+from scopewise.models.vocabulary import padding_id
 
 _DROP_FRACTION = 0.25
 """Rows are dropped when this share of the batch has ended: copying the cache costs about a step."""
@@ -56,7 +57,7 @@ def generate(
 
     def run(indices: list[int]) -> None:
         chosen = [unique[i] for i in indices]
-        rows = _continue(model, chosen, ends, max_new_tokens, temperature, samples, seed, tokenizer.pad_token_id or 0)
+        rows = _continue(model, chosen, ends, max_new_tokens, temperature, samples, seed, padding_id(model, tokenizer))
         texts = [text.strip() for text in tokenizer.batch_decode(rows, skip_special_tokens=True)]
         for i, prompt in enumerate(chosen):
             found[prompt] = texts[i * samples : (i + 1) * samples]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from torch import nn
@@ -54,3 +55,19 @@ def check_vocabulary(model: nn.Module, tokenizer: PreTrainedTokenizerBase, items
     if largest >= size:
         token = tokenizer.convert_ids_to_tokens(largest)
         raise ModelError(f"model: a vocabulary of {size} tokens, and rows with id {largest} ({token}); {advice}")
+
+
+@contextlib.contextmanager
+def loadable_padding(model: nn.Module) -> Iterator[None]:
+    """Keep a padding id without an embedding out of a model's configuration, with which it could not be loaded again.
+
+    `transformers.Trainer` writes the tokenizer's into it when training begins.
+    """
+    inner = unwrapped(model)
+    before = [(config, config.pad_token_id) for config in (inner.config, inner.generation_config) if config is not None]
+    try:
+        yield
+    finally:
+        for config, pad_id in before:
+            if config.pad_token_id is not None and config.pad_token_id >= vocabulary_size(model):
+                config.pad_token_id = pad_id

@@ -49,6 +49,7 @@ from scopewise.models.precision import float32_masters
 from scopewise.models.processes import gathered, on_cpu, on_deepspeed, sum_over_processes
 from scopewise.models.score import sequence_nll
 from scopewise.models.sharded import is_spread, placed, spreads, take_state, whole_state
+from scopewise.models.vocabulary import check_vocabulary, loadable_padding, padding_id, vocabulary_size
 from scopewise.record import read_json
 from scopewise.region import Region
 from scopewise.training.dual import Dual
@@ -164,6 +165,10 @@ class UnlearningTrainer(Trainer):
         callbacks: list[TrainerCallback] | None = None,
     ) -> None:
         args = args or UnlearningConfig()
+        if args.label_smoothing_factor:
+            raise ConfigError(
+                f"label_smoothing_factor: {args.label_smoothing_factor}; a method's loss has no smoothed labels; leave it at 0"
+            )
         if isinstance(model, str | Path):
             processing_class = processing_class or load_tokenizer(model)
             model = load_model(model, trainable=True)
@@ -194,6 +199,7 @@ class UnlearningTrainer(Trainer):
             if not kept:
                 raise ConfigError("retain_dataset: none given; this method needs rows to keep, of the same instances")
 
+        check_vocabulary(model, tokenizer, (*forget, *retain, *kept))
         if isinstance(model, PeftModel):
             if peft_config is not None:
                 raise ConfigError(
@@ -260,6 +266,7 @@ class UnlearningTrainer(Trainer):
             if method.needs_reference
             else contextlib.nullcontext() as self.terms.reference,
             float32_masters(self.model),
+            loadable_padding(self.model),
             # A compiler fuses by itself.
             compiled_blocks(self.model) if self.args.compile_blocks else fused(self.model),
         ):
@@ -300,7 +307,7 @@ class UnlearningTrainer(Trainer):
                 rows.forget = others
             else:
                 rows.alternatives = others
-        rows.labels = method.relabel(rows.forget, model, len(tokenizer), self.args.seed)
+        rows.labels = method.relabel(rows.forget, model, min(len(tokenizer), vocabulary_size(model)), self.args.seed)
         if "reference_nll" in method.needs:
             rows.reference_nll = sequence_nll(model, rows.forget, "reference")
             rows.alternative_nll = sequence_nll(model, rows.alternatives, "reference of alternatives")
@@ -490,7 +497,7 @@ class UnlearningTrainer(Trainer):
     def _collate(self, indices: list[int]) -> Batch:
         rows = self.train_dataset
         assert isinstance(rows, Rows)
-        pad_id = self.processing_class.pad_token_id or 0  # type: ignore[union-attr]
+        pad_id = padding_id(self.model, self.processing_class)  # type: ignore[arg-type]
         return rows.collate(indices, pad_id, last=self.terms.layer is not None)
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler:
