@@ -78,6 +78,9 @@ def report(
 
         content = draw(found, plot.value, chosen.value)
     else:
+        from scopewise.report.private import without_paths
+
+        found = without_paths(found) if redact else found
         from scopewise.report.export import as_csv, as_latex, as_markdown
 
         content = {Format.md: as_markdown, Format.csv: as_csv, Format.tex: as_latex}[chosen](found).encode()

@@ -76,8 +76,8 @@ def _row(answer: Mapping[str, Any], words: Sequence[str], redaction: Redaction |
         "h": redaction.hide(answer["answer"]) if hidden else "",
         "s": answer["scope"],
         "p": answer["split"],
-        "i": answer["instance"],
-        "a": answer["attribute"],
+        "i": redaction.scrub(answer["instance"]),
+        "a": redaction.scrub(answer["attribute"]),
     }
 
 

@@ -21,8 +21,9 @@ from scopewise.report.figures import columns, lines, number
 from scopewise.report.heatmap import SHADES, heat_maps
 from scopewise.report.instances import instances
 from scopewise.report.leaks import leaks
+from scopewise.report.private import redaction_of, without_paths
 from scopewise.report.questions import questions
-from scopewise.report.redact import Open, Redaction, redaction_of
+from scopewise.report.redact import Open, Redaction
 from scopewise.report.run import Run
 from scopewise.report.table import controls, origin_line, split_shown, untaught
 from scopewise.report.verdict import verdict
@@ -56,10 +57,14 @@ def render(runs: Sequence[Run], *, redact: bool = False, salt: str | None = None
         redact: Replace what the forget answers say by salted hashes.
         salt: As `Redaction`.
     """
-    hidden: Redaction | Open = redaction_of([m.answers for run in runs for m in run.models], salt) if redact else Open()
+    hidden: Redaction | Open = Open()
+    missing: list[str] = []
+    if redact:
+        hidden, missing = redaction_of(runs, salt)  # before the paths to its data are taken away
+        runs = without_paths(runs)
     style, script = (_file(name) for name in ("style.css", "script.js"))
     packed = questions(runs, hidden)
-    data = {"questions": packed, "instances": [instances(run) for run in runs]}
+    data = {"questions": packed, "instances": [_named(instances(run), hidden) for run in runs]}
     environment = Environment(
         loader=FileSystemLoader(FOLDER),
         autoescape=True,
@@ -74,6 +79,7 @@ def render(runs: Sequence[Run], *, redact: bool = False, salt: str | None = None
         script=Markup(script),
         data=Markup(json.dumps(data, ensure_ascii=False, separators=(",", ":")).translate(_DATA)),
         redacted=redact,
+        not_hidden=missing,
         runs=[_view(run, hidden) for run in runs],
         scatter=drawing.scatter(runs),
         difference=comparison(runs) if len(runs) > 1 else None,
@@ -105,10 +111,23 @@ def _view(run: Run, hidden: Redaction | Open) -> dict[str, Any]:
         "leaks": leaks(run.attacks, hidden.hide, hidden.scrub),
         "manifest": _flat(results["manifest"]),
         "origin": origin_line(results) if results.get("rows") else "",
-        "config": yaml.safe_dump(results.get("config", {}), sort_keys=False, allow_unicode=True),
+        "config": yaml.safe_dump(_texts(results.get("config", {}), hidden), sort_keys=False, allow_unicode=True),
         "model": (results.get("config") or {}).get("model", {}),
-        "skipped": _skipped(run),
+        "skipped": [hidden.scrub(sentence) for sentence in _skipped(run)],
     }
+
+
+def _named(found: dict[str, Any], hidden: Redaction | Open) -> dict[str, Any]:
+    return {**found, "names": [hidden.scrub(name) for name in found["names"]]} if found else found
+
+
+def _texts(value: Any, hidden: Redaction | Open) -> Any:
+    """Return settings with what is written in sentences (a system prompt, an attack's prompts) scrubbed; the rest has keys."""
+    if isinstance(value, dict):
+        return {key: _texts(v, hidden) for key, v in value.items()}
+    if isinstance(value, list):
+        return [_texts(v, hidden) for v in value]
+    return hidden.scrub(value) if isinstance(value, str) and " " in value else value
 
 
 def _measures(run: Run) -> list[Measure]:
