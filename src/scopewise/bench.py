@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from scopewise import record
+from scopewise import record, schemas
 from scopewise.checks import Checked, check_unlearning
 from scopewise.config import RunConfig, UnlearnSection
 from scopewise.errors import ConfigError
@@ -21,14 +22,13 @@ from scopewise.tune import Objectives, Trial, best, holdout, search, space
 
 logger = logging.getLogger("scopewise")
 
-RESULTS_FORMAT = "scopewise-results/2"
-
 
 class Bench:
     """Runs the bench of a run file.
 
     Until the last model is measured, what is known stands in `results.partial.json`: a long bench can be looked at, and
-    the results of an earlier one stay as they are until they are complete again.
+    the results of an earlier one stay as they are until they are complete again. Rows of other methods, protocols and seeds
+    that earlier benches made in the folder stay in the results, measured as the others are.
 
     Args:
         pipeline: The stages, on their run folder.
@@ -53,6 +53,11 @@ class Bench:
         results = self._write(complete=False)
         if (warning := untaught(results)) is not None and self.pipeline.folder.writes:
             logger.warning(warning)
+        own = [self._path(*one) for one in product(settings.protocols, self.entries, settings.seeds)]
+        others = self.pipeline.other_rows(own)
+        self._tuning = self._earlier_tuning({row["method"] for row in others if row["protocol"] == "tuned"})
+        for row in others:
+            self._add(row, self.pipeline.path / row["path"], row["path"])
         for protocol in settings.protocols:
             for entry in self.entries:
                 section = section_of(self.pipeline.config, entry, "paper")
@@ -88,6 +93,16 @@ class Bench:
             )
         return trials, best(trials, oracle).section
 
+    @staticmethod
+    def _path(protocol: str, entry: Entry, seed: int) -> str:
+        return f"models/{entry.name}/{protocol}/seed{seed}"
+
+    def _earlier_tuning(self, methods: Collection[str]) -> dict[str, Any]:
+        """Return the trials of methods that this bench does not search, from the results of an earlier one."""
+        path = self.pipeline.path / "results.json"
+        earlier = schemas.read(path, schemas.ResultsDocument).get("tuning", {}) if path.exists() else {}
+        return {method: trials for method, trials in earlier.items() if method in methods}
+
     def _add(self, row: dict[str, Any], folder: Path, name: str) -> None:
         values = self.pipeline.measured(folder, name)
         measures = {
@@ -102,7 +117,7 @@ class Bench:
         path, config = self.pipeline.path, self.pipeline.config
         device = torch.cuda.get_device_name() if torch.cuda.is_available() else str(default_device())
         results = {
-            "format": RESULTS_FORMAT,
+            "format": schemas.ResultsDocument.FORMAT,
             "complete": complete,
             "manifest": {**record.manifest(config, self.pipeline.data_hash), "device": device},
             "config": config.model_dump(mode="json"),

@@ -7,11 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from scopewise import registry
+from scopewise import registry, schemas
 from scopewise.ability.measure import measure_ability
 from scopewise.answers import answers_document
 from scopewise.config import DataSection, EvaluateSection, PartSection
@@ -80,32 +79,9 @@ class Evaluation:
         return found
 
 
-class StoredValue(BaseModel):
-    """A value as an evaluation document holds it: `Value`, its direction, and its gap to the oracle's."""
-
-    model_config = ConfigDict(strict=True, allow_inf_nan=False)
-
-    value: float | None
-    per_row: list[float | None]
-    skipped: list[str]
-    low: float | None = None
-    high: float | None = None
-    note: str = ""
-    higher_is_better: bool | None = None
-    oracle_gap: float | None = None
-
-
-_STORED = TypeAdapter(dict[str, StoredValue])
-
-
 def read_values(document: Mapping[str, Any]) -> dict[str, Value]:
     """Return the values of an evaluation document. Raises ResultError where one is not of the form that is written."""
-    try:
-        _STORED.validate_python(document)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise ResultError(f"{place}: {first['msg']}; measure it again") from None
+    schemas.checked({"values": document}, schemas.EvaluationDocument, "evaluation")
     return {
         key: Value(v["value"], tuple(v["per_row"]), tuple(v["skipped"]), v.get("low"), v.get("high"), v.get("note", ""))
         for key, v in document.items()
@@ -120,10 +96,7 @@ def read_evaluation(path: str | Path) -> dict[str, Value]:
     """
     document = read_json(path, nan=True)  # OpenUnlearning writes NaN
     if isinstance(document, dict) and isinstance(document.get("values"), dict):
-        try:
-            return read_values(read_json(path)["values"])
-        except ResultError as error:
-            raise ResultError(f"{path}: {error}") from None
+        return read_values(schemas.read(path, schemas.EvaluationDocument)["values"])
     if isinstance(document, dict) and any(is_log_entry(entry) for entry in document.values()):
         try:
             return values_of_log(document)

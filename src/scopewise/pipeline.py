@@ -8,7 +8,8 @@ undisturbed run; a stage that was made with other settings is refused.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from scopewise import record
+from scopewise import record, schemas
 from scopewise.checks import check_run, check_unlearning
 from scopewise.config import (
     AbilitySection,
@@ -34,7 +35,7 @@ from scopewise.data.load import with_suite
 from scopewise.data.prompt import Encoded, Prompt, dropped_rows, encode, warn_of_dropped
 from scopewise.data.rows import FORGET, RETAIN, SCOPES, TRAIN, VAL, Benchmark, Row
 from scopewise.errors import ConfigError, DataError
-from scopewise.evaluation import Evaluation, evaluate, read_values
+from scopewise.evaluation import Evaluation, evaluate, read_evaluation
 from scopewise.files import remove
 from scopewise.localizers.base import localize_encoded
 from scopewise.methods.base import make_method
@@ -48,8 +49,12 @@ from scopewise.models.tiny import build_tiny, tokenizer_texts
 from scopewise.region import Region
 from scopewise.training.checkpoints import Checkpoints
 from scopewise.training.finetune import Descent
-from scopewise.training.progress import TrainingProgress, cost_file, quiet
+from scopewise.training.progress import TrainingProgress, is_whole, quiet
 from scopewise.training.trainer import UnlearningConfig, UnlearningTrainer
+
+logger = logging.getLogger("scopewise")
+
+BENCH_PROTOCOLS = ("paper", "tuned")
 
 
 @dataclass(frozen=True)
@@ -231,35 +236,47 @@ class Pipeline:
             "model": str(model),
             "reference": reference is not None,
         }
-        if self.folder.has(path) and (kept := record.read_json(path))["inputs"] == inputs and "answers" in kept:
-            return kept["values"]
+        if self.folder.has(path):
+            kept = schemas.read(path, schemas.EvaluationDocument)
+            if kept.get("inputs") == inputs and "answers" in kept:
+                return kept["values"]
         self.folder.keep_config()
         loaded = placed(load_model(model, **loading(self.config.model, model)))
         shown = name.removeprefix("models/")
         found = self._evaluate(loaded, load_tokenizer(model), shown, reference)
         values = found.document(reference)
         origin = record.manifest(self.config, self.data_hash)
-        kept = {"values": values, "answers": found.answers, "inputs": inputs, "cost": found.cost, "origin": origin}
+        format_ = schemas.EvaluationDocument.FORMAT
+        kept = {
+            "format": format_,
+            "values": values,
+            "answers": found.answers,
+            "inputs": inputs,
+            "cost": found.cost,
+            "origin": origin,
+        }
         self.folder.write(path, kept, indent=None)
         return values
 
     def scoring_cost(self, name: str) -> dict[str, Any] | None:
         """Return what scoring a measured model cost; None where nothing was forwarded for it."""
-        return record.read_json(self.path / f"{name}.evaluation.json").get("cost")
+        return schemas.read(self.path / f"{name}.evaluation.json", schemas.EvaluationDocument).get("cost")
 
     def _compared_with(self, name: str) -> Reference | None:
         """Return what the run has measured of oracle and target, for a model that is neither."""
         files = {which: self.path / f"{which}.evaluation.json" for which in ("oracle", "target")}
         if name in files or not files["oracle"].exists():
             return None
-        found = {which: read_values(record.read_json(file)["values"]) for which, file in files.items() if file.exists()}
+        found = {which: read_evaluation(file) for which, file in files.items() if file.exists()}
         return Reference(found["oracle"], found.get("target", {}))
 
     def row(self, which: str) -> dict[str, Any]:
         """Return the row of results of a model that was not unlearned, `target` or `oracle`, without its measures."""
         model = self.finetuned(which)
         made = model / "stage.json"
-        cost = record.read_json(made)["cost"] if made.exists() else {}  # a target from elsewhere cost us nothing
+        cost = (
+            schemas.read(made, schemas.StageDocument).get("cost", {}) if made.exists() else {}
+        )  # a target from elsewhere cost us nothing
         return {
             "model": which,
             "method": which,
@@ -274,11 +291,34 @@ class Pipeline:
 
     def unlearned_row(self, entry: Entry, section: UnlearnSection, seed: int, protocol: str) -> dict[str, Any]:
         """Return the row of results of an unlearned model, without its measures; makes it where that was not done."""
-        folder = self.unlearned(entry, section, seed, protocol)
-        path = str(folder.relative_to(self.path))
-        made = record.read_json(folder / "stage.json")
-        del made["inputs"]
-        return {"model": "unlearned", **made, "path": path}
+        return self._row_of(self.unlearned(entry, section, seed, protocol))
+
+    def other_rows(self, own: Collection[str]) -> list[dict[str, Any]]:
+        """Return the rows of results of unlearned models that earlier benches made of this target, with the same data.
+
+        Args:
+            own: Paths in the run folder of the models that this bench makes itself.
+        """
+        common = json.loads(json.dumps(self._inputs(None)))
+        rows = []
+        for stage in sorted(self.path.glob("models/*/*/seed*/stage.json")):
+            name = stage.parent.relative_to(self.path).as_posix()
+            if name in own or stage.parent.suffix == ".partial" or stage.parts[-3] not in BENCH_PROTOCOLS:
+                continue
+            inputs = schemas.read(stage, schemas.StageDocument)["inputs"]
+            changed = [key for key in ("data", "model") if inputs.get(key) != common[key]]
+            if not changed:
+                rows.append(self._row_of(stage.parent))
+            elif self.folder.writes:
+                logger.warning(
+                    "%s was made with another section %s; it is left out of the results", name, " and ".join(changed)
+                )
+        return rows
+
+    def _row_of(self, folder: Path) -> dict[str, Any]:
+        made = schemas.read(folder / "stage.json", schemas.StageDocument)
+        kept = {key: value for key, value in made.items() if key not in ("format", "inputs")}
+        return {"model": "unlearned", **kept, "path": folder.relative_to(self.path).as_posix()}
 
     def tried(
         self, entry: Entry, section: UnlearnSection, part: Benchmark, seed: int, name: str
@@ -295,14 +335,14 @@ class Pipeline:
         path = self.path / f"{name}.json"
         inputs = json.loads(json.dumps(self._inputs(seed, unlearn=_decisive(section), part=part.content_hash())))
         if self.folder.has(path):
-            kept = record.read_json(path)
+            kept = schemas.read(path, schemas.TrialDocument)
             self.folder.same_inputs(path, kept["inputs"], inputs)
             return kept["unlearn_success"], kept["retention_success"]
         work = self.path / f"{name}.partial"
         self.folder.begin(work, inputs)
         made = self._unlearn(work, entry, section, seed, part, "tuning-")
         unlearn, retention = self.successes(made.model, made.tokenizer, part, name)
-        measured = {"unlearn_success": unlearn, "retention_success": retention}
+        measured = {"format": schemas.TrialDocument.FORMAT, "unlearn_success": unlearn, "retention_success": retention}
         self.folder.write(path, {**measured, "inputs": inputs})
         if self.folder.writes:
             remove(work)
@@ -408,10 +448,10 @@ class Pipeline:
         return cost, trainer
 
     def _last_checkpoint(self, folder: Path) -> str | None:
-        """Return the newest checkpoint that was written to its end (`TrainingProgress` writes last); remove newer ones."""
+        """Return the newest checkpoint that was written to its end (see `is_whole`); remove newer ones."""
         wait()
         found = sorted(folder.glob("checkpoint-*"), key=lambda p: int(p.name.rpartition("-")[2]), reverse=True)
-        whole = [path for path in found if cost_file(path).exists()]
+        whole = [path for path in found if is_whole(path)]
         wait()
         if self.folder.writes:
             for path in found[: found.index(whole[0])] if whole else found:

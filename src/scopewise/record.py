@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from scopewise import documents
+from scopewise import documents, schemas
 from scopewise.config import RunConfig
 from scopewise.errors import ConfigError, ResultError, UserError
 from scopewise.files import FOLDER_MODE, flush, make_folder, no_room, remove, seal, write_json, write_text, writing
@@ -238,13 +238,16 @@ class RunFolder:
         inputs = json.loads(json.dumps(inputs))
         final = self.path / name
         if self.has(final):
-            self.same_inputs(final, read_json(final / "stage.json")["inputs"], inputs)
+            self.same_inputs(final, schemas.read(final / "stage.json", schemas.StageDocument)["inputs"], inputs)
             return final
         work = final.with_name(f"{final.name}.partial")
         self.begin(work, inputs)
         document = build(work)
         origin = manifest(self.config, data_hash)
-        self.write(work / "stage.json", {**document, "inputs": inputs, "origin": origin})
+        self.write(
+            work / "stage.json",
+            {"format": schemas.StageDocument.FORMAT, **document, "inputs": inputs, "origin": origin},
+        )
         if self.writes:
             with writing(work):
                 remove(work / "checkpoints")

@@ -7,19 +7,21 @@ safetensors file of the same name.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from scopewise.documents import read_json
+from scopewise import schemas
 from scopewise.errors import ResultError
 from scopewise.files import write_bytes, write_json
 
-FORMAT = "scopewise-region/2"
+FORMAT = schemas.RegionDocument.FORMAT
 TERMS = ("forget", "retain")
 
 
@@ -156,27 +158,52 @@ class Region:
     def load(path: str | Path) -> Region:
         """Read a region file. Raises ResultError where it is not one, or its masks are not beside it."""
         path = Path(path)
-        try:
-            document = read_json(path, ResultError)
-            if document["format"] != FORMAT:
-                raise ResultError(f"{path}: format {document['format']!r}; {FORMAT!r} is read; localize again")
-            shapes, beside = document["masks"], path.with_suffix(".safetensors")
-            if shapes and not beside.exists():
-                raise ResultError(f"{beside}: no such file; it holds the masks of {path.name}; keep the two together")
-            bits = load_file(beside) if shapes else {}
-            return Region(
-                localizer=document["localizer"],
-                settings=document["settings"],
-                entries=tuple(Entry(**entry) for entry in document["entries"]),
-                seconds=document["seconds"],
-                origin=document["origin"],
-                cost=document.get("cost"),
-                masks={name: Mask(bits[name], tuple(shape)) for name, shape in shapes.items()},
+        document = schemas.read(path, schemas.RegionDocument)
+        entries = tuple(Entry(**entry) for entry in document["entries"])
+        sizes = {entry.name: entry.parameters for entry in entries}
+        if len(sizes) < len(entries):
+            raise ResultError(f"{path}: entries; a name stands there twice; name each matrix once")
+        for entry in entries:
+            if entry.selected is not None and entry.selected > entry.parameters:
+                raise ResultError(
+                    f"{path}: {entry.name}.selected: {entry.selected}; at most its {entry.parameters} parameters"
+                )
+        return Region(
+            localizer=document["localizer"],
+            settings=document["settings"],
+            entries=entries,
+            seconds=document["seconds"],
+            origin=document.get("origin"),
+            cost=document.get("cost"),
+            masks=_read_masks(path, document.get("masks", {}), sizes),
+        )
+
+
+def _read_masks(path: Path, shapes: Mapping[str, list[int]], sizes: Mapping[str, int]) -> dict[str, Mask]:
+    """Return the masks beside a region file, each of the size that its entry names."""
+    if not shapes:
+        return {}
+    beside = path.with_suffix(".safetensors")
+    if not beside.exists():
+        raise ResultError(f"{beside}: no such file; it holds the masks of {path.name}; keep the two together")
+    try:
+        bits = load_file(beside)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ResultError(f"{beside}: cannot be read as safetensors ({error}); localize again") from None
+    masks = {}
+    for key, shape in shapes.items():
+        term, colon, name = key.rpartition(":")
+        if name not in sizes or (colon and term not in TERMS):
+            raise ResultError(f"{path}: masks.{key}; no entry has this name; localize again")
+        if math.prod(shape) != sizes[name]:
+            raise ResultError(
+                f"{path}: masks.{key}: shape {shape}; its entry has {sizes[name]} parameters; localize again"
             )
-        except OSError as error:
-            raise ResultError(f"{path}: {error.strerror}; give a region file made by `scopewise localize`") from None
-        except (ValueError, KeyError, TypeError) as error:
-            raise ResultError(f"{path}: not a region file ({error}); `scopewise localize` writes one") from None
+        found = bits.get(key)
+        if found is None or found.dtype != np.uint8 or found.shape != (math.ceil(sizes[name] / 8),):
+            raise ResultError(f"{beside}: {key}; no mask of {sizes[name]} bits; localize again")
+        masks[key] = Mask(found, tuple(shape))
+    return masks
 
 
 def parameter_name(name: str, adapter: str = "default") -> str:

@@ -213,7 +213,7 @@ def test_broken_attacks_file_is_named(made_run: Path, tmp_path: Path) -> None:
     folder = tmp_path / "broken"
     shutil.copytree(made_run, folder, ignore=shutil.ignore_patterns("*.safetensors", "cache"))
     (folder / "attacks.json").write_text('{"results": 5}')
-    with pytest.raises(ResultError, match="no list of attack results"):
+    with pytest.raises(ResultError, match="attacks.json: results; "):
         read_runs([folder])
 
 

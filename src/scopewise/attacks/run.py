@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from scopewise import record, registry
+from scopewise import record, registry, schemas
 from scopewise.attacks.base import Subject
 from scopewise.attacks.suite import Attacked, attack_models, kept_in
 from scopewise.config import AttackSection, RunConfig, parse_config
@@ -19,8 +19,6 @@ from scopewise.documents import parse_yaml, read_text
 from scopewise.errors import ConfigError, ResultError
 from scopewise.lock import RunLock
 from scopewise.models.load import default_device, load_model, load_tokenizer, loading
-
-ATTACKS_FORMAT = "scopewise-attacks/1"
 
 
 def config_of(run: Path, settings: dict[str, Any]) -> RunConfig:
@@ -82,7 +80,7 @@ def _attack_run(
     benchmark = load_benchmark(data.benchmark, data.path, data.domain, data.general)
     inputs = _inputs(config, settings, benchmark.content_hash(), paths)
     output = run / "attacks.json"
-    earlier = record.read_json(output) if output.exists() and not overwrite else None
+    earlier = schemas.read(output, schemas.AttacksDocument) if output.exists() and not overwrite else None
     if earlier is not None and (earlier["inputs"], earlier["threshold"]) != (_shared(inputs), settings.threshold):
         raise ResultError(f"{output}: made with other settings; add --overwrite to replace it")
 
@@ -108,7 +106,7 @@ def _attack_run(
         results = [redacted(row) for row in results]
     present = {row["attack"] for row in results}
     document = {
-        "format": ATTACKS_FORMAT,
+        "format": schemas.AttacksDocument.FORMAT,
         "manifest": record.manifest(config, benchmark.content_hash()),
         "inputs": _shared(inputs),
         "models": inputs["models"],
@@ -145,7 +143,7 @@ def _stage(run: Path, which: str) -> str:
 
 def _row(run: Path, attacked: Attacked) -> dict[str, Any]:
     stage = run / attacked.model / "stage.json"
-    known = record.read_json(stage) if attacked.model not in ("target", "oracle") else {}
+    known = schemas.read(stage, schemas.StageDocument) if attacked.model not in ("target", "oracle") else {}
     about = {
         "method": known.get("method", attacked.model),
         "protocol": known.get("protocol"),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scopewise import record, registry
+from scopewise import record, registry, schemas
 from scopewise.attacks.base import Attack, Facts, InapplicableError, Outcome, Subject, cluster
 from scopewise.attacks.leakage import Leakage, leakage
 from scopewise.config import AttackSection
@@ -206,10 +206,10 @@ def kept_in(folder: Path, inputs: Mapping[str, Any]) -> Callable[[str, str, Call
         path = folder / model / f"{attack}.json"
         mine = {**inputs, "models": {k: v for k, v in inputs["models"].items() if k in (model, "target")}}
         if path.exists():
-            kept = record.read_json(path)
+            kept = schemas.read(path, schemas.PieceDocument)
             if kept["inputs"] == mine:
                 return kept
-        piece = {**build(), "inputs": mine}
+        piece = {"format": schemas.PieceDocument.FORMAT, **build(), "inputs": mine}
         record.write_json(path, piece)
         return piece
 

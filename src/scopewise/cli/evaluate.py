@@ -46,6 +46,7 @@ def evaluate(
     from scopewise.models.processes import is_main
     from scopewise.models.sharded import placed
     from scopewise.record import manifest, write_json
+    from scopewise.schemas import EvaluationDocument
 
     if reference is not None or target is not None:
         compared = Reference(read_evaluation(reference) if reference else {}, read_evaluation(target) if target else {})
@@ -71,7 +72,15 @@ def evaluate(
         return
     if output is not None:
         made = manifest(config, benchmark.content_hash())
-        write_json(output, {"model": model, "values": evaluation.document(compared), "manifest": made})
+        write_json(
+            output,
+            {
+                "format": EvaluationDocument.FORMAT,
+                "model": model,
+                "values": evaluation.document(compared),
+                "manifest": made,
+            },
+        )
     if as_json:
         echo_json(evaluation.metrics)
         return

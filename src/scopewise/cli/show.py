@@ -16,6 +16,7 @@ from scopewise.region import FORMAT, Region
 from scopewise.report.attacks import attacks_table
 from scopewise.report.regions import region_table
 from scopewise.report.table import markdown
+from scopewise.schemas import AttacksDocument, ResultsDocument, checked
 from scopewise.terminal import echo, echo_json
 
 
@@ -49,8 +50,8 @@ def show(
     elif isinstance(document, dict) and document.get("format") == FORMAT:
         echo(region_table(Region.load(path)))
     elif isinstance(document, dict) and str(document.get("format")).startswith("scopewise-attacks"):
-        echo(attacks_table(document))
+        echo(attacks_table(checked(document, AttacksDocument, what)))
     elif isinstance(document, dict) and "rows" in document and "manifest" in document:
-        echo(markdown(document).rstrip())
+        echo(markdown(checked(document, ResultsDocument, what)).rstrip())
     else:
         raise ResultError(f"{what}: neither results, attacks nor a region; give a file that scopewise wrote")

@@ -12,6 +12,14 @@ from scopewise.errors import ResultError
 from scopewise.record import read_json
 from scopewise.region import Region
 from scopewise.report.comparison import compare
+from scopewise.schemas import (
+    EvaluationDocument,
+    LooseAttacksDocument,
+    ResultsDocument,
+    StageDocument,
+    checked,
+    read,
+)
 
 
 @dataclass(frozen=True)
@@ -90,7 +98,7 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
 def read_run(folder: Path, name: str) -> Run:
     """Read a run folder. Raises ResultError where it holds no measured model."""
     found = [folder / file for file in ("results.partial.json", "results.json") if (folder / file).exists()]
-    results = read_json(found[0]) if found else _without_bench(folder)
+    results = read(found[0], ResultsDocument) if found else _without_bench(folder)
     if not isinstance(results, dict) or not results.get("rows") or "manifest" not in results:
         raise ResultError(f"{folder}: no measured model in it; `scopewise bench`, `run` or `unlearn` writes one")
     models = [_model(folder, row) for row in results["rows"]]
@@ -100,10 +108,10 @@ def read_run(folder: Path, name: str) -> Run:
 def _model(folder: Path, row: Mapping[str, Any]) -> Model:
     name = row["path"] if row["model"] == "unlearned" else row["model"]
     file = folder / f"{name}.evaluation.json"
-    document = read_json(file) if file.exists() else {}
+    document = read(file, EvaluationDocument) if file.exists() else {}
     stage = folder / row["path"] / "stage.json"
     # The row of a target has no curve, its stage has.
-    curve = row.get("curve") or (read_json(stage).get("curve", []) if stage.exists() else [])
+    curve = row.get("curve") or (read(stage, StageDocument).get("curve", []) if stage.exists() else [])
     return Model({**row, "curve": curve}, document.get("values", {}), document.get("answers", ()))
 
 
@@ -111,10 +119,11 @@ def _without_bench(folder: Path) -> dict[str, Any] | None:
     """Return results of a folder that stage commands wrote (`finetune`, `unlearn`): what `bench` would have put together."""
     rows, values, origin = [], [], None
     for file in sorted(folder.glob("*.evaluation.json")) + sorted(folder.glob("models/*/*/*.evaluation.json")):
-        document = read_json(file)
+        document = read(file, EvaluationDocument)
         path = str(file.relative_to(folder)).removesuffix(".evaluation.json")
         stage = folder / path / "stage.json"
-        made = read_json(stage) if stage.exists() else {}
+        made = read(stage, StageDocument) if stage.exists() else {}
+        made.pop("format", None)
         which = path if path in ("target", "oracle") else "unlearned"
         if which == "unlearned" and "method" not in made:
             continue
@@ -122,7 +131,7 @@ def _without_bench(folder: Path) -> dict[str, Any] | None:
         metrics = {key: value["value"] for key, value in document["values"].items()}
         rows.append({**about, "settings": {}, "cost": {}, **made, "metrics": metrics, "path": path})
         values.append(document["values"])
-        origin = document["origin"]
+        origin = document.get("origin") or origin
     if origin is None:
         return None
     marker = folder / "config.yaml"
@@ -161,6 +170,5 @@ def _attacks(folder: Path) -> dict[str, Any] | None:
         return None
     document = read_json(path)
     document = {"results": document} if isinstance(document, list) else document
-    if not isinstance(document, dict) or not isinstance(document.get("results"), list):
-        raise ResultError(f"{path}: no list of attack results; `scopewise attack` writes one")
+    checked(document, LooseAttacksDocument, str(path))
     return document if document["results"] else None

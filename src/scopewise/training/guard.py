@@ -14,16 +14,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import TrainerCallback
 
+from scopewise import schemas
 from scopewise.config import GuardSection
 from scopewise.data.prompt import Encoded
 from scopewise.files import write_json
 from scopewise.models.score import hit_rate
 from scopewise.models.sharded import spread_as, whole
-from scopewise.record import read_json
 
 logger = logging.getLogger("scopewise")
 
-_PROBES, _BEST = "probes.json", "best.safetensors"
+PROBES, _BEST = "probes.json", "best.safetensors"
 
 _COLLAPSE = 0.5
 """Share of the retain accuracy before unlearning below which the model has collapsed."""
@@ -81,8 +81,8 @@ class Guard(TrainerCallback):
 
     def load(self, checkpoint: Path) -> None:
         """Remember what was found before an interruption."""
-        if (kept := checkpoint / _PROBES).exists():
-            self.probes = [Probe(**probe) for probe in read_json(kept)]
+        if (kept := checkpoint / PROBES).exists():
+            self.probes = [Probe(**probe) for probe in schemas.read(kept, schemas.ProbesDocument)["probes"]]
         if self.settings.keep_best and (checkpoint / _BEST).exists():
             self._best = load_file(checkpoint / _BEST)
 
@@ -109,7 +109,8 @@ class Guard(TrainerCallback):
         if not state.is_world_process_zero:
             return
         checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        write_json(checkpoint / _PROBES, [asdict(probe) for probe in self.probes])
+        probes = [asdict(probe) for probe in self.probes]
+        write_json(checkpoint / PROBES, {"format": schemas.ProbesDocument.FORMAT, "probes": probes})
         if self._best:
             save_file(self._best, checkpoint / _BEST)
 

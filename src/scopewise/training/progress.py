@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import zipfile
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
 from tqdm import tqdm
 from transformers import PrinterCallback, Trainer, TrainerCallback
 
+from scopewise import schemas
 from scopewise.bars import bar
 from scopewise.cost import Cost
+from scopewise.errors import ResultError
 from scopewise.files import seal, write_json
-from scopewise.record import read_json
 
 
 class TrainingProgress(TrainerCallback):
@@ -27,7 +30,7 @@ class TrainingProgress(TrainerCallback):
         """Open the bar at the step that a resumed training goes on from, and count its cost on from there."""
         kept = cost_file(_checkpoint(args, state))
         if state.global_step and kept.exists():
-            self.cost.go_on_from(read_json(kept))
+            self.cost.go_on_from(schemas.read(kept, schemas.CostDocument))
         first = state.global_step
         self.bar = bar(state.max_steps, self.name, "step", initial=first, disable=not state.is_world_process_zero)
 
@@ -46,7 +49,8 @@ class TrainingProgress(TrainerCallback):
         """Put the cost so far beside the checkpoint."""
         if state.is_world_process_zero:
             seal(_checkpoint(args, state))
-            write_json(cost_file(_checkpoint(args, state)), self.cost.so_far())
+            kept = {"format": schemas.CostDocument.FORMAT, **self.cost.so_far()}
+            write_json(cost_file(_checkpoint(args, state)), kept)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
         """Show the loss."""
@@ -62,6 +66,27 @@ class TrainingProgress(TrainerCallback):
 def cost_file(checkpoint: Path) -> Path:
     """Return the file that holds the cost up to a checkpoint; the last one that is written of it."""
     return checkpoint / "cost.json"
+
+
+def is_whole(checkpoint: Path) -> bool:
+    """Return whether a checkpoint was written to its end, by this version, and can be read."""
+    files: dict[str, type[schemas.Document]] = {
+        "cost.json": schemas.CostDocument,
+        "unlearning_state.json": schemas.StateDocument,
+        "probes.json": schemas.ProbesDocument,
+    }
+    try:
+        for name, schema in files.items():
+            if (checkpoint / name).exists() or name == "cost.json":
+                found = schemas.read(checkpoint / name, schema)
+                if "format" not in found:  # of a version whose state was another
+                    return False
+        for tensors in checkpoint.glob("*.safetensors"):
+            with safe_open(tensors, "np"):
+                pass
+    except (ResultError, SafetensorError, OSError):
+        return False
+    return all(zipfile.is_zipfile(path) for path in checkpoint.glob("*.pt"))
 
 
 def _checkpoint(args: Any, state: Any) -> Path:

@@ -20,7 +20,7 @@ from transformers.trainer import FSDP_MODEL_NAME
 from transformers.trainer_utils import get_last_checkpoint
 from transformers.training_args import OptimizerNames
 
-from scopewise import ops
+from scopewise import ops, schemas
 from scopewise.config import GuardSection, LocalizeSection
 from scopewise.data.batch import Batch
 from scopewise.data.builtin import read_general
@@ -50,7 +50,6 @@ from scopewise.models.processes import gathered, on_cpu, on_deepspeed, sum_over_
 from scopewise.models.score import sequence_nll
 from scopewise.models.sharded import is_spread, placed, spreads, take_state, whole_state
 from scopewise.models.vocabulary import check_vocabulary, loadable_padding, padding_id, vocabulary_size
-from scopewise.record import read_json
 from scopewise.region import Region
 from scopewise.training.dual import Dual
 from scopewise.training.guard import Guard
@@ -322,7 +321,7 @@ class UnlearningTrainer(Trainer):
         if not checkpoint:
             return
         path = Path(checkpoint) / _STATE
-        kept = read_json(path) if path.exists() else {}
+        kept = schemas.read(path, schemas.StateDocument) if path.exists() else {}
         if self.dual is not None and "dual" in kept:
             self.dual = Dual(**kept["dual"])
         if len(kept.get("unlogged_losses", ())) == self.args.world_size:
@@ -562,7 +561,11 @@ class _AfterStep(TrainerCallback):
         unlogged, dual = self.trainer._unlogged, self.trainer.dual
         losses = gathered(float(unlogged.loss))
         if state.is_world_process_zero:
-            document = {"unlogged_losses": losses, "unlogged_steps": unlogged.steps}
+            document: dict[str, Any] = {
+                "format": schemas.StateDocument.FORMAT,
+                "unlogged_losses": losses,
+                "unlogged_steps": unlogged.steps,
+            }
             if dual is not None:
                 document["dual"] = dual.document()
             write_json(Path(args.output_dir) / f"checkpoint-{state.global_step}" / _STATE, document)

@@ -1,0 +1,357 @@
+"""The structure of every JSON file that a run writes, and the one function that reads them. Imports no torch.
+
+Files of earlier versions that are still read have no `format`; one that names another than is written here is refused.
+Results, stages and evaluations may hold more than stands here; a region file may not, since people edit it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from scopewise.documents import read_json
+from scopewise.errors import ResultError
+
+Number = float | None
+Costs = dict[str, float | dict[str, Number] | None]
+Count = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Seconds = Annotated[float, Field(ge=0)]
+
+
+class Document(BaseModel):
+    """Base: text is no number, a number is no boolean, and nothing is infinite.
+
+    Attributes:
+        FORMAT: What a file of this version names as its `format`.
+    """
+
+    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
+    FORMAT: ClassVar[str]
+
+
+class Part(BaseModel):
+    """Base of what stands inside a document."""
+
+    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
+
+
+class ManifestPart(Part):
+    """Where a result comes from, as `record.manifest` gives it."""
+
+    scopewise: str
+    commit: str | None
+    config_hash: str | None
+    data_hash: str | None = None
+    date: str
+    packages: dict[str, str | None]
+    processor: str
+    cores: int | None
+
+
+class IntervalPart(Part):
+    """A number with its 95 % interval."""
+
+    value: float
+    low: Number
+    high: Number
+
+
+class ProbePart(Part):
+    """What the guard saw."""
+
+    step: Count
+    unlearn_success: float
+    retention_success: float
+
+
+class CurvePart(Part):
+    """What was logged in training."""
+
+    step: Count
+    loss: float
+    grad_norm: Number = None
+    learning_rate: Number = None
+
+
+class StageDocument(Document):
+    """`stage.json`."""
+
+    FORMAT = "scopewise-stage/1"
+    inputs: dict[str, Any]
+    origin: ManifestPart
+    method: str = ""
+    localizer: str | None = None
+    protocol: str | None = None
+    seed: int = 0
+    settings: dict[str, Any] = {}
+    region_fraction: Share | None = None
+    cost: Costs = {}
+    probes: list[ProbePart] = []
+    curve: list[CurvePart] = []
+
+
+class ValuePart(Part):
+    """A value of an evaluation: the measure, row by row, its interval, its direction, its gap to the oracle's."""
+
+    value: Number
+    per_row: list[Number]
+    skipped: list[str]
+    low: Number = None
+    high: Number = None
+    note: str = ""
+    higher_is_better: bool | None = None
+    oracle_gap: Number = None
+
+
+class AnswerPart(Part):
+    """What a model answered to a row."""
+
+    question: str
+    answer: str
+    scope: str
+    split: str
+    instance: str
+    attribute: str
+    tokens: list[str]
+    probabilities: list[float]
+    generated: str | None
+
+
+class EvaluationDocument(Document):
+    """`NAME.evaluation.json`, and what `scopewise evaluate --output` writes."""
+
+    FORMAT = "scopewise-evaluation/1"
+    values: dict[str, ValuePart]
+    answers: list[AnswerPart] = []
+    inputs: dict[str, Any] = {}
+    cost: dict[str, Number] | None = None
+    origin: ManifestPart | None = None
+
+
+class RowPart(Part):
+    """A row of results."""
+
+    model: Literal["target", "oracle", "unlearned"]
+    method: str
+    protocol: str | None
+    seed: int
+    path: str
+    metrics: dict[str, Number]
+    skipped: dict[str, list[str]] = {}
+    localizer: str | None = None
+    settings: dict[str, Any] = {}
+    region_fraction: Share | None = None
+    cost: Costs = {}
+    probes: list[ProbePart] = []
+    curve: list[CurvePart] = []
+
+
+class ComparisonPart(Part):
+    """A comparison of results."""
+
+    method: str
+    protocol: str | None
+    success: dict[str, IntervalPart]
+    oracle_gap: IntervalPart | None
+    differences: dict[str, IntervalPart]
+
+
+class ResultsDocument(Document):
+    """`results.json` and `results.partial.json`."""
+
+    FORMAT = "scopewise-results/2"
+    complete: bool
+    manifest: ManifestPart
+    config: dict[str, Any]
+    rows: list[RowPart]
+    comparisons: list[ComparisonPart] = []
+    tuning: dict[str, list[dict[str, float | bool]]] = {}
+
+
+class SecondsPart(Part):
+    """What an attack cost."""
+
+    seconds: Seconds
+
+
+class AttackPart(Part):
+    """A result of an attack."""
+
+    attack: str
+    model: str
+    method: str
+    protocol: str | None
+    seed: int | None
+    leakage: Number
+    low: Number
+    high: Number
+    verdict: Literal["leaks", "holds", "undecided", "not measurable", "not applicable"]
+    worst: list[dict[str, Any]]
+    notes: list[str]
+    cost: SecondsPart
+
+
+class SuitePart(Part):
+    """Of the settings of an attack, what its table names."""
+
+    suite: str
+
+
+class AttackInputsPart(Part):
+    """What decides the results of attacks."""
+
+    attack: SuitePart
+
+
+class AttacksDocument(Document):
+    """`attacks.json`."""
+
+    FORMAT = "scopewise-attacks/1"
+    manifest: ManifestPart
+    inputs: AttackInputsPart
+    models: dict[str, str]
+    threshold: Share
+    attacks: list[str]
+    results: list[AttackPart]
+
+
+class LooseAttackPart(Part):
+    """A result of an attack that somebody else may have written: what is missing is not shown."""
+
+    attack: str
+    model: str
+    method: str | None = None
+    protocol: str | None = None
+    seed: int | None = None
+    leakage: Number = None
+    low: Number = None
+    high: Number = None
+    verdict: str | None = None
+    worst: list[dict[str, Any]] | None = None
+    notes: list[str] | None = None
+    cost: dict[str, Number] | None = None
+
+
+class LooseAttacksDocument(Document):
+    """`attacks.json` as the report takes it: an object with `results` is enough."""
+
+    FORMAT = AttacksDocument.FORMAT
+    results: list[LooseAttackPart]
+    threshold: Share | None = None
+
+
+class PieceDocument(Document):
+    """What one model gave under one attack, in `attacks/`."""
+
+    FORMAT = "scopewise-attack-piece/1"
+    inputs: dict[str, Any]
+    reason: str | None
+    seconds: Seconds
+    rows: list[Count] = []
+    signals: dict[str, list[Number]] = {}
+    texts: dict[str, list[str | None]] = {}
+    notes: list[str] = []
+
+
+class TrialDocument(Document):
+    """A trial of the search."""
+
+    FORMAT = "scopewise-trial/1"
+    unlearn_success: float
+    retention_success: float
+    inputs: dict[str, Any]
+
+
+class CostDocument(Document):
+    """What a training had cost at a checkpoint."""
+
+    FORMAT = "scopewise-cost/1"
+    step_seconds: list[Seconds]
+    seconds: Seconds
+    peak_memory_bytes: Count
+    tokens: Count = 0
+    operations: Seconds = 0.0
+
+
+class ProbesDocument(Document):
+    """What the guard had seen at a checkpoint."""
+
+    FORMAT = "scopewise-probes/1"
+    probes: list[ProbePart]
+
+
+class DualPart(Part):
+    """The dual variable of a constrained method."""
+
+    multiplier: float
+    budget: float
+
+
+class StateDocument(Document):
+    """What a checkpoint keeps besides what the library does."""
+
+    FORMAT = "scopewise-state/1"
+    unlogged_losses: list[float]
+    unlogged_steps: Count
+    dual: DualPart | None = None
+
+
+class RegionEntryPart(Part):
+    """A matrix of a region."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+    name: Annotated[str, Field(min_length=1)]
+    parameters: Annotated[int, Field(ge=1)]
+    chosen: bool
+    module: str
+    selected: Count | None = None
+    score: Number = None
+    cosine: Annotated[float, Field(ge=-1.001, le=1.001)] | None = None
+    magnitude: Number = None
+    magnitude_retain: Number = None
+
+
+class RegionDocument(Document):
+    """A region file."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+    FORMAT = "scopewise-region/2"
+    format: str
+    localizer: str
+    settings: dict[str, Any]
+    chosen_parameters: Count | None = None
+    chosen_fraction: Share | None = None
+    seconds: Seconds
+    cost: dict[str, Number] | None = None
+    origin: dict[str, Any] | None = None
+    masks: dict[str, list[Count]] = {}
+    entries: list[RegionEntryPart]
+
+
+def read(path: str | Path, schema: type[Document]) -> Any:
+    """Return the decoded content of a file that a run wrote.
+
+    Raises:
+        ResultError: missing, broken, of another version, or not of the structure; the sentence names file and key.
+    """
+    return checked(read_json(path, ResultError), schema, str(path))
+
+
+def checked(document: Any, schema: type[Document], where: str) -> Any:
+    """Return a decoded document that has the structure of `schema`. Raises ResultError as `read`, never with content."""
+    made = document.get("format", schema.FORMAT) if isinstance(document, dict) else schema.FORMAT
+    if made != schema.FORMAT:
+        raise ResultError(
+            f"{where}: format {made!r}; {schema.FORMAT!r} is read; another version of scopewise wrote it: make it again"
+        )
+    try:
+        schema.model_validate(document)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        key = ".".join(str(part) for part in first["loc"])
+        message = f"{first['msg'][0].lower()}{first['msg'][1:]}"
+        raise ResultError(f"{where}: {key or 'all of it'}; {message}; correct it, or make the file again") from None
+    return document
