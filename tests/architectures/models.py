@@ -41,6 +41,8 @@ _LATENT: dict[str, Any] = {
 }
 _ALTERNATING = {"layer_types": ["sliding_attention", "full_attention", "sliding_attention"], "sliding_window": WINDOW}
 
+_SCANS: dict[str, Any] = {"mamba_n_heads": 8, "mamba_d_head": 8, "mamba_d_state": 8, "mamba_chunk_size": 16}
+
 CONFIGS: dict[str, dict[str, Any]] = {
     "llama": _PLAIN,
     "mistral": {**_PLAIN, "sliding_window": WINDOW},
@@ -117,15 +119,34 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "lfm2": {**_PLAIN, "layer_types": ["conv", "full_attention", "conv"]},
     "rwkv": {"hidden_size": WIDTH, "num_hidden_layers": LAYERS, "attention_hidden_size": WIDTH, "context_length": 256},
     "recurrent_gemma": {**_PLAIN, "attention_window_size": WINDOW, "lru_width": WIDTH},
+    "qwen2 with windows": {**_PLAIN, "use_sliding_window": True, "sliding_window": WINDOW, "max_window_layers": 1},
+    "falcon with alibi": {**{k: v for k, v in _PLAIN.items() if k != "head_dim"}, "alibi": True},
+    "phimoe": {**_PLAIN, "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": WINDOW},
+    "glm4": {**_PLAIN, "pad_token_id": None},
+    "ernie4_5": _PLAIN,
+    "exaone4": {**_PLAIN, **_ALTERNATING},
+    "seed_oss": _PLAIN,
+    "falcon_mamba": {"hidden_size": WIDTH, "num_hidden_layers": LAYERS, "state_size": 8},
+    "bamba": {**_PLAIN, **_SCANS, "attn_layer_indices": [1]},
+    "falcon_h1": {**_PLAIN, **_SCANS, "mamba_d_ssm": 64, "lm_head_multiplier": 0.5},
+    "granitemoehybrid": {
+        **_PLAIN,
+        **_SCANS,
+        "num_local_experts": 4,
+        "num_experts_per_tok": 2,
+        "layer_types": ["mamba", "attention", "mamba"],
+        "shared_intermediate_size": 24,
+        "logits_scaling": 2.0,
+    },
 }  # fmt: skip
-"""Model type of the library → what its config is given besides the vocabulary."""
+"""Model type of the library, and what is special → what its config is given besides the vocabulary."""
 
 
 def build(kind: str, vocab_size: int, seed: int = 0) -> PreTrainedModel:
     """Return a small, fresh model of a type, in evaluation mode and float32."""
     torch.manual_seed(seed)
     ids = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
-    config = AutoConfig.for_model(kind, **{"vocab_size": vocab_size, **ids, **CONFIGS[kind]})
+    config = AutoConfig.for_model(kind.partition(" ")[0], **{"vocab_size": vocab_size, **ids, **CONFIGS[kind]})
     for key, value in config.to_dict().items():  # a step is compared with a gradient, which dropout makes another
         if key.endswith(("dropout", "pdrop", "dropout_prob")) and isinstance(value, float):
             setattr(config, key, 0.0)

@@ -7,8 +7,8 @@ import pytest
 from architectures.matrix import PARAMETERS, Data, data, examined
 from architectures.models import CONFIGS
 
-OFTEN = ("llama", "qwen3")
-"""Those that every run of the tests looks at: plain, and with norms of its own."""
+OFTEN = ("llama", "mistral", "gemma2", "gpt2", "qwen2_moe", "lfm2")
+"""Those that every run of the tests looks at: plain, a window, caps, matrices the other way round, experts, convolutions."""
 
 
 @pytest.fixture(scope="module")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import re
 from collections.abc import Iterator
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
@@ -69,12 +69,16 @@ def window_of(model: Any) -> int | None:
     Args:
         model: Without wrappers.
     """
-    found = vars(model.config.get_text_config()).items()
-    sizes = [value for name, value in found if type(value) is int and value > 0 and _names_a_window(name)]
-    return min(sizes, default=None)
+    config = model.config.get_text_config()
+    if model not in _WINDOWS:  # the names; values may be changed, and are read anew: this is asked in every forward
+        _WINDOWS[model] = tuple(name for name in vars(config) if _names_a_window(name))
+    sizes = (getattr(config, name, None) for name in _WINDOWS[model])
+    return min((size for size in sizes if type(size) is int and size > 0), default=None)
 
 
-@functools.cache
+_WINDOWS: WeakKeyDictionary[Any, tuple[str, ...]] = WeakKeyDictionary()
+
+
 def _names_a_window(name: str) -> bool:
     return bool(re.search(r"window|local_attention|attention_chunk|local_attn", name)) and not re.search(
         r"layer|pattern|num_|block", name
