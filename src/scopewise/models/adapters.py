@@ -65,12 +65,23 @@ def with_adapter(model: PreTrainedModel | PeftModel, config: PeftConfig, seed: i
         config.lora_dropout = 0.0
         if config.target_modules == "all-linear":
             config.target_parameters = [*(config.target_parameters or ()), *experts]
+            config.exclude_modules = config.exclude_modules or _routers(model)
     try:
         with unmatched_ranks():
             adapted: PeftModel = get_peft_model(model, config)  # type: ignore[assignment]
     except ValueError as error:
         raise ConfigError(_refusal(model, config, error)) from None
     return _with_dropout(adapted, dropout) if experts else adapted
+
+
+def _routers(model: nn.Module) -> list[str] | None:
+    """Return the names of layers that only derive from a linear one: Llama 4's router gives two tensors, which LoRA cannot."""
+    found = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and type(module).__module__.startswith("transformers.models.")
+    ]
+    return found or None
 
 
 def _experts(model: nn.Module) -> list[str]:
