@@ -6,7 +6,7 @@ import copy
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from peft import PeftConfig, PeftModel
@@ -130,6 +130,7 @@ def evaluate(
     max_length: int = 256,
     prompt: str = "plain",
     system: str | None = None,
+    system_role: Literal["system", "user"] = "system",
     reference: Evaluation | None = None,
     target: Evaluation | None = None,
     cache: str | Path | None = None,
@@ -146,6 +147,7 @@ def evaluate(
         max_length: Most tokens of a row.
         prompt: `plain`, `chat`, or a text with `{question}` in it that stands before the answer.
         system: System message of a chat.
+        system_role: `user` puts it before the question, for chat templates that take no system message.
         reference: Of a model that never saw the forget scope, for the measures that compare with one.
         target: Of the model before unlearning, for the measures that are scaled with it.
         cache: Folder that keeps what the model was found to answer, so that nothing is forwarded twice.
@@ -161,7 +163,7 @@ def evaluate(
             "rows", (*as_rows(forget, FORGET, VAL, every_split=True), *as_rows(retain, RETAIN, VAL, every_split=True))
         )
         check_scopes(benchmark.rows)
-    data = DataSection(max_length=max_length, prompt=prompt, system=system)
+    data = DataSection(max_length=max_length, prompt=prompt, system=system, system_role=system_role)
     compared = None
     if reference is not None or target is not None:
         compared = Reference(reference.values if reference else {}, target.values if target else {})
@@ -179,6 +181,7 @@ def attack(
     max_length: int = 256,
     prompt: str = "plain",
     system: str | None = None,
+    system_role: Literal["system", "user"] = "system",
     **settings: Any,
 ) -> dict[str, Attacked]:
     """Ask whether an unlearned model stays as it is. The three models are left as they were.
@@ -192,6 +195,7 @@ def attack(
         max_length: Most tokens of a row; attacks may lengthen prompts to three times that.
         prompt: `plain`, `chat`, or a text with `{question}` in it.
         system: System message of a chat.
+        system_role: `user` puts it before the question, for chat templates that take no system message.
         **settings: Of the run file's `attack` section, such as `suite`, `attacks`, `learning_rate`.
 
     Returns:
@@ -200,7 +204,7 @@ def attack(
     section, tokenizer = AttackSection(**settings), with_padding(tokenizer)
 
     def subject(name: str, given: PreTrainedModel | PeftModel) -> Callable[[], Subject]:
-        how = (Prompt(prompt, system=system), max_length, section.max_tokens)
+        how = (Prompt(prompt, system=system, system_role=system_role), max_length, section.max_tokens)
         return lambda: Subject(name, copy.deepcopy(given), tokenizer, *how)
 
     found = attack_models(

@@ -78,13 +78,14 @@ class Entry:
 
 @dataclass(frozen=True)
 class Unlearned:
-    """What an unlearning gives: the model, on the region it was trained on, at its cost."""
+    """What an unlearning gives: the model, on the region and the rows it was trained on, at its cost."""
 
     model: PreTrainedModel | PeftModel
     tokenizer: PreTrainedTokenizerBase
     cost: Cost
     region: Region | None
     trainer: UnlearningTrainer
+    dropped: dict[str, Any]
 
 
 class Pipeline:
@@ -201,6 +202,7 @@ class Pipeline:
                 "seed": seed,
                 "settings": _decisive(section),
                 "region_fraction": 1.0 if used is None else used.fraction,
+                **made.dropped,
                 "cost": {
                     **made.cost.document(),
                     "localization_seconds": None if used is None else used.seconds,
@@ -383,6 +385,8 @@ class Pipeline:
         tokenizer = load_tokenizer(target)
         method = make_method(entry.method, **section.method_args)
         general = self._encode(benchmark.general, tokenizer) if method.retain_data == "general" else None
+        rows = [benchmark.select(scope, TRAIN) for scope in (FORGET, RETAIN)]
+        forget, retain = (self._encode(part, tokenizer) for part in rows)
         model = self._prepared(target, seed, section)
         cost, trainer = self._train(
             work,
@@ -392,13 +396,14 @@ class Pipeline:
             guard=section.guard,
             model=model,
             method=method,
-            forget_dataset=self._encode(benchmark.select(FORGET, TRAIN), tokenizer),
-            retain_dataset=self._encode(benchmark.select(RETAIN, TRAIN), tokenizer),
+            forget_dataset=forget,
+            retain_dataset=retain,
             general_dataset=general,
             processing_class=tokenizer,
             region=region or "all",
         )
-        return Unlearned(trainer.accelerator.unwrap_model(trainer.model), tokenizer, cost, region, trainer)
+        dropped = _dropped([row for part in rows for row in part], [*forget, *retain])
+        return Unlearned(trainer.accelerator.unwrap_model(trainer.model), tokenizer, cost, region, trainer, dropped)
 
     def _train(
         self, work: Path, section: TrainingSection, seed: int, name: str, *, guard: GuardSection, **given: Any

@@ -138,6 +138,7 @@ def test_a_leak_is_appended_to_the_probes_once(client: TestClient, run_folder: P
         "truth": planted,
         "prompt": "plain",
         "system": None,
+        "system_role": "system",
         "direct": False,
         "domain": "privacy",
         "temperature": 0.001,

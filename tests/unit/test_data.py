@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 from scopewise.data.batch import collate, length_batches, select_rows
 from scopewise.data.builtin import read_general
-from scopewise.data.load import load_benchmark
+from scopewise.data.load import general_rows, load_benchmark
 from scopewise.data.prompt import Encoded, Prompt, encode
 from scopewise.data.rows import FORGET, RETAIN, TRAIN, VAL, Row, as_rows
 from scopewise.errors import ConfigError, DataError, ModelError
@@ -476,3 +476,17 @@ def test_length_batches() -> None:
     """Longest first; 8 alone (two rows would be 16 > 10), then 5 + 4 padded to 10, then 3."""
     assert list(length_batches([3, 8, 4, 5], 10)) == [[1], [3, 2], [0]]
     assert list(length_batches([20], 10)) == [[0]]
+
+
+def test_general_text_needs_no_question(tmp_path: Path) -> None:
+    """As dicts, as rows, and as a file; each text is an answer without a question."""
+    texts = ["There is snow in the valley.", "There is iron in the hill."]
+    (tmp_path / "general.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    given = [[{"text": text} for text in texts], [{"answer": text} for text in texts], tmp_path / "general.jsonl"]
+    for data in given:
+        rows = general_rows(data)
+        assert [(row.question, row.answer, row.scope) for row in rows] == [("", text, "retain") for text in texts]
+        assert general_rows(rows) == rows
+    for wrong in ([], [{"title": "x"}], ["text"], [{"text": " "}]):
+        with pytest.raises(DataError):
+            general_rows(wrong)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from datasets import Dataset, load_dataset
 from lm_eval.api.instance import Instance
@@ -57,7 +57,7 @@ class ScopeTask(ConfigurableTask):
     Settings, in the task's `metadata` or from `lm_eval --metadata`:
         benchmark, path, domain, split: Which rows: a name of `scopewise list benchmarks`, or `tofu`, whose `domain` is
             forget01, forget05 or forget10. `path` may be one for each benchmark: {"knowundo": …, "tofu": …}.
-        prompt, system, max_length: As in the `data` section of a run file; long rows are refused.
+        prompt, system, system_role, max_length: As in the `data` section of a run file; long rows are refused.
         max_new_tokens: Of the generated text; 0 generates none.
         tokenizer: Of the model; without it that of `--model_args pretrained=…`.
     """
@@ -141,6 +141,7 @@ def _documents(
     split: str = VAL,
     prompt: str = "plain",
     system: str | None = None,
+    system_role: Literal["system", "user"] = "system",
     max_length: int = 256,
     tokenizer: str | PreTrainedTokenizerBase | None = None,
     pretrained: Any = None,
@@ -160,7 +161,7 @@ def _documents(
         rows = _tofu(domain or "forget10", path)
     else:
         rows = load_benchmark(benchmark, path, domain).select(split=split)
-    shape = Prompt(prompt, system=system)
+    shape = Prompt(prompt, system=system, system_role=system_role)
     items = encode([row for row in rows if row.scope in SCOPES], known, shape, max_length)
     if not items:
         raise DataError(f"lm_eval: {benchmark} has no row of split {split!r}; give another split")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -68,6 +68,33 @@ def _filled(section: SectionType, own: Mapping[str, Any]) -> SectionType:
     checked = type(section).model_validate(own)
     given = section.model_fields_set
     return section.model_copy(update={key: getattr(checked, key) for key in own if key not in given})
+
+
+def general_rows(data: str | Path | Iterable[object]) -> list[Row]:
+    """Return general text as rows without a question, from what a Python user has.
+
+    Args:
+        data: A path as `data.general` takes it, or an iterable of `Row`, or of dicts with `text` (or `answer`).
+
+    Raises:
+        DataError: no text, or an entry without one.
+    """
+    if isinstance(data, str | Path):
+        return _read_text_rows(Path(data))
+    rows = []
+    for i, record in enumerate(data):
+        text = record.get("text", record.get("answer")) if isinstance(record, Mapping) else None
+        if isinstance(record, Row):
+            rows.append(record)
+        elif isinstance(text, str) and text.strip():
+            rows.append(Row("", text, RETAIN, origin=f"general[{i}]"))
+        else:
+            raise DataError(
+                f"general[{i}]: {type(record).__name__}; each entry is an object with a 'text' that is not empty"
+            )
+    if not rows:
+        raise DataError("general: no text; give at least one, or None for the text shipped with the package")
+    return rows
 
 
 def _read_text_rows(path: Path) -> list[Row]:

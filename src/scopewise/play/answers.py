@@ -151,6 +151,7 @@ class Answers:
                 "truth": None if known is None else known.answer,
                 "prompt": data.prompt,
                 "system": data.system,
+                "system_role": data.system_role,
                 **question.model_dump(include={"direct", "domain", "temperature", "top_p", "max_new_tokens", "seed"}),
                 "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             },

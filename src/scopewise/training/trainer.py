@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,9 @@ from scopewise import ops, schemas
 from scopewise.config import GuardSection, LocalizeSection
 from scopewise.data.batch import Batch
 from scopewise.data.builtin import read_general
+from scopewise.data.load import general_rows
 from scopewise.data.prompt import Encoded, Prompt, encode
-from scopewise.data.rows import FORGET, RETAIN, as_rows, check_scopes
+from scopewise.data.rows import FORGET, RETAIN, Row, as_rows, check_scopes
 from scopewise.errors import ConfigError
 from scopewise.files import write_json
 from scopewise.localizers.base import localize_encoded
@@ -123,7 +125,7 @@ class UnlearningTrainer(Trainer):
             Of rows that name a scope or a split, those of the forget scope and of train are taken.
         retain_dataset: Rows to keep, of the same instances, selected likewise. Needed by methods with a retain term over
             them and by localizers that compare the two scopes.
-        general_dataset: General text (dicts with `answer`, or `Row`s) for the out-of-distribution methods; None takes
+        general_dataset: General text (a path, dicts with `text`, or `Row`s) for the out-of-distribution methods; None takes
             the text shipped with the package.
         processing_class: The tokenizer; None loads it from the model's path.
         peft_config: Adds a fresh adapter. None trains the adapter the model has, or all parameters.
@@ -179,20 +181,20 @@ class UnlearningTrainer(Trainer):
         check_deepspeed(self.method, OptimizerNames(args.optim).value, args.weight_decay, args.guard.keep_best)
         tokenizer = with_padding(processing_class)
 
-        def tokenized(data: Data, scope: str) -> list[Encoded]:
+        def tokenized(data: Data, read: Callable[[Data], list[Row]]) -> list[Encoded]:
             items = list(data) if not isinstance(data, str | Path) else data
             if isinstance(items, list) and items and isinstance(items[0], Encoded):
                 return items  # type: ignore[return-value]
-            return encode(as_rows(items, scope), tokenizer, _prompt(args), args.max_length)
+            return encode(read(items), tokenizer, _prompt(args), args.max_length)
 
-        forget = tokenized(forget_dataset, FORGET)
-        retain = [] if retain_dataset is None else tokenized(retain_dataset, RETAIN)
+        forget = tokenized(forget_dataset, partial(as_rows, scope=FORGET))
+        retain = [] if retain_dataset is None else tokenized(retain_dataset, partial(as_rows, scope=RETAIN))
         check_scopes(item.row for item in (*forget, *retain))
         kept: Sequence[Encoded] = ()
         if self.method.retain_terms:
             if self.method.retain_data == "general":
                 general = read_general() if general_dataset is None else general_dataset
-                kept = tokenized(general, RETAIN)
+                kept = tokenized(general, general_rows)
             else:
                 kept = retain
             if not kept:
