@@ -24,10 +24,12 @@ _BAR = re.compile(r"\d+%\|.*\d+/\d+ \[[^\]]*\]$")
 
 def faults(given: Input, done: Done, before: dict[str, str], after: dict[str, str]) -> list[str]:
     """Return the names of all that is wrong, of `FAULTS`; `before` and `after` are what `contents` finds."""
-    found = []
+    found: list[str] = []
     out, err = (text.decode(errors="surrogateescape") for text in (done.out, done.err))
     # In a file each drawing of a bar stays, on a line of its own; a sentence after it on that line is glued to it.
     shown = [line for line in screen(err) if "scopewise" in line or not _BAR.search(line)]
+    # A run that had begun may have warned of something before.
+    said = [line for line in shown if "scopewise" in line] if given.begins else shown
     if done.code == 0:
         found.append("accepted")
     elif done.code != 2:
@@ -39,7 +41,7 @@ def faults(given: Input, done: Done, before: dict[str, str], after: dict[str, st
     if done.code != 0 and "traceback" not in found:
         if len(shown) == 1 and not shown[0].startswith("scopewise") and "scopewise" in shown[0]:
             found.append("glued")
-        elif len(shown) != 1 or not re.match(r"scopewise[^:]*: .", shown[0]) or len(shown[0]) > _LONGEST:
+        elif len(said) != 1 or not re.match(r"scopewise[^:]*: .", said[0]) or len(said[0]) > _LONGEST:
             found.append("sentence")
     if any(after.get(path) != content for path, content in before.items()):
         found.append("lost")

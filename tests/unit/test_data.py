@@ -316,6 +316,13 @@ def test_chat_prompt_is_the_tokenizers_template(tiny: Any) -> None:
     assert Prompt("chat").text(ROW, tiny[1]) == "user: Where does Ann live?\nassistant: "
 
 
+@pytest.mark.parametrize("template", ["no question in it", "{{ messages[0]['role'] }}", "{{ 1 / 0 }}"])
+def test_a_template_without_the_question_is_refused(tiny: Any, template: str) -> None:
+    tiny[1].chat_template = template
+    with pytest.raises(ModelError, match=r"data\.prompt: chat; the tokenizer's chat template"):
+        encode([Row("Where?", "There.", FORGET)], tiny[1], Prompt("chat"))
+
+
 def test_chat_without_a_template(tiny: Any) -> None:
     tiny[1].chat_template = None
     with pytest.raises(ConfigError, match="no chat template; set data.prompt=plain"):

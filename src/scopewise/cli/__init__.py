@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from scopewise.allocator import keep_freed_memory
-from scopewise.cli.failures import argument_sentence, path_sentence
+from scopewise.cli.failures import argument_sentence, link_sentence, path_sentence
 from scopewise.cli.memory import is_out_of_memory, out_of_memory_sentence
 from scopewise.cli.signals import interrupt_on_signals, signal_of
 from scopewise.cli.usage import UsageError, usage_sentence
@@ -64,6 +64,8 @@ def command(function: Callable[..., Any]) -> Callable[..., Any]:
             sentence = out_of_memory_sentence() if is_out_of_memory(error) else None
             if sentence is None and isinstance(error, OSError):
                 sentence = path_sentence(error)
+            if sentence is None and isinstance(error, RuntimeError):
+                sentence = link_sentence(error)
             if sentence is None:
                 raise
             _say(sentence)

@@ -17,6 +17,12 @@ def path_sentence(error: OSError) -> str | None:
     return None
 
 
+def link_sentence(error: RuntimeError) -> str | None:
+    """Return the sentence for a loop of links, which `Path.resolve` reports so before Python 3.13; None for others."""
+    text = str(error)
+    return f"{text}; give a path that can be read and written" if text.startswith("Symlink loop") else None
+
+
 def argument_sentence(argument: str) -> str | None:
     """Return the sentence for an argument that is no text; None where it is."""
     try:

@@ -99,7 +99,7 @@ class Prompt:
 
 
 def _chat(tokenizer: PreTrainedTokenizerBase, question: str, system: str | None = None) -> str:
-    """Return a question as the chat template puts it. Raises ModelError where the template fails."""
+    """Return a question as the chat template puts it. Raises ModelError where the template fails or leaves it out."""
     messages = [] if system is None else [{"role": "system", "content": system}]
     messages.append({"role": "user", "content": question})
     try:
@@ -110,6 +110,10 @@ def _chat(tokenizer: PreTrainedTokenizerBase, question: str, system: str | None 
             "data.prompt=plain"
         ) from None
     assert isinstance(text, str)
+    if " ".join(question.split()) not in " ".join(text.split()):
+        raise ModelError(
+            "data.prompt: chat; the tokenizer's chat template leaves the question out; mend it, or set data.prompt=plain"
+        )
     return text
 
 
