@@ -134,6 +134,11 @@ class Pipeline:
         """Return the folder of the `target` (all rows of both scopes) or the `oracle` (the retain scope only)."""
         if which == "target" and self.config.model.target is not None:
             return Path(self.config.model.target)
+        if which == "oracle" and self.config.model.target is not None and self.config.model.path == "tiny":
+            raise ConfigError(
+                "model.path: 'tiny', while model.target is another model; the oracle has to begin from what the target began "
+                "from; set model.path to that model"
+            )
         base = self.base()
         section = self.config.finetune
 

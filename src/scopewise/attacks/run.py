@@ -73,7 +73,7 @@ def _attack_run(
     models = _models(run, settings.models)
     paths = {
         "target": target or config.model.target or _stage(run, "target"),
-        "oracle": oracle or _stage(run, "oracle"),
+        "oracle": oracle or _stage(run, "oracle", config.model.target),
         **{name: str(run / name) for name in _models(run, ())},
     }
     data = config.data
@@ -133,8 +133,13 @@ def _models(run: Path, chosen: Sequence[str]) -> list[str]:
     return found
 
 
-def _stage(run: Path, which: str) -> str:
+def _stage(run: Path, which: str, taught: str | None = None) -> str:
     if not (run / which / "stage.json").exists():
+        if taught is not None:  # by somebody else, from a base that the run does not know
+            raise ResultError(
+                f"{run}: no {which} in it, and the target {taught} is from elsewhere; fine-tune its base on the retain rows "
+                f"(`scopewise finetune --which {which} --set model.path=BASE` in another folder), and name that with --{which}"
+            )
         raise ResultError(
             f"{run}: no {which} in it; make one with `scopewise finetune --which {which} --resume`, or name one with --{which}"
         )

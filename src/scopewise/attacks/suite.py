@@ -11,6 +11,7 @@ from typing import Any
 from scopewise import record, registry, schemas
 from scopewise.attacks.base import Attack, Facts, InapplicableError, Outcome, Subject, cluster
 from scopewise.attacks.leakage import Leakage, leakage
+from scopewise.attacks.oracle import check_alike, check_ignorant
 from scopewise.config import AttackSection
 from scopewise.data.rows import Benchmark
 
@@ -118,14 +119,24 @@ def attack_models(
 
     Returns:
         One entry per model and attack: target and oracle first, which are 1 and 0 by construction.
+
+    Raises:
+        ModelError: the oracle is of another kind than the target, or knows the forget rows as the target does.
     """
     facts = Facts(benchmark, settings, settings.seed)
     attacks = of_suite(settings)
     keep = keep or (lambda _, __, build: build())
     before = _Once(target)  # the target stays: patching and the probe read it beside the others
+    ignorant = _Once(lambda: _alike(oracle(), before()))
+    question = registry.lookup("attacks", "question")(settings)
+    asked = [
+        keep(name, "question", lambda s=subject: piece_of(question, s(), facts, before()))  # type: ignore[misc]
+        for name, subject in (("oracle", ignorant), ("target", before))
+    ]
+    check_ignorant(*asked)
     pieces: dict[str, dict[str, Piece]] = {}
     for name, load in {"target": target, "oracle": oracle, **unlearned}.items():
-        subject = before if name == "target" else _Once(load)
+        subject = {"target": before, "oracle": ignorant}.get(name) or _Once(load)
         pieces[name] = {
             attack.name: keep(name, attack.name, lambda a=attack, s=subject: piece_of(a, s(), facts, before()))  # type: ignore[misc]
             for attack in attacks
@@ -138,6 +149,11 @@ def attack_models(
         for name, given in pieces.items()
         for attack in attacks
     ]
+
+
+def _alike(oracle: Subject, target: Subject) -> Subject:
+    check_alike(oracle, target)
+    return oracle
 
 
 class _Once:
