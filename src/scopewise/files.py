@@ -61,7 +61,8 @@ def no_room(error: BaseException | None) -> str | None:
         found = re.search(r"\(os error (\d+)\)", str(error))  # safetensors and tokenizers, which are written in Rust
         if found and int(found[1]) in _NO_ROOM:
             return _NO_ROOM[int(found[1])]
-        if isinstance(error, RuntimeError) and "PytorchStreamWriter failed writing" in str(error):
+        torch_says = ("PytorchStreamWriter failed writing", "inline_container.cc")  # a place in its writer of files
+        if isinstance(error, RuntimeError) and any(text in str(error) for text in torch_says):
             return "it took no more"
         error = error.__cause__ or error.__context__
     return None

@@ -125,6 +125,7 @@ def test_a_disk_that_is_full_is_one_sentence_and_the_run_goes_on(tmp_path: Path)
         SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
         Exception("File too large (os error 27)"),
         RuntimeError("[enforce fail at inline_container.cc:858] . PytorchStreamWriter failed writing file data/2"),
+        RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 131584 vs 131476"),
     ]
     for error in errors:
 
@@ -275,3 +276,18 @@ def test_an_interrupted_run_stays(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), folder(tmp_path / "run") as run:
         run.stage("target", {"seed": 0}, "hash", interrupt)
     assert (tmp_path / "run" / "config.yaml").exists()
+
+
+def test_a_checkpoint_on_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
+    """By a real limit on the size of files, in a process of its own: torch's own error when it saves tensors."""
+    script = """
+import resource, sys, torch
+from scopewise import record
+from scopewise.config import parse_config
+resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+with record.RunFolder(parse_config({"run": {"dir": sys.argv[1]}})) as run:
+    run.stage("target", {}, "hash", lambda work: torch.save(torch.zeros(50_000), work / "optimizer.pt"))
+"""
+    words = [sys.executable, "-c", script, str(tmp_path / "run")]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert "ResultError: run.dir: " in done.stderr.splitlines()[-1]
