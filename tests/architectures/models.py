@@ -121,7 +121,6 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "recurrent_gemma": {**_PLAIN, "attention_window_size": WINDOW, "lru_width": WIDTH},
     "qwen2 with windows": {**_PLAIN, "use_sliding_window": True, "sliding_window": WINDOW, "max_window_layers": 1},
     "falcon with alibi": {**{k: v for k, v in _PLAIN.items() if k != "head_dim"}, "alibi": True},
-    "phimoe": {**_PLAIN, "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": WINDOW},
     "glm4": {**_PLAIN, "pad_token_id": None},
     "ernie4_5": _PLAIN,
     "exaone4": {**_PLAIN, **_ALTERNATING},

@@ -103,6 +103,18 @@ def test_activations_are_those_of_answer_tokens_alone(kind: str) -> None:
         assert torch.allclose(found[name], answer_inputs(model, matrix.layer), rtol=1e-4, atol=1e-6), name
 
 
+def test_an_adapter_on_a_layer_that_is_never_called_has_no_gradient() -> None:
+    """Jamba multiplies by the weight of `dt_proj` itself."""
+    model = with_adapter(
+        made("jamba"), lora_config(LoraSection(r=2, dropout=0.0, target_modules=("dt_proj", "x_proj")))
+    )
+    squares = mean_squared_gradients(model, ROWS, 4096, "rows")
+    never = [name for name in squares if "dt_proj" in name]
+    assert not any(bool(squares[name].any()) for name in never)
+    assert any(bool(squares[name].any()) for name in squares if name not in never)
+    assert not any(bool(g.any()) for g in mean_gradients(model, ROWS, 4096, "rows", only=never).values())
+
+
 class Sent(nn.Module):
     """Two experts, each a list of layers of its own, that see some of the tokens."""
 

@@ -85,7 +85,8 @@ def mean_gradients(
                     if head
                     else answer_nll(model, batch, labels, line=True)
                 )
-                (counted * scale * sequence_mean(nll, batch["row"], rows).sum() / (passes * len(items))).backward()
+                if nll.requires_grad:  # not where the wanted matrices are of layers that the model never calls
+                    (counted * scale * sequence_mean(nll, batch["row"], rows).sum() / (passes * len(items))).backward()
         progress.close()
         found = {name: whole(gradient).clone() for name, gradient in gradients().items()}
         if not is_spread(model):
@@ -165,7 +166,10 @@ def _squares_by_row(
         for number, (batch, _) in enumerate(_batches(model, items, 1)):
             progress.update(1)
             if is_mine(number):
-                gradients = torch.autograd.grad(answer_nll(model, batch).mean(), wanted, allow_unused=True)
+                loss = answer_nll(model, batch).mean()
+                if not loss.requires_grad:  # of layers that the model never calls alone
+                    continue
+                gradients = torch.autograd.grad(loss, wanted, allow_unused=True)
                 for name, gradient in zip(names, gradients, strict=True):
                     if gradient is not None:  # of an expert that no token is sent to there is none
                         totals[name] += gradient.float().square() / len(items)
