@@ -69,6 +69,10 @@ def report(
     from scopewise.report.run import read_runs
 
     found = read_runs(runs)
+    if redact and chosen is not Format.html:
+        from scopewise.report.private import private
+
+        found = private(found, salt)[0]
     if chosen is Format.html:
         from scopewise.report.page import render
 
@@ -78,9 +82,6 @@ def report(
 
         content = draw(found, plot.value, chosen.value)
     else:
-        from scopewise.report.private import without_paths
-
-        found = without_paths(found) if redact else found
         from scopewise.report.export import as_csv, as_latex, as_markdown
 
         content = {Format.md: as_markdown, Format.csv: as_csv, Format.tex: as_latex}[chosen](found).encode()

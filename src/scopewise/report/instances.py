@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from scopewise.report.run import Model, Run
@@ -12,8 +12,12 @@ from scopewise.report.table import split_shown
 _SCOPES = {"forget": "unlearn_success", "retain": "retention_success"}
 
 
-def instances(run: Run) -> dict[str, Any]:
+def instances(run: Run, scrub: Callable[[str], str] = str) -> dict[str, Any]:
     """Return what the page shows of instances, as plain values.
+
+    Args:
+        run: The run.
+        scrub: What is done with names: a redaction hides what only forget answers say.
 
     Returns:
         `names`: instances; `rows`: number of rows of each in the forget and in the retain scope; `models`: of each method
@@ -34,7 +38,7 @@ def instances(run: Run) -> dict[str, Any]:
         return {}
     names = sorted(counts)
     return {
-        "names": names,
+        "names": [scrub(name) for name in names],
         "rows": [[counts[name].get(scope, 0) for scope in _SCOPES] for name in names],
         "models": [
             {

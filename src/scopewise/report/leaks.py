@@ -52,7 +52,7 @@ def leaks(
         known = r.get("leakage") is not None
         seconds = (r.get("cost") or {}).get("seconds")
         about = [
-            str(r.get("method") or r.get("model")),
+            str(r.get("method") or scrub(str(r.get("model")))),
             r.get("protocol") or "",
             "" if r.get("seed") is None else f"seed {r['seed']}",
         ]

@@ -1,93 +1,135 @@
-"""What a redacted report knows of its runs: all rows of their data, and no local path. Imports no torch."""
+"""Runs as a redacted report may show them: no local paths, and the rows that say what there is to hide. Imports no torch."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from scopewise.config import parse_config
+from scopewise.data.load import load_benchmark
+from scopewise.data.rows import Benchmark
 from scopewise.errors import UserError
 from scopewise.report.redact import FORGET, Redaction
 from scopewise.report.run import Run
 
-LOCAL = "[local path]"
-_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?")
-_ALWAYS_LOCAL = ("run.dir", "data.path", "data.general", "unlearn.region")
-_PATH_IN_TEXT = re.compile(r"(?<![\w/:.])(?:~|\.{1,2}|[A-Za-z]:)?[/\\]{1,2}(?:[^\s'\"<>|:;,()\[\]]+)")
+PATH = "[path]"
+_PATHS = frozenset(
+    (
+        *("dir", "path", "target", "oracle", "general", "region", "prompts", "models"),
+        *("reference_model", "entailment_model", "fluency_model", "language_model"),
+        *("address", "partition", "account", "setup"),
+    )
+)
+"""Settings that name files, folders, models, or places of a cluster."""
+_TEXTS = frozenset(["prompt", "system", "pattern", "stop", "parts"])
+"""Settings that hold what a user wrote."""
+_LOCAL = re.compile(
+    r"(?<![\w<>/:\\.~-])(?:(?:file:/+|~\w*|[A-Za-z]:|\.{1,2})?[/\\]+[^\s/\\\"'<>|,;)\]]+(?:[/\\]+[^\s\"'<>|,;)\]]*)?"
+    r"|[\w.-]+(?:[/\\][\w.-]+)*\.(?:jsonl?|ya?ml|txt|csv|parquet|safetensors|bin|gguf)\b)"
+)
+"""A path in a sentence."""
 
 
-def without_paths(runs: Sequence[Run]) -> list[Run]:
-    """Return runs whose name, settings and attacks hold no local path; a shipped benchmark or a hub name stays."""
-    found = []
-    for i, run in enumerate(runs, 1):
-        results = dict(run.results)
-        results["config"] = _hidden(results.get("config") or {}, "")
-        results["manifest"] = _hidden(results["manifest"], "manifest")
-        attacks = None if run.attacks is None else _in_texts(run.attacks)
-        found.append(replace(run, name="run" if len(runs) == 1 else f"run {i}", results=results, attacks=attacks))
-    return found
+def private(runs: Sequence[Run], salt: str | None = None) -> tuple[list[Run], Redaction, list[str]]:
+    """Return runs without local paths, what hides the forget answers of all of them, and what a reader has to know.
 
-
-def _hidden(value: Any, key: str) -> Any:
-    if isinstance(value, Mapping):
-        return {k: _hidden(v, f"{key}.{k}" if key else str(k)) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_hidden(v, key) for v in value]
-    if not isinstance(value, str) or not value:
-        return value
-    if key in _ALWAYS_LOCAL:
-        return LOCAL
-    local = "\n" not in value and len(value) < 4096 and ("/" in value or "\\" in value) and _is_local(value)
-    return LOCAL if local else _PATH_IN_TEXT.sub(LOCAL, value)
-
-
-def _is_local(value: str) -> bool:
-    if not _HUB_NAME.fullmatch(value):
-        return not any(c.isspace() for c in value)
-    try:
-        return Path(value).exists()
-    except (OSError, ValueError):
-        return False
-
-
-def _in_texts(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {k: v if k == "model" else _in_texts(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_in_texts(v) for v in value]
-    return _PATH_IN_TEXT.sub(LOCAL, value) if isinstance(value, str) else value
-
-
-def redaction_of(runs: Sequence[Run], salt: str | None) -> tuple[Redaction, list[str]]:
-    """Return the redaction of everything the runs' data say, and a sentence on each run whose data could not be read.
-
-    Models answer the rows that were measured, often val alone; what they were taught are train rows.
+    The rows are those that some model was asked for, those of the worst leaks, and those of the benchmark, where it can be
+    read from where the run read it: of train answers that were not measured the run folder has no text.
     """
     rows: list[Mapping[str, Any]] = [row for run in runs for model in run.models for row in model.answers]
-    missing = []
+    suspects: list[str] = []
+    notes = []
     for run in runs:
-        try:
-            rows += _data_rows(run)
-        except (UserError, OSError) as error:
-            reason = type(error).__name__
-            missing.append(
-                f"The data of {run.name} could not be read ({reason}): words that only its forget rows without an answer in "
-                "this page hold are not hidden."
-            )
-    return Redaction(rows, salt), missing
+        for result in (run.attacks or {}).get("results", []):
+            suspects += [str(leak["answer"]) for leak in result.get("worst") or [] if leak.get("answer")]
+        found, note = _benchmark(run)
+        if note:
+            notes.append(note)
+        if found is None:
+            continue
+        if note:  # rows of another state: what they keep is kept, but nothing becomes public by them
+            suspects += [text for row in found.rows if row.scope == FORGET for text in (row.answer, row.paraphrase)]
+        else:
+            rows += [asdict(row) for row in found.rows]
+    redaction = Redaction(rows, salt, suspects)
+    names = ["run"] if len(runs) == 1 else [f"run {i}" for i in range(1, len(runs) + 1)]
+    shown = [_without_paths(run, name, redaction) for run, name in zip(runs, names, strict=True)]
+    return shown, redaction, list(dict.fromkeys(notes))
 
 
-def _data_rows(run: Run) -> list[dict[str, Any]]:
-    """Return the rows of a run's benchmark. Raises UserError where they cannot be read."""
-    from scopewise.data.load import load_benchmark
+def _benchmark(run: Run) -> tuple[Benchmark | None, str]:
+    """Return the benchmark of a run, and why it is not surely what the run had."""
+    unread = (
+        "The rows of the benchmark could not be read again: what only answers say that no model of the run was asked for "
+        "cannot be told from other text, and is not hidden."
+    )
+    data = (run.results.get("config") or {}).get("data") or {}
+    name, path = data.get("benchmark", "builtin"), data.get("path")
+    if path is None and name != "builtin":
+        return None, unread  # it is on the hub: a report asks nothing of a network
+    try:
+        found = load_benchmark(name, _there(path, run.path), data.get("domain"), _there(data.get("general"), run.path))
+    except (UserError, OSError):
+        return None, unread
+    changed = (
+        "The rows of the benchmark have changed since the run: what only answers of the earlier rows say that no model of "
+        "the run was asked for is not hidden."
+    )
+    return found, "" if found.content_hash() == run.results["manifest"].get("data_hash") else changed
 
-    data = parse_config(dict(run.results.get("config") or {})).data
-    benchmark = load_benchmark(data.benchmark, data.path, data.domain, data.general)
-    found = []
-    for row in benchmark.rows:
-        others = (row.paraphrase,) if row.scope == FORGET and row.paraphrase else ()
-        found.append({"question": row.question, "answer": row.answer, "scope": row.scope, "others": others})
-    return found
+
+def _there(path: str | None, folder: Path) -> str | None:
+    """Return a path as it is from here, or else from the nearest folder above the run that has it."""
+    if path is None or Path(path).exists():
+        return path
+    return next((str(above / path) for above in folder.resolve().parents if (above / path).exists()), path)
+
+
+def _without_paths(run: Run, name: str, redaction: Redaction) -> Run:
+    results = dict(run.results)
+    results["config"] = _settings(results.get("config") or {}, redaction)
+    made = {key: _sentences(value, redaction) for key, value in results["manifest"].items()}
+    for key in ("data_hash", "config_hash"):  # made without a salt, of the rows or of paths: guesses could be tried out
+        if made.get(key):
+            made[key] = redaction.seal(made[key])
+    results["manifest"] = made
+    models = [
+        replace(model, row={**model.row, "skipped": _sentences(model.row.get("skipped") or {}, redaction, scrub=True)})
+        for model in run.models
+    ]
+    return replace(run, name=name, results=results, models=models)
+
+
+def _settings(value: Any, redaction: Redaction, key: str = "") -> Any:
+    if isinstance(value, Mapping):
+        return {
+            (redaction.scrub(k) if key == "parts" else k): _settings(v, redaction, key if key in _TEXTS else str(k))
+            for k, v in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [_settings(v, redaction, key) for v in value]
+    if not isinstance(value, str):
+        return value
+    if key in _TEXTS:
+        return redaction.scrub(local(value))
+    path_like = key in _PATHS and value != "tiny"
+    return PATH if path_like or "/" in value or "\\" in value else local(value)
+
+
+def _sentences(value: Any, redaction: Redaction, *, scrub: bool = False) -> Any:
+    """Return what was written about a run without paths, and without secrets where it may quote rows."""
+    if isinstance(value, Mapping):
+        return {key: _sentences(v, redaction, scrub=scrub) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_sentences(v, redaction, scrub=scrub) for v in value]
+    if not isinstance(value, str):
+        return value
+    return redaction.scrub(local(value)) if scrub else local(value)
+
+
+def local(text: str) -> str:
+    """Return a text with the paths in it replaced."""
+    home = str(Path.home())
+    return _LOCAL.sub(PATH, text.replace(home, PATH) if len(home) > 1 else text)

@@ -21,7 +21,7 @@ from scopewise.report.figures import columns, lines, number
 from scopewise.report.heatmap import SHADES, heat_maps
 from scopewise.report.instances import instances
 from scopewise.report.leaks import leaks
-from scopewise.report.private import redaction_of, without_paths
+from scopewise.report.private import local, private
 from scopewise.report.questions import questions
 from scopewise.report.redact import Open, Redaction
 from scopewise.report.run import Run
@@ -54,17 +54,16 @@ def render(runs: Sequence[Run], *, redact: bool = False, salt: str | None = None
 
     Args:
         runs: As `read_runs` gives them; the first is what the others are compared with.
-        redact: Replace what the forget answers say by salted hashes.
+        redact: Replace what the forget answers say by salted hashes, and show no local paths.
         salt: As `Redaction`.
     """
     hidden: Redaction | Open = Open()
-    missing: list[str] = []
+    unhidden: list[str] = []
     if redact:
-        hidden, missing = redaction_of(runs, salt)  # before the paths to its data are taken away
-        runs = without_paths(runs)
+        runs, hidden, unhidden = private(runs, salt)
     style, script = (_file(name) for name in ("style.css", "script.js"))
     packed = questions(runs, hidden)
-    data = {"questions": packed, "instances": [_named(instances(run), hidden) for run in runs]}
+    data = {"questions": packed, "instances": [instances(run, hidden.scrub) for run in runs]}
     environment = Environment(
         loader=FileSystemLoader(FOLDER),
         autoescape=True,
@@ -79,7 +78,7 @@ def render(runs: Sequence[Run], *, redact: bool = False, salt: str | None = None
         script=Markup(script),
         data=Markup(json.dumps(data, ensure_ascii=False, separators=(",", ":")).translate(_DATA)),
         redacted=redact,
-        not_hidden=missing,
+        unhidden=unhidden,
         runs=[_view(run, hidden) for run in runs],
         scatter=drawing.scatter(runs),
         difference=comparison(runs) if len(runs) > 1 else None,
@@ -94,6 +93,7 @@ def _view(run: Run, hidden: Redaction | Open) -> dict[str, Any]:
     """Return what the template shows of one run."""
     results = run.results
     known = lines(run)
+    hides = isinstance(hidden, Redaction)
     return {
         "name": run.name,
         "verdict": verdict(run),
@@ -108,26 +108,13 @@ def _view(run: Run, hidden: Redaction | Open) -> dict[str, Any]:
         "maps": [(label, region, heat_maps(region)) for label, region in run.regions.items()],
         "charts": charts(run),
         "attacks": run.attacks,
-        "leaks": leaks(run.attacks, hidden.hide, hidden.scrub),
+        "leaks": leaks(run.attacks, hidden.hide, (lambda text: hidden.scrub(local(text))) if hides else str),
         "manifest": _flat(results["manifest"]),
         "origin": origin_line(results) if results.get("rows") else "",
-        "config": yaml.safe_dump(_texts(results.get("config", {}), hidden), sort_keys=False, allow_unicode=True),
+        "config": yaml.safe_dump(results.get("config", {}), sort_keys=False, allow_unicode=True),
         "model": (results.get("config") or {}).get("model", {}),
-        "skipped": [hidden.scrub(sentence) for sentence in _skipped(run)],
+        "skipped": _skipped(run),
     }
-
-
-def _named(found: dict[str, Any], hidden: Redaction | Open) -> dict[str, Any]:
-    return {**found, "names": [hidden.scrub(name) for name in found["names"]]} if found else found
-
-
-def _texts(value: Any, hidden: Redaction | Open) -> Any:
-    """Return settings with what is written in sentences (a system prompt, an attack's prompts) scrubbed; the rest has keys."""
-    if isinstance(value, dict):
-        return {key: _texts(v, hidden) for key, v in value.items()}
-    if isinstance(value, list):
-        return [_texts(v, hidden) for v in value]
-    return hidden.scrub(value) if isinstance(value, str) and " " in value else value
 
 
 def _measures(run: Run) -> list[Measure]:
