@@ -32,6 +32,7 @@ check: $(VENV)/.installed
 	$(BIN)/python docs/make_sections.py --check
 	$(BIN)/python docs/make_paper.py --check
 	$(BIN)/python docs/make_study.py --check
+	$(BIN)/python docs/make_architectures.py --check
 
 format: $(VENV)/.installed
 	$(BIN)/ruff format .
@@ -42,6 +43,7 @@ docs: $(VENV)/.installed
 	$(BIN)/python docs/make_sections.py
 	$(BIN)/python docs/make_paper.py
 	$(BIN)/python docs/make_study.py
+	$(BIN)/python docs/make_architectures.py
 
 site: $(VENV)/.installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -11,7 +11,6 @@ import argparse
 import contextlib
 import copy
 import logging
-import math
 import sys
 import tempfile
 import time
@@ -109,10 +108,11 @@ def check_evaluate(model: Any, given: Data) -> str:
     worst = 0.0
     for scope in (FORGET, RETAIN):
         want = plain.perplexity(model, given.encoded(scope))
-        # Rounding is of the nats: an answer of 20 has twice that of one of 10, the most that the goal is for.
-        worst = max(worst, abs(found[f"perplexity/{scope}_train"] / want - 1) / max(1.0, math.log(want) / 10))
-    if worst > PERPLEXITY:
-        raise WrongError(f"perplexity is off by {worst:.1e}")
+        off = abs(found[f"perplexity/{scope}_train"] / want - 1)
+        # A row near the edge of a router's choice is worse conditioned than the goal: then rounding decides.
+        if off > PERPLEXITY and off > 3 * plain.rounding(model, given.encoded(scope)):
+            raise WrongError(f"perplexity is off by {off:.1e}")
+        worst = max(worst, off)
     success = 100 - 100 * sum(plain.hits(model, item) for item in given.encoded(FORGET)) / len(given.forget)
     if abs(found["unlearn_success/train"] - success) > 1e-3:
         raise WrongError(f"unlearn_success is {found['unlearn_success/train']:.3f}, plainly {success:.3f}")
