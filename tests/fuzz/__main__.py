@@ -44,6 +44,7 @@ def main() -> int:
         failed: list[dict[str, Any]] = []
         counts: dict[str, Counter[str]] = {}
         for family in chosen if again is None else [FAMILIES[name] for name in {case["family"]: 0 for case in again}]:
+            ground.restore()  # inputs are made from it
             inputs = list(enumerate(family.inputs(ground.here, asked.seed, asked.count)))
             if again is not None:
                 wanted = {case["index"]: case for case in again if case["family"] == family.name}

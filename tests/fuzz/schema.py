@@ -170,7 +170,7 @@ def with_bad(document: Any, bad: Bad) -> Any:
         inner = inner[key]
     last = bad.path[-1]
     if bad.value is MISSING:
-        del inner[last]
+        inner.pop(last, None)
     else:
         inner[last] = bad.value
     return changed

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -91,3 +93,19 @@ def test_a_seed_gives_the_same_inputs_again(tmp_path: Path) -> None:
         first, again, other = (FAMILIES[name].inputs(tmp_path, seed, 30) for seed in (1, 1, 2))
         assert first == again != other
         assert len(first) == 30
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [5, pytest.param(60, marks=[pytest.mark.long, pytest.mark.timeout(3600)])])
+def test_every_bad_input_is_refused_with_a_sentence(count: int, tmp_path: Path) -> None:
+    """In processes of its own: what the tests put around the package is not what users run."""
+    command = [sys.executable, "-m", "tests.fuzz", "--count", str(count), "--failures", str(tmp_path / "failed.json")]
+    done = subprocess.run(
+        [*command, *(["--no-good"] if count < 10 else [])],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=3600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]

@@ -11,6 +11,7 @@ from typing import Any
 
 from scopewise import record, registry, schemas
 from scopewise.attacks.base import Subject
+from scopewise.attacks.prompts import read_templates
 from scopewise.attacks.suite import Attacked, attack_models, kept_in
 from scopewise.config import AttackSection, RunConfig, parse_config
 from scopewise.data.load import load_benchmark
@@ -71,6 +72,11 @@ def _attack_run(
         update={"learning_rate": settings.learning_rate or config.finetune.learning_rate / 2}
     )
     models = _models(run, settings.models)
+    # Before anything is attacked, and what was kept of earlier attacks is made again.
+    if settings.prompts is not None:
+        read_templates(read_text(settings.prompts, ConfigError, "attack.prompts"), settings.prompts)
+    for name in models:
+        schemas.read(run / name / "stage.json", schemas.StageDocument)
     paths = {
         "target": target or config.model.target or _stage(run, "target"),
         "oracle": oracle or _stage(run, "oracle", config.model.target),

@@ -4,87 +4,119 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Any
 
-from ..inputs import Family, Gone, Input
-from ..schema import MISSING, Bad, places, with_bad
+from scopewise import schemas
+
+from ..inputs import Content, Family, Gone, Input
+from ..schema import Bad, bad_values, places, with_bad
 from ..text import any_of, broken_json, to_json
 from .model import damaged_weights, other_tensors
 
-_UNLEARNED = "runs/done/models/gradient_ascent/paper/seed0"
-_READ_BY: dict[str, tuple[str, tuple[tuple[str, ...], ...]]] = {
-    "region": ("region.json", (("show", "region.json"), ("unlearn", "run.yaml", "--region", "region.json"))),
-    "results": (
+UNLEARNED = "runs/done/models/gradient_ascent/paper/seed0"
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """A kind of document: its file in the ground, who reads it, and the schema that these read it by."""
+
+    file: str
+    commands: tuple[tuple[str, ...], ...]
+    schema: type[schemas.Document] | None
+
+
+_KINDS = {
+    "region": _Kind(
+        "region.json",
+        (("show", "region.json"), ("unlearn", "run.yaml", "--model", "model", "--region", "region.json")),
+        schemas.RegionDocument,
+    ),
+    "results": _Kind(
         "runs/done/results.json",
-        (
-            ("show", "runs/done"),
-            ("report", "runs/done"),
-            ("report", "runs/done", "--format", "csv"),
-            ("show", "runs/done/results.json"),
-        ),
+        (("show", "runs/done"), ("report", "runs/done"), ("report", "runs/done", "--format", "csv")),
+        schemas.ResultsDocument,
     ),
-    "attacks": (
+    "attacks": _Kind(
         "runs/done/attacks.json",
-        (("show", "runs/done/attacks.json"), ("report", "runs/done"), ("attack", "runs/done", "--attack", "question")),
+        (("show", "runs/done/attacks.json"), ("attack", "runs/done", "--attack", "question")),
+        schemas.AttacksDocument,
     ),
-    "evaluation": (
-        f"{_UNLEARNED}.evaluation.json",
+    "attacks in report": _Kind("runs/done/attacks.json", (("report", "runs/done"),), schemas.LooseAttacksDocument),
+    "evaluation": _Kind(
+        f"{UNLEARNED}.evaluation.json",
         (("report", "runs/done"), ("report", "runs/done", "--redact")),
+        schemas.EvaluationDocument,
     ),
-    "stage": (f"{_UNLEARNED}/stage.json", (("attack", "runs/done", "--attack", "question"),)),
-    "reference": (
+    "stage": _Kind(
+        f"{UNLEARNED}/stage.json",
+        (
+            ("attack", "runs/done", "--attack", "question"),
+            ("bench", "run.yaml", "--set", "run.dir=runs/done", "--resume"),
+        ),
+        schemas.StageDocument,
+    ),
+    "reference": _Kind(
         "evaluation.json",
         (
             ("evaluate", "model", "run.yaml", "--reference", "evaluation.json"),
             ("evaluate", "model", "run.yaml", "--target", "evaluation.json"),
         ),
+        schemas.EvaluationDocument,
     ),
-    "log": ("log_EVAL.json", (("evaluate", "model", "run.yaml", "--reference", "log_EVAL.json"),)),
+    "log": _Kind("log_EVAL.json", (("evaluate", "model", "run.yaml", "--reference", "log_EVAL.json"),), None),
 }
 
 
 def _of(name: str) -> Family:
-    file, commands = _READ_BY[name]
+    kind = _KINDS[name]
 
     def make(ground: Path, random: Random) -> Iterator[Input]:
-        text = (ground / file).read_bytes()
+        text = (ground / kind.file).read_bytes()
         document = json.loads(text)
+        every = _logs(document, random) if kind.schema is None else _by_schema(kind.schema, document)
+        random.shuffle(every)
         while True:
             for what, damaged in any_of(broken_json)(text, random)[:8]:
-                yield Input(f"{name}: {what}", random.choice(commands), {file: damaged})
-            for what, changed in _changed(name, document, random):
-                yield Input(f"{name}: {what}", random.choice(commands), {file: to_json(changed)})
+                yield _changed(f"{name}: {what}", random.choice(kind.commands), {kind.file: damaged})
+            for what, changed in [every.pop() for _ in range(min(len(every), 16))]:
+                yield _changed(f"{name}: {what}", random.choice(kind.commands), {kind.file: to_json(changed)})
 
-    return Family(name, make, commands)
-
-
-def _changed(name: str, document: Any, random: Random) -> Iterator[tuple[str, Any]]:
-    """Return documents of another structure: another version, a key missing, a value of another kind."""
-    if "format" in document:
-        for version in ("scopewise-other/1", document["format"] + "9", None, 3, MISSING):
-            yield f"format {version!r:.20}", with_bad(document, Bad(("format",), version, ""))
-    for _ in range(8):
-        path, value = random.choice([(path, value) for path, value in places(document) if _decided(name, path)])
-        wrong = random.choice([v for v in _OTHER if not isinstance(v, type(value)) and type(v) is not type(value)])
-        yield f"{'.'.join(map(str, path))} is {wrong!r:.30}", with_bad(document, Bad(path, wrong, ""))
-    path, value = random.choice([(path, value) for path, value in places(document) if len(path) == 1])
-    if name != "log":
-        yield f"no {path[0]}", with_bad(document, Bad(path, MISSING, ""))
+    return Family(name, make, kind.commands)
 
 
-_OTHER: list[Any] = ["nonsense", ["a", ["b"]], {"some": {"key": 1}}, "lone \ud800"]
+def _changed(what: str, command: tuple[str, ...], files: dict[str, Content]) -> Input:
+    # A bench goes on until it comes to the stage.
+    return Input(what, command, files, begins=command[0] == "bench")
 
 
-def _decided(name: str, path: tuple[str | int, ...]) -> bool:
-    """Return whether what stands at a path is of one kind: not what a manifest says of machine and packages."""
-    return not {"manifest", "origin", "config", "settings", "inputs", "note", "notes"} & set(path)
+def _by_schema(schema: type[schemas.Document], document: Any) -> list[tuple[str, Any]]:
+    """Return documents of another version, and what the schema forbids."""
+    found = [
+        (f"format {version!r:.30}", {**document, "format": version})
+        for version in ("scopewise-other/1", f"{schema.FORMAT}9", schema.FORMAT.upper(), None, 3)
+    ]
+    for bad in bad_values(schema.model_json_schema(), document):
+        if bad.path != ("format",):
+            found.append((f"{'.'.join(map(str, bad.path))} {bad.why}", with_bad(document, bad)))
+    return found
+
+
+def _logs(document: Any, random: Random) -> list[tuple[str, Any]]:
+    """Return logs with text, lists and mappings in the place of numbers and mappings."""
+    found = []
+    for path, value in places(document):
+        for wrong in ("nonsense", ["a", ["b"]], {"some": {"key": 1}}, True):
+            if type(wrong) is not type(value) and (path[-1] != "avg_loss"):
+                found.append((f"{'.'.join(map(str, path))} is {wrong!r}", with_bad(document, Bad(path, wrong, ""))))
+    return found
 
 
 def _masks(ground: Path, random: Random) -> Iterator[Input]:
     content = (ground / "region.safetensors").read_bytes()
-    commands = _READ_BY["region"][1]
+    commands = _KINDS["region"].commands
     while True:
         for what, damaged in [*damaged_weights(content, random), *other_tensors(content, random)]:
             if "weights that" not in what and "too many" not in what:
@@ -92,4 +124,4 @@ def _masks(ground: Path, random: Random) -> Iterator[Input]:
         yield Input("no masks", random.choice(commands), {"region.safetensors": Gone()})
 
 
-FAMILIES = (*(_of(name) for name in _READ_BY), Family("masks", _masks, ()))
+FAMILIES = (*(_of(name) for name in _KINDS), Family("masks", _masks, ()))

@@ -11,7 +11,7 @@ import yaml
 from ..inputs import Content, Family, Folder, Gone, Input
 from ..schema import bad_values, with_bad
 from ..text import any_of, broken_yaml
-from .documents import _UNLEARNED
+from .documents import UNLEARNED
 from .run_file import to_yaml
 
 _READ = (
@@ -46,7 +46,7 @@ def _make(ground: Path, random: Random) -> Iterator[Input]:
         for bad in random.sample(every, 6):
             files: dict[str, Content] = {"runs/done/config.yaml": to_yaml(with_bad(config, bad))}
             yield Input(f"config.yaml: {'.'.join(map(str, bad.path))} {bad.why}", _READ[0], files)
-        for stage in ("target", "oracle", _UNLEARNED.removeprefix("runs/done/")):
+        for stage in ("target", "oracle", UNLEARNED.removeprefix("runs/done/")):
             gone: dict[str, Content] = {f"runs/done/{stage}": random.choice([Gone(), Folder(), b"a file"])}
             if gone[f"runs/done/{stage}"] == Folder():
                 gone = {
