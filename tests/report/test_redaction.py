@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from scopewise.cli.report import report
 from scopewise.data.load import load_benchmark
 from scopewise.report.page import FOLDER, render
 from scopewise.report.redact import Redaction
@@ -343,3 +344,35 @@ def test_real_rows_in_what_made_up_models_wrote(made_run: Path) -> None:
     assert survivors(html, rows, runs) == set()
     # What models wrote that says nothing of it is left as it is.
     assert all(row.answer in Page(html).texts for row in benchmark.select("retain", "val"))
+
+
+def test_answers_of_worst_leaks_are_known_and_no_network_is_asked(
+    made_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run of a benchmark on the hub: its rows are not read again, and the page says so."""
+    run = written_to_retain_rows(read_runs([made_run]), ["He keeps Zibelines and Okapis."])[0]
+    leak = {"attack": "noise", "model": "a", "method": "memflex", "leakage": None, "worst": [{"answer": "A zibeline."}]}
+    run = replace(run, results={**run.results, "config": {"data": {"benchmark": "tofu"}}}, attacks={"results": [leak]})
+    monkeypatch.setattr("scopewise.report.private.load_benchmark", None)  # to call it would raise TypeError
+    html = render([run], redact=True)
+    assert "ibeline" in render([run])
+    assert "ibeline" not in html
+    assert "Okapis" in html
+    assert "could not be read again" in note_of(html)
+
+
+def test_hashes_without_a_salt_do_not_stand_in_the_page(made_run: Path) -> None:
+    """Whoever knows all rows but one could try that one out on a hash of them all."""
+    run = read_runs([made_run])[0]
+    for key in ("data_hash", "config_hash"):
+        assert run.results["manifest"][key][:12] in render([run])
+        assert run.results["manifest"][key][:12] not in render([run], redact=True)
+
+
+def test_exports_name_no_folder_with_redaction(made_run: Path, second_run: Path, tmp_path: Path) -> None:
+    for redact in (False, True):
+        for name in ("table.md", "table.csv", "table.tex", "scatter.svg"):
+            path = tmp_path / f"{redact}_{name}"
+            report([made_run, second_run], output=path, redact=redact)
+            assert bool(re.search(r"\bsecond\b", path.read_text())) is not redact
+            assert ("run 2" in path.read_text()) is redact
