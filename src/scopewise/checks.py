@@ -17,6 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PreTrain
 
 from scopewise import registry
 from scopewise.ability.tasks import load_tasks
+from scopewise.attacks.oracle import check_kind
 from scopewise.attacks.prompts import read_templates
 from scopewise.config import LoraSection, ModelSection, RunConfig, TrainingSection, UnlearnSection
 from scopewise.data.load import check_splits, load_benchmark
@@ -151,6 +152,27 @@ def _check_training(config: RunConfig, section: TrainingSection, where: str) -> 
         )
 
 
+def check_oracle(model: ModelSection) -> None:
+    """Raise ModelError where the base, from which the oracle is made, is of another kind than a target that is given."""
+    if model.target is None:
+        return
+    sources = (model.path, model.revision), (model.target, None)
+    shapes = [_shape(*source) for source in sources]
+    if None not in shapes:
+        check_kind(*shapes, *(load_tokenizer(*source) for source in sources))
+
+
+def _shape(path: str, revision: str | None) -> Any:
+    """Return the configuration of a model, or of an adapter's base; None where the loader will say what is wrong."""
+    base = adapter_base(path, revision)
+    if base is not None:
+        return _shape(base, None)
+    try:
+        return AutoConfig.from_pretrained(path, revision=revision or "main", local_files_only=Path(path).is_dir())
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def _tokenizer(config: RunConfig, benchmark: Benchmark) -> PreTrainedTokenizerBase:
     """Return the tokenizer of the target, or of what it will be made from; that of `tiny` is made from the rows."""
     model = config.model
@@ -182,15 +204,8 @@ def _architecture(section: ModelSection, lora: LoraSection | None) -> Any:
             tie_word_embeddings=True,
         )
     else:
-        local = Path(source).is_dir()
-        try:
-            shape = AutoConfig.from_pretrained(source, revision=revision or "main", local_files_only=local)
-        except (
-            OSError,
-            ValueError,
-            KeyError,
-            TypeError,
-        ):  # the loader names what is wrong with a model, when it loads it
+        shape = _shape(source, revision)
+        if shape is None:
             return None
     with torch.device("meta"):
         model: Any = AutoModelForCausalLM.from_config(shape)

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from scopewise.bench import Bench
+from scopewise.bench import Bench, plan
 from scopewise.checks import check_run, check_unlearning
 from scopewise.cli.check import check
 from scopewise.config import load_config
 from scopewise.data.load import with_suite
-from scopewise.errors import UserError
+from scopewise.errors import ModelError, UserError
 from scopewise.pipeline import Entry, Pipeline
 
 ROWS = [
@@ -111,3 +111,21 @@ def test_a_region_of_another_model(settings: list[str]) -> None:
         else:
             with pytest.raises(UserError, match="region"):
                 check_unlearning(checked, checked.config.unlearn)
+
+
+def test_an_oracle_of_another_kind_than_the_target(settings: list[str], tiny: Any) -> None:
+    """Where the target is given, the oracle is made from `model.path`: it must be of the target's kind."""
+    model, tokenizer = tiny
+    for name, change in (("target", {}), ("other", {"num_hidden_layers": 1})):
+        config = type(model.config).from_dict({**model.config.to_dict(), **change})
+        type(model)(config).save_pretrained(name)
+        tokenizer.save_pretrained(name)
+    settings = [*settings, "model.target=target", "data.max_length=200"]
+    for path, fits in (("target", True), ("other", False)):
+        checked = check_run(with_suite(load_config(None, [*settings, f"model.path={path}"])))
+        if fits:
+            plan(checked)
+        else:
+            with pytest.raises(ModelError, match="oracle"):
+                plan(checked)
+    plan(check_run(with_suite(load_config(None, [*settings, "model.path=other", "bench.oracle=false"]))))

@@ -102,3 +102,16 @@ def test_the_default_lora_reaches_every_expert(kind: str, tiny: Any, forget: Any
     wanted = logits(copy.deepcopy(continued))
     same = unlearn(continued, tiny[1], forget[:4], retain[:4], "ga_kl", **{**arguments, "learning_rate": 0.0})
     assert torch.equal(logits(same), wanted)
+
+
+def test_experts_without_an_adapter_are_named(caplog: Any) -> None:
+    """JetMoE holds its experts' matrices some way that neither PEFT nor we reach."""
+    sizes = {**SIZES, "num_local_experts": 4, "num_experts_per_tok": 2, "kv_channels": 8}
+    model = transformers.JetMoeForCausalLM(transformers.JetMoeConfig(**sizes))
+    with_adapter(model, lora_config())
+    (record,) = [r for r in caplog.records if r.name == "scopewise"]
+    assert "8 tensors" in record.getMessage()  # two layers x attention and MLP x input and output
+    assert "mlp.input_linear.weight" in record.getMessage()
+    caplog.clear()
+    with_adapter(transformers.Qwen3MoeForCausalLM(transformers.Qwen3MoeConfig(**SIZES, **TOP)), lora_config())
+    assert not [r for r in caplog.records if r.name == "scopewise"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import copy
+import inspect
 import json
 import os
 import pickle
@@ -23,9 +25,11 @@ from transformers import (
     LlamaForSequenceClassification,
 )
 
+from scopewise.config import ModelSection
 from scopewise.errors import ModelError, UserError
+from scopewise.models import load
 from scopewise.models.judges import class_probabilities
-from scopewise.models.load import load_model, load_tokenizer, save_model
+from scopewise.models.load import load_model, load_tokenizer, loading, save_model
 from scopewise.models.shared import SharedModels
 
 SIZES = {"vocab_size": 64, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -374,3 +378,31 @@ def test_loading_costs_no_second_reading(base: Path, saved: Path, monkeypatch: A
     monkeypatch.setattr(peft_files, "safe_load_file", lambda file, **kw: read.append(str(file)) or once(file, **kw))
     assert isinstance(load_model(saved), PeftModel)
     assert len(read) == 1
+
+
+def test_every_field_of_the_model_section_reaches_the_loader() -> None:
+    """But those that say which model, and not how it is loaded."""
+    section = ModelSection(path="here", revision="r", dtype="bfloat16", quantization="nf4", attention="eager")
+    given = loading(section, "here")
+    assert set(given) == set(ModelSection.model_fields) - {"path", "target", "tiny"}
+    assert given == {key: getattr(section, key) for key in given}
+    assert set(given) <= set(inspect.signature(load_model).parameters)
+    assert "revision" not in loading(section, "elsewhere")
+
+
+OTHERS = {"training/trainer.py", "evaluation.py"}
+"""What no run file names the loading of: a path that a Python user gives, and a judge of language."""
+
+
+def test_no_command_loads_a_model_past_the_section() -> None:
+    """Each call of `load_model` in the package passes what `loading` returns."""
+    package, calls = Path(load.__file__).parents[1], []
+    for path in package.rglob("*.py"):
+        name = str(path.relative_to(package))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            called = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "load_model"
+            if called and name not in {*OTHERS, "models/load.py", "models/judges.py"}:
+                kept = [ast.unparse(word.value) for word in node.keywords if word.arg is None]  # type: ignore[attr-defined]
+                calls.append((name, any("loading(" in text or text == "settings" for text in kept)))
+    assert len(calls) >= 7
+    assert [name for name, through in calls if not through] == []

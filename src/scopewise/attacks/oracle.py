@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
 from scopewise.attacks.base import Subject
 from scopewise.errors import ModelError
 
@@ -14,12 +16,29 @@ _ADVICE = "name one that was fine-tuned from the target's own base on the retain
 
 def check_alike(oracle: Subject, target: Subject) -> None:
     """Raise ModelError where an oracle has another architecture, size or tokenizer than the target: it measures that."""
-    one, other = (subject.model.config.get_text_config() for subject in (oracle, target))
+    check_kind(oracle.model.config, target.model.config, oracle.tokenizer, target.tokenizer)
+
+
+def check_kind(
+    oracle: PretrainedConfig,
+    target: PretrainedConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    of_target: PreTrainedTokenizerBase,
+) -> None:
+    """Raise ModelError where two models differ in architecture, size or vocabulary.
+
+    Args:
+        oracle: Configuration of the oracle, or of the base that it will be made from.
+        target: Configuration of the target.
+        tokenizer: The oracle's.
+        of_target: The target's.
+    """
+    one, other = oracle.get_text_config(), target.get_text_config()
     for field in ("model_type", "num_hidden_layers", "hidden_size"):
         given, wanted = getattr(one, field, None), getattr(other, field, None)
         if given != wanted:
             raise ModelError(f"oracle: {field} {given}, and {wanted} of the target; {_ADVICE}")
-    if oracle.tokenizer.get_vocab() != target.tokenizer.get_vocab():
+    if tokenizer.get_vocab() != of_target.get_vocab():
         raise ModelError(f"oracle: another vocabulary than the target's; {_ADVICE}")
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection, Iterator
+import logging
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -22,6 +23,8 @@ from scopewise.models.active import active_adapter
 from scopewise.models.checked import unmatched_ranks
 from scopewise.models.processes import on_deepspeed
 from scopewise.models.sharded import is_spread, whole
+
+logger = logging.getLogger("scopewise")
 
 _REFERENCE = "reference"
 _PRODUCT = ("lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B")
@@ -66,6 +69,8 @@ def with_adapter(model: PreTrainedModel | PeftModel, config: PeftConfig, seed: i
         if config.target_modules == "all-linear":
             config.target_parameters = [*(config.target_parameters or ()), *experts]
             config.exclude_modules = config.exclude_modules or _routers(model)
+    if isinstance(config, LoraConfig) and config.target_modules == "all-linear":
+        _warn_of_unreached(model, experts)
     try:
         with unmatched_ranks():
             adapted: PeftModel = get_peft_model(model, config)  # type: ignore[assignment]
@@ -89,6 +94,24 @@ def _experts(model: nn.Module) -> list[str]:
     names = (name.replace(".base_layer", "") for name, parameter in model.named_parameters() if parameter.dim() == 3)
     found = (name.rpartition(".") for name in names if ".experts." in name)
     return list(dict.fromkeys(leaf for owner, _, leaf in found if owner.endswith(".experts")))
+
+
+def _warn_of_unreached(model: nn.Module, experts: Sequence[str]) -> None:
+    """Say which stacks of matrices get no adapter by `all-linear`: those that a model holds some way of its own (JetMoE)."""
+    names = [
+        f"{name}.{leaf}"
+        for name, module in model.named_modules()
+        for leaf, parameter in module.named_parameters(recurse=False)
+        if parameter.dim() == 3 and min(parameter.shape) > 1 and not isinstance(module, nn.Conv1d)
+    ]
+    unreached = [name for name in names if name.rpartition(".")[2] not in experts]
+    if unreached:
+        logger.warning(
+            "lora.target_modules: all-linear; %d tensors that hold several matrices get no adapter, and stay as they are: %s%s",
+            len(unreached),
+            ", ".join(unreached[:2]),
+            ", …" if len(unreached) > 2 else "",
+        )
 
 
 def _with_dropout(model: PeftModel, dropout: float) -> PeftModel:
