@@ -87,7 +87,7 @@ def random_rows(count: int, vocab: int, scope: str, seed: int = 0, mean_tokens: 
         length = min(MOST_TOKENS, max(6, round(mean_tokens * rng.lognormvariate(-0.08, 0.4))))
         ids = [rng.randrange(3, vocab) for _ in range(length)]
         cut = max(2, length // 3)
-        rows.append(Encoded(Row("question", "answer", scope), tuple(ids[:cut]), tuple(ids[cut:])))
+        rows.append(Encoded(Row(f"question of {scope}", "answer", scope), tuple(ids[:cut]), tuple(ids[cut:])))
     return rows
 
 

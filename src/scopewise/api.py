@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from scopewise.attacks.base import Subject
 from scopewise.attacks.suite import Attacked, attack_models
-from scopewise.config import AttackSection, DataSection, EvaluateSection, LocalizeSection
+from scopewise.config import AttackSection, DataSection, EvaluateSection, LocalizeSection, make_section
 from scopewise.data.prompt import Prompt, encode
 from scopewise.data.rows import FORGET, RETAIN, VAL, Benchmark, as_rows, check_scopes
 from scopewise.errors import ConfigError
@@ -117,7 +117,9 @@ def localize(
     check_scopes([*rows[0], *rows[1]])
     encoded = [encode(r, tokenizer, Prompt(prompt), max_length) for r in rows]
     check_vocabulary(model, tokenizer, (*encoded[0], *encoded[1]))
-    return localize_encoded(localizer, model, encoded[0], encoded[1], LocalizeSection(**settings), seed, size)
+    return localize_encoded(
+        localizer, model, encoded[0], encoded[1], make_section(LocalizeSection, settings, "localize"), seed, size
+    )
 
 
 def evaluate(
@@ -163,11 +165,15 @@ def evaluate(
             "rows", (*as_rows(forget, FORGET, VAL, every_split=True), *as_rows(retain, RETAIN, VAL, every_split=True))
         )
         check_scopes(benchmark.rows)
-    data = DataSection(max_length=max_length, prompt=prompt, system=system, system_role=system_role)
+    data = make_section(
+        DataSection,
+        {"max_length": max_length, "prompt": prompt, "system": system, "system_role": system_role},
+        "data",
+    )
     compared = None
     if reference is not None or target is not None:
         compared = Reference(reference.values if reference else {}, target.values if target else {})
-    section = EvaluateSection(**settings)
+    section = make_section(EvaluateSection, settings, "evaluate")
     return _evaluate(model, with_padding(tokenizer), benchmark, section, data, reference=compared, cache=cache)
 
 
@@ -201,7 +207,7 @@ def attack(
     Returns:
         Attack → what it found: `.leakage` (0 = as the oracle, 1 = as the target), `.verdict`, `.worst`.
     """
-    section, tokenizer = AttackSection(**settings), with_padding(tokenizer)
+    section, tokenizer = make_section(AttackSection, settings, "attack"), with_padding(tokenizer)
 
     def subject(name: str, given: PreTrainedModel | PeftModel) -> Callable[[], Subject]:
         how = (Prompt(prompt, system=system, system_role=system_role), max_length, section.max_tokens)

@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -525,6 +525,23 @@ def parse_config(values: Mapping[str, Any], where: str = "run file") -> RunConfi
         return RunConfig.model_validate(values)
     except ValidationError as error:
         raise ConfigError(f"{where}: {_sentence(error)}") from None
+
+
+SectionType = TypeVar("SectionType", bound=Section)
+
+
+def make_section(kind: type[SectionType], values: Mapping[str, Any], where: str) -> SectionType:
+    """Return a section of settings given in Python. Raises ConfigError with the first thing wrong, in one sentence.
+
+    Args:
+        kind: Its class.
+        values: The settings.
+        where: What the sentence calls the section.
+    """
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(_sentence(error, kind, where)) from None
 
 
 def find_config(source: str | Path) -> Path:

@@ -25,7 +25,7 @@ TOLERANCE = 1e-5
 
 def items(pairs: Sequence[Pair], scope: str) -> list[Encoded]:
     """Return the pairs as tokenised rows."""
-    return [Encoded(Row("q", "a", scope, origin=f"{scope} {i}"), *pair) for i, pair in enumerate(pairs)]
+    return [Encoded(Row(f"{scope} question", "a", scope, origin=f"{scope} {i}"), *pair) for i, pair in enumerate(pairs)]
 
 
 def close(value: float, factor: float = 1.0) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from scopewise.api import localize
 from scopewise.config import LocalizeSection, LoraSection
 from scopewise.data.batch import length_batches
 from scopewise.data.prompt import Encoded
@@ -361,9 +362,15 @@ def test_named_matches_or_says_how_names_look(tiny: Any, encoded: Any) -> None:
     region = localize_encoded("named", tiny[0], *encoded, LocalizeSection(pattern=r"layers\.1\.mlp"))
     assert {n.split(".")[2] for n in region.names} == {"1"}
     assert len(region.names) == 3
-    for pattern, part in (("nothing", "they are named like model.layers.0"), ("(", "no regular expression")):
-        with pytest.raises(ConfigError, match=part):
-            localize_encoded("named", tiny[0], *encoded, LocalizeSection(pattern=pattern))
+    with pytest.raises(ConfigError, match=r"model\.layers\.0"):
+        localize_encoded("named", tiny[0], *encoded, LocalizeSection(pattern="nothing"))
+
+
+def test_python_settings_are_checked_as_those_of_a_run_file(tiny: Any, forget: Any, retain: Any) -> None:
+    with pytest.raises(ConfigError, match="pattern"):
+        localize(*tiny, forget, retain, "named", pattern="(")
+    with pytest.raises(ConfigError, match="repeats"):
+        localize(*tiny, forget, retain, repeat=3)
 
 
 def test_masks_are_saved_and_a_region_without_them_is_refused(

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from scopewise import registry
-from scopewise.config import EvaluateSection, RunConfig, Section
+from scopewise.config import EvaluateSection, RunConfig, SectionType
 from scopewise.data.builtin import read_general
 from scopewise.data.rows import RETAIN, Benchmark, Row, read_json_lines
 from scopewise.documents import read_text
 from scopewise.errors import DataError
-
-SectionType = TypeVar("SectionType", bound=Section)
 
 
 def load_benchmark(

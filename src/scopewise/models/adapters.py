@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -72,7 +73,9 @@ def with_adapter(model: PreTrainedModel | PeftModel, config: PeftConfig, seed: i
     if isinstance(config, LoraConfig) and config.target_modules == "all-linear":
         _warn_of_unreached(model, experts)
     try:
-        with unmatched_ranks():
+        with unmatched_ranks(), warnings.catch_warnings():
+            # PEFT does for Conv1D, whose weights are transposed, what it says here that it does.
+            warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False")
             adapted: PeftModel = get_peft_model(model, config)  # type: ignore[assignment]
     except ValueError as error:
         raise ConfigError(_refusal(model, config, error)) from None

@@ -335,7 +335,8 @@ class UnlearningTrainer(Trainer):
 
     def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> Any:
         """Collect the micro-batches of a step, and the sums of weights that its losses are divided by."""
-        if self.control.should_training_stop or self.state.global_step >= self.state.max_steps:
+        done = self.control.should_training_stop or self.state.global_step >= self.state.max_steps
+        if self.is_in_train and done:
             # Resumed at a checkpoint of the last step: the library asks whether to stop only after one more.
             self.control.should_training_stop = True
             return [], None
