@@ -27,6 +27,7 @@ from scopewise.documents import read_text
 from scopewise.errors import ConfigError, DataError
 from scopewise.methods.base import Method, Preference, make_method
 from scopewise.models.adapters import lora_config, with_adapter
+from scopewise.models.checked import reading
 from scopewise.models.load import adapter_base, find_model, load_tokenizer
 from scopewise.models.tiny import build_tokenizer, tokenizer_texts
 from scopewise.region import Region
@@ -207,6 +208,8 @@ def _architecture(section: ModelSection, lora: LoraSection | None) -> Any:
         shape = _shape(source, revision)
         if shape is None:
             return None
+    advice = "give a folder or hub name of a causal language model"
     with torch.device("meta"):
-        model: Any = AutoModelForCausalLM.from_config(shape)
+        with reading(source, "its config is none that a model can be built from", advice):
+            model: Any = AutoModelForCausalLM.from_config(shape)
         return model if lora is None else with_adapter(model, lora_config(lora))

@@ -222,7 +222,10 @@ class Pipeline:
             inputs["region"] = Region.load(section.region).content_hash()
         elif entry.localizer != "all":
             inputs["localize"] = self.config.localize.model_dump()
-        return self._stage(f"models/{entry.name}/{protocol}/seed{seed}", inputs, build)
+        name = f"models/{entry.name}/{protocol}/seed{seed}"
+        if not self.folder.has(self.path / name):
+            self.finetuned("target")  # refused, where it is another's, before this stage is begun
+        return self._stage(name, inputs, build)
 
     def measured(self, model: Path, name: str) -> dict[str, Any]:
         """Return the evaluation document of a model: metric key → value, interval, `per_row`, `skipped`.

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from test_commands import SHORT, TINY, scopewise
 
+from scopewise.errors import ConfigError
+
 
 @pytest.mark.slow
 def test_attacks_of_a_run_join_and_are_kept(tmp_path: Path) -> None:
@@ -64,3 +66,21 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     done = scopewise("attack", str(tmp_path))
     assert done.returncode == 2
     assert "no run folder" in done.stderr
+
+
+@pytest.mark.parametrize("record", ["run: [x]\n", "run: {dir: x}\nattack: 3\n", "- a list\n"])
+def test_a_changed_record_of_a_run_is_refused(record: str, tmp_path: Path) -> None:
+    from scopewise.attacks.run import config_of
+
+    (tmp_path / "config.yaml").write_text(record)
+    with pytest.raises(ConfigError, match=r"config\.yaml"):
+        config_of(tmp_path, {"attacks": ["question"]})
+
+
+def test_an_empty_name_is_not_every_model(tmp_path: Path) -> None:
+    (tmp_path / "models" / "npo" / "run" / "seed0").mkdir(parents=True)
+    (tmp_path / "models" / "npo" / "run" / "seed0" / "stage.json").write_text("{}")
+    (tmp_path / "config.yaml").write_text("run: {dir: x}\n")
+    done = scopewise("attack", str(tmp_path), "--model", "")
+    assert done.returncode == 2
+    assert "attack.models: an empty name" in done.stderr

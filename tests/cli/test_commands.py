@@ -279,6 +279,20 @@ def test_staged_commands_from_own_data_to_a_measured_adapter(tmp_path: Path) -> 
     assert {p.name for p in (tmp_path / "c" / "models").iterdir()} == {"ga_kl", "gradient_ascent"}
 
 
+def test_a_refused_resume_leaves_the_record_of_the_run(tmp_path: Path) -> None:
+    """The target was made with other settings: nothing is begun, and `config.yaml` still says how the target was made."""
+    run = tmp_path / "run"
+    words = [*TINY, *SHORT, f"run.dir={run}"]
+    made = scopewise("finetune", settings=words)
+    assert made.returncode == 0, made.stderr
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.suffix != ".lock"}
+    refused = scopewise("unlearn", "--resume", settings=[*words, "finetune.epochs=0.3"])
+    assert refused.returncode == 2
+    assert "finetune.epochs was 0.2, now 0.3" in refused.stderr
+    assert {path: path.read_bytes() for path in before} == before
+    assert not (run / "models").exists()
+
+
 @pytest.mark.slow
 def test_demo_in_small_prints_the_table_and_refuses_to_overwrite(tmp_path: Path) -> None:
     small = [*TINY, *SHORT, f"run.dir={tmp_path / 'run'}"]

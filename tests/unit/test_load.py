@@ -105,6 +105,7 @@ def test_a_missing_head_is_random_unless_it_is_tied(base: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "key"),
     [
+        ({"num_hidden_layers": 0}, r"18 tensors of the model have no place.*layers\.0\."),
         ({"num_hidden_layers": 1}, r"9 tensors of the model have no place.*layers\.1\."),
         ({"intermediate_size": 20}, r"6 tensors have another shape.*mlp\.down_proj\.weight \(16, 24\), not \(16, 20\)"),
         ({"vocab_size": 60}, r"2 tensors have another shape.*\(64, 16\), not \(60, 16\)"),
@@ -172,6 +173,12 @@ def test_half_an_adapter(saved: Path) -> None:
     """Two modules in two layers are eight tensors."""
     edit(saved / ADAPTER, half)
     refused_adapter(saved, "4 tensors of the adapter are missing")
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+def test_an_adapter_that_is_not_finite(saved: Path, wrong: float) -> None:
+    edit(saved / ADAPTER, lambda tensors: {**tensors, next(iter(tensors)): next(iter(tensors.values())) * 0 + wrong})
+    refused_adapter(saved, "1 tensors of the adapter are not finite")
 
 
 def test_an_adapter_with_more_than_it_says(saved: Path) -> None:

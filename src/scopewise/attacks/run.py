@@ -28,8 +28,11 @@ def config_of(run: Path, settings: dict[str, Any]) -> RunConfig:
     if not marker.exists():
         raise ResultError(f"{run}: no run folder; give one that `scopewise bench`, `run` or `unlearn` has written")
     values = parse_yaml(read_text(marker, ResultError), str(marker), ResultError)
+    if not isinstance(values, dict):
+        raise ConfigError(f"{marker}: {type(values).__name__}; a run file is a mapping of sections")
+    parse_config(values, str(marker))  # of a record that was changed, before it is taken apart
     values["attack"] = {**values.get("attack", {}), **settings}
-    values["run"]["dir"] = str(run)
+    values["run"] = {**values.get("run", {}), "dir": str(run)}
     return parse_config(values, str(marker))
 
 
@@ -129,6 +132,8 @@ def _models(run: Path, chosen: Sequence[str]) -> list[str]:
     every = sorted(str(path.parent.relative_to(run)) for path in run.glob("models/*/*/seed*/stage.json"))
     if not every:
         raise ResultError(f"{run}: no unlearned model in it; `scopewise bench` or `unlearn` makes some")
+    if any(not name.strip("/ ") for name in chosen):
+        raise ResultError(f"attack.models: an empty name; leave it out to attack every model of {run}")
     found = [name for name in every if not chosen or any(name.startswith(f"models/{c}".rstrip("/")) for c in chosen)]
     if not found:
         parts = chosen[0].count("/") + 1  # `memflx` is compared with `memflex`, and not with a whole path

@@ -112,17 +112,22 @@ def check_loaded(model: PreTrainedModel, report: Mapping[str, Collection[Any]], 
 def _belonging(model: nn.Module, unexpected: Collection[str]) -> list[str]:
     """Return the unexpected tensors that look like this model's own weights.
 
-    Those are a layer beyond the last, a bias or a scale of a layer that has none here, and an adapter that was never merged:
-    without them the model computes something else. Other heads, vision towers and the like are parts that it does not have.
+    Those are a layer beyond the last (or of a model that has none at all), a bias or a scale of a layer that has none here,
+    and an adapter that was never merged: without them the model computes something else. Other heads, vision towers and the
+    like are parts that it does not have.
     """
     layers = {re.sub(r"\.\d+\.", ".#.", name) for name in model.state_dict()}
     leaves = {
         name for name, module in model.named_modules() if not list(module.children()) and list(module.parameters())
     }
+    empty = tuple(
+        f"{name}." for name, module in model.named_modules() if isinstance(module, nn.ModuleList) and not len(module)
+    )
     return [
         name
         for name in unexpected
-        if re.sub(r"\.\d+\.", ".#.", name) in layers
+        if name.startswith(empty)
+        or re.sub(r"\.\d+\.", ".#.", name) in layers
         or name.rpartition(".")[0] in leaves
         or ".lora_" in name
         or ".base_layer." in name
@@ -201,7 +206,7 @@ def unmatched_ranks() -> Iterator[None]:
 
 
 def tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
-    """Return name → shape of an adapter's tensors. Raises ModelError where they are pickled, or not there."""
+    """Return name → shape of an adapter's tensors. Raises ModelError where they are pickled, not finite, or not there."""
     file = folder / ADAPTER_WEIGHTS
     if not file.exists():
         pickled = (
@@ -211,7 +216,13 @@ def tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
             f"model: {folder}; no {ADAPTER_WEIGHTS} in it{pickled}; save the adapter with safe_serialization=True"
         )
     with safe_open(file, "pt") as tensors:  # type: ignore[no-untyped-call]
-        return {key: tuple(tensors.get_slice(key).get_shape()) for key in tensors.keys()}  # noqa: SIM118
+        names = tensors.keys()
+        broken = [name for name in names if not torch.isfinite(tensors.get_tensor(name).float()).all()]
+        if broken:
+            _refuse(
+                folder, "tensors of the adapter are not finite", broken, "give an adapter that was trained to its end"
+            )
+        return {name: tuple(tensors.get_slice(name).get_shape()) for name in names}
 
 
 def _lengthen(model: PreTrainedModel, shapes: Mapping[str, tuple[int, ...]]) -> None:

@@ -15,7 +15,7 @@ from .documents import UNLEARNED
 from .run_file import to_yaml
 
 _READ = (
-    ("attack", "runs/done", "--attack", "question"),
+    ("attack", "runs/done", "--attack", "few_shot"),
     ("play", "runs/done"),
     ("bench", "run.yaml", "--resume", "--set", "run.dir=runs/done"),
 )
