@@ -170,8 +170,9 @@ def make_row(record: object, origin: str, **fixed: Any) -> Row:
         if key not in values:
             meant = [str(other) for other in unknown_fields(record) if nearest(str(other), [key])]
             hint = f" Did you mean {meant[0]!r} to be {key!r}?" if meant else ""
+            state = "null" if key in record else "missing"
             raise DataError(
-                f"{origin}: field {key!r} is missing; every row needs 'question', 'answer' and 'scope'.{hint}"
+                f"{origin}: field {key!r} is {state}; every row needs 'question', 'answer' and 'scope'.{hint}"
             )
     for key, value in values.items():
         if key == "perturbed":
