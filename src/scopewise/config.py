@@ -488,7 +488,9 @@ class RunConfig(Section):
 
 def split_entry(entry: str) -> tuple[str, str | None]:
     """Return (method, localizer or None) of a bench entry `method` or `method@localizer`; both must be known."""
-    method, _, localizer = entry.partition("@")
+    method, at, localizer = entry.partition("@")
+    if at and not localizer:
+        raise ConfigError(f"bench.methods: {entry!r}; no localizer after '@'; name one, or leave '@' out")
     return canonical("methods", method), canonical("localizers", localizer) if localizer else None
 
 

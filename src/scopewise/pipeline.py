@@ -46,6 +46,7 @@ from scopewise.models.lora import merged
 from scopewise.models.processes import is_main, on_deepspeed, processes, wait
 from scopewise.models.sharded import placed
 from scopewise.models.tiny import build_tiny, tokenizer_texts
+from scopewise.models.vocabulary import check_vocabulary
 from scopewise.region import Region
 from scopewise.training.checkpoints import Checkpoints
 from scopewise.training.finetune import Descent
@@ -181,6 +182,7 @@ class Pipeline:
         model = placed(self._prepared(target, seed))
         rows = benchmark or self.benchmark
         forget, retain = (self._encode(rows.select(scope, TRAIN), tokenizer) for scope in (FORGET, RETAIN))
+        check_vocabulary(model, tokenizer, (*forget, *retain))
         with Cost() as cost, cost.step():
             found = localize_encoded(localizer, model, forget, retain, self.config.localize, seed, size)
         origin = {**record.manifest(self.config, self.data_hash), "inputs": inputs}

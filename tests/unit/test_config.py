@@ -238,6 +238,7 @@ def test_config_cannot_be_changed_and_survives_a_round_trip() -> None:
         "bench.seeds=[-1]",
         "bench.methods=[]",
         "bench.methods=[npo, npo]",
+        "bench.methods=['npo@']",
         "bench.protocols=[]",
         "run.seed=4294967296",
         "attack.seed=-1",

@@ -38,7 +38,7 @@ _WRONG: dict[str, list[Any]] = {
     "lora_dropout": [-0.5, 1.5, "x", [0]],
     "target_modules": [[], ["zzz_proj"], 3, "[", {"a": 1}, [3], "zzz"],
     "bias": ["some", 3, "x"],
-    "modules_to_save": [["zzz"], 3, [3]],
+    "modules_to_save": [3, [3]],
     "rank_pattern": [3, "x", {"up_proj": 0}, {"up_proj": "x"}],
     "alpha_pattern": [3, "x", {"up_proj": "x"}],
     "init_lora_weights": ["nonsense", 3, [1]],

@@ -80,6 +80,8 @@ def _of(name: str) -> Family:
         random.shuffle(every)
         while True:
             for what, damaged in any_of(broken_json)(text, random)[:8]:
+                if name == "attacks in report" and damaged == b"[]":  # the list of results alone is read, too
+                    continue
                 yield _changed(f"{name}: {what}", random.choice(kind.commands), {kind.file: damaged})
             for what, changed in [every.pop() for _ in range(min(len(every), 16))]:
                 yield _changed(f"{name}: {what}", random.choice(kind.commands), {kind.file: to_json(changed)})

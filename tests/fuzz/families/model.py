@@ -126,6 +126,8 @@ def _config(ground: Path, random: Random) -> Iterator[Input]:
             value = random.choice(values)
             yield _model(f"config: {key} is {value!r}", {"model/config.json": to_json({**good, key: value})}, random)
         for what, damaged in any_of(broken_json)(text, random)[:6]:
+            if "the value" in what:  # the library writes Infinity itself, in configs of Mamba
+                continue
             yield _model(f"config: {what}", {"model/config.json": damaged}, random)
         yield _model("no config", {"model/config.json": Gone()}, random)
 
