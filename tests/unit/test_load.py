@@ -340,6 +340,7 @@ def test_wrong_values_in_a_config(base: Path, change: dict[str, Any]) -> None:
         {"r": 0},
         {"r": "x"},
         {"lora_alpha": "x"},
+        {"lora_dropout": -0.5},
         {"target_modules": ["nothing"]},
         {"target_modules": 3},
         {"init_lora_weights": "unheard_of"},

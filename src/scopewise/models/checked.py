@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from peft import PeftConfig, PeftModel, PeftModelForCausalLM, get_peft_model_state_dict
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import safe_open
 from torch import nn
 from transformers import PreTrainedModel
@@ -37,6 +37,7 @@ class AdapterFile(BaseModel):
     peft_type: str
     base_model_name_or_path: str
     task_type: str | None = None
+    lora_dropout: float | None = Field(None, ge=0, le=1)  # PEFT takes a negative one for none
 
 
 def read_adapter_file(path: Path) -> AdapterFile:
