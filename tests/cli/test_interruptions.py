@@ -34,7 +34,13 @@ def command(folder: Path, *more: str) -> list[str]:
 def test_a_signal_says_how_to_go_on(sent: signal.Signals, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     process = subprocess.Popen(
-        command(folder), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, restore_signals=True
+        command(folder),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell that runs the tests in the background has Ctrl-C ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     end = time.monotonic() + 120
     while not (folder / "target.partial").exists() and process.poll() is None and time.monotonic() < end:

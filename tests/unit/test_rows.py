@@ -48,7 +48,7 @@ def test_null_is_the_default_and_other_columns_are_named_once(tmp_path: Path, sa
 @pytest.mark.parametrize("wrong", [{"anwser": "Here."}, {"answer": None}, {}])
 def test_a_field_that_is_needed_is_not_ignored(tmp_path: Path, wrong: dict[str, Any]) -> None:
     row = {"question": "Where?", "scope": "forget", **wrong}
-    with pytest.raises(DataError, match=r":1: field 'answer' is missing") as caught:
+    with pytest.raises(DataError, match=r":1: field 'answer' is") as caught:
         load_benchmark("jsonl", write(tmp_path / "d.jsonl", row, SECOND))
     assert ("'anwser'" in str(caught.value)) == ("anwser" in wrong)
 
