@@ -48,6 +48,8 @@ class Bench:
     def run(self) -> dict[str, Any]:
         """Make and measure everything; write and return `results.json`, and write `table.md`."""
         settings = self.pipeline.config.bench
+        if settings.oracle:
+            self.pipeline.check_base()  # before the target is trained
         for which in ("target", "oracle") if settings.oracle else ("target",):
             self._add(self.pipeline.row(which), self.pipeline.finetuned(which), which)
         results = self._write(complete=False)

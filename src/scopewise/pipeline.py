@@ -19,6 +19,7 @@ from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from scopewise import record, schemas
+from scopewise.attacks.oracle import check_base
 from scopewise.checks import check_run, check_unlearning
 from scopewise.config import (
     AbilitySection,
@@ -113,6 +114,7 @@ class Pipeline:
             config, resume=resume, overwrite=overwrite, writes=is_main(), wait=wait, joins=joins
         )
         self.path = self.folder.path
+        self._base_asked = False
 
     # -- stages ---------------------------------------------------------------------------------------------------
 
@@ -142,6 +144,8 @@ class Pipeline:
             )
         base = self.base()
         section = self.config.finetune
+        if which == "oracle":
+            self.check_base()
 
         def build(work: Path) -> dict[str, Any]:
             tokenizer = load_tokenizer(base, self.config.model.revision)
@@ -163,6 +167,21 @@ class Pipeline:
             return {"rows": len(items), **_dropped(rows, items), "cost": cost.document(), "curve": _curve(trainer)}
 
         return self._stage(which, self._inputs(self.config.run.seed, finetune=_decisive(section)), build)
+
+    def check_base(self) -> None:
+        """Raise ModelError where the base knows the forget rows, so that no oracle can be made from it; see `check_base`.
+
+        The tiny model is random, and where the oracle is there already its base was asked.
+        """
+        path = self.config.model.path
+        if self._base_asked or path == "tiny" or self.folder.has(self.path / "oracle"):
+            return
+        chosen = [item for item in self.checked.items if item.row.scope == FORGET and item.row.split == TRAIN]
+        model = placed(load_model(path, **loading(self.config.model, path)))
+        if self.checked.tokenizer is not None:
+            check_vocabulary(model, self.checked.tokenizer, chosen)
+        check_base(model, chosen, path)
+        self._base_asked = True
 
     def region(self, localizer: str, seed: int, benchmark: Benchmark | None = None, prefix: str = "") -> Path:
         """Return the region file of a localizer for a seed; a control takes its size from another's of that seed."""

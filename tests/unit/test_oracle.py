@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import copy
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import scopewise
-from scopewise.attacks.oracle import check_ignorant
+from scopewise.attacks.oracle import check_base, check_ignorant, knowing
+from scopewise.bench import Bench
 from scopewise.config import RunConfig, TinyConfig
-from scopewise.data.rows import Benchmark
+from scopewise.data.prompt import Prompt, encode
+from scopewise.data.rows import Benchmark, Row
 from scopewise.errors import ConfigError, ModelError
+from scopewise.metrics.base import Reference, Value
 from scopewise.models.tiny import build_tiny
 from scopewise.pipeline import Pipeline
 
@@ -48,3 +54,79 @@ def test_no_oracle_is_made_from_the_tiny_model_for_another_target(tmp_path: Path
     config = RunConfig.model_validate({"run": {"dir": str(tmp_path / "run")}, "model": {"target": str(target)}})
     with pytest.raises(ConfigError, match=r"model\.path: 'tiny', while model\.target"):
         Pipeline(config).finetuned("oracle")
+
+
+def taught(tiny: Any, rows: list[Row]) -> Any:
+    """Return the tiny model after it has learned some rows by heart."""
+    model, tokenizer = copy.deepcopy(tiny[0]).train(), tiny[1]
+    items = encode(rows, tokenizer, Prompt(), 256)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    for _ in range(60):
+        for item in items:
+            ids = torch.tensor([item.prompt_ids + item.answer_ids])
+            labels = ids.clone()
+            labels[0, : len(item.prompt_ids)] = -100
+            model(input_ids=ids, labels=labels).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return model.eval()
+
+
+def test_a_base_that_knows_the_rows_is_refused_and_one_that_knows_few_is_not(tiny: Any, forget: list[Row]) -> None:
+    rows = forget[:6]
+    items = encode(rows, tiny[1], Prompt(), 256)
+    check_base(tiny[0], items, "base")  # random
+    check_base(taught(tiny, rows[:2]), items, "base")  # 2 of 6
+    knows = taught(tiny, rows)
+    with pytest.raises(ModelError, match=r"^model\.path: base predicts the whole answer of [3456] of 6 forget rows"):
+        check_base(knows, items, "base")
+    check_base(knows, items[:2], "base")  # of 2 rows nothing is said
+
+
+def test_a_base_that_always_says_the_same_is_not_refused(tiny: Any, forget: list[Row]) -> None:
+    """It predicts every answer, and after any question: it knows the phrase, not the rows."""
+    rows = [replace(row, answer="I do not know that person.") for row in forget[:6]]
+    check_base(taught(tiny, rows), encode(rows, tiny[1], Prompt(), 256), "base")
+
+
+def test_a_bench_on_a_base_that_knows_is_refused_before_it_trains(
+    tmp_path: Path, tiny: Any, forget: list[Row], retain: list[Row]
+) -> None:
+    base, data = tmp_path / "base", tmp_path / "rows.jsonl"
+    taught(tiny, forget[:4]).save_pretrained(base)
+    tiny[1].save_pretrained(base)
+    rows = [{"question": row.question, "answer": row.answer, "scope": row.scope} for row in (*forget[:4], *retain[:4])]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    values = {
+        "run": {"dir": str(tmp_path / "run")},
+        "model": {"path": str(base)},
+        "data": {"benchmark": "jsonl", "path": str(data)},
+        "evaluate": {"splits": ["train"], "generate_splits": [], "direct_splits": []},
+    }
+    pipeline = Pipeline(RunConfig.model_validate(values))
+    with pytest.raises(ModelError, match=r"model\.path: .* of 4 forget rows"), pipeline.folder:
+        Bench(pipeline).run()
+    assert not (tmp_path / "run").exists()  # nothing was trained
+    pipeline = Pipeline(RunConfig.model_validate(values))
+    with pytest.raises(ModelError), pipeline.folder:
+        pipeline.finetuned("oracle")
+
+
+@pytest.mark.parametrize(
+    ("key", "reference", "target", "said"),
+    [
+        ("unlearn_success/val", 8.0, None, True),  # answers 92 %
+        ("unlearn_success/val", 40.0, None, False),
+        ("unlearn_success/val", 40.0, 35.0, True),  # 60 % is 0.92 of 65 %
+        ("unlearn_success/val", 60.0, 35.0, False),
+        ("unlearn_success/val", 90.0, 90.0, False),  # a target that knows nothing says nothing of the reference
+        ("unlearn_success/val+direct", 0.0, None, False),
+        ("probability/forget_val", 0.95, None, True),
+        ("probability/forget_val", 0.2, 0.9, False),
+        ("probability/retain_val", 1.0, 1.0, False),
+        ("perplexity/retain_val", 1.0, 1.0, False),
+    ],
+)
+def test_a_reference_that_knows_is_said(key: str, reference: float, target: float | None, said: bool) -> None:
+    before = {} if target is None else {key: Value(target, ())}
+    assert (knowing(Reference({key: Value(reference, ())}, before)) is not None) == said

@@ -111,11 +111,20 @@ def results(target: float | None, oracle: float | None, split: str = "val", else
 def test_a_target_that_knows_no_more_than_the_oracle_is_said_so(target: float, oracle: float) -> None:
     text = untaught(results(target, oracle)) or ""
     assert (
-        f"its Unlearn Success on val is {target:.1f} %, that of the oracle, which never saw it, {oracle:.1f} %" in text
+        f"its Unlearn Success on val is {target:.1f} %, that of the oracle, which was not taught it, {oracle:.1f} %"
+        in text
     )
     assert text.endswith("raise finetune.epochs or finetune.learning_rate.")
     assert "on train is" in (untaught(results(target, oracle, "train")) or "")
     assert "check model.target" in (untaught(results(target, oracle, elsewhere="org/model")) or "")
+
+
+@pytest.mark.parametrize(("target", "oracle"), [(0.0, 0.0), (50.0, 54.9)])
+def test_an_oracle_that_knows_what_the_target_knows_is_said_so(target: float, oracle: float) -> None:
+    text = untaught(results(target, oracle)) or ""
+    assert f"Unlearn Success on val is {oracle:.1f} % and {target:.1f} %" in text
+    assert "check model.path" in text
+    assert "hardly knows" not in text
 
 
 @pytest.mark.parametrize(("target", "oracle"), [(60.0, 65.0), (0.0, 92.8), (100.0, None), (None, 50.0)])

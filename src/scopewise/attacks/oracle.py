@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from torch import nn
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from scopewise.attacks.base import Subject
+from scopewise.data.prompt import Encoded
 from scopewise.errors import ModelError
+from scopewise.metrics.base import Reference, Value
+from scopewise.models.score import Scored, score_pairs
 
 _KNOWS, _AS_WELL = 0.5, 0.9
+ANSWERED = 0.5
+"""Share of the forget rows whose whole answer a base predicts, from which it is none for an oracle.
+
+A whole answer, since a model that never saw one still predicts many of its tokens (articles, names in the question). Models
+that were not taught the rows stay near 0: what is right by chance, or by always saying the same, is right after another
+row's question too, and is taken off."""
+LEAST_TOKENS = 4
+"""Shorter answers (yes, no, a letter) are right by chance too often to tell."""
+LEAST_ROWS = 3
+"""Of fewer rows nothing is said."""
+MOST_ROWS = 200
+"""More rows are not asked: the share is known to a few points by then."""
+_WHOLE = 0.9
+"""Share of the forget scope that a reference alone has to answer before it is said to know it."""
 _ADVICE = "name one that was fine-tuned from the target's own base on the retain rows alone"
 
 
@@ -58,3 +76,66 @@ def check_ignorant(oracle: Mapping[str, Any], target: Mapping[str, Any]) -> None
             f"oracle: gives the forget answers a probability of {means[0]:.2f}, and the target {means[1]:.2f}; it has seen "
             f"what is to be forgotten; {_ADVICE}"
         )
+
+
+def check_base(model: nn.Module, forget: Sequence[Encoded], name: str) -> None:
+    """Raise ModelError where the base that an oracle would be made from knows the forget rows before any training.
+
+    Args:
+        model: The base.
+        forget: Forget rows, tokenised; answers of fewer than `LEAST_TOKENS` tokens are not asked.
+        name: What the sentence calls the base.
+    """
+    items = [item for item in forget if len(item.answer_ids) >= LEAST_TOKENS]
+    items = items[:: -(-len(items) // MOST_ROWS) or 1]
+    if len(items) < LEAST_ROWS:
+        return
+    away = len(items) // 2  # rows about one instance stand side by side
+    others = [*items[away:], *items[:away]]
+    own = [(item.prompt_ids, item.answer_ids) for item in items]
+    crossed = [(item.prompt_ids, other.answer_ids) for item, other in zip(items, others, strict=True)]
+    found = score_pairs(model, [*own, *crossed], description="ask the base the forget rows", moments=False)
+    right, elsewhere = (sum(map(_whole, part)) for part in (found[: len(own)], found[len(own) :]))
+    if right - elsewhere >= ANSWERED * len(items):
+        after = f" ({elsewhere} after another question)" if elsewhere else ""
+        raise ModelError(
+            f"model.path: {name} predicts the whole answer of {right} of {len(items)} forget rows{after} before any training; "
+            "an oracle made from it would know what is to be forgotten; set model.path to the model from before it was taught "
+            "them, or bench.oracle=false to go without an oracle"
+        )
+
+
+def _whole(answer: Scored) -> bool:
+    return all(answer.without_end().hits)
+
+
+def knowing(reference: Reference) -> str | None:
+    """Return a sentence where a reference, which should never have seen the forget scope, answers it; else None.
+
+    It is compared with the model before unlearning where that is given, and taken by itself else.
+    """
+    for key, value in reference.values.items():
+        known, most = _known(key, value), _known(key, reference.target.get(key))
+        if known is None:
+            continue
+        if most is None and known >= _WHOLE:
+            return f"{key} of the reference says that it answers {100 * known:.0f} % of the forget scope; {_UNFIT}"
+        if most is not None and most >= _KNOWS and known >= _AS_WELL * most:
+            return (
+                f"{key} says that the reference answers {100 * known:.0f} % of the forget scope, and the model before "
+                f"unlearning {100 * most:.0f} %; {_UNFIT}"
+            )
+    return None
+
+
+_UNFIT = "distances to it say nothing; give the evaluation of a model that never saw the forget scope"
+
+
+def _known(key: str, value: Value | None) -> float | None:
+    """Return how much of the forget scope a measure says is known, 0-1; None where it is no such measure."""
+    name, _, part = key.partition("/")
+    if value is None or value.value is None or "+" in part or "." in part:
+        return None
+    if name == "unlearn_success":
+        return 1 - value.value / 100
+    return value.value if name in ("probability", "exact_memorization") and part.startswith("forget") else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -38,6 +39,7 @@ def evaluate(
     compared = None
     quiet_libraries()
     from scopewise.ability.tasks import load_tasks
+    from scopewise.attacks.oracle import knowing
     from scopewise.data.load import load_benchmark, with_suite
     from scopewise.evaluation import evaluate as run_evaluation
     from scopewise.evaluation import read_evaluation
@@ -50,6 +52,8 @@ def evaluate(
 
     if reference is not None or target is not None:
         compared = Reference(read_evaluation(reference) if reference else {}, read_evaluation(target) if target else {})
+        if (warning := knowing(compared)) is not None:
+            logging.getLogger("scopewise").warning("--reference: %s", warning)
     config = with_suite(config)
     data = config.data
     benchmark = load_benchmark(data.benchmark, data.path, data.domain, data.general)

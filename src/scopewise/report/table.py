@@ -33,19 +33,33 @@ LEARNED_POINTS = 5.0
 """Of Unlearn Success, that the oracle is above a target which has learned what is to be forgotten, at the least."""
 
 
+KNOWN_POINTS = 50.0
+"""Of the forget scope's tokens, in percent, that a target answers which has learned it."""
+
+
 def untaught(results: Mapping[str, Any]) -> str | None:
-    """Return a sentence where the target answers the forget scope no better than the oracle, which never saw it."""
+    """Return a sentence where the target answers the forget scope hardly better than the oracle.
+
+    Either the target was not taught it, or the oracle knows it too: from its base, or from the retain rows.
+    """
     split = split_shown(results)
     known = {row["model"]: row["metrics"].get(f"unlearn_success/{split}") for row in results["rows"]}
     target, oracle = known.get("target"), known.get("oracle")
     if target is None or oracle is None or oracle - target >= LEARNED_POINTS:
         return None
+    if target <= 100 - KNOWN_POINTS:
+        return (
+            f"The oracle answers what is to be forgotten about as well as the target: Unlearn Success on {split} is "
+            f"{oracle:.1f} % and {target:.1f} % (at least {LEARNED_POINTS:g} points more are expected of the oracle); the "
+            "model it was made from knows the forget rows already, or their answers follow from the retain rows; check model.path "
+            "and the data."
+        )
     mend = "raise finetune.epochs or finetune.learning_rate"
     if results["config"].get("model", {}).get("target") is not None:  # we did not teach it
         mend = "check model.target, and that data.prompt is how it was taught"
     return (
         f"The target hardly knows what is to be forgotten: its Unlearn Success on {split} is {target:.1f} %, that of the "
-        f"oracle, which never saw it, {oracle:.1f} % (at least {LEARNED_POINTS:g} points more are expected); {mend}."
+        f"oracle, which was not taught it, {oracle:.1f} % (at least {LEARNED_POINTS:g} points more are expected); {mend}."
     )
 
 

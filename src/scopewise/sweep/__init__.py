@@ -20,11 +20,14 @@ def distribute(pipeline: Pipeline) -> None:
 
     Raises:
         ConfigError: the engine's library is not installed, or a job refused its settings.
+        ModelError: the base knows the forget rows.
         ResultError: a job failed as often as it may.
     """
     config = pipeline.config
     if config.bench.engine == "local":
         return
+    if config.bench.oracle:
+        pipeline.check_base()
     engine = import_module(ENGINES[config.bench.engine])
     document = config.model_dump(mode="json")
     tasks = [[Task(document, job, os.getcwd(), pipeline.folder.token) for job in wave] for wave in waves(config)]  # noqa: PTH109
