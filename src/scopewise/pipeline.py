@@ -51,7 +51,7 @@ from scopewise.models.vocabulary import check_vocabulary
 from scopewise.region import Region
 from scopewise.training.checkpoints import Checkpoints
 from scopewise.training.finetune import Descent
-from scopewise.training.progress import TrainingProgress, is_whole, quiet
+from scopewise.training.progress import TrainingProgress, fault_of, quiet
 from scopewise.training.trainer import UnlearningConfig, UnlearningTrainer
 
 logger = logging.getLogger("scopewise")
@@ -442,20 +442,20 @@ class Pipeline:
         arguments = UnlearningConfig(
             output_dir=str(checkpoints),
             learning_rate=section.learning_rate,
-            num_train_epochs=section.epochs,
+            num_train_epochs=float(section.epochs),
             per_device_train_batch_size=_rows_per_process(section),
             gradient_accumulation_steps=section.gradient_accumulation_steps,
             lr_scheduler_type=section.scheduler,
             warmup_steps=section.warmup_ratio,
-            weight_decay=section.weight_decay,
-            max_grad_norm=section.max_grad_norm,
+            weight_decay=float(section.weight_decay),
+            max_grad_norm=float(section.max_grad_norm),
             bf16=section.bf16 or (on_deepspeed() and given["model"].dtype == torch.bfloat16),
             activation_checkpointing=section.gradient_checkpointing,
             optim=section.optimizer,
             compile_blocks=section.compile,
             seed=seed,
             save_strategy="steps",
-            save_steps=section.checkpoint_steps,
+            save_steps=float(section.checkpoint_steps),
             save_total_limit=2,
             disable_tqdm=True,
             guard=guard,
@@ -473,7 +473,7 @@ class Pipeline:
                 **given,
             )
             quiet(trainer)
-            trainer.train(resume_from_checkpoint=self._last_checkpoint(checkpoints))
+            trainer.train(resume_from_checkpoint=self._last_checkpoint(checkpoints, name))
         if trainer.is_fsdp_enabled:
             trainer.save_model(str(work))  # every process holds a part
         elif self.folder.writes:
@@ -481,17 +481,25 @@ class Pipeline:
         wait()
         return cost, trainer
 
-    def _last_checkpoint(self, folder: Path) -> str | None:
-        """Return the newest checkpoint that was written to its end (see `is_whole`); remove newer ones."""
+    def _last_checkpoint(self, folder: Path, name: str) -> str | None:
+        """Return the newest checkpoint that a training can go on from (see `fault_of`); remove newer ones, and say why."""
         wait()
         found = sorted(folder.glob("checkpoint-*"), key=lambda p: int(p.name.rpartition("-")[2]), reverse=True)
-        whole = [path for path in found if is_whole(path)]
+        faults: dict[Path, str] = {}
+        whole = None
+        for path in found:
+            if (fault := fault_of(path)) is None:
+                whole = path
+                break
+            faults[path] = fault
         wait()
         if self.folder.writes:
-            for path in found[: found.index(whole[0])] if whole else found:
+            start = "from the beginning" if whole is None else f"with {whole.name}"
+            for path, fault in faults.items():
+                logger.warning("%s: %s is left out: %s; it goes on %s", name, path.name, fault, start)
                 remove(path)
         wait()
-        return str(whole[0]) if whole else None
+        return str(whole) if whole else None
 
     def _prepared(self, target: Path, seed: int, section: UnlearnSection | None = None) -> PreTrainedModel | PeftModel:
         """Load the target as unlearning begins with it: with a trainable adapter, or with all its parameters."""

@@ -274,6 +274,7 @@ class CostDocument(Document):
     peak_memory_bytes: Count
     tokens: Count = 0
     operations: Seconds = 0.0
+    files: dict[str, Count] = {}
 
 
 class ProbesDocument(Document):

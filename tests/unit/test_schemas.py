@@ -15,7 +15,7 @@ from scopewise import schemas
 from scopewise.errors import ResultError
 from scopewise.evaluation import read_evaluation
 from scopewise.region import Entry, Mask, Region
-from scopewise.training.progress import is_whole
+from scopewise.training.progress import fault_of
 
 ORIGIN = {
     "scopewise": "0.1.0", "commit": None, "config_hash": "c", "data_hash": "d", "date": "2026-01-01T00:00:00+00:00",
@@ -208,18 +208,19 @@ def test_a_checkpoint_that_cannot_be_read_is_no_checkpoint(tmp_path: Path) -> No
     for name, document in kept.items():
         written(tmp_path / name, document)
     save_file({"x": np.zeros(2, np.uint8)}, tmp_path / "adapter_model.safetensors")
-    assert is_whole(tmp_path)
+    written(tmp_path / "trainer_state.json", {"global_step": 3})
+    assert fault_of(tmp_path) is None
     for name, document in kept.items():
         for wrong in ({k: v for k, v in document.items() if k != "format"}, {**document, "format": "other"}, [], 5):
             written(tmp_path / name, wrong)
-            assert not is_whole(tmp_path), (name, wrong)
+            assert fault_of(tmp_path), (name, wrong)
         written(tmp_path / name, document)
     weights = (tmp_path / "adapter_model.safetensors").read_bytes()
     (tmp_path / "adapter_model.safetensors").write_bytes(weights[:-1])
-    assert not is_whole(tmp_path)
+    assert fault_of(tmp_path)
     (tmp_path / "adapter_model.safetensors").write_bytes(weights)
     (tmp_path / "optimizer.pt").write_bytes(b"junk")
-    assert not is_whole(tmp_path)
+    assert fault_of(tmp_path)
     (tmp_path / "optimizer.pt").unlink()
     (tmp_path / "cost.json").unlink()
-    assert not is_whole(tmp_path)
+    assert fault_of(tmp_path)

@@ -51,8 +51,8 @@ def untaught(results: Mapping[str, Any]) -> str | None:
         return (
             f"The oracle answers what is to be forgotten about as well as the target: Unlearn Success on {split} is "
             f"{oracle:.1f} % and {target:.1f} % (at least {LEARNED_POINTS:g} points more are expected of the oracle); the "
-            "model it was made from knows the forget rows already, or their answers follow from the retain rows; check model.path "
-            "and the data."
+            "model it was made from knows the forget rows already, or their answers follow from the retain rows; check "
+            "model.path and the data."
         )
     mend = "raise finetune.epochs or finetune.learning_rate"
     if results["config"].get("model", {}).get("target") is not None:  # we did not teach it

@@ -10,10 +10,12 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from tqdm import tqdm
 from transformers import PrinterCallback, Trainer, TrainerCallback
+from transformers.trainer import TRAINER_STATE_NAME
 
 from scopewise import schemas
 from scopewise.bars import bar
 from scopewise.cost import Cost
+from scopewise.documents import read_json
 from scopewise.errors import ResultError
 from scopewise.files import seal, write_json
 
@@ -49,7 +51,9 @@ class TrainingProgress(TrainerCallback):
         """Put the cost so far beside the checkpoint."""
         if state.is_world_process_zero:
             seal(_checkpoint(args, state))
-            kept = {"format": schemas.CostDocument.FORMAT, **self.cost.so_far()}
+            # Of several processes others may still be writing theirs.
+            files = {"files": _sizes(_checkpoint(args, state))} if args.world_size == 1 else {}
+            kept = {"format": schemas.CostDocument.FORMAT, **self.cost.so_far(), **files}
             write_json(cost_file(_checkpoint(args, state)), kept)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
@@ -68,25 +72,50 @@ def cost_file(checkpoint: Path) -> Path:
     return checkpoint / "cost.json"
 
 
-def is_whole(checkpoint: Path) -> bool:
-    """Return whether a checkpoint was written to its end, by this version, and can be read."""
-    files: dict[str, type[schemas.Document]] = {
+def fault_of(checkpoint: Path) -> str | None:
+    """Return what keeps a training from going on at a checkpoint: a file that is cut, missing or of another version; else None.
+
+    Its files were counted when it was saved, where one process alone saved it.
+    """
+    documents: dict[str, type[schemas.Document]] = {
         "cost.json": schemas.CostDocument,
         "unlearning_state.json": schemas.StateDocument,
         "probes.json": schemas.ProbesDocument,
     }
+    if not cost_file(checkpoint).exists():
+        return "it was not saved to its end"
     try:
-        for name, schema in files.items():
-            if (checkpoint / name).exists() or name == "cost.json":
-                found = schemas.read(checkpoint / name, schema)
-                if "format" not in found:  # of a version whose state was another
-                    return False
-        for tensors in checkpoint.glob("*.safetensors"):
-            with safe_open(tensors, "np"):
-                pass
-    except (ResultError, SafetensorError, OSError):
-        return False
-    return all(zipfile.is_zipfile(path) for path in checkpoint.glob("*.pt"))
+        for name, schema in documents.items():
+            if (checkpoint / name).exists() and "format" not in schemas.read(checkpoint / name, schema):
+                return f"{name} is of an earlier version"
+        for name, size in schemas.read(cost_file(checkpoint), schemas.CostDocument).get("files", {}).items():
+            if not (checkpoint / name).is_file():
+                return f"{name} is missing"
+            if (found := (checkpoint / name).stat().st_size) != size:
+                return f"{name} has {found} of {size} bytes"
+        state = read_json(checkpoint / TRAINER_STATE_NAME, ResultError)
+        if not isinstance(state, dict) or not isinstance(state.get("global_step"), int):
+            return f"{TRAINER_STATE_NAME} names no step"
+        for path in sorted(checkpoint.rglob("*")):
+            if path.suffix == ".safetensors":
+                try:
+                    with safe_open(path, "np"):
+                        pass
+                except (SafetensorError, OSError) as error:
+                    return f"{path.name} cannot be read ({error})"
+            elif path.suffix in (".pt", ".pth") and not zipfile.is_zipfile(path):
+                return f"{path.name} is cut off, or no file of tensors"
+    except ResultError as error:
+        return str(error).removeprefix(f"{checkpoint}/")
+    except OSError as error:
+        return f"it cannot be read ({error.strerror})"
+    return None
+
+
+def _sizes(checkpoint: Path) -> dict[str, int]:
+    """Return the files of a checkpoint with their sizes in bytes, but for the one that will hold them."""
+    files = (path for path in sorted(checkpoint.rglob("*")) if path.is_file() and path != cost_file(checkpoint))
+    return {path.relative_to(checkpoint).as_posix(): path.stat().st_size for path in files}
 
 
 def _checkpoint(args: Any, state: Any) -> Path:
