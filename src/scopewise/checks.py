@@ -27,8 +27,8 @@ from scopewise.documents import read_text
 from scopewise.errors import ConfigError, DataError
 from scopewise.methods.base import Method, Preference, make_method
 from scopewise.models.adapters import lora_config, with_adapter
-from scopewise.models.checked import reading
-from scopewise.models.load import adapter_base, find_model, load_tokenizer
+from scopewise.models.checked import check_weights, reading
+from scopewise.models.load import adapter_base, find_model, is_folder, load_tokenizer
 from scopewise.models.tiny import build_tokenizer, tokenizer_texts
 from scopewise.region import Region
 from scopewise.training.finetune import Descent
@@ -76,11 +76,11 @@ def check_run(config: RunConfig, *, length: bool = True) -> Checked:
             direct_prompt(row)
     for setting, path in (("model.path", model.path), ("model.target", model.target)):
         if path is not None and path != "tiny":
-            find_model(path, model.revision if path == model.path else None, setting)
+            _check_files(path, model.revision if path == model.path else None, setting)
     needs = frozenset().union(*(registry.lookup("metrics", name).needs for name in evaluate.metrics))
     for key in ("reference_model", "entailment_model", "fluency_model", "language_model"):
         if key in needs and (judge := getattr(evaluate, key)) is not None:
-            find_model(judge, None, f"evaluate.{key}")
+            _check_files(judge, None, f"evaluate.{key}")
     if evaluate.ability.tasks:
         load_tasks(evaluate.ability)
     if config.attack.prompts is not None:
@@ -142,6 +142,15 @@ def check_unlearning(checked: Checked, section: UnlearnSection, where: str = "un
     if model is not None and region is not None:
         RegionMask(model, region)
     return method
+
+
+def _check_files(path: str, revision: str | None, setting: str) -> None:
+    """Check that a model is there, and where it stands in a folder that its files are whole; so too an adapter's base."""
+    find_model(path, revision, setting)
+    if is_folder(path, setting):
+        check_weights(Path(path), setting)
+    if (base := adapter_base(path, revision)) is not None:
+        _check_files(base, None, setting)
 
 
 def _check_training(config: RunConfig, section: TrainingSection, where: str) -> None:

@@ -348,7 +348,7 @@ class Pipeline:
 
     def _row_of(self, folder: Path) -> dict[str, Any]:
         made = schemas.read(folder / "stage.json", schemas.StageDocument)
-        kept = {key: value for key, value in made.items() if key not in ("format", "inputs")}
+        kept = {key: value for key, value in made.items() if key not in ("format", "inputs", "weights")}
         return {"model": "unlearned", **kept, "path": folder.relative_to(self.path).as_posix()}
 
     def tried(

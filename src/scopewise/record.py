@@ -21,6 +21,7 @@ from scopewise.config import RunConfig
 from scopewise.errors import ConfigError, ResultError, UserError
 from scopewise.files import FOLDER_MODE, flush, make_folder, no_room, remove, seal, write_json, write_text, writing
 from scopewise.lock import HOLDER, LOCK, RunLock, join
+from scopewise.tensor_files import damage
 
 _PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets", "tokenizers", "safetensors", "numpy", "lm-eval")
 
@@ -151,6 +152,10 @@ class RunFolder:
             self._refuse(marker, resume, overwrite)  # somebody may have begun one before the lock was ours
             if marker.exists() and overwrite:
                 _remove_run(self.path)
+            if resume and joins is None:  # before anything is made from what is finished
+                for stage in (file.parent for file in sorted(self.path.rglob("stage.json"))):
+                    if not any(part.endswith(".partial") for part in stage.relative_to(self.path).parts):
+                        _check_stage(stage)
             if joins is None:
                 for left in sorted(self.path.rglob(".*.tmp")):  # what a kill cut off: nobody else writes here
                     remove(left)
@@ -244,10 +249,9 @@ class RunFolder:
         self.begin(work, inputs)
         document = build(work)
         origin = manifest(self.config, data_hash)
-        self.write(
-            work / "stage.json",
-            {"format": schemas.StageDocument.FORMAT, **document, "inputs": inputs, "origin": origin},
-        )
+        weights = {file.name: file.stat().st_size for file in sorted(work.glob("*.safetensors"))} if self.writes else {}
+        made = {**document, "weights": weights, "inputs": inputs, "origin": origin}
+        self.write(work / "stage.json", {"format": schemas.StageDocument.FORMAT, **made})
         if self.writes:
             with writing(work):
                 remove(work / "checkpoints")
@@ -305,6 +309,22 @@ class RunFolder:
                 f"run.dir: {path} was made with other settings ({shown}); go on with those it was made with, "
                 "or name a new folder with --set run.dir=…"
             )
+
+
+def _check_stage(stage: Path) -> None:
+    """Raise ResultError where the weights of a finished stage are no longer those that it was finished with."""
+    made = schemas.read(stage / "stage.json", schemas.StageDocument).get("weights", {})
+    found = damage(stage, ResultError)
+    for name, size in made.items():
+        if found is None and not (stage / name).exists():
+            found = f"no {name} in it"
+        if found is None and (now := (stage / name).stat().st_size) != size:
+            found = f"{name} has {now} bytes, and had {size} when it was finished"
+    if found is not None:
+        raise ResultError(
+            f"run.dir: {stage}; {found}; remove this folder to have it made again, or add --overwrite instead of --resume "
+            "to begin the run anew"
+        )
 
 
 def _remove_run(path: Path) -> None:

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from scopewise import schemas
 from scopewise.errors import ResultError
 from scopewise.files import write_bytes, write_json
+from scopewise.tensor_files import fault
 
 FORMAT = schemas.RegionDocument.FORMAT
 TERMS = ("forget", "retain")
@@ -186,10 +186,9 @@ def _read_masks(path: Path, shapes: Mapping[str, list[int]], sizes: Mapping[str,
     beside = path.with_suffix(".safetensors")
     if not beside.exists():
         raise ResultError(f"{beside}: no such file; it holds the masks of {path.name}; keep the two together")
-    try:
-        bits = load_file(beside)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise ResultError(f"{beside}: cannot be read as safetensors ({error}); localize again") from None
+    if (found := fault(beside)) is not None:
+        raise ResultError(f"{beside}: {found}; localize again")
+    bits = load_file(beside)
     masks = {}
     for key, shape in shapes.items():
         term, colon, name = key.rpartition(":")
@@ -199,10 +198,10 @@ def _read_masks(path: Path, shapes: Mapping[str, list[int]], sizes: Mapping[str,
             raise ResultError(
                 f"{path}: masks.{key}: shape {shape}; its entry has {sizes[name]} parameters; localize again"
             )
-        found = bits.get(key)
-        if found is None or found.dtype != np.uint8 or found.shape != (math.ceil(sizes[name] / 8),):
+        bit = bits.get(key)
+        if bit is None or bit.dtype != np.uint8 or bit.shape != (math.ceil(sizes[name] / 8),):
             raise ResultError(f"{beside}: {key}; no mask of {sizes[name]} bits; localize again")
-        masks[key] = Mask(found, tuple(shape))
+        masks[key] = Mask(bit, tuple(shape))
     return masks
 
 

@@ -88,6 +88,7 @@ class StageDocument(Document):
     seed: int = 0
     settings: dict[str, Any] = {}
     region_fraction: Share | None = None
+    weights: dict[str, Count] = {}
     cost: Costs = {}
     probes: list[ProbePart] = []
     curve: list[CurvePart] = []
@@ -144,6 +145,7 @@ class RowPart(Part):
     localizer: str | None = None
     settings: dict[str, Any] = {}
     region_fraction: Share | None = None
+    weights: dict[str, Count] = {}
     cost: Costs = {}
     probes: list[ProbePart] = []
     curve: list[CurvePart] = []

@@ -11,9 +11,12 @@ import pytest
 from scopewise.bench import Bench, plan
 from scopewise.checks import check_run, check_unlearning
 from scopewise.cli.check import check
+from scopewise.cli.finetune import finetune
+from scopewise.cli.tune import tune
 from scopewise.config import load_config
 from scopewise.data.load import with_suite
-from scopewise.errors import ModelError, UserError
+from scopewise.errors import ModelError, ResultError, UserError
+from scopewise.files import remove
 from scopewise.pipeline import Entry, Pipeline
 
 ROWS = [
@@ -111,6 +114,55 @@ def test_a_region_of_another_model(settings: list[str]) -> None:
         else:
             with pytest.raises(UserError, match="region"):
                 check_unlearning(checked, checked.config.unlearn)
+
+
+@pytest.fixture
+def saved(settings: list[str], tiny: Any) -> Path:
+    """A model in two files, with its tokenizer."""
+    model, tokenizer = tiny
+    model.save_pretrained("saved", max_shard_size="100KB")
+    tokenizer.save_pretrained("saved")
+    return Path("saved")
+
+
+def _cut_off(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-1])
+
+
+@pytest.mark.parametrize("setting", ["model.path", "model.target", "evaluate.reference_model"])
+@pytest.mark.parametrize("change", [_cut_off, Path.unlink])
+def test_weight_files_that_are_not_whole(settings: list[str], saved: Path, change: Any, setting: str) -> None:
+    settings = [*settings, "data.max_length=200", "evaluate.metrics=[mia_reference]", "bench.oracle=false"]
+    settings = [*settings, f"{setting}=saved"]
+    check.__wrapped__(None, settings)  # type: ignore[attr-defined]
+    file = sorted(saved.glob("*.safetensors"))[-1]
+    change(file)
+    with pytest.raises(ModelError, match=f"{setting}: saved; .*{file.name}"):
+        check.__wrapped__(None, settings)  # type: ignore[attr-defined]
+    with pytest.raises(ModelError, match=file.name):
+        Pipeline(load_config(None, settings))
+    assert not Path("out").exists()
+
+
+def test_a_finished_stage_whose_weights_were_changed(settings: list[str]) -> None:
+    """What goes on with it says so before it makes anything; without the stage it is made again."""
+    config = load_config(None, settings)
+
+    def base() -> Path:
+        pipeline = Pipeline(config, resume=True)
+        with pipeline.folder:
+            return Path(pipeline.base())
+
+    file = base() / "model.safetensors"
+    whole = file.read_bytes()
+    assert base() == file.parent
+    _cut_off(file)
+    for command in (finetune, tune):
+        with pytest.raises(ResultError, match=r"out/base; model.safetensors is cut off"):
+            command.__wrapped__(None, set_=settings, resume=True)  # type: ignore[attr-defined]
+    remove(file.parent)
+    base()
+    assert file.read_bytes() == whole
 
 
 def test_an_oracle_of_another_kind_than_the_target(settings: list[str], tiny: Any) -> None:

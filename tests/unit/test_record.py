@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import stat
 import subprocess
@@ -10,14 +11,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from safetensors import SafetensorError
+from safetensors.numpy import save_file
 
 from scopewise import lock, record
 from scopewise.attacks.run import attack_run
 from scopewise.config import parse_config
 from scopewise.errors import ConfigError, ResultError
+from scopewise.files import remove
 
 
 def folder(path: Path, **how: bool) -> record.RunFolder:
@@ -36,6 +40,49 @@ def test_what_a_kill_left_is_gone_when_the_run_goes_on(tmp_path: Path) -> None:
     done = folder(tmp_path / "run").stage("oracle", {"seed": 0}, "hash", lambda work: {"rows": 3})
     assert {path.name for path in done.iterdir()} == {"stage.json"}
     assert not list((tmp_path / "run").rglob("*.tmp"))
+
+
+def _weights(work: Path) -> dict[str, int]:
+    (work / "config.json").write_text("{}")
+    save_file({"a": np.zeros(5, np.float32), "b": np.zeros(5, np.float32)}, work / "model.safetensors")
+    return {}
+
+
+def _cut_off(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-1])
+
+
+def _shorten(file: Path) -> None:
+    save_file({"a": np.zeros(5, np.float32)}, file)
+
+
+@pytest.mark.parametrize("change", [_cut_off, _shorten, Path.unlink])
+def test_weights_of_a_finished_stage_that_were_changed(change: Any, tmp_path: Path) -> None:
+    """A whole file with a tensor less is found by its size; other commands' stages are looked at before any work."""
+    name = "models/npo/paper/seed0"
+    with folder(tmp_path / "run") as run:
+        made = run.stage(name, {"seed": 0}, "hash", _weights)
+    with folder(tmp_path / "run") as run:
+        assert run.stage(name, {"seed": 0}, "hash", _weights) == made
+    change(made / "model.safetensors")
+    with pytest.raises(ResultError, match=r"models/npo/paper/seed0; .*model\.safetensors.*; remove this folder"):
+        folder(tmp_path / "run")
+    remove(made)
+    with folder(tmp_path / "run") as run:
+        assert run.stage(name, {"seed": 0}, "hash", _weights) == made
+
+
+def test_stages_of_an_earlier_version_have_their_headers_read(tmp_path: Path) -> None:
+    with folder(tmp_path / "run") as run:
+        made = run.stage("target", {"seed": 0}, "hash", _weights)
+    document = json.loads((made / "stage.json").read_text())
+    assert document.pop("weights") == {"model.safetensors": (made / "model.safetensors").stat().st_size}
+    (made / "stage.json").write_text(json.dumps(document))
+    with folder(tmp_path / "run"):
+        pass
+    _cut_off(made / "model.safetensors")
+    with pytest.raises(ResultError, match="cut off"):
+        folder(tmp_path / "run")
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o277])

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 from torch import nn
 
@@ -20,6 +19,7 @@ from scopewise.files import write_bytes, write_json
 from scopewise.models.score import Pair, Scored
 from scopewise.models.sharded import is_spread, whole
 from scopewise.record import read_json
+from scopewise.tensor_files import fault
 
 _COLUMNS = {
     "log_probs": np.float32,
@@ -103,10 +103,9 @@ def _key(content: Any) -> str:
 def _read_scores(path: Path) -> dict[str, Scored]:
     if not path.exists():
         return {}
-    try:
-        columns = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise _broken(path, str(error)) from None
+    if (found := fault(path)) is not None:
+        raise _broken(path, f"it {found}")
+    columns = load_file(path)
     for name, kind in {**_COLUMNS, "length": np.int32, "key": np.uint8}.items():
         if name not in columns or columns[name].dtype != kind:
             raise _broken(path, f"{name} is missing, or of another dtype")

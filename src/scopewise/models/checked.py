@@ -22,8 +22,8 @@ from transformers import PreTrainedModel
 
 from scopewise.documents import read_json
 from scopewise.errors import ModelError, UserError
+from scopewise.tensor_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, damage
 
-ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _DOCUMENTS = ("config.json", ADAPTER_CONFIG, "tokenizer_config.json", "special_tokens_map.json")
 _PATTERNS = ("generation_config.json", "*.safetensors.index.json")
 _SHOWN = 3
@@ -84,6 +84,13 @@ def check_documents(folder: Path) -> None:
     for file in files:
         if file.is_file() and not isinstance(read_json(file, ModelError, nan=True), dict):
             raise ModelError(f"{file}: no mapping of names to values; give a folder that was saved by the library")
+
+
+def check_weights(folder: Path, setting: str = "model") -> None:
+    """Raise ModelError where a weight file of a model's or adapter's folder is not there or not whole; reads no tensor."""
+    if (found := damage(folder, ModelError)) is not None:
+        advice = "; save it with safe_serialization=True" if "pickle" in found else "; copy the folder anew"
+        raise ModelError(f"{setting}: {folder}; {found}{advice}")
 
 
 def check_loaded(model: PreTrainedModel, report: Mapping[str, Collection[Any]], path: str | Path) -> None:
@@ -208,15 +215,8 @@ def unmatched_ranks() -> Iterator[None]:
 
 def tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     """Return name → shape of an adapter's tensors. Raises ModelError where they are pickled, not finite, or not there."""
-    file = folder / ADAPTER_WEIGHTS
-    if not file.exists():
-        pickled = (
-            " (adapter_model.bin is a pickle, which is never read)" if (folder / "adapter_model.bin").exists() else ""
-        )
-        raise ModelError(
-            f"model: {folder}; no {ADAPTER_WEIGHTS} in it{pickled}; save the adapter with safe_serialization=True"
-        )
-    with safe_open(file, "pt") as tensors:  # type: ignore[no-untyped-call]
+    check_weights(folder)
+    with safe_open(folder / ADAPTER_WEIGHTS, "pt") as tensors:  # type: ignore[no-untyped-call]
         names = tensors.keys()
         broken = [name for name in names if not torch.isfinite(tensors.get_tensor(name).float()).all()]
         if broken:

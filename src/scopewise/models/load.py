@@ -29,6 +29,7 @@ from scopewise.models.checked import (
     attach,
     check_documents,
     check_loaded,
+    check_weights,
     read_adapter_file,
     reading,
 )
@@ -97,6 +98,8 @@ def _loaded(auto: Any, path: str | Path, setting: str, kind: str, revision: str 
     """Load a full model and check that its folder gave all of it."""
     local = find_model(path, None if revision == "main" else revision, setting)
     advice = f"give a folder or hub name of a {kind}"
+    if is_folder(path, setting):
+        check_weights(Path(path), setting)
     try:
         with reading(path, f"not a {kind} that can be loaded from safetensors", advice, setting):
             model, report = auto.from_pretrained(
