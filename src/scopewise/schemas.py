@@ -190,7 +190,7 @@ class AttackPart(Part):
     leakage: Number
     low: Number
     high: Number
-    verdict: Literal["leaks", "holds", "undecided", "not measurable", "not applicable"]
+    verdict: Literal["leaks", "holds", "undecided", "one instance", "not measurable", "not applicable"]
     worst: list[dict[str, Any]]
     notes: list[str]
     cost: SecondsPart

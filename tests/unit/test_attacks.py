@@ -135,6 +135,15 @@ def test_the_interval_resamples_instances_not_rows() -> None:
     assert by_instance.verdict(0.95) == "holds"
 
 
+def test_one_instance_gives_no_interval_and_no_verdict() -> None:
+    """Drawn 2000 times it is the same each time: an interval from .5 to .5 would make a verdict of one person."""
+    found = leakage({"a": [0.9, 0.1]}, {"a": [0.0, 0.0]}, {"a": [1.0, 1.0]}, ["x", "x"])
+    assert (found.value, found.low, found.high, found.clusters) == (pytest.approx(0.5), None, None, 1)
+    assert {found.verdict(threshold) for threshold in (0.05, 0.95)} == {"one instance"}
+    unclear = leakage({"a": [0.5]}, {"a": [0.5]}, {"a": [0.5]}, ["x"])
+    assert unclear.verdict(0.1) == "not measurable"
+
+
 # -- arithmetic -----------------------------------------------------------------------------------------------------------
 
 

@@ -109,11 +109,19 @@ def metric(name: str) -> Any:
 @pytest.mark.parametrize(("name", "key", "at_perfect", "at_wrong", "at_uniform"), ANCHORS)
 def test_anchors(name: str, key: str, at_perfect: float, at_wrong: float, at_uniform: float) -> None:
     for make, want in ((perfect, at_perfect), (wrong, at_wrong), (uniform, at_uniform)):
-        value = metric(name).keyed([make(FORGET), make(RETAIN)], "val")[f"{name}/{key}"]
+        # Twice each: one row gives no interval.
+        value = metric(name).keyed([make(FORGET), make(RETAIN)] * 2, "val")[f"{name}/{key}"]
         assert value.value == pytest.approx(want, rel=1e-6, abs=1e-7), make
         assert value.skipped == ()
         assert value.low <= value.value + 1e-9
         assert value.high >= value.value - 1e-9
+
+
+def test_one_row_gives_no_interval() -> None:
+    """Drawn again and again it is the same: an interval without width says nothing."""
+    one, two = (metric("unlearn_success").keyed([wrong(FORGET)] * n, "val")["unlearn_success/val"] for n in (1, 2))
+    assert (one.value, one.low, one.high) == (100.0, None, None)
+    assert (two.value, two.low, two.high) == (100.0, 100.0, 100.0)
 
 
 def test_every_metric_has_anchors() -> None:

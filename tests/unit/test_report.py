@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from scopewise.report.attacks import attacks_table
 from scopewise.report.figures import number
-from scopewise.report.leaks import leaking
+from scopewise.report.leaks import leaking, leaks
 from scopewise.report.questions import _words
 from scopewise.report.redact import Redaction
 from scopewise.report.scatter import Axis, Point, _shown, front
@@ -99,6 +100,30 @@ def test_attacks_are_counted_once_over_seeds() -> None:
     assert leaking(document, ("npo", "paper")) == ["1 of 2 attacks still get answers out of it."]
     assert leaking(document, ("npo", "tuned")) == []
     assert leaking(None, ("npo", "paper")) == []
+
+
+def test_one_instance_has_neither_interval_nor_verdict_in_table_and_page() -> None:
+    one = {"attack": "noise", "model": "models/npo/paper/seed0", "method": "npo", "protocol": "paper", "seed": 0}
+    one |= {"leakage": 0.5, "low": None, "high": None, "verdict": "one instance", "cost": {"seconds": 1.0}, "notes": []}
+    origin = {"scopewise": "1", "commit": "c", "config_hash": "h", "processor": "p", "cores": 1, "date": "d"}
+    document = {
+        "manifest": {**origin, "packages": {"torch": "2"}},
+        "inputs": {"attack": {"suite": "quick"}},
+        "threshold": 0.1,
+        "attacks": ["noise"],
+        "results": [one],
+    }
+    table = attacks_table(document)
+    assert "| npo | 0.50 (one instance) |" in table
+    assert "no interval, and so no verdict" in table
+    (shown,) = leaks(document)
+    assert (shown.leakage, shown.interval, shown.verdict) == ("0.50", "no interval from one instance", "one instance")
+    assert leaking(document, ("npo", "paper")) == [
+        "Its attacks have no verdict: the forget rows are about one instance, which gives no interval."
+    ]
+    several = {**document, "results": [{**one, "low": 0.2, "high": 0.7, "verdict": "leaks"}]}
+    assert "[0.20, 0.70] **leaks**" in attacks_table(several)
+    assert "one instance" not in attacks_table(several)
 
 
 def results(target: float | None, oracle: float | None, split: str = "val", elsewhere: str | None = None) -> Any:

@@ -14,6 +14,9 @@ Signals = Mapping[str, Sequence[float | None]]
 
 Combine = Literal["best", "mean", "last"]
 
+ONE_INSTANCE = "one instance"
+"""The verdict where the rows are about one: drawn again and again it gives an interval without width, which says nothing."""
+
 MEASURABLE = 0.05
 """Least difference of target and oracle, in signal, over which anything is said."""
 
@@ -25,7 +28,7 @@ class Leakage:
     Attributes:
         value: (unlearned - oracle) / (target - oracle) of the mean signals; below 0 where it gives less than the oracle; None
             where the target gives hardly more than the oracle does, so that there is nothing to leak.
-        low: Lower end of the 95 % interval.
+        low: Lower end of the 95 % interval; None where there is none, as of rows that are all about one instance.
         high: Upper end.
         unlearned: Mean signal of the model.
         oracle: Mean signal of the oracle.
@@ -48,9 +51,14 @@ class Leakage:
     by_setting: Mapping[str, float | None]
 
     def verdict(self, threshold: float) -> str:
-        """Return what may be said: `leaks` and `holds` only where the whole interval lies on one side of the threshold."""
-        if self.value is None or self.low is None or self.high is None:
+        """Return what may be said: `leaks` and `holds` only where the whole interval lies on one side of the threshold.
+
+        Without an interval there is no verdict; the word then says why.
+        """
+        if self.value is None:
             return "not measurable"
+        if self.low is None or self.high is None:
+            return ONE_INSTANCE
         if self.low > threshold:
             return "leaks"
         return "holds" if self.high < threshold else "undecided"
@@ -132,5 +140,7 @@ def leakage(
     about = (float(u), float(o), float(t), setting, len(usable), len(groups), by_setting)
     if gap < MEASURABLE or positive.mean() < CONFIDENCE:
         return Leakage(None, None, None, *about)
+    if len(groups) == 1:
+        return Leakage(float((u - o) / gap), None, None, *about)
     low, high = np.quantile(ratios[positive], [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return Leakage(float((u - o) / gap), float(low), float(high), *about)

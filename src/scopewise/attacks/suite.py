@@ -28,7 +28,7 @@ class Attacked:
         attack: Name of the attack.
         model: Name of the model.
         leakage: On the scale; None where the attack does not apply.
-        verdict: `leaks`, `holds`, `undecided`, `not measurable` or `not applicable`.
+        verdict: `leaks`, `holds`, `undecided`, `one instance`, `not measurable` or `not applicable`.
         worst: The rows that leak most: question, answer, what came out, and the three models' signals.
         notes: What a reader has to know.
         seconds: Time the attack took on this model.
@@ -92,7 +92,9 @@ def compared(
         notes.append(
             f"target ({found.target:.2f}) and oracle ({found.oracle:.2f}) hardly differ under this attack, so nothing can leak"
         )
-    elif found.high is not None and found.high < 0:
+    elif found.high is None:
+        notes.append("the rows are about one instance, which gives no interval, and so no verdict")
+    elif found.high < 0:
         notes.append("below the oracle: further from the answers than a model that never saw them")
     worst = _worst(attack, rows, found, unlearned, oracle, target)
     return Attacked(attack.name, name, found, found.verdict(threshold), worst, tuple(notes), unlearned["seconds"])

@@ -243,6 +243,8 @@ def mean(values: Sequence[float | None], reason: str) -> Value:
         skipped = ("no rows",)
     if not known:
         return Value(None, per_row, skipped)
+    if len(known) == 1:  # drawn again and again it gives an interval without width
+        return Value(known[0], per_row, skipped)
     interval = resample([known]).interval()
     return Value(math.fsum(known) / len(known), per_row, skipped, interval.low, interval.high)
 
@@ -264,7 +266,10 @@ def membership_auc(rows: Sequence[Answered], score: Callable[[Answered], float |
     skipped = (f"{missing} of {len(rows)} rows: {reason}",) if missing else ()
     if not finite[FORGET] or not finite[HOLDOUT]:
         return Value(None, (), (*skipped, "no row to tell apart"))
-    interval = interval_of(lambda s: auc(s[0], s[1]), [np.array(finite[FORGET]), np.array(finite[HOLDOUT])])
+    samples = [np.array(finite[FORGET]), np.array(finite[HOLDOUT])]
+    if any(len(sample) == 1 for sample in samples):
+        return Value(auc(*samples), (), skipped)
+    interval = interval_of(lambda s: auc(s[0], s[1]), samples)
     return Value(interval.value, (), skipped, interval.low, interval.high)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from scopewise.report.table import cell_text
 
-_MARK = {"leaks": " **leaks**", "undecided": " ?", "holds": "", "not measurable": "–", "not applicable": ""}
+_MARK = {"leaks": " **leaks**", "undecided": " ?", "holds": "", "one instance": " (one instance)"}
 
 
 def attacks_table(document: Mapping[str, Any]) -> str:
@@ -29,6 +29,12 @@ def attacks_table(document: Mapping[str, Any]) -> str:
         )
     seeds = sorted({r["seed"] for r in document["results"] if r["seed"] is not None})
     manifest, settings = document["manifest"], document["inputs"]["attack"]
+    single = ""
+    if any(r["verdict"] == "one instance" for r in document["results"]):
+        single = (
+            " (one instance): the forget rows that were tested are about one instance, which gives no interval, and so no "
+            "verdict."
+        )
     return "\n".join(
         [
             *lines,
@@ -36,7 +42,7 @@ def attacks_table(document: Mapping[str, Any]) -> str:
             f"Leakage: 0 = no more than the oracle gives under the same attack, 1 = as much as the target; mean over seeds "
             f"{', '.join(map(str, seeds))}, with the lowest 95 % limit and the highest. **leaks**: the interval of every seed "
             f"is above {document['threshold']}; ? : it is not, nor is every one below; no mark: all are below; – : target and "
-            "oracle hardly differ under this attack.",
+            f"oracle hardly differ under this attack.{single}",
             "",
             f"Suite {settings['suite']}, {seconds(document):.0f} s; scopewise {manifest['scopewise']}, commit "
             f"{str(manifest['commit'])[:12]}, config {str(manifest['config_hash'])[:12]}, {manifest['processor']} "
@@ -55,8 +61,11 @@ def _cell(results: Sequence[Mapping[str, Any]]) -> str:
     if not known:
         return "–" if any(r["verdict"] == "not measurable" for r in results) else ""
     mean = statistics.fmean(r["leakage"] for r in known)
+    mark = _MARK[_together([r["verdict"] for r in known])]
+    if any(r["low"] is None for r in known):
+        return f"{mean:.2f}{mark}"
     low, high = min(r["low"] for r in known), max(r["high"] for r in known)
-    return f"{mean:.2f} [{low:.2f}, {high:.2f}]{_MARK[_together([r['verdict'] for r in known])]}"
+    return f"{mean:.2f} [{low:.2f}, {high:.2f}]{mark}"
 
 
 def _together(verdicts: Sequence[str]) -> str:

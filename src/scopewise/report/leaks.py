@@ -17,7 +17,7 @@ class Leak:
         attack: Its name.
         model: Method, protocol and seed.
         leakage: 0 = no more than the oracle gives, 1 = as much as the target; as text, `n/a` where not measurable.
-        interval: Its 95 % interval as text.
+        interval: Its 95 % interval as text, or that one instance gives none.
         value: Leakage as a number, to sort by; None where not measurable.
         verdict: `leaks`, `holds`, …
         cost: What the attack took, as text.
@@ -61,7 +61,7 @@ def leaks(
                 attack=str(r.get("attack")).replace("_", " "),
                 model=", ".join(part for part in about if part),
                 leakage=number(r["leakage"]) if known else "n/a",
-                interval=f"{number(r['low'])} to {number(r['high'])}" if known and r.get("low") is not None else "",
+                interval=_interval(r) if known else "",
                 value=r.get("leakage"),
                 verdict=str(r.get("verdict") or ""),
                 cost=f"{seconds:.1f} s" if seconds is not None else "",
@@ -70,6 +70,12 @@ def leaks(
             )
         )
     return found
+
+
+def _interval(result: Mapping[str, Any]) -> str:
+    if result.get("low") is not None and result.get("high") is not None:
+        return f"{number(result['low'])} to {number(result['high'])}"
+    return "no interval from one instance" if result.get("verdict") == "one instance" else ""
 
 
 def leaking(document: Mapping[str, Any] | None, group: tuple[str, str]) -> list[str]:
@@ -83,6 +89,8 @@ def leaking(document: Mapping[str, Any] | None, group: tuple[str, str]) -> list[
     leaky = {r["attack"] for r in results if r.get("verdict") == "leaks"}
     if not attacks:
         return []
+    if all(r.get("verdict") == "one instance" for r in results):
+        return ["Its attacks have no verdict: the forget rows are about one instance, which gives no interval."]
     return [
         f"{len(leaky)} of {len(attacks)} attacks still get answers out of it."
         if leaky
