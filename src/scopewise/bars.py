@@ -1,14 +1,18 @@
-"""Progress bars: on stderr, gone when done, and few lines where stderr is a file."""
+"""Progress on stderr: a bar that is gone when done, or a line for each stage and every few minutes where no terminal is."""
 
 from __future__ import annotations
 
 import os
 import sys
-from typing import Any
+import time
+from collections.abc import Callable
 
 from tqdm import tqdm
 
-from scopewise.terminal import drawing_stream, escaped, watch
+from scopewise.terminal import echo, escaped, terminal_of, watch
+
+EVERY_SECONDS = 180.0
+"""Least time between two lines of a stage where stderr is no terminal."""
 
 _latest = ("", "")
 
@@ -18,20 +22,96 @@ def under_way() -> tuple[str, str]:
     return _latest
 
 
-def bar(total: int, description: str, unit: str = "row", **options: Any) -> tqdm:
-    """Return a progress bar; a context manager with `update`. Of several processes the first one draws."""
+def bar(total: int, description: str, unit: str = "row", *, initial: int = 0, disable: bool = False) -> tqdm | Lines:
+    """Return a progress bar; a context manager with `update`. Of several processes the first one draws.
+
+    Args:
+        total: How many there are; nothing is shown of none.
+        description: What is done; what stands before `: ` is the stage.
+        unit: Of what.
+        initial: How many are done already.
+        disable: Show nothing.
+    """
     global _latest
     _latest = description, unit
-    options.setdefault("disable", os.environ.get("RANK", "0") != "0")
-    seconds = 0.1 if sys.stderr.isatty() else 15.0
-    drawn = tqdm(
-        total=total,
-        desc=escaped(description, keep=""),
-        unit=unit,
-        leave=False,
-        mininterval=seconds,
-        file=drawing_stream(),
-        **options,
-    )
+    disable = disable or not total or os.environ.get("RANK", "0") != "0"
+    shown = escaped(description, keep="")
+    if (terminal := terminal_of(sys.stderr)) is None:
+        return Lines(total, shown, unit, initial, disable)
+    drawn = tqdm(total=total, desc=shown, unit=unit, initial=initial, disable=disable, leave=False, file=terminal)
     watch(drawn)
     return drawn
+
+
+_said: set[tuple[str, str]] = set()
+"""Stages (with their unit) that a line was written of."""
+_written = 0.0
+"""When the last line was written; of all stages, since many short ones may follow each other."""
+
+
+class Lines:
+    """Progress as lines of a log: when a stage begins, and every few minutes how far it is and when it may be done.
+
+    Args:
+        total: How many there are.
+        description: What is done, escaped.
+        unit: Of what.
+        initial: How many are done already.
+        disable: Write nothing.
+        clock: Gives the time in seconds.
+    """
+
+    def __init__(
+        self,
+        total: int,
+        description: str,
+        unit: str,
+        initial: int = 0,
+        disable: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.n = self._first = initial
+        self._total, self._description, self._unit = total, description, unit
+        self._disable, self._clock, self._more = disable, clock, ""
+        self._begun = clock()
+        stage = description.partition(": ")[0], unit
+        if not disable and stage not in _said:
+            _said.add(stage)
+            self._write(f"{total} {unit}{'s' if total > 1 else ''}" + (f", {initial} of them done" if initial else ""))
+
+    def update(self, count: int = 1) -> None:
+        """Count what was done; write a line where the last one is some minutes old."""
+        self.n += count
+        now = self._clock()
+        if self._disable or now - _written < EVERY_SECONDS or self.n >= self._total:
+            return
+        left = ""
+        if self.n > self._first:
+            left = f", {_time((now - self._begun) / (self.n - self._first) * (self._total - self.n))} left"
+        self._write(f"{self.n} of {self._total} {self._unit}s ({self.n / self._total:.0%}){left}{self._more}")
+
+    def set_postfix(self, refresh: bool = True, **values: str) -> None:
+        """Show values behind what follows."""
+        self._more = "".join(f", {name} {value}" for name, value in values.items())
+
+    def close(self) -> None:
+        """Write nothing: the next stage says that it begins."""
+
+    def __enter__(self) -> Lines:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _write(self, text: str) -> None:
+        global _written
+        _written = self._clock()
+        echo(f"{self._description}: {text}", err=True)
+
+
+def _time(seconds: float) -> str:
+    """Return a time in the two largest units that it has."""
+    minutes = round(seconds / 60)
+    if minutes < 1:
+        return "less than a minute"
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

@@ -25,7 +25,7 @@ _OBEYED = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
 
 
 _bars: WeakSet[Any] = WeakSet()
-"""Those that may be on the line. In a file each drawing of a bar is a line of its own, and nothing has to be taken off."""
+"""Those that may be on the line of a terminal."""
 
 
 def escaped(text: str, keep: str = LAYOUT) -> str:
@@ -180,30 +180,7 @@ def guard() -> None:
             setattr(sys, name, Guarded(stream))
 
 
-def drawing_stream() -> Any:
-    """Return where progress bars are drawn: standard error itself on a terminal, whole lines of it elsewhere."""
-    stream = sys.stderr.raw_stream if isinstance(sys.stderr, Guarded) else sys.stderr
-    return stream if stream.isatty() else _Lines(stream)
-
-
-_CURSOR_UP = "\x1b[A"
-"""What tqdm writes after it drew a bar below another."""
-
-
-class _Lines(io.TextIOBase):
-    r"""Progress as lines of a log file: what a bar draws over itself (`\r`) begins a new line, and blanks are left out."""
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-
-    def write(self, text: str) -> int:
-        if shown := text.replace(_CURSOR_UP, "").strip("\r\n "):
-            self._stream.write(escaped(shown, keep="") + "\n")
-        return len(text)
-
-    def flush(self) -> None:
-        self._stream.flush()
-
-    @property
-    def encoding(self) -> str:  # type: ignore[override]
-        return self._stream.encoding
+def terminal_of(stream: Any) -> Any | None:
+    """Return the terminal that a stream writes to; None where it writes to none."""
+    raw = stream.raw_stream if isinstance(stream, Guarded) else stream
+    return raw if raw is not None and raw.isatty() else None

@@ -311,7 +311,8 @@ class UnlearningTrainer(Trainer):
         rows.labels = method.relabel(rows.forget, model, min(len(tokenizer), vocabulary_size(model)), self.args.seed)
         if "reference_nll" in method.needs:
             rows.reference_nll = sequence_nll(model, rows.forget, "reference")
-            rows.alternative_nll = sequence_nll(model, rows.alternatives, "reference of alternatives")
+            if rows.alternatives:
+                rows.alternative_nll = sequence_nll(model, rows.alternatives, "reference of alternatives")
         if isinstance(method, Constrained):
             self.dual = Dual.begin(method, rows.retain, sequence_nll(model, rows.retain, "retain loss"))
 
