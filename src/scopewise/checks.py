@@ -22,7 +22,7 @@ from scopewise.attacks.prompts import read_templates
 from scopewise.config import LoraSection, ModelSection, RunConfig, TrainingSection, UnlearnSection
 from scopewise.data.load import check_splits, load_benchmark
 from scopewise.data.prompt import Encoded, Prompt, direct_prompt, dropped_rows, encode, warn_of_dropped
-from scopewise.data.rows import FORGET, SCOPES, TRAIN, Benchmark, Row
+from scopewise.data.rows import FORGET, SCOPES, TRAIN, Benchmark, Row, each_row
 from scopewise.documents import read_text
 from scopewise.errors import ConfigError, DataError
 from scopewise.methods.base import Method, Preference, make_method
@@ -128,12 +128,15 @@ def check_unlearning(checked: Checked, section: UnlearnSection, where: str = "un
         )
     forget = benchmark.select(FORGET, TRAIN)
     if isinstance(method, Preference) and method.alternative == "row":
-        for row in forget:
+
+        def has_alternative(origin: str, row: Row) -> None:
             if not row.alternative:
                 raise DataError(
-                    f"{row.origin}: no 'alternative', which {section.method} reads; add one to each forget row, or set "
+                    f"{origin}: no 'alternative', which {section.method} reads; add one to each forget row, or set "
                     f"{where}.method_args.alternative to 'refusal' or 'generated'"
                 )
+
+        each_row(((row.origin, row) for row in forget), has_alternative)
     if checked.tokenizer is not None and method.retain_data == "general" and method.retain_terms:
         data = config.data
         encode(benchmark.general, checked.tokenizer, Prompt.of(data), data.max_length, over_length=data.over_length)

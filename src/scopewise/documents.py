@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,10 @@ _TAGS = frozenset(
 
 class _RefusedError(Exception):
     """What is wrong with a document: `what; what to do`. Named by its place before it reaches the user."""
+
+
+class _TwiceError(Exception):
+    """A key stands twice in one object."""
 
 
 def read_text(path: str | Path, error: type[UserError], setting: str | None = None) -> str:
@@ -90,6 +95,12 @@ def parse_json(text: str, where: str, error: type[UserError], *, nan: bool = Fal
         raise error(f"{place}: broken JSON at column {failure.colno} ({failure.msg}); correct this line") from None
     except RecursionError:
         raise error(f"{where}: nested in more than {_DEPTH} levels; make it flatter") from None
+    except _TwiceError as refused:
+        place, what = where, str(refused)
+        if "\n" in text.strip():
+            key, first, second = _key_twice(text)
+            place, what = f"{where}:{second}", f"key {_shown(key)} a second time in one object, first on line {first}"
+        raise error(f"{place}: {what}; keep one") from None
     except _RefusedError as refused:
         raise error(f"{where}: {refused}") from None
     return value
@@ -139,8 +150,24 @@ def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for i, key in enumerate(keys) if key in keys[:i])
-        raise _RefusedError(f"key {_shown(twice)} twice in one object; keep one")
+        raise _TwiceError(f"key {_shown(twice)} twice in one object")
     return found
+
+
+def _key_twice(text: str) -> tuple[str, int, int]:
+    """Return the first key that stands twice in one object, and both of its lines, of JSON that is valid up to there."""
+    inside: list[dict[str, int]] = []  # the objects and lists that are open: line of each key
+    for token in re.finditer(r'("(?:[^"\\]|\\.)*")(\s*:)?|[{}\[\]]', text):
+        if token.group() in ("{", "["):
+            inside.append({})
+        elif token.group() in ("}", "]"):
+            inside.pop()
+        elif token.group(2) is not None:
+            key, line = json.loads(token.group(1)), text.count("\n", 0, token.start()) + 1
+            if key in inside[-1]:
+                return key, inside[-1][key], line
+            inside[-1][key] = line
+    raise AssertionError("no key stands twice")
 
 
 def _integer(digits: str) -> int:
@@ -227,14 +254,14 @@ class _Loader(yaml.SafeLoader):
 
     def _check_keys(self, node: yaml.MappingNode) -> None:
         # Before anything is constructed: merging then puts keys beside those that override them.
-        seen = set()
+        seen: dict[Any, int] = {}
         for key_node, _ in node.value:
             if not isinstance(key_node, yaml.ScalarNode):
                 raise _LineError(key_node, "a key that is a list or a mapping; a key is a text")
             key = "<<" if key_node.tag.endswith(":merge") else self.construct_object(key_node)
             if key in seen:
-                raise _LineError(key_node, f"key {_shown(key)} a second time; keep one")
-            seen.add(key)
+                raise _LineError(key_node, f"key {_shown(key)} a second time, first on line {seen[key]}; keep one")
+            seen[key] = key_node.start_mark.line + 1
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         """Return the value of a node."""

@@ -21,9 +21,15 @@ TABLES: Mapping[str, str] = {
 }
 
 
+_ALIASES: Mapping[str, str] = {"validation": "val", "training": "train"}
+"""What others call it, where that is too far from our name to be found by its letters."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return ` Did you mean 'x'?` for the known name nearest to `name`, or an empty string."""
     by_lower = {other.lower(): other for other in known}
+    if (alias := _ALIASES.get(name.lower().strip("'\""))) in by_lower:
+        return f" Did you mean {alias!r}?"
     match = difflib.get_close_matches(name.lower(), list(by_lower), n=1, cutoff=0.5)
     return f" Did you mean {by_lower[match[0]]!r}?" if match else ""
 

@@ -108,6 +108,16 @@ def test_the_line_is_named() -> None:
     assert refused(parse_json, '{"a": 1,\n"b": }\n').startswith("here:2: ")
 
 
+def test_both_lines_of_a_key_that_stands_twice_are_named() -> None:
+    """Keys of objects within, texts that hold braces and quotes, and values that are equal to keys, lead nowhere else."""
+    assert "first on line 1" in refused(parse_yaml, "a: 1\nb: 2\na: 3\n")
+    assert "first on line 2" in refused(parse_yaml, "b:\n  a: 1\n  c: 2\n  a: 3\na: 1\n")
+    text = '{"a": {"b": "{\\"b\\": ["},\n"b": ["a", {"a": 1}],\n"c": "b",\n"\\u0062" : 2}\n'
+    assert refused(parse_json, text).startswith("here:4: key 'b' ")
+    assert "first on line 2" in refused(parse_json, text)
+    assert refused(parse_json, '{"a": 1, "a": 2}').startswith("here: key 'a' ")  # of one line, which the caller names
+
+
 def test_values_are_not_repeated() -> None:
     """Rows are personal data: a sentence names keys and places."""
     assert "secret" not in refused(parse_json, '{"answer": "secret", "b": NaN}')

@@ -53,6 +53,42 @@ def test_a_field_that_is_needed_is_not_ignored(tmp_path: Path, wrong: dict[str, 
     assert ("'anwser'" in str(caught.value)) == ("anwser" in wrong)
 
 
+def test_how_many_other_rows_are_wrong(tmp_path: Path) -> None:
+    """The first is named as it would be alone; the places of five others, and how many there are, broken lines too."""
+    empty = {**FIRST, "answer": ""}
+    file = tmp_path / "d.jsonl"
+    write(file, FIRST, empty, SECOND)
+    with pytest.raises(DataError) as alone:
+        load_benchmark("jsonl", str(file))
+    assert str(alone.value).startswith(f"{file}:2: field 'answer' is empty")
+    write(file, FIRST, empty, SECOND, *[{**SECOND, "split": "validation"}] * 5, FIRST, {"scope": "forget"})
+    file.write_text(file.read_text() + '{"question": \n\n')
+    for read in (lambda: load_benchmark("jsonl", str(file)), lambda: as_rows(str(file), FORGET)):
+        with pytest.raises(DataError) as many:
+            read()
+        assert str(many.value) == f"{alone.value}; 7 more of 11 rows are wrong: lines 4, 5, 6, 7, 8, …"
+    write(file, {**FIRST, "split": "validation"}, {**SECOND, "split": "training"})
+    with pytest.raises(DataError, match=r":1: .* Did you mean 'val'\? 1 more of 2 rows is wrong: line 2$"):
+        load_benchmark("jsonl", str(file))
+    with pytest.raises(DataError, match=r"forget\[1\].*'train'\? 1 more of 3 rows is wrong: row forget\[2\]$"):
+        as_rows([FIRST, {**FIRST, "split": "training"}, {**FIRST, "answer": 3}], FORGET)
+
+
+def test_how_many_questions_stand_in_both_scopes(tmp_path: Path) -> None:
+    others = [{**SECOND, "question": f"Who is {name}?"} for name in "BC"]
+    both = [{**row, "scope": "forget"} for row in others]
+    path = write(tmp_path / "d.jsonl", FIRST, SECOND, *others, *both)
+    with pytest.raises(DataError, match=r"d\.jsonl:5: .* at .*d\.jsonl:3; .*; 1 more of 6 rows is wrong: line 6$"):
+        load_benchmark("jsonl", path)
+
+
+def test_how_many_lines_of_general_text_are_wrong(tmp_path: Path) -> None:
+    general = tmp_path / "general.jsonl"
+    general.write_text('{"text": 3}\n{"text": "some"}\n{"text"\n{"text": " "}\n')
+    with pytest.raises(DataError, match=r"general\.jsonl:1: .*; 2 more of 4 rows are wrong: lines 3, 4$"):
+        load_benchmark("jsonl", write(tmp_path / "d.jsonl", FIRST, SECOND), general=str(general))
+
+
 def test_a_lone_surrogate_from_python() -> None:
     with pytest.raises(DataError, match=r"forget\[0\]: field 'instance'"):
         as_rows([{**FIRST, "instance": "half \ude00"}], FORGET)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from scopewise.data.rows import BenchmarkLoader, Row, make_rows, read_json_lines
+from scopewise.data.rows import BenchmarkLoader, Row, make_rows, record_lines
 from scopewise.errors import DataError
 
 
@@ -18,4 +18,4 @@ class JsonLines(BenchmarkLoader):
         if path is None:
             raise DataError("data.path: none given; the jsonl benchmark reads a file of JSON lines; set data.path")
         fixed = {} if domain is None else {"domain": domain}
-        return make_rows(((f"{path}:{line}", record) for line, record in read_json_lines(Path(path))), **fixed)
+        return make_rows(record_lines(Path(path)), **fixed)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from scopewise.data.rows import FORGET, RETAIN, SPLITS, BenchmarkLoader, Row, make_row
+from scopewise.data.rows import FORGET, RETAIN, SPLITS, BenchmarkLoader, Row, each_row, make_row
 from scopewise.documents import read_json
 from scopewise.errors import DataError
 
@@ -88,11 +88,11 @@ def _both_splits(record: object, origin: str, scope: str, domain: str) -> list[R
 def _rows(records: object, origin: str, scope: str, split: str, domain: str) -> list[Row]:
     if not isinstance(records, list):
         raise DataError(f"{origin}: {type(records).__name__}; a list of {{'text', 'labels'}} objects is expected")
-    rows = []
-    for index, record in enumerate(records):
-        where = f"{origin}[{index}]"
+
+    def pair(where: str, record: object) -> Row:
         if not isinstance(record, Mapping) or not {"text", "labels"} <= set(record):
             raise DataError(f"{where}: needs the fields 'text' (question) and 'labels' (answer)")
         question_answer = {"question": record["text"], "answer": record["labels"]}
-        rows.append(make_row(question_answer, where, scope=scope, split=split, domain=domain))
-    return rows
+        return make_row(question_answer, where, scope=scope, split=split, domain=domain)
+
+    return each_row(((f"{origin}[{index}]", record) for index, record in enumerate(records)), pair)

@@ -9,7 +9,7 @@ from typing import Any
 from scopewise import registry
 from scopewise.config import EvaluateSection, RunConfig, SectionType
 from scopewise.data.builtin import read_general
-from scopewise.data.rows import RETAIN, Benchmark, Row, read_json_lines
+from scopewise.data.rows import RETAIN, Benchmark, BrokenLine, Row, each_row, record_lines
 from scopewise.documents import read_text
 from scopewise.errors import DataError
 
@@ -97,12 +97,7 @@ def general_rows(data: str | Path | Iterable[object]) -> list[Row]:
 
 def _read_text_rows(path: Path) -> list[Row]:
     if path.suffix == ".jsonl":
-        texts = []
-        for line, record in read_json_lines(path, "data.general"):
-            text = record.get("text") if isinstance(record, dict) else None
-            if not isinstance(text, str) or not text.strip():
-                raise DataError(f'{path}:{line}: needs a field "text" that is a text and not empty')
-            texts.append(text)
+        texts = each_row(record_lines(path, "data.general"), _text_of)
     else:
         # Short lines are headings (wikitext) and too little text to learn from; long ones become several rows.
         lines = [line.split() for line in read_text(path, DataError, "data.general").split("\n")]
@@ -110,3 +105,12 @@ def _read_text_rows(path: Path) -> list[Row]:
     if not texts:
         raise DataError(f"{path}: no paragraph of ten words or more; data.general needs running text")
     return [Row("", text, RETAIN, origin=f"{path}[{i}]") for i, text in enumerate(texts)]
+
+
+def _text_of(origin: str, record: object) -> str:
+    if isinstance(record, BrokenLine):
+        raise record.error
+    text = record.get("text") if isinstance(record, dict) else None
+    if not isinstance(text, str) or not text.strip():
+        raise DataError(f'{origin}: needs a field "text" that is a text and not empty')
+    return text

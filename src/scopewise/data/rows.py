@@ -6,16 +6,20 @@ import difflib
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from scopewise.documents import is_unicode, parse_json, read_text
 from scopewise.errors import ConfigError, DataError
 from scopewise.registry import allowed, nearest
 
 logger = logging.getLogger("scopewise")
+T = TypeVar("T")
+Made = TypeVar("Made")
+_PLACES = 5
+"""Of rows that are wrong: so many are named besides the first."""
 
 FORGET, RETAIN = "forget", "retain"
 SCOPES = (FORGET, RETAIN)
@@ -143,15 +147,45 @@ def make_rows(records: Iterable[tuple[str, object]], **fixed: Any) -> list[Row]:
     Raises:
         DataError: as `make_row`.
     """
+    records = list(records)
+    rows = each_row(records, lambda origin, record: make_row(record, origin, **fixed))
     ignored: dict[str, str] = {}
-    rows = []
     for origin, record in records:
-        rows.append(make_row(record, origin, **fixed))
         ignored.update((str(key), origin) for key in unknown_fields(record) if str(key) not in ignored)
     for key, origin in ignored.items():
         meant = nearest(key, FIELDS) if _is_misspelt(key) else ""
         logger.warning(f"{origin}: column {key!r} is no field of a row, and is ignored.{meant}")
     return rows
+
+
+def each_row(records: Iterable[tuple[str, T]], make: Callable[[str, T], Made]) -> list[Made]:
+    """Return what `make` makes of each record, from where it stands and itself.
+
+    Raises:
+        DataError: `make` raised it; the sentence is that of the first record, with the number of the others and where they
+            stand.
+    """
+    made: list[Made] = []
+    wrong: list[tuple[str, DataError]] = []
+    count = 0
+    for origin, record in records:
+        count += 1
+        try:
+            made.append(make(origin, record))
+        except DataError as error:
+            wrong.append((origin, error))
+    if len(wrong) > 1:
+        first, *others = wrong
+        places = [origin.rpartition(":")[2] for origin, _ in others[:_PLACES]]
+        name = "line" if all(place.isdigit() for place in places) else "row"
+        shown = f"{name}{'s' if len(places) > 1 else ''} {', '.join(places)}{', …' if len(others) > _PLACES else ''}"
+        sentence, are = str(first[1]).rstrip("."), "is" if len(others) == 1 else "are"
+        raise DataError(
+            f"{sentence}{'' if sentence.endswith('?') else ';'} {len(others)} more of {count} rows {are} wrong: {shown}"
+        )
+    if wrong:
+        raise wrong[0][1]
+    return made
 
 
 def make_row(record: object, origin: str, **fixed: Any) -> Row:
@@ -162,6 +196,8 @@ def make_row(record: object, origin: str, **fixed: Any) -> Row:
     Raises:
         DataError: not an object, a field missing, empty or no text, an unknown scope or split.
     """
+    if isinstance(record, BrokenLine):
+        raise record.error
     if not isinstance(record, Mapping):
         raise DataError(f"{origin}: {type(record).__name__}; each row is an object with 'question' and 'answer'")
     given = {key: value for key, value in record.items() if key in FIELDS and value is not None}
@@ -223,7 +259,7 @@ def as_rows(
     if isinstance(data, str | Path):
         path = Path(data)
         name = str(path)
-        records: list[tuple[str, object]] = [(f"{path}:{line}", record) for line, record in read_json_lines(path)]
+        records: list[tuple[str, object]] = list(record_lines(path))
     else:
         name = scope
         try:
@@ -255,22 +291,45 @@ def _with_defaults(record: object, scope: str, split: str) -> object:
 def check_scopes(rows: Iterable[Row]) -> None:
     """Raise DataError where a question stands in the forget and in the retain scope."""
     seen: dict[str, Row] = {}
-    for row in rows:
+
+    def check(origin: str, row: Row) -> None:
         if not row.question:  # plain text: two documents may share a line
-            continue
+            return
         question = " ".join(row.question.lower().split())
         first = seen.setdefault(question, row)
         if first.scope != row.scope and {first.scope, row.scope} == set(SCOPES):
             raise DataError(
-                f"{row.origin}: this question is in scope {row.scope!r}, and in scope {first.scope!r} at "
-                f"{first.origin}; a question belongs to one scope; remove one of the two rows"
+                f"{origin}: this question is in scope {row.scope!r}, and in scope {first.scope!r} at {first.origin}; a "
+                "question belongs to one scope; remove one of the two rows"
             )
+
+    each_row(((row.origin, row) for row in rows), check)
+
+
+@dataclass(frozen=True)
+class BrokenLine:
+    """A line that is no JSON, in the place of what it should hold; `make_row` raises its error with those of other rows."""
+
+    error: DataError
+
+
+def record_lines(path: Path, setting: str = "data.path") -> Iterator[tuple[str, object]]:
+    """Return (file:line, decoded object or `BrokenLine`) of each non-blank line."""
+    for number, line in enumerate(read_text(path, DataError, setting).split("\n"), start=1):
+        if line.strip():
+            where = f"{path}:{number}"
+            try:
+                yield where, parse_json(line, where, DataError)
+            except DataError as error:
+                yield where, BrokenLine(error)
 
 
 def read_json_lines(path: Path, setting: str = "data.path") -> list[tuple[int, object]]:
-    """Return (line number from 1, decoded object) of each non-blank line; DataError names a broken line."""
-    records = []
-    for number, line in enumerate(read_text(path, DataError, setting).split("\n"), start=1):
-        if line.strip():
-            records.append((number, parse_json(line, f"{path}:{number}", DataError)))
-    return records
+    """Return (line number from 1, decoded object) of each non-blank line; DataError names the broken lines."""
+
+    def whole(origin: str, record: object) -> tuple[int, object]:
+        if isinstance(record, BrokenLine):
+            raise record.error
+        return int(origin.rpartition(":")[2]), record
+
+    return each_row(record_lines(path, setting), whole)
