@@ -84,6 +84,23 @@ def holder(folder: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def under_way(folder: Path) -> dict[str, Any] | None:
+    """Return who works on a run folder now, as `holder`; None where nobody does. Takes no lock, and writes nothing.
+
+    Of another host's process it is not known whether it is still there: its mark is taken at its word.
+    """
+    known = holder(folder)
+    if not isinstance(known.get("pid"), int) or known.get("host") != socket.gethostname():
+        return known or None
+    try:
+        os.kill(known["pid"], 0)
+    except (ProcessLookupError, OverflowError):
+        return None  # it was killed, and left its mark
+    except OSError:  # another user's
+        pass
+    return known
+
+
 def _shown(known: dict[str, Any]) -> str:
     if not known:
         return "another process"

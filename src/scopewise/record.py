@@ -7,8 +7,9 @@ import hashlib
 import json
 import os
 import platform
+import shlex
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
@@ -304,11 +305,26 @@ class RunFolder:
         """Raise ResultError where something was made with other inputs than it is asked for now."""
         changed = _differences(made, json.loads(json.dumps(now)))
         if changed:
-            shown = "; ".join(f"{key} was {before!r}, now {after!r}" for key, before, after in changed[:4])
+            shown = "; ".join(f"{key} was {before!r}, now {after!r}" for key, before, after in changed[:_SHOWN])
+            more = f"; and {len(changed) - _SHOWN} more" if len(changed) > _SHOWN else ""
             raise ResultError(
-                f"run.dir: {path} was made with other settings ({shown}); go on with those it was made with, "
+                f"run.dir: {path} was made with other settings ({shown}{more}); {self._reusing(changed)}, "
                 "or name a new folder with --set run.dir=…"
             )
+
+    def _reusing(self, changed: Sequence[tuple[str, Any, Any]]) -> str:
+        """Return what to do to go on with what is there: the settings to give, where all of them are settings."""
+        sections = type(self.config).model_fields
+        words = []
+        own = bool(self.config.bench.settings or self.config.bench.paper)  # of a method: they go before `unlearn`
+        for given, before, _ in changed:
+            key = "run.seed" if given == "seed" else given
+            section, _, name = key.partition(".")
+            known = type(getattr(self.config, section)).model_fields if section in sections else {}
+            if name.partition(".")[0] not in known or (section == "unlearn" and own):
+                return "go on with those it was made with"
+            words.append(shlex.quote(f"{key}={json.dumps(before)}"))
+        return f"to go on with it add --resume {' '.join(f'--set {word}' for word in words)}"
 
 
 def _check_stage(stage: Path) -> None:
@@ -325,6 +341,10 @@ def _check_stage(stage: Path) -> None:
             f"run.dir: {stage}; {found}; remove this folder to have it made again, or add --overwrite instead of --resume "
             "to begin the run anew"
         )
+
+
+_SHOWN = 4
+"""Settings that a sentence names."""
 
 
 def _remove_run(path: Path) -> None:

@@ -276,6 +276,7 @@ def test_staged_commands_from_own_data_to_a_measured_adapter(tmp_path: Path) -> 
     changed = scopewise(*words, settings=[*own, f"run.dir={tmp_path / 'c'}", "unlearn.learning_rate=0.5"])
     assert changed.returncode == 2
     assert "unlearn.learning_rate was 5e-05, now 0.5" in changed.stderr
+    assert "to go on with it add --resume --set unlearn.learning_rate=5e-05, or" in changed.stderr
     assert {p.name for p in (tmp_path / "c" / "models").iterdir()} == {"ga_kl", "gradient_ascent"}
 
 

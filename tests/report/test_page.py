@@ -8,6 +8,8 @@ import hashlib
 import io
 import json
 import re
+import shutil
+import socket
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -16,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from scopewise.errors import ConfigError, ResultError
+from scopewise.lock import RunLock
 from scopewise.report.export import as_csv, as_latex, as_markdown, latex
 from scopewise.report.page import render
 from scopewise.report.plots import PLOTS, plot
@@ -130,6 +133,29 @@ def test_an_older_run_without_answers_is_shown_without_questions(made_run: Path,
     assert 'id="questions"' not in text
     assert "--resume" in text
     assert 'id="table"' in text
+
+
+def test_a_run_that_is_still_going_on_says_so(made_run: Path, tmp_path: Path) -> None:
+    """A process of this host that works on the folder; one that was killed has left its mark, and is none."""
+    run = tmp_path / "run"
+    shutil.copytree(made_run, run)
+    document = json.loads((run / "results.json").read_text())
+    (run / "results.partial.json").write_text(json.dumps({**document, "complete": False}))
+    (run / "models" / "npo" / "paper" / "seed0.partial").mkdir(parents=True)
+
+    def page() -> str:
+        return render(read_runs([run]))
+
+    assert "the bench was stopped" in page()
+    with RunLock(run):
+        shown = page()
+        assert "<b>This run is still going on:</b> stage: models/npo/paper/seed0; begun 20" in shown
+        assert "the bench was stopped" not in shown
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    mark = {"pid": ended.pid, "host": socket.gethostname(), "command": "scopewise bench", "since": "2026-01-01"}
+    (run / ".holder.json").write_text(json.dumps(mark))
+    assert "still going on" not in page()
 
 
 def test_csv_has_a_line_per_method_with_its_interval(made_run: Path) -> None:

@@ -44,15 +44,18 @@ def guarded(make_trainer: Any, learnt: Any, method: str, guard: dict[str, Any], 
     return make_trainer(model, tokenizer, method, guard=GuardSection(rows=16, **guard), **{**ADAM, **args})
 
 
+@pytest.mark.parametrize(("most", "said"), [(2, 2), (4, 4), (24, 12)])
 def test_nothing_forgotten_is_said_when_half_is_over(
-    learnt: Any, make_trainer: Any, caplog: pytest.LogCaptureFixture
+    most: int, said: int, learnt: Any, make_trainer: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    trainer = guarded(make_trainer, learnt, "ga_descent", {"steps": 1}, learning_rate=1e-9, max_steps=4)
+    """Of a few steps the first ones warm up: then it is said when all are over."""
+    every = max(1, most // 4)
+    trainer = guarded(make_trainer, learnt, "ga_descent", {"steps": every}, learning_rate=1e-9, max_steps=most)
     with caplog.at_level(logging.WARNING, "scopewise"):
         trainer.train()
-    assert [p.step for p in trainer.guard.probes] == [0, 1, 2, 3, 4]
+    assert [p.step for p in trainer.guard.probes] == list(range(0, most + 1, every))
     assert len(caplog.messages) == 1  # once, not at every look
-    assert caplog.messages[0].startswith("step 2: nothing is being forgotten")
+    assert caplog.messages[0].startswith(f"step {said}: nothing is being forgotten")
 
 
 def test_collapse_is_said_at_once(learnt: Any, make_trainer: Any, caplog: pytest.LogCaptureFixture) -> None:

@@ -42,6 +42,40 @@ def test_what_a_kill_left_is_gone_when_the_run_goes_on(tmp_path: Path) -> None:
     assert not list((tmp_path / "run").rglob("*.tmp"))
 
 
+@pytest.mark.parametrize(
+    ("made", "now", "settings", "advice"),
+    [
+        (
+            {"finetune": {"epochs": 3.0}},
+            {"finetune": {"epochs": 2.0}},
+            {},
+            "add --resume --set finetune.epochs=3.0, or",
+        ),
+        ({"seed": 4}, {"seed": 0}, {}, "add --resume --set run.seed=4, or"),
+        (
+            {"data": {"system": "Be kind."}},
+            {"data": {"system": None}},
+            {},
+            "add --resume --set 'data.system=\"Be kind.\"', or",
+        ),
+        ({"data": {"content": "a"}}, {"data": {"content": "b"}}, {}, "go on with those it was made with, or"),
+        (
+            {"unlearn": {"epochs": 3.0}},
+            {"unlearn": {"epochs": 2.0}},
+            {"bench": {"settings": {"npo": {"epochs": 2.0}}}},
+            "go on with those it was made with, or",
+        ),
+    ],
+)
+def test_a_refused_resume_says_what_goes_on_with_the_results(
+    made: Any, now: Any, settings: Any, advice: str, tmp_path: Path
+) -> None:
+    config = parse_config({"run": {"dir": str(tmp_path / "run")}, **settings})
+    with pytest.raises(ResultError) as refused, record.RunFolder(config, resume=True) as run:
+        run.same_inputs(tmp_path / "run" / "target", made, now)
+    assert advice in str(refused.value)
+
+
 def _weights(work: Path) -> dict[str, int]:
     (work / "config.json").write_text("{}")
     save_file({"a": np.zeros(5, np.float32), "b": np.zeros(5, np.float32)}, work / "model.safetensors")

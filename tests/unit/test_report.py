@@ -12,7 +12,7 @@ from scopewise.report.leaks import leaking, leaks
 from scopewise.report.questions import _words
 from scopewise.report.redact import Redaction
 from scopewise.report.scatter import Axis, Point, _shown, front
-from scopewise.report.table import untaught
+from scopewise.report.table import settings_that_differ, untaught
 
 
 def test_front_is_what_no_other_beats() -> None:
@@ -124,6 +124,22 @@ def test_one_instance_has_neither_interval_nor_verdict_in_table_and_page() -> No
     several = {**document, "results": [{**one, "low": 0.2, "high": 0.7, "verdict": "leaks"}]}
     assert "[0.20, 0.70] **leaks**" in attacks_table(several)
     assert "one instance" not in attacks_table(several)
+
+
+def test_settings_in_which_methods_differ_have_a_line_each() -> None:
+    def row(method: str, rate: float, protocol: str = "paper", **arguments: Any) -> dict[str, Any]:
+        settings = {"learning_rate": rate, "epochs": 2.0, "method_args": arguments}
+        return {"model": "unlearned", "method": method, "protocol": protocol, "seed": 0, "settings": settings}
+
+    target = {"model": "target", "method": "target", "protocol": None, "seed": 0, "settings": {}}
+    rows = [target, row("npo", 1e-4, retain_weight=2.0), row("dpo", 1e-4, retain_weight=1.0, beta=0.1), row("rmu", 0.5)]
+    assert settings_that_differ({"rows": rows}) == [
+        "learning_rate: 0.0001 (npo, dpo); 0.5 (rmu)",
+        "method_args.retain_weight: 2.0 (npo); 1.0 (dpo)",
+    ]
+    assert settings_that_differ({"rows": rows[:2]}) == []
+    tuned = [row("npo", 1e-4), row("npo", 1e-3, "tuned")]
+    assert settings_that_differ({"rows": tuned}) == ["learning_rate: 0.0001 (npo (paper)); 0.001 (npo (tuned))"]
 
 
 def results(target: float | None, oracle: float | None, split: str = "val", elsewhere: str | None = None) -> Any:

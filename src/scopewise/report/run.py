@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from scopewise.documents import parse_yaml, read_text
 from scopewise.errors import ResultError
+from scopewise.lock import under_way
 from scopewise.record import read_json
 from scopewise.region import Region
 from scopewise.report.comparison import compare
@@ -58,6 +60,7 @@ class Run:
         models: In the order of the table.
         regions: Label → region that was trained, of the first seed; one for each that differs.
         attacks: Content of `attacks.json` with the key `results`; None where there is none.
+        going: Where a command works on the folder while it is read: what it makes, and since when; else None.
     """
 
     name: str
@@ -66,6 +69,7 @@ class Run:
     models: Sequence[Model]
     regions: Mapping[str, Region]
     attacks: Mapping[str, Any] | None
+    going: str | None = None
 
     def groups(self) -> dict[tuple[str, str], list[Model]]:
         """Return (method, protocol) → its models over seeds, in the order of the table."""
@@ -102,7 +106,20 @@ def read_run(folder: Path, name: str) -> Run:
     if not isinstance(results, dict) or not results.get("rows") or "manifest" not in results:
         raise ResultError(f"{folder}: no measured model in it; `scopewise bench`, `run` or `unlearn` writes one")
     models = [_model(folder, row) for row in results["rows"]]
-    return Run(name, folder, results, models, _regions(folder, models), _attacks(folder))
+    return Run(name, folder, results, models, _regions(folder, models), _attacks(folder), _going(folder))
+
+
+def _going(folder: Path) -> str | None:
+    known = under_way(folder)
+    if known is None:
+        return None
+    begun = [path for path in folder.rglob("*.partial") if path.is_dir()]
+    stage = "none that trains"
+    if begun:
+        newest = max(begun, key=lambda path: path.stat().st_mtime)
+        stage = newest.relative_to(folder).as_posix().removesuffix(".partial")
+    written = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return f"stage: {stage}; begun {known.get('since') or 'at an unknown time'}; this page was written {written}"
 
 
 def _model(folder: Path, row: Mapping[str, Any]) -> Model:

@@ -83,6 +83,32 @@ def controls(results: Mapping[str, Any]) -> list[str]:
     return found
 
 
+def settings_that_differ(results: Mapping[str, Any]) -> list[str]:
+    """Return one line for each setting of the `unlearn` section that compared methods have and that differs among them."""
+    several = len({protocol for _, protocol in groups(results) if protocol}) > 1
+    known = {
+        (f"{method} ({protocol})" if several else method): _flat(members[0].get("settings") or {})
+        for (method, protocol), members in groups(results).items()
+        if members[0]["model"] == "unlearned"
+    }
+    found = []
+    for key in dict.fromkeys(key for settings in known.values() for key in settings):
+        by_value: dict[str, list[str]] = {}
+        for label, settings in known.items():
+            if key in settings:
+                by_value.setdefault(str(settings[key]), []).append(label)
+        if len(by_value) > 1:
+            found.append(f"{key}: " + "; ".join(f"{value} ({', '.join(who)})" for value, who in by_value.items()))
+    return [escaped(line, keep="") for line in found]
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found
+
+
 def groups(results: Mapping[str, Any]) -> dict[tuple[str, str], list[Mapping[str, Any]]]:
     """Return (method, protocol) → its rows over seeds, in the order they stand in `results.json`."""
     found: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
@@ -145,6 +171,7 @@ def markdown(results: Mapping[str, Any]) -> str:
             *([] if warning is None else ["", f"**Warning:** {warning}"]),
             "",
             *_paragraph(controls(results)),
+            *_paragraph([f"Setting {line}" for line in settings_that_differ(results)]),
             origin_line(results),
             "",
         ]

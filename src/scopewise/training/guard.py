@@ -27,6 +27,8 @@ PROBES, _BEST = "probes.json", "best.safetensors"
 
 _COLLAPSE = 0.5
 """Share of the retain accuracy before unlearning below which the model has collapsed."""
+_STEPS = 10
+"""Steps before which nothing is said to be forgotten only of a training that is over: the first ones warm up."""
 _NOTHING = 1.0
 """Points of Unlearn Success below which nothing has been forgotten."""
 
@@ -54,10 +56,10 @@ class Probe:
 class Guard(TrainerCallback):
     """A probe of train rows of both scopes, measured every few steps of a training.
 
-    It warns at once (through `logging`, logger `scopewise`) when half of the training is over and nothing was forgotten, and
-    when the model answers fewer than half of the retain tokens it answered before. With `keep_best` the state with the
-    highest Average Success on the probe is what training ends with; with `patience` it stops when that many probes
-    brought nothing better. The rows are train rows: val is never looked at.
+    It warns at once (through `logging`, logger `scopewise`) when half of the training, and no fewer than 10 steps unless that
+    is all, is over and nothing was forgotten, and when the model answers fewer than half of the retain tokens it answered
+    before. With `keep_best` the state with the highest Average Success on the probe is what training ends with; with
+    `patience` it stops when that many probes brought nothing better. The rows are train rows: val is never looked at.
 
     Args:
         forget: Forget train rows.
@@ -142,7 +144,8 @@ class Guard(TrainerCallback):
                 f"tokens, {first.retention_success:.0f} % before; lower the learning rate, raise retain_weight, or stop "
                 "earlier",
             )
-        if 2 * state.global_step >= state.max_steps and now.unlearn_success < first.unlearn_success + _NOTHING:
+        far = 2 * state.global_step >= state.max_steps and state.global_step >= _STEPS
+        if (far or state.global_step == state.max_steps) and now.unlearn_success < first.unlearn_success + _NOTHING:
             self._once(
                 "nothing",
                 f"step {state.global_step}: nothing is being forgotten: Unlearn Success {now.unlearn_success:.0f} %, "

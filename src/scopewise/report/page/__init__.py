@@ -99,6 +99,7 @@ def _view(run: Run, hidden: Redaction | Open) -> dict[str, Any]:
         "verdict": verdict(run),
         "warning": untaught(results),
         "complete": results.get("complete", True),
+        "going": run.going,
         "split": split_shown(results),
         "columns": columns(run),
         "lines": known,
