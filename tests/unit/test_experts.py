@@ -12,7 +12,9 @@ from peft.tuners.lora import LoraLayer, ParamWrapper
 from torch import nn
 
 from scopewise.api import unlearn
+from scopewise.config import LoraSection
 from scopewise.models.adapters import lora_config, with_adapter
+from scopewise.models.gradients import mean_activations
 from scopewise.models.load import load_model, save_model
 
 SIZES = {
@@ -104,14 +106,69 @@ def test_the_default_lora_reaches_every_expert(kind: str, tiny: Any, forget: Any
     assert torch.equal(logits(same), wanted)
 
 
-def test_experts_without_an_adapter_are_named(caplog: Any) -> None:
-    """JetMoE holds its experts' matrices some way that neither PEFT nor we reach."""
-    sizes = {**SIZES, "num_local_experts": 4, "num_experts_per_tok": 2, "kv_channels": 8}
-    model = transformers.JetMoeForCausalLM(transformers.JetMoeConfig(**sizes))
+JETMOE = {**SIZES, "num_local_experts": 4, "num_experts_per_tok": 2, "kv_channels": 8}
+
+
+def test_experts_in_modules_of_their_own_get_an_adapter(tiny: Any, forget: Any, retain: Any, tmp_path: Any) -> None:
+    """JetMoE has a module for the input and one for the output of all experts, in attention too: 2 layers x 2 x 2."""
+    torch.manual_seed(0)
+    config = transformers.JetMoeConfig(**JETMOE, bos_token_id=1, eos_token_id=2, pad_token_id=0)
+    transformers.JetMoeForCausalLM(config).save_pretrained(tmp_path / "base")
+    base = load_model(tmp_path / "base")
+    stacks = [n for n, p in base.named_parameters() if p.dim() == 3]
+    assert len(stacks) == 8
+    before = logits(base)
+    model = with_adapter(base, lora_config(), 0)
+    wrapped = [m for m in model.modules() if isinstance(m, ParamWrapper)]
+    assert {id(m.get_param()) for m in wrapped} == {id(p) for p in model.parameters() if p.dim() == 3}
+    torch.testing.assert_close(logits(model), before)
+    start = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
+    arguments = {"learning_rate": 1e-2, "max_steps": 2, "use_cpu": True, "disable_tqdm": True, "region": "all"}
+    got = unlearn(model, tiny[1], forget[:4], retain[:4], "ga_kl", **arguments)
+    experts = {n for n in start if "_linear.lora_B" in n}
+    assert len(experts) == 8
+    assert all(not torch.equal(p, start[n]) for n, p in got.named_parameters() if n in experts)
+    save_model(got, tiny[1], tmp_path / "adapter")
+    torch.testing.assert_close(logits(load_model(tmp_path / "adapter")), logits(got))
+
+
+@pytest.mark.parametrize("adapted", [False, True])
+def test_the_inputs_of_experts_in_modules_of_their_own_are_read(adapted: bool, encoded: Any) -> None:
+    torch.manual_seed(0)
+    model: Any = transformers.JetMoeForCausalLM(transformers.JetMoeConfig(**JETMOE)).eval()
+    given: list[torch.Tensor] = []
+    handle = model.model.layers[0].mlp.input_linear.register_forward_pre_hook(lambda _, args: given.append(args[0]))
+    tokens = 0
+    total = torch.zeros(16)
+    with torch.no_grad():
+        for item in encoded[0]:  # the answer is what a whole row adds to its prompt
+            tokens += len(item.answer_ids)
+            for sign, ids in ((1, item.prompt_ids + item.answer_ids), (-1, item.prompt_ids)):
+                model(input_ids=torch.tensor([ids]), use_cache=False)
+                total += sign * given.pop().abs().sum(0)
+    handle.remove()
+    if adapted:
+        model = with_adapter(model, lora_config(LoraSection(r=2)), 0)
+    found = mean_activations(model, encoded[0], 4096, "rows")
+    name = "model.layers.0.mlp.input_linear." + ("lora_A.weight" if adapted else "weight")
+    each = found[name][::2] if adapted else found[name]  # of two ranks of each expert one
+    torch.testing.assert_close(each.sum(0), total / tokens, rtol=1e-4, atol=1e-6)
+
+
+class Mixed(torch.nn.Module):
+    """Several matrices in one tensor, which are no experts by their names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mixture = torch.nn.Parameter(torch.ones(2, 3, 4))
+
+
+def test_matrices_without_an_adapter_are_named(caplog: Any) -> None:
+    model = transformers.Qwen3MoeForCausalLM(transformers.Qwen3MoeConfig(**SIZES, **TOP))
+    with_adapter(copy.deepcopy(model), lora_config())
+    assert not [r for r in caplog.records if r.name == "scopewise"]
+    model.model.layers[0].beside = Mixed()
     with_adapter(model, lora_config())
     (record,) = [r for r in caplog.records if r.name == "scopewise"]
-    assert "8 tensors" in record.getMessage()  # two layers x attention and MLP x input and output
-    assert "mlp.input_linear.weight" in record.getMessage()
-    caplog.clear()
-    with_adapter(transformers.Qwen3MoeForCausalLM(transformers.Qwen3MoeConfig(**SIZES, **TOP)), lora_config())
-    assert not [r for r in caplog.records if r.name == "scopewise"]
+    assert "1 tensors" in record.getMessage()
+    assert "layers.0.beside.mixture" in record.getMessage()

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft.tuners.lora import ParamWrapper
 from torch import Tensor, nn
 
 from architectures import plain
@@ -29,10 +30,12 @@ def made(kind: str) -> Any:
     return model
 
 
-def answer_inputs(model: nn.Module, layer: nn.Module) -> Tensor:
+def answer_inputs(model: nn.Module, layer: nn.Module, by_token: Any = lambda x: x) -> Tensor:
     """Return the mean absolute input of a layer at answer tokens, from a forward of each row alone."""
     found: list[Tensor] = []
-    handle = layer.register_forward_pre_hook(lambda _, args: found.append(args[0].reshape(-1, args[0].shape[-1])))
+    handle = layer.register_forward_pre_hook(
+        lambda _, args: found.append(by_token(args[0].reshape(-1, args[0].shape[-1])))
+    )
     parts = []
     with torch.no_grad():
         for row in ROWS:
@@ -57,6 +60,8 @@ def test_a_row_makes_one_output_however_the_matrix_is_stored(unit: str) -> None:
     assert dims == {"gate_up_proj": -2, "down_proj": -2}
     dims = {n.rpartition(".")[2]: d for n, d in input_dims(made("qwen3_moe")).items() if "experts" in n}
     assert dims == {"gate_up_proj": -1, "down_proj": -1}
+    dims = {n.rpartition(".")[2]: d for n, d in input_dims(made("llama4_text")).items() if ".experts." in n}
+    assert dims == {"gate_up_proj": -2, "down_proj": -2}
 
 
 @pytest.mark.parametrize("unit", ["row", "column", "weight", "matrix", "module"])
@@ -93,7 +98,7 @@ def test_gradients_and_their_squares_are_autograds(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["opt", "lfm2", "gpt2", "qwen3_next"])
 def test_activations_are_those_of_answer_tokens_alone(kind: str) -> None:
     model = made(kind)
-    if kind == "qwen3_next":  # its experts are refused; a layer of an adapter beside them is not
+    if kind == "qwen3_next":  # a layer of an adapter beside its experts
         model = with_adapter(
             model, lora_config(LoraSection(r=2, dropout=0.0, target_modules=("q_proj", "in_proj_qkvz")))
         )
@@ -149,9 +154,118 @@ def test_an_expert_counts_tokens_that_it_does_not_see_as_zero() -> None:
         assert torch.allclose(found[f"model.layers.1.mlp.experts.{i}.weight"], want, rtol=1e-4, atol=1e-6)
 
 
-def test_the_inputs_of_fused_experts_are_refused_not_left_out() -> None:
-    with pytest.raises(ConfigError, match=r"experts\.gate_up_proj"):
-        localize_encoded("activation_ratio", made("qwen3_moe"), ROWS, ROWS)
+def routed(model: nn.Module, block: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
+    """Return, for each row's answer tokens, what a block of experts is given and which experts each token is sent to."""
+    given: list[Tensor] = []
+    sent: list[Tensor] = []
+
+    def look(_: nn.Module, args: tuple[Tensor, ...]) -> None:
+        given.append(args[0])
+        sent.append(args[1])
+
+    handle = block.register_forward_pre_hook(look)
+    with torch.no_grad():
+        for row in ROWS:
+            model(input_ids=torch.tensor([row.prompt_ids + row.answer_ids]), use_cache=False)
+    handle.remove()
+    starts = [len(row.prompt_ids) for row in ROWS]
+    return [x[n:] for x, n in zip(given, starts, strict=True)], [e[n:] for e, n in zip(sent, starts, strict=True)]
+
+
+def by_expert(given: list[Tensor], sent: list[Tensor], count: int, of: Any) -> Tensor:
+    """Return the mean over all answer tokens of |of(expert, x)|, which is 0 for a token that the expert does not get."""
+    tokens = sum(map(len, given))
+    return torch.stack(
+        [
+            sum(of(e, x[(s == e).any(-1)]).abs().sum(0) for x, s in zip(given, sent, strict=True)) / tokens
+            for e in range(count)
+        ]
+    )
+
+
+@pytest.mark.parametrize("kind", ["mixtral", "qwen3_moe", "gpt_oss"])
+def test_experts_in_one_tensor_have_the_inputs_of_their_own_tokens(kind: str) -> None:
+    model = made(kind)
+    before = model.get_experts_implementation()
+    found = mean_activations(model, ROWS, 4096, "rows")
+    assert model.get_experts_implementation() == before
+    (name, block), *_ = [(n, m) for n, m in model.named_modules() if n.endswith(".experts")]
+    given, sent = routed(model, block)
+    count = len(block.gate_up_proj)
+    want = by_expert(given, sent, count, lambda e, x: x)
+    assert torch.allclose(found[f"{name}.gate_up_proj"], want, rtol=1e-4, atol=1e-6)
+
+    def between(e: int, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            if kind != "gpt_oss":
+                gate, up = (x @ block.gate_up_proj[e].T).chunk(2, -1)
+                return torch.nn.functional.silu(gate) * up
+            both = x @ block.gate_up_proj[e] + block.gate_up_proj_bias[e]
+            gate, up = both[:, ::2].clamp(max=block.limit), both[:, 1::2].clamp(-block.limit, block.limit)
+            return (up + 1) * gate * torch.sigmoid(gate * block.alpha)
+
+    want = by_expert(given, sent, count, between)
+    assert torch.allclose(found[f"{name}.down_proj"], want, rtol=1e-4, atol=1e-6)
+    region = localize_encoded(
+        "activation_ratio", model, ROWS, ROWS[::-1], LocalizeSection(unit="column", threshold="fraction", fraction=0.4)
+    )
+    assert any("experts" in entry.name for entry in region.entries)
+
+
+@pytest.mark.parametrize("kind", ["mixtral", "gpt_oss"])
+def test_an_adapter_on_experts_has_its_rows_and_columns_by_expert(kind: str) -> None:
+    """PEFT puts the rows of A expert by expert, and the columns of B rank by rank: B's are given A_e x."""
+    model = with_adapter(made(kind), lora_config(LoraSection(r=2, dropout=0.0)))
+    with torch.no_grad():
+        for parameter_name, parameter in model.named_parameters():
+            if "lora_B" in parameter_name:
+                parameter.normal_(std=0.05)
+    found = mean_activations(model, ROWS, 4096, "rows")
+    wrapped = next(m for m in model.modules() if isinstance(m, ParamWrapper) and m.parameter_name == "gate_up_proj")
+    block = wrapped.get_base_layer()
+    a, b = wrapped.lora_A["default"].weight, wrapped.lora_B["default"].weight
+    count = wrapped.num_experts
+    rank = len(a) // count  # PEFT doubles it where gate and up stand in one tensor
+    given, sent = routed(model, block)
+    (name_a,), (name_b,) = ([n for n, m in localizable(model).items() if m.parameter is p] for p in (a, b))
+    want = by_expert(given, sent, count, lambda e, x: x).repeat_interleave(rank, 0)
+    assert found[name_a].shape == a.shape
+    assert torch.allclose(found[name_a], want, rtol=1e-4, atol=1e-6)
+    with torch.no_grad():
+        want = by_expert(given, sent, count, lambda e, x: x @ a[e * rank : (e + 1) * rank].T)
+    assert torch.allclose(found[name_b], want.T.flatten(), rtol=1e-4, atol=1e-6)
+    assert localize_encoded("activation_ratio", model, ROWS, ROWS[::-1], LocalizeSection(unit="row")).names
+
+
+def test_llama_4_multiplies_all_experts_at_once_by_what_is_scaled_for_each() -> None:
+    """Its tokens go to every expert, times the router's score, which is 0 for those that do not get it."""
+    model = made("llama4_text")
+    found = mean_activations(model, ROWS, 4096, "rows")
+    name, block = next((n, m) for n, m in model.named_modules() if n.endswith(".experts"))
+    want = answer_inputs(model, block, lambda x: x.view(block.num_experts, -1, x.shape[-1]).transpose(0, 1))
+    assert torch.allclose(found[f"{name}.gate_up_proj"], want, rtol=1e-4, atol=1e-6)
+    # PEFT takes these tensors for the other way round.
+    with pytest.raises(ConfigError, match=r"activation_ratio: .*experts.* take gradient"):
+        localize_encoded("activation_ratio", with_adapter(model, lora_config(LoraSection(r=2))), ROWS, ROWS)
+
+
+class Unfollowed(nn.Module):
+    """Experts that are multiplied in a way of their own."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.num_experts = 2
+        self.weight = nn.Parameter(torch.ones(2, width, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.einsum("bsi,eoi->bso", x, self.weight)
+
+
+def test_experts_that_cannot_be_followed_are_refused_not_left_out() -> None:
+    model = made("llama")
+    model.model.layers[1].mlp = Unfollowed(32)
+    with pytest.raises(ConfigError, match=r"activation_ratio: .*layers\.1\.mlp\.weight .* take gradient"):
+        localize_encoded("activation_ratio", model, ROWS, ROWS)
 
 
 @pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`:UserWarning")

@@ -27,7 +27,10 @@ class ActivationRatio(ScoreLocalizer):
 
     Deviations: it chooses what may be trained, not what is zeroed; every linear layer (there `down_proj` and `o_proj`);
     answer tokens (there all of a text); ε relative (there 1e-3 and 1e-4). Tokens that are not sent to an expert count as
-    0 for it; where a library keeps a layer's experts in one tensor it shows no inputs of them, and this localizer refuses.
+    0 for it, also where a library keeps a layer's experts in one tensor: each has the ratio of what it is given itself, and
+    of an adapter's matrices on it, its rows of A that of the same inputs, its columns of B that of A x. ε is then a thousandth
+    of the mean over all experts of the layer. These take two forwards of each row, one for answer and prompt and one for the
+    prompt alone. A model whose experts multiply in a way that cannot be followed is refused.
 
     Settings:
         max_tokens: Padded tokens per batch; changes no number but by rounding. Default: ours.
@@ -44,6 +47,7 @@ class ActivationRatio(ScoreLocalizer):
         scores = {}
         for name, matrix in localizable(model).items():
             ratio = unlearn[name] / (keep[name] + 1e-3 * keep[name].mean() + 1e-30)
-            outputs = -3 - matrix.inputs
-            scores[name] = ratio.unsqueeze(outputs).expand(matrix.parameter.shape)
+            if ratio.shape != matrix.parameter.shape:
+                ratio = ratio.unsqueeze(-3 - matrix.inputs)  # along the outputs
+            scores[name] = ratio.expand(matrix.parameter.shape)
         return scores

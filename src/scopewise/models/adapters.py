@@ -93,21 +93,33 @@ def _routers(model: nn.Module) -> list[str] | None:
 
 
 def _experts(model: nn.Module) -> list[str]:
-    """Return the names of the parameters that hold the weights of all experts of a layer, [experts, in, out] or so."""
-    names = (name.replace(".base_layer", "") for name, parameter in model.named_parameters() if parameter.dim() == 3)
-    found = (name.rpartition(".") for name in names if ".experts." in name)
-    return list(dict.fromkeys(leaf for owner, _, leaf in found if owner.endswith(".experts")))
+    """Return the names, as PEFT matches them, of the parameters that hold the weights of all experts of a layer.
+
+    They are [experts, in, out] or so, and belong to a module `experts`, or to one of its own for each kind (JetMoE): these are
+    named with the module, for their own name is that of every weight.
+    """
+    names: dict[str, None] = {}
+    for name, module in model.named_modules():
+        owner = name.replace(".base_layer", "")
+        for leaf, parameter in module.named_parameters(recurse=False):
+            if parameter.dim() != 3:
+                continue
+            if owner.endswith(".experts"):
+                names[leaf] = None
+            elif getattr(module, "num_experts", None) == len(parameter):
+                names[f"{owner.rpartition('.')[2]}.{leaf}"] = None
+    return list(names)
 
 
 def _warn_of_unreached(model: nn.Module, experts: Sequence[str]) -> None:
-    """Say which stacks of matrices get no adapter by `all-linear`: those that a model holds some way of its own (JetMoE)."""
+    """Say which stacks of matrices get no adapter by `all-linear`: those that a model holds some way of its own."""
     names = [
         f"{name}.{leaf}"
         for name, module in model.named_modules()
         for leaf, parameter in module.named_parameters(recurse=False)
         if parameter.dim() == 3 and min(parameter.shape) > 1 and not isinstance(module, nn.Conv1d)
     ]
-    unreached = [name for name in names if name.rpartition(".")[2] not in experts]
+    unreached = [name for name in names if not any(name.endswith(f".{expert}") for expert in experts)]
     if unreached:
         logger.warning(
             "lora.target_modules: all-linear; %d tensors that hold several matrices get no adapter, and stay as they are: %s%s",

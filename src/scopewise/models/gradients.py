@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -19,10 +19,11 @@ from scopewise.bars import bar
 from scopewise.data.batch import Batch, Unit, collate, collate_units, length_batches
 from scopewise.data.prompt import Encoded
 from scopewise.errors import ConfigError
+from scopewise.models.experts import Stack, expert_inputs
 from scopewise.models.forward import answer_logits, device_of, output_embeddings, states_at, to_device, unwrapped
 from scopewise.models.fused import fused
 from scopewise.models.head import answer_nll, mean_nll
-from scopewise.models.matrices import localizable, matrices
+from scopewise.models.matrices import Matrix, localizable, matrices
 from scopewise.models.precision import computing
 from scopewise.models.processes import is_mine, processes, sum_over_processes
 from scopewise.models.score import Pair
@@ -239,19 +240,17 @@ def mean_activations(model: nn.Module, items: Sequence[Encoded], max_tokens: int
     Of a layer that sees some tokens alone, as an expert, those that it does not see count as 0; calls with the same token
     add up.
 
+    Returns:
+        Matrix → [inputs]; of experts in one tensor [experts inputs]; of the first matrix of an adapter on such a tensor, whose
+        rows belong to experts, [rows inputs], and of its second, whose columns do, [inputs].
+
     Raises:
-        ConfigError: matrices whose inputs no layer is called with.
+        ConfigError: matrices of experts whose inputs cannot be seen.
     """
     found = localizable(model)
-    hidden = [name for name, matrix in found.items() if matrix.layer is None]
-    if hidden:
-        raise ConfigError(
-            f"localizer activation_ratio: the inputs of {len(hidden)} of {len(found)} matrices are seen by no layer, the first "
-            f"is {hidden[0]}, of experts; take fisher_ratio or gradient"
-        )
-    layers: dict[str, Any] = {name: matrix.layer for name, matrix in found.items()}
+    layers: dict[str, Any] = {name: matrix.layer for name, matrix in found.items() if matrix.layer is not None}
     totals = {
-        name: torch.zeros(m.parameter.shape[m.inputs], device=m.parameter.device, dtype=_SUMS[m.parameter.device.type])
+        name: torch.zeros(_of_inputs(m), device=m.parameter.device, dtype=_SUMS[m.parameter.device.type])
         for name, m in found.items()
     }
     tokens = sum(len(item.answer_ids) for item in items)
@@ -277,9 +276,9 @@ def mean_activations(model: nn.Module, items: Sequence[Encoded], max_tokens: int
                         counts.append(counted)
                         answer_logits(model, batch)
                     progress.update(counted * len(batch["input_ids"]))
-            rest = [name for name in found if name not in seen.whole]
+            rest = {name: matrix for name, matrix in found.items() if name not in seen.whole}
             if rest:
-                _activations_by_row(model, items, {name: layers[name] for name in rest}, totals, tokens)
+                _activations_by_row(model, items, rest, totals, tokens)
     finally:
         progress.close()
         model.train(training)
@@ -292,22 +291,44 @@ _SUMS: defaultdict[str, torch.dtype] = defaultdict(lambda: torch.float64, mps=to
 
 
 def _activations_by_row(
-    model: nn.Module, items: Sequence[Encoded], layers: Mapping[str, Any], totals: dict[str, Tensor], tokens: int
+    model: nn.Module, items: Sequence[Encoded], found: Mapping[str, Matrix], totals: dict[str, Tensor], tokens: int
 ) -> None:
     """Put into `totals` the mean absolute inputs of layers whose calls do not tell which token is which.
 
     Under causal attention a prompt's states are the same with and without what follows. So what a layer sees of an answer is
     what it sees of the whole row without what it sees of the prompt, however it is called.
     """
-    for name in layers:
+    for name in found:
         totals[name].zero_()
     sign = 1.0
+    layers = {name: matrix.layer for name, matrix in found.items() if matrix.layer is not None}
+    by_stack: dict[tuple[nn.Module, str], list[str]] = {}
+    for name, matrix in found.items():
+        if matrix.stack is not None:
+            by_stack.setdefault((matrix.stack.owner, matrix.stack.attribute), []).append(name)
+    stacks = {key: found[names[0]].stack for key, names in by_stack.items()}
+    met: set[str] = set()
 
     def add(name: str, _: nn.Module, args: tuple[Tensor, ...]) -> None:
         inputs = args[0].reshape(-1, args[0].shape[-1])
         totals[name] += sign * inputs.to(totals[name].dtype).abs().sum(0) / tokens
 
-    with _hooks(layers, add):
+    def add_expert(stack: Stack, expert: int, inputs: Tensor) -> None:
+        for name in by_stack[stack.owner, stack.attribute]:
+            matrix, total = found[name], totals[name]
+            met.add(name)
+            if matrix.parameter.dim() == 3:
+                total[expert] += sign * inputs.to(total.dtype).abs().sum(0) / tokens
+            elif matrix.before is None:  # rank after rank of one expert, then of the next
+                rows = total.view(stack.experts, -1, total.shape[-1])
+                rows[expert] += sign * inputs.to(total.dtype).abs().sum(0) / tokens
+            else:  # expert after expert of one rank, then of the next
+                first = matrix.before.detach().view(stack.experts, -1, matrix.before.shape[-1])[expert]
+                between = inputs.float() @ first.float().T
+                total.view(-1, stack.experts)[:, expert] += sign * between.to(total.dtype).abs().sum(0) / tokens
+
+    watched = [stack for stack in stacks.values() if stack is not None]
+    with _hooks(layers, add), expert_inputs(model, watched, add_expert) if watched else nullcontext():
         for number, item in enumerate(items):
             if is_spread(model) or is_mine(number):
                 # Of what is spread all forward equally often, and each counts its share.
@@ -315,6 +336,21 @@ def _activations_by_row(
                 for sign, ids in ((1.0 / share, item.prompt_ids + item.answer_ids), (-1.0 / share, item.prompt_ids)):  # noqa: B007
                     with computing(unwrapped(model)):
                         model(input_ids=torch.tensor([ids], device=device_of(model)), use_cache=False)
+
+    unseen = [name for name, matrix in found.items() if matrix.layer is None and name not in met]
+    if unseen and any(map(is_mine, range(len(items)))):
+        raise ConfigError(
+            f"localizer activation_ratio: what the experts of {unseen[0]} and {len(unseen) - 1} other matrices are given "
+            "cannot be seen in this model; take gradient, weight_attribution, grail or fisher_ratio"
+        )
+
+
+def _of_inputs(matrix: Matrix) -> tuple[int, ...]:
+    """Return the shape of the activations of a matrix, as `mean_activations` gives them."""
+    shape = matrix.parameter.shape
+    if matrix.stack is None or matrix.before is not None:  # without a stack it will be refused, if no layer shows it
+        return (shape[matrix.inputs],)
+    return (shape[0], shape[matrix.inputs])
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from transformers.pytorch_utils import Conv1D
 
 from scopewise.errors import ConfigError
 from scopewise.models.active import active_adapter
+from scopewise.models.experts import Stack
 from scopewise.models.forward import device_of, output_embeddings
 from scopewise.region import module_of, parameter_name
 
@@ -29,11 +30,15 @@ class Matrix:
         parameter: [outputs inputs], or [inputs outputs]; of experts with a dimension before them.
         inputs: The dimension of its inputs, from the last one: -1 or -2.
         layer: The layer that multiplies by it and by nothing else; None where it is read some other way, as experts' are.
+        stack: Of experts in one tensor, that tensor.
+        before: Of the second matrix of an adapter on such a tensor, its first.
     """
 
     parameter: Any
     inputs: int
     layer: nn.Module | None
+    stack: Stack | None = None
+    before: Any = None
 
 
 def localizable(model: nn.Module) -> dict[str, Matrix]:
@@ -59,9 +64,17 @@ def _adapter(model: nn.Module) -> Iterator[tuple[str, Matrix]]:
     adapter = active_adapter(model)
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear) and name.endswith((f".lora_A.{adapter}", f".lora_B.{adapter}")):
-            # On experts A and B are multiplied with each other first, and their layers are never called.
-            called = not isinstance(model.get_submodule(name.rpartition(".lora_")[0]), ParamWrapper)
-            yield parameter_name(f"{name}.weight", adapter), Matrix(module.weight, -1, module if called else None)
+            owner: Any = model.get_submodule(name.rpartition(".lora_")[0])
+            found = Matrix(module.weight, -1, module)
+            if isinstance(owner, ParamWrapper):
+                # On experts A and B are multiplied with each other first, and their layers are never called.
+                experts, first = owner.get_base_layer(), owner.lora_A[adapter].weight
+                found = Matrix(module.weight, -1, None)
+                # Where PEFT takes the tensor for the other way round, A is multiplied by what B gives, and not by the inputs.
+                if _is_turned(experts) == getattr(experts, "is_transposed", False):
+                    stack = Stack(experts, owner.parameter_name, owner.get_param().shape)
+                    found = Matrix(module.weight, -1, None, stack, None if module.weight is first else first)
+            yield parameter_name(f"{name}.weight", adapter), found
 
 
 def _whole(model: nn.Module) -> Iterator[tuple[str, Matrix]]:
@@ -73,9 +86,14 @@ def _whole(model: nn.Module) -> Iterator[tuple[str, Matrix]]:
         experts = getattr(module, "num_experts", None)
         for own, parameter in module.named_parameters(recurse=False):
             if parameter.dim() == 3 and parameter.shape[0] == experts:
-                turned = getattr(module, "is_transposed", False)
-                inputs = FROM_RIGHT["inputs, outputs" if turned else "outputs, inputs"]
-                yield parameter_name(f"{name}.{own}"), Matrix(parameter, inputs, None)
+                inputs = FROM_RIGHT["inputs, outputs" if _is_turned(module) else "outputs, inputs"]
+                stack = Stack(module, own, parameter.shape)
+                yield parameter_name(f"{name}.{own}"), Matrix(parameter, inputs, None, stack)
+
+
+def _is_turned(experts: nn.Module) -> bool:
+    """Return whether a module keeps its experts as [experts inputs outputs]; of Llama 4's the library does not say so."""
+    return bool(getattr(experts, "is_transposed", type(experts).__name__ == "Llama4TextExperts"))
 
 
 def matrices(model: nn.Module) -> Mapping[str, nn.Parameter]:
