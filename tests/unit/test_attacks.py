@@ -144,6 +144,13 @@ def test_one_instance_gives_no_interval_and_no_verdict() -> None:
     assert unclear.verdict(0.1) == "not measurable"
 
 
+def test_rows_whose_prompts_are_all_too_long_have_no_signal(world: Any) -> None:
+    benchmark, tokenizer, target, _ = world
+    some = benchmark.rows[:2]
+    subject = Subject("target", copy.deepcopy(target), tokenizer, max_length=1)
+    assert subject.asked(some, "few shot") == ([None, None], ["", ""])
+
+
 # -- arithmetic -----------------------------------------------------------------------------------------------------------
 
 

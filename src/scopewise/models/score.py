@@ -238,4 +238,4 @@ def sequence_nll(model: nn.Module, items: Sequence[Encoded], description: str, m
 
 def decoded(tokenizer: PreTrainedTokenizerBase, ids: Sequence[Sequence[int]]) -> list[str]:
     """Return the text of token ids, special tokens included, as the authors' code stores arg-max tokens."""
-    return tokenizer.batch_decode([list(row) for row in ids])
+    return tokenizer.batch_decode([list(row) for row in ids]) if ids else []  # of no rows the library gives one text
