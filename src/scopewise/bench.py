@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from scopewise import record, schemas
-from scopewise.checks import Checked, check_oracle, check_unlearning
+from scopewise.checks import Checked, check_finetuning, check_oracle, check_unlearning
 from scopewise.config import RunConfig, UnlearnSection
 from scopewise.errors import ConfigError
 from scopewise.models.load import default_device, load_model, load_tokenizer, loading
@@ -153,6 +153,7 @@ def plan(checked: Checked) -> None:
         )
     if config.bench.oracle:
         check_oracle(config.model)
+        check_finetuning(checked)
     if config.bench.tune.choose == "oracle" and not config.bench.oracle:
         raise ConfigError("bench.tune.choose: 'oracle', with bench.oracle=false; choose 'average'")
     for protocol in config.bench.protocols:

@@ -1,7 +1,7 @@
 """What can be known of a run before anything is trained: one list, for `scopewise check` and for the run itself.
 
-Configs and tokenizers are read, weights are not: the architecture is built without memory, to see what LoRA and a region find
-in it.
+Configs, tokenizers and the headers of weight files are read, weights are not: the architecture is built without memory, to
+see whether the weights are its own, and what LoRA, a localizer and a region find in it. Each command runs its part.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerBase
+from peft import PeftModel
+from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from scopewise import registry
 from scopewise.ability.tasks import load_tasks
@@ -27,9 +27,11 @@ from scopewise.documents import read_text
 from scopewise.errors import ConfigError, DataError
 from scopewise.methods.base import Method, Preference, make_method
 from scopewise.models.adapters import lora_config, with_adapter
-from scopewise.models.checked import check_weights, reading
-from scopewise.models.load import adapter_base, find_model, is_folder, load_tokenizer
+from scopewise.models.checked import check_weights
+from scopewise.models.load import adapter_base, find_model, is_folder, load_tokenizer, quantized
+from scopewise.models.outline import base_outline, check_lora, check_memory, outline
 from scopewise.models.tiny import build_tokenizer, tokenizer_texts
+from scopewise.models.vocabulary import check_vocabulary
 from scopewise.region import Region
 from scopewise.training.finetune import Descent
 from scopewise.training.mask import RegionMask
@@ -83,6 +85,7 @@ def check_run(config: RunConfig, *, length: bool = True) -> Checked:
             _check_files(judge, None, f"evaluate.{key}")
     if evaluate.ability.tasks:
         load_tasks(evaluate.ability)
+    outlined = _check_models(config)
     if config.attack.prompts is not None:
         read_templates(read_text(config.attack.prompts, ConfigError, "attack.prompts"), config.attack.prompts)
     if not length:
@@ -95,6 +98,8 @@ def check_run(config: RunConfig, *, length: bool = True) -> Checked:
         if row.split in measured or (row.scope in SCOPES and row.split in (TRAIN, *benchmark.taught))
     ]
     items = encode(rows, tokenizer, Prompt.of(data), data.max_length, over_length=data.over_length)
+    if outlined is not None:
+        check_vocabulary(outlined, tokenizer, items)
     dropped = dropped_rows(rows, items)
     warn_of_dropped(dropped, len(rows))
     for scope in SCOPES:
@@ -140,11 +145,47 @@ def check_unlearning(checked: Checked, section: UnlearnSection, where: str = "un
     if checked.tokenizer is not None and method.retain_data == "general" and method.retain_terms:
         data = config.data
         encode(benchmark.general, checked.tokenizer, Prompt.of(data), data.max_length, over_length=data.over_length)
-    region = None if section.region is None else Region.load(section.region)
-    model = _architecture(config.model, config.lora if section.parameters == "lora" else None)
-    if model is not None and region is not None:
-        RegionMask(model, region)
+    if config.model.target is None:
+        check_finetuning(checked)
+    source = config.model.target or config.model.path
+    model = _check_trained(config, source, section.parameters)
+    if section.region is None:
+        check_localizing(checked, section.localizer or method.localizer)
+    elif model is not None:
+        RegionMask(model, Region.load(section.region))
     return method
+
+
+def check_finetuning(checked: Checked) -> None:
+    """Raise a UserError where the target or the oracle could not be made from the base."""
+    config = checked.config
+    _check_trained(config, config.model.path, config.finetune.parameters)
+
+
+def check_localizing(checked: Checked, localizer: str) -> None:
+    """Raise a UserError where a localizer, or the one that it takes its size from, finds nothing to choose in the model."""
+    config = checked.config
+    model = _check_trained(config, config.model.target or config.model.path, config.unlearn.parameters)
+    kind = registry.lookup("localizers", localizer)
+    if model is not None:
+        kind(config.localize).check(model)
+    if kind.needs_size and config.localize.size_of != localizer:
+        check_localizing(checked, config.localize.size_of)
+
+
+def _check_models(config: RunConfig) -> Any:
+    """Check that the models can be loaded whole and fit into memory; return the one that rows are put to, without weights."""
+    section, found = config.model, None
+    local = config.bench.engine == "local"  # if not, memory and accelerators are another machine's
+    if local:
+        quantized(section.quantization)
+    judge = config.evaluate.reference_model if "mia_reference" in config.evaluate.metrics else None
+    for source in dict.fromkeys((judge, section.path if section.target is None else section.target)):
+        if source is not None:
+            found = outline(source, section)
+            if found is not None and local:
+                check_memory(found, source, section.quantization)
+    return found
 
 
 def _check_files(path: str, revision: str | None, setting: str) -> None:
@@ -196,32 +237,29 @@ def _tokenizer(config: RunConfig, benchmark: Benchmark) -> PreTrainedTokenizerBa
     return build_tokenizer(tokenizer_texts(benchmark.rows), model.tiny.vocab_size)
 
 
-@lru_cache(maxsize=2)  # a bench asks for each of its methods
-def _architecture(section: ModelSection, lora: LoraSection | None) -> Any:
-    """Return the model that unlearning begins with, without weights; None where the target brings an adapter of its own.
+@lru_cache(maxsize=4)  # a bench asks for each of its methods
+def _architecture(section: ModelSection, source: str, lora: LoraSection | None) -> Any:
+    """Return a model as training begins with it, without weights; None for an adapter on the hub.
+
+    Args:
+        section: How it is loaded.
+        source: `tiny`, a folder or a hub name.
+        lora: Settings of an adapter that it gets where it brings none of its own; None trains all parameters, an adapter's
+            base without the adapter.
 
     Raises:
         ConfigError: LoRA finds nothing in it, or PEFT refuses it.
+        ModelError: it could not be loaded.
     """
-    source = section.target or section.path
-    revision = section.revision if source == section.path else None
-    if source != "tiny" and adapter_base(source, revision) is not None:
-        return None
-    if source == "tiny":
-        tiny = section.tiny
-        shape: Any = LlamaConfig(
-            vocab_size=tiny.vocab_size,
-            hidden_size=tiny.width,
-            num_hidden_layers=tiny.layers,
-            num_attention_heads=tiny.heads,
-            tie_word_embeddings=True,
-        )
-    else:
-        shape = _shape(source, revision)
-        if shape is None:
-            return None
-    advice = "give a folder or hub name of a causal language model"
-    with torch.device("meta"):
-        with reading(source, "its config is none that a model can be built from", advice):
-            model: Any = AutoModelForCausalLM.from_config(shape)
-        return model if lora is None else with_adapter(model, lora_config(lora))
+    if lora is None:
+        return base_outline(source, section)
+    model = outline(source, section)
+    return model if model is None or isinstance(model, PeftModel) else with_adapter(model, lora_config(lora))
+
+
+def _check_trained(config: RunConfig, source: str, parameters: str) -> Any:
+    """Check that what is to be trained is there, and return the model without weights; None for an adapter on the hub."""
+    model = _architecture(config.model, source, config.lora if parameters == "lora" else None)
+    if parameters == "lora" and isinstance(model, PeftModel) and source != "tiny" and adapter_base(source) is not None:
+        check_lora(config.lora, model, base_outline(source, config.model), source)
+    return model

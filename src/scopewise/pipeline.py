@@ -20,7 +20,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from scopewise import record, schemas
 from scopewise.attacks.oracle import check_base
-from scopewise.checks import check_run, check_unlearning
+from scopewise.checks import check_finetuning, check_localizing, check_oracle, check_run, check_unlearning
 from scopewise.config import (
     AbilitySection,
     GuardSection,
@@ -142,6 +142,10 @@ class Pipeline:
                 "model.path: 'tiny', while model.target is another model; the oracle has to begin from what the target began "
                 "from; set model.path to that model"
             )
+        if not self.folder.has(self.path / which):
+            check_finetuning(self.checked)
+            if which == "oracle":
+                check_oracle(self.config.model)
         base = self.base()
         section = self.config.finetune
         if which == "oracle":
@@ -194,6 +198,7 @@ class Pipeline:
             return path
         from scopewise import registry
 
+        check_localizing(self.checked, localizer)
         needs_size = registry.lookup("localizers", localizer).needs_size
         size = Region.load(self.region(self.config.localize.size_of, seed, benchmark, prefix)) if needs_size else None
         target = self.finetuned("target")

@@ -185,6 +185,10 @@ class RunFolder:
 
     def _write_config(self) -> None:
         values = stored(self.config)
+        if (
+            self.config.model.target is not None
+        ):  # which may bring an adapter: settings that are given are compared with it
+            values["lora"] = self.config.lora.model_dump(mode="json", exclude_unset=True)
         write_text(self.path / "config.yaml", yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
 
     def __enter__(self) -> RunFolder:

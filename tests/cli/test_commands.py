@@ -184,7 +184,7 @@ def test_a_folder_that_holds_no_model_leaves_no_run_behind(tmp_path: Path) -> No
     assert "--model (model.target): empty; a folder without config.json or adapter_config.json" in empty.stderr
     other = scopewise("unlearn", "--model", "other", cwd=tmp_path)
     assert other.returncode == 2
-    assert "model: other; no tokenizer there" in other.stderr
+    assert "--model (model.target): other; no model.safetensors in it" in other.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "other"]
 
 

@@ -7,16 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from scopewise.bench import Bench, plan
 from scopewise.checks import check_run, check_unlearning
 from scopewise.cli.check import check
 from scopewise.cli.finetune import finetune
 from scopewise.cli.tune import tune
-from scopewise.config import load_config
+from scopewise.config import LoraSection, load_config
 from scopewise.data.load import with_suite
-from scopewise.errors import ModelError, ResultError, UserError
+from scopewise.errors import ConfigError, ModelError, ResultError, UserError
 from scopewise.files import remove
+from scopewise.models.adapters import lora_config, with_adapter
+from scopewise.models.load import load_model, load_tokenizer, save_model
 from scopewise.pipeline import Entry, Pipeline
 
 ROWS = [
@@ -59,7 +63,13 @@ BAD = {
     "nothing fits": ["data.max_length=8", "data.over_length=drop"],
     "arguments": ["unlearn.method_args={betta: 1}"],
     "an optimizer": ["unlearn.optimizer=adamm"],
+    "a pattern": ["unlearn.localizer=named", "localize.pattern=nothing_like_it"],
+    "a pattern of a control": ["unlearn.localizer=random", "localize.size_of=named", "localize.pattern=layers.7"],
+    "no layer to fine-tune": ["unlearn.parameters=all", "lora.target_modules=[nothing_like_it]"],
+    "no memory": ["model.tiny={width: 1048576, layers: 1, heads: 2}"],
 }
+if not torch.cuda.is_available():
+    BAD["no 4-bit weights"] = ["model.quantization=nf4"]
 
 
 @pytest.mark.parametrize("wrong", BAD.values(), ids=BAD)
@@ -163,6 +173,142 @@ def test_a_finished_stage_whose_weights_were_changed(settings: list[str]) -> Non
     remove(file.parent)
     base()
     assert file.read_bytes() == whole
+
+
+def _configure(file: Path, **values: Any) -> None:
+    file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
+
+
+def _without_a_tensor(folder: Path) -> None:
+    file = sorted(folder.glob("*.safetensors"))[0]
+    tensors = load_file(file)
+    tensors.pop(sorted(tensors)[0])
+    save_file(tensors, file, metadata={"format": "pt"})
+
+
+def _config(**values: Any) -> Any:
+    return lambda folder: _configure(folder / "config.json", **values)
+
+
+def _rope(**values: Any) -> Any:
+    return _config(rope_parameters={"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0, **values})
+
+
+BAD_MODEL = {
+    "a tensor missing": (_without_a_tensor, "missing"),
+    "another width": (_config(intermediate_size=96), "shape"),
+    "more layers": (_config(num_hidden_layers=3), "missing"),
+    "a million layers": (_config(num_hidden_layers=10**6), "num_hidden_layers"),
+    "a million wide": (_config(hidden_size=2**20), "shape|memory"),
+    "positions scaled by -1": (_rope(factor=-1.0), "factor"),
+    "positions scaled by 0": (_rope(factor=0), "factor"),
+    "no rotation": (_rope(rope_theta=0), "rope_theta"),
+    "a tokenizer class": (
+        lambda folder: _configure(folder / "tokenizer_config.json", tokenizer_class="NobodysTokenizer"),
+        "tokenizer_class",
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "key"), BAD_MODEL.values(), ids=BAD_MODEL)
+def test_a_model_that_cannot_be_loaded(settings: list[str], saved: Path, change: Any, key: str) -> None:
+    settings = [*settings, "data.max_length=200", "model.path=saved"]
+    change(saved)
+    with pytest.raises(ModelError, match=f"saved.*({key})"):
+        check.__wrapped__(None, settings)  # type: ignore[attr-defined]
+    for command in (finetune, tune):
+        with pytest.raises(ModelError, match=f"saved.*({key})"):
+            command.__wrapped__(None, set_=settings)  # type: ignore[attr-defined]
+    with pytest.raises(ModelError, match=f"saved.*({key})"):
+        load_tokenizer("saved") if "tokenizer" in key else load_model("saved")
+    assert not Path("out").exists()
+
+
+def test_positions_that_are_scaled_and_classes_that_are_known(settings: list[str], saved: Path) -> None:
+    """Bloom's tokenizer has no class of its own any more: its `tokenizer.json` is all of it."""
+    _rope()(saved)
+    _configure(saved / "tokenizer_config.json", tokenizer_class="BloomTokenizerFast")
+    check.__wrapped__(None, [*settings, "data.max_length=200", "model.path=saved"])  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def adapter(saved: Path, settings: list[str]) -> Path:
+    """An adapter on `saved` of rank 2, alpha 4, without dropout, on q_proj and up_proj."""
+    lora = LoraSection(r=2, alpha=4, dropout=0.0, target_modules=("q_proj", "up_proj"))
+    model = with_adapter(load_model("saved"), lora_config(lora), seed=0)
+    save_model(model, load_tokenizer("saved"), "adapter")
+    return Path("adapter")
+
+
+GIVEN = {
+    "lora.r": (3, 2),
+    "lora.alpha": (5, 4),
+    "lora.dropout": (0.2, 0.0),
+    "lora.target_modules": (["q_proj"], ["up_proj", "q_proj"]),
+}
+
+
+@pytest.mark.parametrize("setting", ["model.target", "model.path"])
+@pytest.mark.parametrize("key", GIVEN)
+def test_lora_settings_that_the_adapter_does_not_have(
+    settings: list[str], adapter: Path, key: str, setting: str
+) -> None:
+    """Those that are equal, and those that are not given (rank 8 by default), are fine; merged, the adapter is gone."""
+    settings = [*settings, "data.max_length=200", f"{setting}=adapter", "bench.oracle=false"]
+    other, own = GIVEN[key]
+    check.__wrapped__(None, settings)  # type: ignore[attr-defined]
+    check.__wrapped__(None, [*settings, f"{key}={own}"])  # type: ignore[attr-defined]
+    wrong = [*settings, f"{key}={other}"]
+    with pytest.raises(ConfigError, match=f"{key}: .*adapter"):
+        check.__wrapped__(None, wrong)  # type: ignore[attr-defined]
+    command = tune if setting == "model.target" else finetune
+    with pytest.raises(ConfigError, match=f"{key}: .*adapter"):
+        command.__wrapped__(None, set_=wrong)  # type: ignore[attr-defined]
+    if setting == "model.target":
+        check.__wrapped__(None, [*wrong, "unlearn.parameters=all"])  # type: ignore[attr-defined]
+
+
+def test_the_record_of_a_run_gives_no_setting_that_was_not_given(settings: list[str], adapter: Path) -> None:
+    settings = [*settings, "data.max_length=200", "model.target=adapter", "bench.oracle=false", "lora.r=2"]
+    with Pipeline(load_config(None, settings)).folder:
+        check.__wrapped__("out/config.yaml", [])  # type: ignore[attr-defined]
+        assert load_config("out/config.yaml").lora.model_fields_set == {"r"}
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity"])
+def test_an_adapter_that_is_scaled_by_no_number(settings: list[str], adapter: Path, value: str) -> None:
+    file = adapter / "adapter_config.json"
+    file.write_text(file.read_text().replace('"lora_alpha": 4', f'"lora_alpha": {value}'))
+    with pytest.raises(ModelError, match="lora_alpha"):
+        check.__wrapped__(None, [*settings, "model.target=adapter"])  # type: ignore[attr-defined]
+
+
+def test_an_adapter_that_is_none_of_its_base(settings: list[str], adapter: Path) -> None:
+    _without_a_tensor(adapter)
+    with pytest.raises(ModelError, match="missing"):
+        check.__wrapped__(None, [*settings, "model.target=adapter"])  # type: ignore[attr-defined]
+
+
+def test_a_pattern_that_is_given_is_checked_though_the_method_has_another_localizer(settings: list[str]) -> None:
+    """`localize --localizer named` and `bench` of other methods read the same file."""
+    with pytest.raises(ConfigError, match="pattern"):
+        check.__wrapped__(None, [*settings, "localize.pattern=nothing_like_it"])  # type: ignore[attr-defined]
+
+
+def test_the_localize_command_checks_its_own_localizer(settings: list[str]) -> None:
+    """Not the run file's method: `localize --localizer named` before the target is made."""
+    config = load_config(None, [*settings, "localize.pattern=nothing_like_it"])
+    with pytest.raises(ConfigError, match="pattern"), Pipeline(config).folder:
+        Pipeline(config, resume=True).region("named", 0)
+    assert not Path("out").exists()
+
+
+def test_an_outline_needs_no_memory_and_reads_what_is_loaded(saved: Path, adapter: Path) -> None:
+    for path in (saved, adapter):
+        whole, outlined = load_model(path, trainable=True), load_model(path, trainable=True, outline=True)
+        assert {parameter.device.type for parameter in outlined.parameters()} == {"meta"}
+        shapes = [{name: (p.shape, p.dtype) for name, p in m.named_parameters()} for m in (whole, outlined)]
+        assert shapes[0] == shapes[1]
 
 
 def test_an_oracle_of_another_kind_than_the_target(settings: list[str], tiny: Any) -> None:

