@@ -67,6 +67,15 @@ def _unfit(value: Any, free: bool) -> str | None:
     return None
 
 
+def _pattern(value: str) -> str:
+    """Return a regular expression, or raise ValueError."""
+    try:
+        re.compile(value)
+    except (re.error, RecursionError, OverflowError) as error:
+        raise ValueError(f"no regular expression ({error}); correct it") from None
+    return value
+
+
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 """What NumPy takes for one."""
 
@@ -148,6 +157,11 @@ class LoraSection(Section):
     dropout: float = Field(0.1, ge=0, lt=1)
     target_modules: str | tuple[str, ...] = "all-linear"
 
+    @field_validator("target_modules")
+    @classmethod
+    def _regular(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        return value if isinstance(value, tuple) or value == "all-linear" else _pattern(value)
+
 
 class TrainingSection(Section):
     """What fine-tuning and unlearning have in common. Rows per optimiser step = batch size x accumulation.
@@ -226,11 +240,7 @@ class LocalizeSection(Section):
     @field_validator("pattern")
     @classmethod
     def _regular(cls, value: str) -> str:
-        try:
-            re.compile(value)
-        except (re.error, RecursionError, OverflowError) as error:
-            raise ValueError(f"no regular expression ({error}); correct it") from None
-        return value
+        return _pattern(value)
 
     @field_validator("size_of")
     @classmethod

@@ -514,7 +514,8 @@ class Pipeline:
         model = load_model(path, trainable=True, **loading(self.config.model, path))
         if section.parameters == "lora":
             return with_adapter(model, lora_config(self.config.lora), seed)
-        return merged(model) if isinstance(model, PeftModel) else model
+        # Below an adapter the base is frozen: merged, all of it is to be trained.
+        return merged(model).requires_grad_(True) if isinstance(model, PeftModel) else model
 
     def _encode(self, rows: Sequence[Any], tokenizer: PreTrainedTokenizerBase, eos: bool = False) -> list[Encoded]:
         data = self.config.data

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from scopewise.bench import Bench, plan
 from scopewise.checks import check_run, check_unlearning
@@ -49,6 +52,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     ]
 
 
+SMALL = ["localize.threshold=fraction", "localize.fraction=1e-9"]
 BAD = {
     "an odd batch": ["unlearn.batch_size=3"],
     "no region": ["unlearn.region=gone.json"],
@@ -63,6 +67,10 @@ BAD = {
     "nothing fits": ["data.max_length=8", "data.over_length=drop"],
     "arguments": ["unlearn.method_args={betta: 1}"],
     "an optimizer": ["unlearn.optimizer=adamm"],
+    "an optimizer without its library": ["unlearn.optimizer=galore_adamw"],
+    "no unit so small": ["unlearn.localizer=random", "localize.size_of=fisher_ratio", *SMALL],
+    "no unit so small of a score": ["unlearn.localizer=fisher_ratio", *SMALL],
+    "layers by a broken pattern": ["lora.target_modules='(['"],
     "a pattern": ["unlearn.localizer=named", "localize.pattern=nothing_like_it"],
     "a pattern of a control": ["unlearn.localizer=random", "localize.size_of=named", "localize.pattern=layers.7"],
     "no layer to fine-tune": ["unlearn.parameters=all", "lora.target_modules=[nothing_like_it]"],
@@ -75,11 +83,12 @@ if not torch.cuda.is_available():
 @pytest.mark.parametrize("wrong", BAD.values(), ids=BAD)
 def test_it_is_said_before_training(settings: list[str], wrong: list[str]) -> None:
     """Of an unlearning: no stage is made, and no folder is left."""
-    config = load_config(None, [*settings, *wrong])
     with pytest.raises(UserError) as by_check:  # noqa: PT012
+        config = load_config(None, [*settings, *wrong])
         checked = check_run(with_suite(config))
         check_unlearning(checked, checked.config.unlearn)
     with pytest.raises(UserError) as by_run:  # noqa: PT012
+        config = load_config(None, [*settings, *wrong])
         pipeline = Pipeline(config)
         with pipeline.folder:
             pipeline.unlearned(Entry.of(config.unlearn.method, None), config.unlearn, 0, "run")
@@ -203,6 +212,8 @@ BAD_MODEL = {
     "positions scaled by -1": (_rope(factor=-1.0), "factor"),
     "positions scaled by 0": (_rope(factor=0), "factor"),
     "no rotation": (_rope(rope_theta=0), "rope_theta"),
+    "norms of a negative": (_config(rms_norm_eps=-1.0), "rms_norm_eps"),
+    "dropout of three": (_config(attention_dropout=3.0), "attention_dropout"),
     "a tokenizer class": (
         lambda folder: _configure(folder / "tokenizer_config.json", tokenizer_class="NobodysTokenizer"),
         "tokenizer_class",
@@ -293,6 +304,33 @@ def test_a_pattern_that_is_given_is_checked_though_the_method_has_another_locali
     """`localize --localizer named` and `bench` of other methods read the same file."""
     with pytest.raises(ConfigError, match="pattern"):
         check.__wrapped__(None, [*settings, "localize.pattern=nothing_like_it"])  # type: ignore[attr-defined]
+
+
+def test_all_parameters_of_a_target_that_is_an_adapter(settings: list[str], adapter: Path) -> None:
+    """Merged, the base is trained, which was frozen below the adapter; without a region nobody else says so."""
+    settings = [*settings, "data.max_length=200", "model.target=adapter", "unlearn.parameters=all", "unlearn.epochs=2"]
+    settings += ["unlearn.learning_rate=0.01", "unlearn.warmup_ratio=0", "evaluate.metrics=[unlearn_success]"]
+    settings += ["evaluate.splits=[val]", "evaluate.direct_splits=[]"]
+    sets = [part for setting in settings for part in ("--set", setting)]
+    done = subprocess.run(
+        [sys.executable, "-m", "scopewise", "unlearn", *sets], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    before, after = load_model("saved").state_dict(), load_model(done.stdout.strip()).state_dict()
+    assert not torch.equal(before["model.norm.weight"], after["model.norm.weight"])
+
+
+@pytest.mark.parametrize(("count", "fits"), [(256, True), (20, False)])
+def test_rows_longer_than_learned_positions(settings: list[str], saved: Path, count: int, fits: bool) -> None:
+    config = GPT2Config(vocab_size=300, n_embd=16, n_layer=1, n_head=2, n_positions=count)
+    GPT2LMHeadModel(config).save_pretrained("gpt2")
+    load_tokenizer("saved").save_pretrained("gpt2")
+    settings = [*settings, "data.max_length=200", "model.path=gpt2"]
+    if fits:
+        check.__wrapped__(None, settings)  # type: ignore[attr-defined]
+    else:
+        with pytest.raises(ModelError, match="positions of 20 tokens, and .*rows.jsonl:1"):
+            check.__wrapped__(None, settings)  # type: ignore[attr-defined]
 
 
 def test_the_localize_command_checks_its_own_localizer(settings: list[str]) -> None:

@@ -81,6 +81,19 @@ class ScoreLocalizer(Localizer):
         """Return a score for each entry of each of `matrices(model)`, float32, higher = rather to be changed."""
         raise NotImplementedError
 
+    def check(self, model: nn.Module) -> None:
+        """Raise ConfigError where `localize.fraction` is less than the smallest unit."""
+        if self.settings.threshold != "fraction":
+            return
+        parameters = matrices(model)
+        smallest = min(unit_sizes(parameters, self.settings.unit, input_dims(model)).values())
+        total = sum(parameter.numel() for parameter in parameters.values())
+        if smallest > self.settings.fraction * total:
+            raise ConfigError(
+                f"localize.fraction: {self.settings.fraction:g} of {total} parameters; a {self.settings.unit} has {smallest} "
+                "or more; raise it, or take a smaller localize.unit"
+            )
+
     def unit_scores(
         self, model: nn.Module, forget: Sequence[Encoded], retain: Sequence[Encoded], seed: int
     ) -> Mapping[str, Tensor]:

@@ -31,6 +31,7 @@ _PATTERNS = ("generation_config.json", "*.safetensors.index.json")
 _SHOWN = 3
 _LAYERS = 2000
 """More than any model has."""
+_EPSILON = ("norm_eps", "norm_epsilon")
 _ROPE = (
     *("factor", "rope_theta", "original_max_position_embeddings", "short_factor", "long_factor"),
     *("low_freq_factor", "high_freq_factor", "beta_fast", "beta_slow"),
@@ -107,6 +108,11 @@ def check_config(config: PreTrainedConfig, path: str | Path, setting: str = "mod
     layers = getattr(text, "num_hidden_layers", None)
     if isinstance(layers, int) and layers > _LAYERS:
         raise ModelError(f"{setting}: {path}; num_hidden_layers: {layers}; at most {_LAYERS}; correct its config.json")
+    for key, value in text.to_dict().items():
+        limit = 1.0 if key.endswith(("dropout", "pdrop")) else math.inf if key.endswith(_EPSILON) else None
+        if limit is not None and isinstance(value, int | float) and not 0 <= value <= limit:
+            allowed = "from 0 to 1" if limit == 1 else "zero or more"
+            raise ModelError(f"{setting}: {path}; {key}: {value}; a number {allowed}; correct its config.json")
     parameters: Any = getattr(text, "rope_parameters", None)
     scopes: list[Any] = list(parameters.values()) if _is_nested(parameters) else [parameters]
     for scope in scopes:

@@ -127,7 +127,8 @@ def _loaded(auto: Any, path: str | Path, setting: str, kind: str, revision: str 
                 **settings,
             )
     except ImportError as error:
-        attention = settings.get("attn_implementation") or "auto"
+        if (attention := settings.get("attn_implementation")) is None:  # a quantization that its config names
+            raise ModelError(f"{setting}: {path}; {_first_line(error)}; install it, or take another model") from None
         raise ModelError(f"model.attention: {attention}; {_first_line(error)}; install it, or set auto") from None
     check_loaded(model, report, path)
     return model

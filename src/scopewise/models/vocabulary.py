@@ -13,6 +13,9 @@ from scopewise.data.prompt import Encoded
 from scopewise.errors import ModelError
 from scopewise.models.forward import unwrapped
 
+_POSITIONS = ("wpe", "embed_positions", "position_embeddings", "positions_embed", "position_embedding")
+"""What the library calls embeddings of positions."""
+
 
 def vocabulary_size(model: nn.Module) -> int:
     """Return how many ids a model has an embedding for."""
@@ -33,14 +36,14 @@ def check_vocabulary(model: nn.Module, tokenizer: PreTrainedTokenizerBase, items
     """Raise ModelError where a tokenizer is another model's: ordinary tokens, or tokens of rows, without an embedding.
 
     Special tokens beyond the vocabulary are none of ours as long as no row has them (a padding token that was added, a
-    picture's token of a model of texts).
+    picture's token of a model of texts). Rows longer than the positions that a model has learned are refused, too.
 
     Args:
         model: The model.
         tokenizer: Its tokenizer.
         items: Rows that are to be forwarded.
     """
-    size = vocabulary_size(model)
+    size, items = vocabulary_size(model), list(items)
     advice = "take the model's own tokenizer, or resize_token_embeddings before saving the model"
     special = set(tokenizer.all_special_ids) | {
         i for i, token in tokenizer.added_tokens_decoder.items() if token.special
@@ -55,6 +58,24 @@ def check_vocabulary(model: nn.Module, tokenizer: PreTrainedTokenizerBase, items
     if largest >= size:
         token = tokenizer.convert_ids_to_tokens(largest)
         raise ModelError(f"model: a vocabulary of {size} tokens, and rows with id {largest} ({token}); {advice}")
+    longest, positions = max(items, key=len, default=None), _positions(model)
+    if longest is not None and positions is not None and len(longest) > positions:
+        raise ModelError(
+            f"model: learned positions of {positions} tokens, and {longest.row.origin} has {len(longest)}; set "
+            f"data.max_length={positions} with data.over_length=drop, shorten the row, or take another model"
+        )
+
+
+def _positions(model: nn.Module) -> int | None:
+    """Return how many positions a model has an embedding for; None where they are computed."""
+    inner = unwrapped(model)
+    words = inner.get_input_embeddings()  # type: ignore[operator]
+    sizes = [
+        module.num_embeddings - int(getattr(module, "offset", 0))  # OPT's first two are none
+        for name, module in inner.named_modules()
+        if isinstance(module, nn.Embedding) and module is not words and name.rpartition(".")[2] in _POSITIONS
+    ]
+    return min(sizes, default=None)
 
 
 @contextlib.contextmanager

@@ -9,7 +9,21 @@ from transformers.training_args import OptimizerNames
 from scopewise.errors import ConfigError
 from scopewise.registry import nearest
 
-_BITSANDBYTES = ("paged", "8bit", "bnb")
+_LIBRARIES = {
+    "galore": ("galore_torch", "galore-torch"),
+    "apollo": ("apollo_torch", "apollo-torch"),
+    "lomo": ("lomo_optim", "lomo-optim"),
+    "grokadamw": ("grokadamw", "grokadamw"),
+    "schedule_free": ("schedulefree", "schedulefree"),
+    "stable_adamw": ("optimi", "torch-optimi"),
+    "anyprecision": ("torchdistx", "torchdistx"),
+    "adamw_torch_8bit": ("torchao", "torchao"),
+    "adamw_torch_4bit": ("torchao", "torchao"),
+    "npu": ("torch_npu", "torch-npu"),
+    "xla": ("torch_xla", "torch-xla"),
+    **dict.fromkeys(("paged", "8bit", "bnb", "lion", "ademamix"), ("bitsandbytes", "'scopewise[quantize]'")),
+}
+"""What is needed for optimisers with this in their name, the first that fits: module, and what installs it."""
 
 
 def check_optimizer(name: str, where: str) -> None:
@@ -19,8 +33,8 @@ def check_optimizer(name: str, where: str) -> None:
         raise ConfigError(
             f"{where}.optimizer: {name!r}; a name of transformers, such as {known[0]}.{nearest(name, known)}"
         )
-    if any(part in name for part in _BITSANDBYTES) and importlib.util.find_spec("bitsandbytes") is None:
+    module, package = next((needed for part, needed in _LIBRARIES.items() if part in name), ("torch", "torch"))
+    if importlib.util.find_spec(module) is None:
         raise ConfigError(
-            f"{where}.optimizer: {name}; bitsandbytes is not installed; pip install 'scopewise[quantize]', or take "
-            "adamw_torch_fused"
+            f"{where}.optimizer: {name}; {module} is not installed; pip install {package}, or take adamw_torch_fused"
         )
