@@ -38,7 +38,7 @@ from scopewise.data.load import load_benchmark
 from scopewise.data.prompt import Prompt, encode
 from scopewise.data.rows import FORGET, RETAIN
 from scopewise.evaluation import evaluate
-from scopewise.models.score import hit_rate
+from scopewise.models.engine import Engine
 from scopewise.record import manifest, write_json
 
 COMMIT = "d3d7cf9e6b3c125d16687d4232680d8d83548f1a"
@@ -154,7 +154,7 @@ def ours(data: Path, model: Any, tokenizer: Any, costs: list[Any]) -> Callable[[
         )
         start, end, answer = TAGS
         prompt = DataSection(benchmark="tofu", prompt=f"{start}{{question}}{end}{answer}", max_length=512)
-        found = evaluate(model, tokenizer, benchmark, settings, prompt)
+        found = evaluate(Engine(model, tokenizer, prompt), benchmark, settings)
         costs.append(found.cost)
         return found.metrics  # type: ignore[return-value]
 
@@ -167,9 +167,10 @@ def probe(data: Path, model: Any, tokenizer: Any) -> float:
     start, end, answer = TAGS
     rows = [r for scope in (FORGET, RETAIN) for r in benchmark.select(scope, "val")[: GuardSection().rows]]
     items = encode(rows, tokenizer, Prompt(f"{start}{{question}}{end}{answer}"))
-    hit_rate(model, items)
+    engine = Engine(model, tokenizer)
+    engine.hit_rate(items)
     begun = time.perf_counter()
-    hit_rate(model, items)
+    engine.hit_rate(items)
     return time.perf_counter() - begun
 
 

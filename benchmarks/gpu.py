@@ -29,13 +29,14 @@ from transformers import PreTrainedModel
 import restated
 from scopewise.config import LocalizeSection
 from scopewise.cost import Cost
+from scopewise.data.batch import to_device
 from scopewise.data.prompt import Encoded
 from scopewise.data.rows import FORGET, RETAIN
 from scopewise.evaluation import score
 from scopewise.localizers.gradient import Gradient
-from scopewise.models.forward import to_device
+from scopewise.models.engine import Engine
+from scopewise.models.flops import matrix_rate
 from scopewise.models.gradients import _corrupted
-from scopewise.models.work import matrix_rate
 from scopewise.ops import cosine
 from scopewise.record import manifest, write_json
 from scopewise.region import parameter_name
@@ -115,12 +116,13 @@ class Bench:
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_("lora_" in name)
         theirs = restated.localization_gradient(self.model, many, 0)
-        ours = localizer.gradients(self.model, self.forget, self.seed)
+        engine = Engine(self.model, self.tokenizer)
+        ours = localizer.gradients(engine, self.forget, self.seed)
         angle = self.agree({parameter_name(n): g for n, g in theirs.items()}, ours)
         found = self.compared(
             "localization",
             lambda: restated.localization_gradient(self.model, many, 0),
-            lambda: localizer.gradients(self.model, self.forget, self.seed),
+            lambda: localizer.gradients(engine, self.forget, self.seed),
         )
         return {**found, "cosine": angle}
 
@@ -173,7 +175,8 @@ class Bench:
         items: Sequence[Encoded] = [*self.forget, *self.retain]
         model = self.model.eval()
         theirs = restated.score_rows(model, self.tokenizer, items, 0)
-        ours = score(model, self.tokenizer, items)
+        engine = Engine(model, self.tokenizer)
+        ours = score(engine, items)
         pairs = [(a.mean_log_prob, statistics.mean(b.log_probs)) for a, b in zip(theirs, ours, strict=True)]
         worst = max(abs(a - b) for a, b in pairs)
         if worst > LARGEST_DIFFERENCE[self.dtype]:
@@ -181,7 +184,7 @@ class Bench:
         found = self.compared(
             "scoring",
             lambda: restated.score_rows(model, self.tokenizer, items, 0),
-            lambda: score(model, self.tokenizer, items),
+            lambda: score(engine, items),
         )
         return {**found, "largest_difference_nats": worst}
 

@@ -31,8 +31,8 @@ from transformers import TrainerCallback
 
 from scopewise.cost import Cost
 from scopewise.data.rows import FORGET, RETAIN
+from scopewise.models.flops import matrix_rate
 from scopewise.models.matrices import matrices
-from scopewise.models.work import matrix_rate
 from scopewise.record import manifest, write_json, write_text
 from scopewise.region import Entry, Region, module_of
 from scopewise.training.progress import TrainingProgress

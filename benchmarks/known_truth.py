@@ -35,10 +35,10 @@ from scopewise.data.load import load_benchmark
 from scopewise.data.prompt import Encoded, encode
 from scopewise.data.rows import FORGET, RETAIN
 from scopewise.localizers import LOCALIZERS
-from scopewise.localizers.base import build_region, highest, unit_means
-from scopewise.models.load import default_device
+from scopewise.localizers.base import Scopes, build_region, highest, unit_means
+from scopewise.models.engine import Engine
 from scopewise.models.matrices import matrices
-from scopewise.models.score import hit_rate
+from scopewise.models.parallel.processes import default_device
 from scopewise.models.tiny import build_tiny, tokenizer_texts
 from scopewise.record import manifest, write_json
 from scopewise.region import Region
@@ -94,17 +94,15 @@ def recall(scores: Mapping[str, Tensor], truth: Mapping[str, Tensor]) -> float:
     return sum(int((found[name] & truth[name].flatten()).sum()) for name in truth) / count
 
 
-def measure(
-    model: nn.Module, unit: str, truth: Mapping[str, Tensor], forget: list[Encoded], retain: list[Encoded], seed: int
-) -> dict[str, dict[str, float]]:
+def measure(engine: Engine, unit: str, truth: Mapping[str, Tensor], scopes: Scopes) -> dict[str, dict[str, float]]:
     """Return area and recall of every localizer, and of scores drawn at random."""
     found = {}
     for name in SCORED:
-        scores = lookup("localizers", name)(LocalizeSection(unit=unit)).unit_scores(model, forget, retain, seed)
+        scores = lookup("localizers", name)(LocalizeSection(unit=unit)).unit_scores(engine, scopes)
         assert scores is not None
         scores = {key: value.cpu() for key, value in scores.items()}
         found[name] = {"auc": area(scores, truth), "recall": recall(scores, truth)}
-    generator = torch.Generator().manual_seed(1000 + seed)  # not the one that drew the truth
+    generator = torch.Generator().manual_seed(1000 + scopes.seed)  # not the one that drew the truth
     chance = {name: torch.rand(mask.shape, generator=generator) for name, mask in truth.items()}
     found["random"] = {"auc": area(chance, truth), "recall": recall(chance, truth)}
     return found
@@ -132,8 +130,9 @@ def main() -> None:
             truth = draw(model, unit, arguments.fraction, seed)
             region = build_region("truth", {"unit": unit, "seed": seed}, matrices(model), truth, unit, {})
             model = train(model, tokenizer, [*items[FORGET], *items[RETAIN]], arguments.epochs, arguments.rate, region)
-            learnt = {"forget": hit_rate(model, forget), "retain": hit_rate(model, retain)}
-            found = measure(model, unit, truth, forget, retain, seed)
+            engine = Engine(model, tokenizer)
+            learnt = {"forget": engine.hit_rate(forget), "retain": engine.hit_rate(retain)}
+            found = measure(engine, unit, truth, Scopes(forget, retain, seed))
             runs.append({"unit": unit, "seed": seed, "fraction": region.fraction, "accuracy": learnt, "found": found})
     document = {
         "manifest": manifest(None, benchmark.content_hash()),

@@ -3,7 +3,7 @@
     python benchmarks/plan.py [--shape llama2-70b] [--peak 989e12] [--utilisation 0.2 0.5] [--cards 4] [--price 3]
 
 The shape is built without weights (`meta` device), with LoRA r 8 on all linear layers, and the operations of each task are
-those of `scopewise.models.work.needed`. Seconds are operations over peak x utilisation x cards: an assumption, marked as
+those of `scopewise.models.flops.needed`. Seconds are operations over peak x utilisation x cards: an assumption, marked as
 such, until `gpu.py` has been run on such a card. Nothing here is measured. Markdown on stdout.
 """
 
@@ -16,8 +16,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from scopewise.config import LoraSection
 from scopewise.models.adapters import lora_config, with_adapter
-from scopewise.models.forward import output_embeddings
-from scopewise.models.work import needed
+from scopewise.models.architecture import lm_head
+from scopewise.models.flops import count_flops
 
 SIZES = {  # width, MLP, layers, heads, key-value heads, words
     "llama2-7b": (4096, 11008, 32, 32, 32, 32000),
@@ -47,12 +47,12 @@ def main() -> None:
             )
         )  # fmt: skip
         model = with_adapter(base, lora_config(LoraSection()))
-    head = output_embeddings(model)
+    head = lm_head(model)
     adapter = sum(p.numel() for n, p in model.named_parameters() if "lora_" in n)
     parameters = sum(p.numel() for n, p in model.named_parameters() if "lora_" not in n)
 
     def row() -> float:
-        token, pair, answer = needed(model, head)
+        token, pair, answer = count_flops(model, head)
         return token * TOKENS + pair * TOKENS**2 + answer * ANSWER
 
     both = row()

@@ -70,9 +70,9 @@ def pieces(setup: Setup, folder: str) -> dict[str, Callable[[], object]]:
                 trainer.model.zero_grad()
 
     return {
-        "localization": lambda: localizer.gradients(setup.model, rows, setup.seed),
+        "localization": lambda: localizer.gradients(setup.engine, rows, setup.seed),
         "unlearning step": unlearn,
-        "scoring": lambda: score(setup.model, setup.tokenizer, val, moments=False),
+        "scoring": lambda: score(setup.engine, val, moments=False),
     }
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import json
 import random
 import statistics
@@ -43,13 +44,13 @@ from scopewise.metrics.base import Answered
 from scopewise.metrics.retention_success import RetentionSuccess
 from scopewise.metrics.unlearn_success import UnlearnSuccess
 from scopewise.models.adapters import lora_config, with_adapter
-from scopewise.models.forward import output_embeddings, unwrapped
-from scopewise.models.fused import fused
+from scopewise.models.architecture import lm_head, unwrap
+from scopewise.models.engine import Engine
+from scopewise.models.flops import FlopCounter, count_flops, matrix_rate
 from scopewise.models.gradients import _corrupted
 from scopewise.models.load import load_model, load_tokenizer
 from scopewise.models.precision import float32_masters
 from scopewise.models.tiny import build_tiny, tokenizer_texts
-from scopewise.models.work import Work, matrix_rate, needed
 from scopewise.ops import cosine
 from scopewise.record import manifest, write_json
 from scopewise.region import parameter_name
@@ -80,6 +81,11 @@ class Setup:
         """Return the tokenised rows of a scope and a split."""
         return encode(self.benchmark.select(scope, split), self.tokenizer)
 
+    @functools.cached_property
+    def engine(self) -> Engine:
+        """Our side's engine."""
+        return Engine(self.model, self.tokenizer)
+
     @property
     def pad_id(self) -> int:
         """What the restated loops pad with: end of sequence, as the paper's code."""
@@ -88,7 +94,7 @@ class Setup:
     @property
     def vocab_size(self) -> int:
         """Size of the head."""
-        return int(output_embeddings(self.model).weight.shape[0])
+        return int(lm_head(self.model).weight.shape[0])
 
 
 def prepare(data: str, model: str | None, seed: int, threads: int) -> Setup:
@@ -116,7 +122,7 @@ def interleaved(
 ) -> dict[str, Any]:
     """Time both sides in turns, `rounds` times each, and return what `timing` makes of it."""
     taken: dict[str, list[Seconds]] = {"restated": [], "scopewise": []}
-    with Work() as work:
+    with FlopCounter() as work:
         our_side()
     for number in range(rounds):
         for side, function in (("restated", restated_side), ("scopewise", our_side)):
@@ -140,7 +146,7 @@ def use_of_processor(operations: float, seconds: float) -> dict[str, float]:
 def padded_operations(setup: Setup, rows: int, length: int, backward: bool) -> float:
     """Return the operations of the restated loop: every row at full length, with logits at every position."""
     with torch.set_grad_enabled(backward):
-        per_token, per_pair, per_answer = needed(unwrapped(setup.model), output_embeddings(setup.model))
+        per_token, per_pair, per_answer = count_flops(unwrap(setup.model), lm_head(setup.model))
     return rows * (length * (per_token + per_answer) + length**2 * per_pair)
 
 
@@ -220,19 +226,19 @@ def drawn_labels(
 def localization(setup: Setup, rows: int, rounds: int) -> dict[str, Any]:
     """Compare Eq. 8's averaged gradient in both readings, over both scopes."""
     scopes = [(sample(setup.rows(s, TRAIN), rows, setup.seed), setup.seed + i) for i, s in enumerate((FORGET, RETAIN))]
-    model, vocab_size, pad_id = setup.model, setup.vocab_size, setup.pad_id
+    model, vocab_size, pad_id, engine = setup.model, setup.vocab_size, setup.pad_id, setup.engine
 
     code = Gradient(LocalizeSection(corrupt="inputs", repeats=REPEATS_PAPER_CODE))
     given = [corrupted_rows(items, REPEATS_PAPER_CODE, vocab_size, seed) for items, seed in scopes]
     theirs = [named(restated.localization_gradient(model, many, pad_id)) for many in given]
-    ours = [code.gradients(model, items, seed) for items, seed in scopes]
+    ours = [code.gradients(engine, items, seed) for items, seed in scopes]
     result = {
         "rows_per_scope": [len(items) for items, _ in scopes],
         "repeats": REPEATS_PAPER_CODE,
         "agreement": [agreement(a, b) for a, b in zip(theirs, ours, strict=True)],
         **interleaved(
             lambda: [restated.localization_gradient(model, many, pad_id) for many in given],
-            lambda: [code.gradients(model, items, seed) for items, seed in scopes],
+            lambda: [code.gradients(engine, items, seed) for items, seed in scopes],
             rounds,
             "localization",
         ),
@@ -249,10 +255,10 @@ def localization(setup: Setup, rows: int, rounds: int) -> dict[str, Any]:
     result["default_reading"] = {
         "rows": len(items),
         "repeats": REPEATS_DEFAULT,
-        "agreement": [agreement(plain, text.gradients(model, items, seed))],
+        "agreement": [agreement(plain, text.gradients(engine, items, seed))],
         **interleaved(
             lambda: restated.localization_gradient(model, many, pad_id, labels),
-            lambda: text.gradients(model, items, seed),
+            lambda: text.gradients(engine, items, seed),
             rounds,
             "localization, default reading",
         ),
@@ -291,7 +297,7 @@ def trainer_step(trainer: UnlearningTrainer, indices: list[int]) -> None:
 @contextlib.contextmanager
 def training(trainer: UnlearningTrainer) -> Iterator[None]:
     """Hold a model as the trainer does from the first step to the last; the restated loop gets it as it was."""
-    with float32_masters(trainer.model), fused(trainer.model):
+    with float32_masters(trainer.model), trainer.forward.kernels.training(trainer.model):
         yield
 
 
@@ -316,7 +322,7 @@ def unlearning_step(setup: Setup, steps: int, rounds: int) -> dict[str, Any]:
         chosen = sampled_steps(trainer, steps)
         rows = [rows_and_factors(trainer, indices) for indices in chosen]
         agreements, ratios = [], []
-        work = Work()
+        work = FlopCounter()
         for indices, (items, factors) in zip(chosen, rows, strict=True):
             restated.step_gradient(model, items, factors, pad_id)
             theirs = take_gradients(model)
@@ -363,7 +369,8 @@ def scoring(setup: Setup, rounds: int) -> dict[str, Any]:
     """Compare accuracy and log-probability of all val rows."""
     items = setup.rows(None, VAL)
     theirs = restated.score_rows(setup.model, setup.tokenizer, items, setup.pad_id)
-    ours = score(setup.model, setup.tokenizer, items, moments=False)
+    engine = setup.engine
+    ours = score(engine, items, moments=False)
 
     def restated_success(scope: str) -> float:
         accuracy = [s.accuracy for s, item in zip(theirs, items, strict=True) if item.row.scope == scope]
@@ -398,7 +405,7 @@ def scoring(setup: Setup, rounds: int) -> dict[str, Any]:
         "same_predicted_text": sum(a.predicted == b.predicted for a, b in zip(theirs, ours, strict=True)),
         **interleaved(
             lambda: restated.score_rows(setup.model, setup.tokenizer, items, setup.pad_id),
-            lambda: score(setup.model, setup.tokenizer, items, moments=False),
+            lambda: score(engine, items, moments=False),
             rounds,
             "scoring",
         ),
@@ -425,17 +432,19 @@ def memory_of_one(setup: Setup, what: str, side: str, batch: int) -> dict[str, i
         model, pad_id, length = setup.model, setup.pad_id, restated.TRAINING_LENGTH
         short = replace(items[0], prompt_ids=items[0].prompt_ids[:4], answer_ids=items[0].answer_ids[:4])
         enough = MEMORY_ROWS * restated.LOCALIZATION_LENGTH  # so that ours forwards all rows at once, too
+        fits = {"localization": enough, "scoring": MEMORY_ROWS * length}.get(what, 4096)
+        engine = Engine(model, setup.tokenizer, max_tokens=fits)
         work: Callable[[], object]
         if what == "localization":
-            localizer = Gradient(LocalizeSection(corrupt="inputs", repeats=1, max_tokens=enough))
-            localizer.gradients(model, [short], setup.seed)
+            localizer = Gradient(LocalizeSection(corrupt="inputs", repeats=1))
+            localizer.gradients(engine, [short], setup.seed)
             many = corrupted_rows(items, 1, setup.vocab_size, setup.seed)
             if side == "restated":
                 work = lambda: restated.localization_gradient(model, many, pad_id, batch=batch)  # noqa: E731
             else:
-                work = lambda: localizer.gradients(model, items, setup.seed)  # noqa: E731
+                work = lambda: localizer.gradients(engine, items, setup.seed)  # noqa: E731
         elif what == "unlearning step":
-            Gradient(LocalizeSection(repeats=1)).gradients(model, [short], setup.seed)
+            Gradient(LocalizeSection(repeats=1)).gradients(engine, [short], setup.seed)
             if side == "restated":
                 work = lambda: restated.step_gradient(model, items, factors, pad_id, batch=batch)  # noqa: E731
             else:
@@ -445,11 +454,11 @@ def memory_of_one(setup: Setup, what: str, side: str, batch: int) -> dict[str, i
                         trainer_step(trainer, indices)
 
         else:
-            score(model, setup.tokenizer, [short], moments=False)
+            score(engine, [short], moments=False)
             if side == "restated":
                 work = lambda: restated.score_rows(model, setup.tokenizer, items, pad_id, batch=batch)  # noqa: E731
             else:
-                work = lambda: score(model, setup.tokenizer, items, MEMORY_ROWS * length, moments=False)  # noqa: E731
+                work = lambda: score(engine, items, moments=False)  # noqa: E731
         return peak_of(work)
 
 

@@ -13,11 +13,13 @@ if TYPE_CHECKING:
     from scopewise.data.load import load_benchmark
     from scopewise.data.rows import Benchmark, Row
     from scopewise.evaluation import Evaluation
+    from scopewise.models.engine import Engine
     from scopewise.region import Region
     from scopewise.training.trainer import UnlearningConfig, UnlearningTrainer
 
 _WHERE = {
     "Benchmark": "scopewise.data.rows",
+    "Engine": "scopewise.models.engine",
     "Evaluation": "scopewise.evaluation",
     "Region": "scopewise.region",
     "Row": "scopewise.data.rows",
@@ -32,6 +34,7 @@ _WHERE = {
 
 __all__ = [
     "Benchmark",
+    "Engine",
     "Evaluation",
     "Region",
     "Row",

@@ -12,18 +12,17 @@ import torch
 from peft import PeftConfig, PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from scopewise.attacks.base import Subject
+from scopewise.attacks.base import attacked_engine
 from scopewise.attacks.suite import Attacked, attack_models
 from scopewise.config import AttackSection, DataSection, EvaluateSection, LocalizeSection, make_section
-from scopewise.data.prompt import Prompt, encode
 from scopewise.data.rows import FORGET, RETAIN, VAL, Benchmark, as_rows, check_scopes
 from scopewise.errors import ConfigError
 from scopewise.evaluation import Evaluation
 from scopewise.evaluation import evaluate as _evaluate
-from scopewise.localizers.base import localize_encoded
+from scopewise.localizers.base import Scopes, localize_encoded
 from scopewise.metrics.base import Reference
 from scopewise.models.adapters import lora_config
-from scopewise.models.load import with_padding
+from scopewise.models.engine import Engine
 from scopewise.models.vocabulary import check_vocabulary
 from scopewise.region import Region
 from scopewise.registry import nearest
@@ -93,6 +92,7 @@ def localize(
     size: Region | None = None,
     max_length: int = 256,
     prompt: str = "plain",
+    kernels: Literal["auto", "off"] = "auto",
     **settings: Any,
 ) -> Region:
     """Find the parameters that hold the forget scope.
@@ -107,19 +107,20 @@ def localize(
         size: The region that the `random` control takes its size from; None localizes by gradients for it.
         max_length: Most tokens of a row.
         prompt: `plain`, `chat`, or a text with `{question}` in it.
+        kernels: `off` runs without the optional kernels.
         **settings: Of the run file's `localize` section, such as `repeats`, `threshold`, `mu`, `sigma`.
 
     Returns:
         A region; `region.save(path)` writes the file that `unlearn` and the command line take.
     """
-    tokenizer = with_padding(tokenizer)
     rows = [as_rows(forget, FORGET), as_rows(retain, RETAIN)]
     check_scopes([*rows[0], *rows[1]])
-    encoded = [encode(r, tokenizer, Prompt(prompt), max_length) for r in rows]
-    check_vocabulary(model, tokenizer, (*encoded[0], *encoded[1]))
-    return localize_encoded(
-        localizer, model, encoded[0], encoded[1], make_section(LocalizeSection, settings, "localize"), seed, size
-    )
+    section = make_section(LocalizeSection, settings, "localize")
+    data = make_section(DataSection, {"max_length": max_length, "prompt": prompt}, "data")
+    engine = Engine(model, tokenizer, data, max_tokens=section.max_tokens, kernels=kernels)
+    scopes = Scopes(engine.encode(rows[0]), engine.encode(rows[1]), seed, size)
+    check_vocabulary(model, engine.tokenizer, (*scopes.forget, *scopes.retain))
+    return localize_encoded(localizer, engine, scopes, section)
 
 
 def evaluate(
@@ -136,6 +137,7 @@ def evaluate(
     reference: Evaluation | None = None,
     target: Evaluation | None = None,
     cache: str | Path | None = None,
+    kernels: Literal["auto", "off"] = "auto",
     **settings: Any,
 ) -> Evaluation:
     """Measure a model on a benchmark, or on rows of your own.
@@ -153,6 +155,7 @@ def evaluate(
         reference: Of a model that never saw the forget scope, for the measures that compare with one.
         target: Of the model before unlearning, for the measures that are scaled with it.
         cache: Folder that keeps what the model was found to answer, so that nothing is forwarded twice.
+        kernels: `off` runs without the optional kernels.
         **settings: Of the run file's `evaluate` section, such as `metrics`, `splits`, `direct_splits`.
 
     Returns:
@@ -174,7 +177,8 @@ def evaluate(
     if reference is not None or target is not None:
         compared = Reference(reference.values if reference else {}, target.values if target else {})
     section = make_section(EvaluateSection, settings, "evaluate")
-    return _evaluate(model, with_padding(tokenizer), benchmark, section, data, reference=compared, cache=cache)
+    engine = Engine(model, tokenizer, data, max_tokens=section.max_tokens, kernels=kernels, name="evaluate")
+    return _evaluate(engine, benchmark, section, reference=compared, cache=cache)
 
 
 def attack(
@@ -188,6 +192,7 @@ def attack(
     prompt: str = "plain",
     system: str | None = None,
     system_role: Literal["system", "user"] = "system",
+    kernels: Literal["auto", "off"] = "auto",
     **settings: Any,
 ) -> dict[str, Attacked]:
     """Ask whether an unlearned model stays as it is. The three models are left as they were.
@@ -202,16 +207,20 @@ def attack(
         prompt: `plain`, `chat`, or a text with `{question}` in it.
         system: System message of a chat.
         system_role: `user` puts it before the question, for chat templates that take no system message.
+        kernels: `off` runs without the optional kernels.
         **settings: Of the run file's `attack` section, such as `suite`, `attacks`, `learning_rate`.
 
     Returns:
         Attack → what it found: `.leakage` (0 = as the oracle, 1 = as the target), `.verdict`, `.worst`.
     """
-    section, tokenizer = make_section(AttackSection, settings, "attack"), with_padding(tokenizer)
+    section = make_section(AttackSection, settings, "attack")
+    how = {"max_length": max_length, "prompt": prompt, "system": system, "system_role": system_role}
+    data = make_section(DataSection, how, "data")
 
-    def subject(name: str, given: PreTrainedModel | PeftModel) -> Callable[[], Subject]:
-        how = (Prompt(prompt, system=system, system_role=system_role), max_length, section.max_tokens)
-        return lambda: Subject(name, copy.deepcopy(given), tokenizer, *how)
+    def subject(name: str, given: PreTrainedModel | PeftModel) -> Callable[[], Engine]:
+        return lambda: attacked_engine(
+            name, copy.deepcopy(given), tokenizer, data, max_tokens=section.max_tokens, kernels=kernels
+        )
 
     found = attack_models(
         {"model": subject("model", model)}, subject("oracle", oracle), subject("target", target), benchmark, section

@@ -14,7 +14,7 @@ from scopewise import record, schemas
 from scopewise.checks import Checked, check_finetuning, check_oracle, check_unlearning
 from scopewise.config import RunConfig, UnlearnSection
 from scopewise.errors import ConfigError
-from scopewise.models.load import default_device, load_model, load_tokenizer, loading
+from scopewise.models.parallel.processes import default_device
 from scopewise.pipeline import Entry, Pipeline
 from scopewise.report.comparison import compare
 from scopewise.report.table import markdown, untaught
@@ -87,12 +87,7 @@ class Bench:
         oracle = None
         if tune.choose == "oracle":
             folder = pipeline.finetuned("oracle")
-            oracle = pipeline.successes(
-                load_model(folder, **loading(pipeline.config.model)),
-                load_tokenizer(folder),
-                part,
-                "oracle, held-out train",
-            )
+            oracle = pipeline.successes(pipeline.loaded(folder, "oracle, held-out train"), part)
         return trials, best(trials, oracle).section
 
     @staticmethod

@@ -107,6 +107,7 @@ class ModelSection(Section):
     """The model before fine-tuning: `tiny` (made from scratch), a folder, or a hub name; `target` skips fine-tuning.
 
     `quantization: nf4` loads the base in 4 bits (QLoRA; needs the extra `quantize`); `attention` is chosen by itself.
+    `kernels: off` runs without the optional kernels: slower, and the same but for rounding.
     """
 
     path: str = "tiny"
@@ -115,6 +116,7 @@ class ModelSection(Section):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     quantization: Literal["none", "nf4"] = "none"
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
+    kernels: Literal["auto", "off"] = "auto"
     tiny: TinyConfig = TinyConfig()
 
 

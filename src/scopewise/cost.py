@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from scopewise.models.processes import gathered
-from scopewise.models.work import Work, matrix_rate
+from scopewise.models.flops import FlopCounter, matrix_rate
+from scopewise.models.parallel.processes import gathered
 
 
 class Cost:
@@ -28,7 +28,7 @@ class Cost:
 
     def __init__(self) -> None:
         self.step_seconds: list[float] = []
-        self.work = Work()
+        self.work = FlopCounter()
         self.seconds = 0.0
         self.peak_memory_bytes = 0
 

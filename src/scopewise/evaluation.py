@@ -7,13 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from scopewise import registry, schemas
 from scopewise.ability.measure import measure_ability
 from scopewise.answers import answers_document
-from scopewise.config import DataSection, EvaluateSection, PartSection
+from scopewise.config import EvaluateSection, PartSection
 from scopewise.cost import Cost
 from scopewise.data.load import check_splits
 from scopewise.data.prompt import (
@@ -21,7 +20,6 @@ from scopewise.data.prompt import (
     Prompt,
     direct_prompt,
     dropped_rows,
-    encode,
     encode_each,
     warn_of_dropped,
 )
@@ -29,11 +27,9 @@ from scopewise.data.rows import HOLDOUT, Benchmark, Row
 from scopewise.errors import ResultError
 from scopewise.metrics.base import Aggregate, Answered, Metric, Reference, RowMetric, Value
 from scopewise.models.cache import AnswerCache
-from scopewise.models.generate import generate
-from scopewise.models.gradients import gradient_norms
+from scopewise.models.engine import Engine
 from scopewise.models.judges import class_probabilities
-from scopewise.models.load import default_device, load_model, load_tokenizer
-from scopewise.models.score import Pair, Scored, decoded, score_pairs
+from scopewise.models.score import Pair, Scored, decoded
 from scopewise.models.vocabulary import check_vocabulary
 from scopewise.open_unlearning import is_log_entry, values_of_log
 from scopewise.record import read_json
@@ -132,15 +128,12 @@ _Asked = tuple[tuple[int, ...], int]
 
 
 def evaluate(
-    model: nn.Module,
-    tokenizer: PreTrainedTokenizerBase,
+    engine: Engine,
     benchmark: Benchmark,
     settings: EvaluateSection | None = None,
-    data: DataSection | None = None,
-    description: str = "evaluate",
     *,
     reference: Reference | None = None,
-    reference_model: nn.Module | None = None,
+    reference_model: Engine | None = None,
     cache: str | Path | None = None,
 ) -> Evaluation:
     """Measure a model on a benchmark.
@@ -148,12 +141,9 @@ def evaluate(
     Under several processes of `accelerate launch` the forwards are shared among them, and all get the same evaluation.
 
     Args:
-        model: A causal LM, with or without adapters.
-        tokenizer: Its tokenizer.
+        engine: Of the model, with its prompt format and length.
         benchmark: As `load_benchmark` gives it.
         settings: Metrics, splits, generation.
-        data: Prompt format and length.
-        description: Of the progress bars.
         reference: What a model that never saw the forget scope was measured at; some metrics compare with it.
         reference_model: Such a model itself, for `mia_reference`.
         cache: Folder that keeps what this model was found to answer.
@@ -162,7 +152,7 @@ def evaluate(
         DataError: no row of the splits, or rows that do not fit the length.
         ModelError: a logit that is not a number.
     """
-    settings, data = settings or EvaluateSection(), data or DataSection()
+    settings = settings or EvaluateSection()
     check_splits(benchmark, settings)
     metrics: list[Metric] = [registry.lookup("metrics", name)() for name in settings.metrics]
     needs = frozenset().union(*(metric.needs for metric in metrics))
@@ -171,37 +161,39 @@ def evaluate(
         for direct, splits in ((False, settings.splits), (True, settings.direct_splits))
         for split in splits
         for part in (None, *settings.parts)
-        if (job := _job(benchmark, tokenizer, data, settings, split, part, direct, needs)) is not None
+        if (job := _job(benchmark, engine, settings, split, part, direct, needs)) is not None
     ]
-    check_vocabulary(model, tokenizer, (item for job in jobs for item in job.items))
-    kept = AnswerCache(cache, model) if cache is not None else None
+    check_vocabulary(engine.model, engine.tokenizer, (item for job in jobs for item in job.items))
+    kept = AnswerCache(cache, engine.model) if cache is not None else None
     with Cost() as cost, cost.step():
         pairs = [pair for job in jobs for pair in _pairs(job)]
-        scores = _scores(model, pairs, settings, description, kept, "moments" in needs)
+        scores = _scores(engine, pairs, kept, "moments" in needs)
     texts: dict[_Asked, str] = {}
     for length in dict.fromkeys(job.max_new_tokens for job in jobs):
         asked = [i.prompt_ids for j in jobs if j.max_new_tokens == length for i in j.items if j.generates_for(i)]
         if asked:
-            found = _texts(model, tokenizer, asked, length, description, kept)
+            found = _texts(engine, asked, length, kept)
             texts.update({(prompt, length): text for prompt, text in found.items()})
-    judge = _Judges(settings, tokenizer, Prompt.of(data), needs, description)
-    ends = settings.eos and tokenizer.eos_token_id is not None  # whether answers end in a token that is none of theirs
+    judge = _Judges(settings, engine, needs)
+    ends = (
+        settings.eos and engine.tokenizer.eos_token_id is not None
+    )  # whether answers end in a token that is none of theirs
     norms: dict[Pair, float] = {}
     if "gradient_norm" in needs:
         items = [item for job in jobs for item in job.items]
-        norms = gradient_norms(model, [_without_end(item, ends) for item in items], description)
+        norms = engine.gradient_norms([_without_end(item, ends) for item in items])
     others: dict[Pair, Scored] = {}
     if "reference_model" in needs and reference_model is not None:
-        pairs = [pair_of(item) for job in jobs for item in job.items]
-        scored = score_pairs(reference_model, pairs, settings.max_tokens, f"{description}: reference model")
+        pairs = [item.pair for job in jobs for item in job.items]
+        scored = reference_model.score(pairs)
         others = dict(zip(pairs, scored, strict=True))
 
     values: dict[str, Value] = {}
     answers: list[dict[str, Any]] = []
     for job in jobs:
-        answered = judge(_answered(job, tokenizer, scores, texts, norms, others, ends))
+        answered = judge(_answered(job, engine.tokenizer, scores, texts, norms, others, ends))
         if not job.direct:
-            answers += answers_document(job.items, answered, tokenizer)
+            answers += answers_document(job.items, answered, engine.tokenizer)
         for metric in metrics:
             if isinstance(metric, RowMetric) and (job.generates or "generated" not in metric.needs):
                 values.update(metric.keyed(answered, job.name, job.dropped))
@@ -212,7 +204,7 @@ def evaluate(
                 if combined is not None:
                     values[f"{metric.name}/{name}"] = combined
     if settings.ability.tasks:
-        values |= measure_ability(model, tokenizer, settings.ability, settings.max_tokens, description, cache)
+        values |= measure_ability(engine, settings.ability, cache)
     rates = cost.rates()
     return Evaluation(values, answers, rates if rates["tokens"] else None)
 
@@ -220,16 +212,8 @@ def evaluate(
 class _Judges:
     """Adds what local models say of generated texts, where a metric asks for it and the run names the model."""
 
-    def __init__(
-        self,
-        settings: EvaluateSection,
-        tokenizer: PreTrainedTokenizerBase,
-        prompt: Prompt,
-        needs: frozenset[str],
-        description: str,
-    ) -> None:
-        self.settings, self.tokenizer, self.prompt, self.needs = settings, tokenizer, prompt, needs
-        self.description = description
+    def __init__(self, settings: EvaluateSection, engine: Engine, needs: frozenset[str]) -> None:
+        self.settings, self.engine, self.needs = settings, engine, needs
 
     def __call__(self, rows: list[Answered]) -> list[Answered]:
         """Return the rows with the judgements."""
@@ -247,49 +231,32 @@ class _Judges:
             ):
                 rows[i] = replace(rows[i], fluency=next(iter(classes.values())))
         if "language_model" in self.needs and settings.language_model:
-            model, tokenizer = load_model(settings.language_model), load_tokenizer(settings.language_model)
+            longest = self.engine.data.model_copy(update={"max_length": 10**9})
+            name = f"{self.engine.name}: language model"
+            judge = Engine.load(settings.language_model, data=longest, max_tokens=settings.max_tokens, name=name)
             texts = [replace(rows[i].row, answer=text) for i, text in zip(with_text, written, strict=True)]
-            items = encode(texts, tokenizer, self.prompt, 10**9)
-            scored = score_pairs(
-                model.to(default_device()),  # type: ignore[arg-type]
-                [pair_of(item) for item in items],
-                settings.max_tokens,
-                f"{self.description}: language model",
-            )
+            scored = judge.score([item.pair for item in judge.encode(texts)])
             for i, one in zip(with_text, scored, strict=True):
                 rows[i] = replace(rows[i], generated_nll=-sum(one.log_probs) / len(one.log_probs))
         return rows
 
     def _classes(self, path: str, texts: list[tuple[str, ...]]) -> list[dict[str, float]]:
-        return class_probabilities(path, texts, f"{self.description}: {Path(path).name}") if texts else []
+        return class_probabilities(path, texts, f"{self.engine.name}: {Path(path).name}") if texts else []
 
 
 def _contradicts(classes: Mapping[str, float]) -> bool:
     return max(classes, key=lambda name: classes[name]).startswith("contradict")
 
 
-def score(
-    model: nn.Module,
-    tokenizer: PreTrainedTokenizerBase,
-    items: Sequence[Encoded],
-    max_tokens: int = 4096,
-    description: str = "score",
-    *,
-    moments: bool = True,
-) -> list[Answered]:
+def score(engine: Engine, items: Sequence[Encoded], what: str = "score", *, moments: bool = True) -> list[Answered]:
     """Return what a model makes of tokenised rows under teacher forcing, in order; each row is forwarded once.
 
     `moments` may be left out where no metric needs them.
     """
-    pairs = [pair_of(item) for item in items]
-    scored = score_pairs(model, pairs, max_tokens, description, moments=moments)
-    predicted = decoded(tokenizer, [s.predicted_ids for s in scored])
+    pairs = [item.pair for item in items]
+    scored = engine.score(pairs, what, moments=moments)
+    predicted = decoded(engine.tokenizer, [s.predicted_ids for s in scored])
     return [Answered(i.row, s, text) for i, s, text in zip(items, scored, predicted, strict=True)]
-
-
-def pair_of(item: Encoded) -> Pair:
-    """Return the ids of a tokenised row."""
-    return item.prompt_ids, item.answer_ids
 
 
 def _without_end(item: Encoded, ends: bool) -> Pair:
@@ -299,8 +266,7 @@ def _without_end(item: Encoded, ends: bool) -> Pair:
 
 def _job(
     benchmark: Benchmark,
-    tokenizer: PreTrainedTokenizerBase,
-    data: DataSection,
+    engine: Engine,
     settings: EvaluateSection,
     split: str,
     part: str | None,
@@ -312,6 +278,7 @@ def _job(
     ]
     if not rows:
         return None
+    tokenizer, data = engine.tokenizer, engine.data
     prompt = Prompt.of(data, direct)
     # The direct prompt is the evaluator's own text: it must not make rows too long that fit without it.
     allowance = len(tokenizer(direct_prompt(rows[0]))["input_ids"]) + 8 if direct else 0
@@ -350,21 +317,13 @@ def _job(
 
 def _pairs(job: _Job) -> list[Pair]:
     others = [p for p in job.paraphrases if p is not None] + [w for wrong in job.perturbed for w in wrong]
-    return [pair_of(item) for item in (*job.items, *others)]
+    return [item.pair for item in (*job.items, *others)]
 
 
-def _scores(
-    model: nn.Module,
-    pairs: Sequence[Pair],
-    settings: EvaluateSection,
-    description: str,
-    cache: AnswerCache | None,
-    moments: bool,
-) -> dict[Pair, Scored]:
+def _scores(engine: Engine, pairs: Sequence[Pair], cache: AnswerCache | None, moments: bool) -> dict[Pair, Scored]:
     unique = list(dict.fromkeys(pairs))
     missing = unique if cache is None else cache.missing(unique, moments)
-    what = f"{description}: score"
-    fresh = score_pairs(model, missing, settings.max_tokens, what, moments=moments) if missing else []
+    fresh = engine.score(missing, moments=moments) if missing else []
     if cache is None:
         return dict(zip(unique, fresh, strict=True))
     cache.add_scores(missing, fresh)
@@ -372,20 +331,13 @@ def _scores(
 
 
 def _texts(
-    model: nn.Module,
-    tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[tuple[int, ...]],
-    max_new_tokens: int,
-    description: str,
-    cache: AnswerCache | None,
+    engine: Engine, prompts: Sequence[tuple[int, ...]], max_new_tokens: int, cache: AnswerCache | None
 ) -> dict[tuple[int, ...], str]:
     unique = list(dict.fromkeys(prompts))
     how = ("greedy", max_new_tokens)
     known = [None] * len(unique) if cache is None else cache.texts(unique, how)
     missing = [prompt for prompt, texts in zip(unique, known, strict=True) if texts is None]
-    fresh = (
-        generate(model, tokenizer, missing, max_new_tokens, description=f"{description}: generate") if missing else []
-    )
+    fresh = engine.generate(missing, max_new_tokens) if missing else []
     if cache is not None:
         cache.add_texts(missing, how, fresh)
     found = {prompt: texts[0] for prompt, texts in zip(unique, known, strict=True) if texts is not None}
@@ -409,7 +361,7 @@ def _answered(
     ends: bool,
 ) -> list[Answered]:
     def of(item: Encoded) -> Scored:
-        return replace(scores[pair_of(item)], ends=ends)
+        return replace(scores[item.pair], ends=ends)
 
     predicted = decoded(tokenizer, [of(item).without_end().predicted_ids for item in job.items])
     return [
@@ -420,7 +372,7 @@ def _answered(
             generated=_cut(texts[item.prompt_ids, job.max_new_tokens], job.stop) if job.generates_for(item) else None,
             paraphrase=None if paraphrase is None else of(paraphrase),
             perturbed=tuple(of(other) for other in wrong),
-            reference_log_probs=others[pair_of(item)].log_probs if others else (),
+            reference_log_probs=others[item.pair].log_probs if others else (),
             gradient_norm=norms.get(_without_end(item, ends)),
             too_long=too_long,
         )

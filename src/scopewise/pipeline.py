@@ -38,14 +38,15 @@ from scopewise.data.rows import FORGET, RETAIN, SCOPES, TRAIN, VAL, Benchmark, R
 from scopewise.errors import ConfigError, DataError
 from scopewise.evaluation import Evaluation, evaluate, read_evaluation
 from scopewise.files import remove
-from scopewise.localizers.base import localize_encoded
+from scopewise.localizers.base import Scopes, localize_encoded
 from scopewise.methods.base import make_method
 from scopewise.metrics.base import Reference
 from scopewise.models.adapters import lora_config, with_adapter
+from scopewise.models.engine import Engine
 from scopewise.models.load import load_model, load_tokenizer, loading, save_model
-from scopewise.models.lora import merged
-from scopewise.models.processes import is_main, on_deepspeed, processes, wait
-from scopewise.models.sharded import placed
+from scopewise.models.merging import merged
+from scopewise.models.parallel.fsdp import shard_model
+from scopewise.models.parallel.processes import is_main, on_deepspeed, processes, wait
 from scopewise.models.tiny import build_tiny, tokenizer_texts
 from scopewise.models.vocabulary import check_vocabulary
 from scopewise.region import Region
@@ -181,10 +182,9 @@ class Pipeline:
         if self._base_asked or path == "tiny" or self.folder.has(self.path / "oracle"):
             return
         chosen = [item for item in self.checked.items if item.row.scope == FORGET and item.row.split == TRAIN]
-        model = placed(load_model(path, **loading(self.config.model, path)))
-        if self.checked.tokenizer is not None:
-            check_vocabulary(model, self.checked.tokenizer, chosen)
-        check_base(model, chosen, path)
+        base = self.loaded(path, "oracle")
+        check_vocabulary(base.model, base.tokenizer, chosen)
+        check_base(base, chosen, path)
         self._base_asked = True
 
     def region(self, localizer: str, seed: int, benchmark: Benchmark | None = None, prefix: str = "") -> Path:
@@ -203,12 +203,14 @@ class Pipeline:
         size = Region.load(self.region(self.config.localize.size_of, seed, benchmark, prefix)) if needs_size else None
         target = self.finetuned("target")
         tokenizer = load_tokenizer(target)
-        model = placed(self._prepared(target, seed))
+        model = shard_model(self._prepared(target, seed))
         rows = benchmark or self.benchmark
         forget, retain = (self._encode(rows.select(scope, TRAIN), tokenizer) for scope in (FORGET, RETAIN))
         check_vocabulary(model, tokenizer, (*forget, *retain))
+        settings, kernels = self.config.localize, self.config.model.kernels
+        engine = Engine(model, tokenizer, self.config.data, max_tokens=settings.max_tokens, kernels=kernels)
         with Cost() as cost, cost.step():
-            found = localize_encoded(localizer, model, forget, retain, self.config.localize, seed, size)
+            found = localize_encoded(localizer, engine, Scopes(forget, retain, seed, size), self.config.localize)
         origin = {**record.manifest(self.config, self.data_hash), "inputs": inputs}
         rates = cost.rates()
         self.folder.keep_config()
@@ -277,9 +279,7 @@ class Pipeline:
             if kept.get("inputs") == inputs and "answers" in kept:
                 return kept["values"]
         self.folder.keep_config()
-        loaded = placed(load_model(model, **loading(self.config.model, model)))
-        shown = name.removeprefix("models/")
-        found = self._evaluate(loaded, load_tokenizer(model), shown, reference)
+        found = self._evaluate(self.loaded(model, name.removeprefix("models/")), reference)
         values = found.document(reference)
         origin = record.manifest(self.config, self.data_hash)
         format_ = schemas.EvaluationDocument.FORMAT
@@ -377,16 +377,23 @@ class Pipeline:
         work = self.path / f"{name}.partial"
         self.folder.begin(work, inputs)
         made = self._unlearn(work, entry, section, seed, part, "tuning-")
-        unlearn, retention = self.successes(made.model, made.tokenizer, part, name)
+        settings, kernels = self.config.evaluate, self.config.model.kernels
+        tried = Engine(
+            made.model, made.tokenizer, self.config.data, max_tokens=settings.max_tokens, kernels=kernels, name=name
+        )
+        unlearn, retention = self.successes(tried, part)
         measured = {"format": schemas.TrialDocument.FORMAT, "unlearn_success": unlearn, "retention_success": retention}
         self.folder.write(path, {**measured, "inputs": inputs})
         if self.folder.writes:
             remove(work)
         return unlearn, retention
 
-    def successes(
-        self, model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, part: Benchmark, name: str
-    ) -> tuple[float, float]:
+    def loaded(self, model: str | Path, name: str) -> Engine:
+        """Load a model to be measured; `name` is what the progress bars call it."""
+        settings = self.config.evaluate
+        return Engine.load(model, self.config.model, self.config.data, max_tokens=settings.max_tokens, name=name)
+
+    def successes(self, engine: Engine, part: Benchmark) -> tuple[float, float]:
         """Return Unlearn and Retention Success of a model on the val rows of `part`, in percent."""
         keys = ("unlearn_success", "retention_success")
         settings = self.config.evaluate.model_copy(
@@ -395,7 +402,7 @@ class Pipeline:
                 "ability": AbilitySection(),
             }
         )
-        metrics = evaluate(model, tokenizer, part, settings, self.config.data, name).metrics
+        metrics = evaluate(engine, part, settings).metrics
         unlearn, retention = (metrics[f"{key}/{VAL}"] for key in keys)
         assert unlearn is not None
         assert retention is not None
@@ -468,6 +475,7 @@ class Pipeline:
             system=self.config.data.system,
             system_role=self.config.data.system_role,
             max_length=self.config.data.max_length,
+            kernels=self.config.model.kernels,
         )
         fresh = section.parameters == "lora" and not isinstance(given["model"], PeftModel)
         with Cost() as cost:
@@ -525,27 +533,12 @@ class Pipeline:
             raise DataError(f"data.max_length: {data.max_length} tokens; none of {len(rows)} rows fits; set more")
         return kept
 
-    def _evaluate(
-        self,
-        model: PreTrainedModel | PeftModel,
-        tokenizer: PreTrainedTokenizerBase,
-        name: str,
-        reference: Reference | None = None,
-    ) -> Evaluation:
+    def _evaluate(self, engine: Engine, reference: Reference | None = None) -> Evaluation:
         settings, other = self.config.evaluate, None
         if settings.reference_model is not None:
-            other = placed(load_model(settings.reference_model, **loading(self.config.model, settings.reference_model)))
-        return evaluate(
-            model,
-            tokenizer,
-            self.benchmark,
-            settings,
-            self.config.data,
-            name,
-            reference=reference,
-            reference_model=other,
-            cache=self.path / "cache",
-        )
+            other = self.loaded(settings.reference_model, f"{engine.name}: reference model")
+        cache = self.path / "cache"
+        return evaluate(engine, self.benchmark, settings, reference=reference, reference_model=other, cache=cache)
 
     def _inputs(self, seed: int | None, **others: Any) -> dict[str, Any]:
         """Return what every stage on the data depends on, and what this one depends on besides."""
@@ -553,7 +546,7 @@ class Pipeline:
         data = config.data.model_dump(include={"prompt", "system", "max_length", "over_length"})
         data |= _changed(config.data, "system_role")
         model = config.model.model_dump(include={"path", "target", "revision", "dtype"})
-        model |= _changed(config.model, "quantization", "attention")
+        model |= _changed(config.model, "quantization", "attention", "kernels")
         common = {"data": {**data, "content": self.data_hash}, "model": model, "lora": config.lora.model_dump()}
         return common | ({} if seed is None else {"seed": seed}) | others
 

@@ -28,17 +28,17 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from architectures import plain
 from architectures.models import CONFIGS, build, spread
 from scopewise import UnlearningConfig, UnlearningTrainer, evaluate
-from scopewise.attacks.base import Subject
+from scopewise.attacks.base import attacked_engine, score_answers
 from scopewise.config import LocalizeSection, LoraSection
 from scopewise.data.load import load_benchmark
 from scopewise.data.prompt import Encoded, encode
 from scopewise.data.rows import FORGET, RETAIN, TRAIN, Benchmark, Row
 from scopewise.errors import UserError
 from scopewise.localizers import LOCALIZERS
-from scopewise.localizers.base import localize_encoded
+from scopewise.localizers.base import Scopes, localize_encoded
 from scopewise.models.adapters import lora_config, with_adapter
-from scopewise.models.generate import end_ids, generate
-from scopewise.models.gradients import mean_gradients, mean_squared_gradients
+from scopewise.models.engine import Engine
+from scopewise.models.generate import end_ids
 from scopewise.models.matrices import matrices
 from scopewise.models.tiny import build_tokenizer, tokenizer_texts
 
@@ -139,10 +139,11 @@ def check_gradients(model: Any, given: Data) -> str:
     """Mean gradients, and mean squares of each row's, of every matrix a region may choose from."""
     items, wanted = given.encoded(FORGET), matrices(model)
     rows = plain.gradients(model, items, wanted)
+    engine = Engine(model, given.tokenizer)
     pairs = {
-        "gradient": (mean_gradients(model, items, 4096, "rows"), plain.mean_of(rows)),
+        "gradient": (engine.mean_gradients(items, "rows"), plain.mean_of(rows)),
         "squared gradient": (
-            mean_squared_gradients(model, items, 4096, "rows"),
+            engine.mean_squared_gradients(items, "rows"),
             plain.mean_of(rows, lambda g: g.square()),
         ),
     }
@@ -160,11 +161,11 @@ def check_gradients(model: Any, given: Data) -> str:
 def check_localizers(model: Any, given: Data) -> str:
     """Every localizer gives a region, or is refused by name, and leaves the model as it was, bit for bit."""
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    forget, retain = given.encoded(FORGET), given.encoded(RETAIN)
+    engine, scopes = Engine(model, given.tokenizer), Scopes(given.encoded(FORGET), given.encoded(RETAIN))
     shares, refused = [], []
     for name in LOCALIZERS:
         try:
-            region = localize_encoded(name, model, forget, retain, LocalizeSection(repeats=2), 0)
+            region = localize_encoded(name, engine, scopes, LocalizeSection(repeats=2))
         except UserError as error:
             refused.append(f"{name} refused: {error}")
             continue
@@ -211,8 +212,8 @@ def check_unlearn(model: Any, given: Data) -> str:
 
 def check_attack(model: Any, given: Data) -> str:
     """The attack `question`: the probability of every answer."""
-    subject = Subject("model", copy.deepcopy(model), given.tokenizer)
-    asked, _ = subject.asked(given.forget, "ask")
+    subject = attacked_engine("model", copy.deepcopy(model), given.tokenizer)
+    asked, _ = score_answers(subject, given.forget, "ask")
     plainly = [plain.probability(model, item) for item in given.encoded(FORGET)]
     worst = max(abs(a / b - 1) for a, b in zip(asked, plainly, strict=True) if a is not None)
     if None in asked or worst > 1e-4:
@@ -223,7 +224,7 @@ def check_attack(model: Any, given: Data) -> str:
 def check_generate(model: Any, given: Data) -> str:
     """Greedy texts of prompts of several lengths in one batch, token for token."""
     prompts = [item.prompt_ids for item in (*given.encoded(FORGET), *given.encoded(RETAIN))]
-    texts = generate(model, given.tokenizer, prompts, NEW_TOKENS)
+    texts = Engine(model, given.tokenizer).generate(prompts, NEW_TOKENS)
     ends = end_ids(model, given.tokenizer)
     for prompt, (text,) in zip(prompts, texts, strict=True):
         want = given.tokenizer.decode(plain.continued(model, prompt, NEW_TOKENS, ends), skip_special_tokens=True)

@@ -11,8 +11,8 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from scopewise.models.load import load_model
-from scopewise.models.processes import processes
-from scopewise.models.sharded import placed
+from scopewise.models.parallel.fsdp import shard_model
+from scopewise.models.parallel.processes import processes
 
 
 def own_memory() -> int:
@@ -43,7 +43,7 @@ def main() -> None:
     watch.start()
     model = load_model(path)
     size = sum(2 * p.numel() for p in model.parameters())
-    placed(model.requires_grad_(how == "train"), train=how == "train")
+    shard_model(model.requires_grad_(how == "train"), train=how == "train")
     stop.set()
     watch.join()
     taken = torch.tensor([(found[0] - before) / size])

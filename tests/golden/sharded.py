@@ -8,15 +8,14 @@ import sys
 import torch
 from torch import nn
 
+from engines import forward_of
 from scopewise.config import LoraSection, TinyConfig
 from scopewise.data.batch import collate
 from scopewise.data.prompt import Encoded
 from scopewise.data.rows import Row
 from scopewise.models.adapters import lora_config, with_adapter
-from scopewise.models.forward import answer_logits
-from scopewise.models.head import answer_nll, has_plain_head
-from scopewise.models.processes import is_main
-from scopewise.models.sharded import placed, whole
+from scopewise.models.parallel.fsdp import full_tensor, shard_model
+from scopewise.models.parallel.processes import is_main
 from scopewise.models.tiny import build_tiny
 from scopewise.ops import token_log_probs
 
@@ -38,17 +37,17 @@ def main() -> None:
     batch = collate(
         [Encoded(Row("q", "a", "forget"), (3, 4, 5), (6, 7, 8)), Encoded(Row("q", "a", "forget"), (9, 8), (7,))]
     )
-    (-token_log_probs(answer_logits(model, batch), batch["label"])).mean().backward()
+    (-token_log_probs(forward_of(model).logits(batch), batch["label"])).mean().backward()
     expected = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
-    placed(model)
+    shard_model(model)
     shares = [held(model)]
-    assert not has_plain_head(model)  # a head in parts is none to be called on its own
+    assert not forward_of(model).chunked  # a head in parts is none to be called on its own
     with torch.no_grad():
-        answer_nll(model, batch)
+        forward_of(model).nll(batch)
     shares.append(held(model))
-    answer_nll(model, batch).mean().backward()
-    found = {n: whole(p.grad) for n, p in model.named_parameters() if p.grad is not None}
+    forward_of(model).nll(batch).mean().backward()
+    found = {n: full_tensor(p.grad) for n, p in model.named_parameters() if p.grad is not None}
     assert found.keys() == expected.keys()
     worst = max(float((found[n] - expected[n]).abs().max()) for n in expected)
     largest = max(float(g.abs().max()) for g in expected.values())

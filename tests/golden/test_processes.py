@@ -18,9 +18,11 @@ import torch
 from accelerate.commands.config.config_args import ClusterConfig
 from safetensors.torch import load_file
 
+from engines import forward_of
 from scopewise.config import LoraSection
-from scopewise.models.adapters import frozen_reference, lora_config
+from scopewise.models.adapters import lora_config
 from scopewise.models.load import save_model
+from scopewise.models.reference import frozen_reference
 from scopewise.region import Region
 from scopewise.training.pairing import PairedSampler, Rows, parts_by_length
 
@@ -219,7 +221,7 @@ def test_a_micro_batch_in_parts_of_similar_length_is_the_same_step(tiny: Any, ma
     trainer._set_denominators([batch])
     gradients = []
     for step in (trainer.training_step, lambda m, b: trainer.compute_loss(m, b).backward()):
-        with frozen_reference(trainer.model) as trainer.terms.reference:
+        with frozen_reference(forward_of(trainer.model)) as trainer.terms.reference:
             step(trainer.model.train(), batch)
         gradients.append({n: p.grad.clone() for n, p in trainer.model.named_parameters() if p.grad is not None})
         trainer.model.zero_grad()

@@ -12,10 +12,11 @@ import torch
 from tiny import VOCAB, Pair, build_model, build_tokenizer, digest, padded, set_adapter
 from torch import Tensor, nn
 
+from engines import forward_of
 from scopewise.data.prompt import Encoded
 from scopewise.data.rows import Row
 from scopewise.methods.base import Constrained, Method
-from scopewise.models.adapters import frozen_reference
+from scopewise.models.reference import frozen_reference
 from scopewise.ops import token_kl
 from scopewise.region import parameter_name
 from scopewise.training.trainer import UnlearningConfig, UnlearningTrainer
@@ -91,7 +92,11 @@ def one_step(
         trainer.prepare()
     batch = trainer._collate(list(range(len(forget) + len(kept))))
     batches, _ = trainer.get_batch_samples(iter([batch]), 1, torch.device("cpu"))
-    with frozen_reference(model) if trainer.method.needs_reference else nullcontext() as trainer.terms.reference:
+    with (
+        frozen_reference(forward_of(model))
+        if trainer.method.needs_reference
+        else nullcontext() as trainer.terms.reference
+    ):
         set_adapter(model, phase)
         loss = trainer.compute_loss(model, batches[0])
         loss.backward()

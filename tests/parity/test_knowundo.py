@@ -36,12 +36,14 @@ from scopewise.config import LocalizeSection
 from scopewise.data.prompt import Encoded, encode
 from scopewise.data.rows import Row
 from scopewise.evaluation import score
+from scopewise.localizers.base import Scopes
 from scopewise.localizers.gradient import Gradient
 from scopewise.methods.gradient_ascent import GradientAscent
 from scopewise.metrics.base import Metric
 from scopewise.metrics.perplexity import Perplexity
 from scopewise.metrics.retention_success import RetentionSuccess
 from scopewise.metrics.unlearn_success import UnlearnSuccess
+from scopewise.models.engine import Engine
 from scopewise.ops import Reduction, token_kl
 from scopewise.region import parameter_name
 
@@ -216,7 +218,7 @@ def test_gradients_of_corrupted_rows(corrupted_as_recorded: dict[str, list[Encod
     """
     model, localizer = build_model(), Gradient(settings("inputs"))
     for scope in ("forget", "retain"):
-        ours = localizer.gradients(model, corrupted_as_recorded[scope], seed=0)
+        ours = localizer.gradients(Engine(model, build_tokenizer()), corrupted_as_recorded[scope], seed=0)
         theirs = THEIRS["localization"]["inputs"]["gradients"][scope]
         assert ours.keys() == {parameter_name(name) for name in theirs}
         for name, values in theirs.items():
@@ -231,7 +233,10 @@ def test_region_of_corrupted_rows(index: int, corrupted_as_recorded: dict[str, l
     theirs = THEIRS["localization"]["inputs"]
     chosen = theirs["chosen"][index]
     localizer = Gradient(settings("inputs", mu=chosen["mu"], sigma=chosen["sigma"]))
-    region = localizer.region(build_model(), corrupted_as_recorded["forget"], corrupted_as_recorded["retain"], seed=0)
+    region = localizer.region(
+        Engine(build_model(), build_tokenizer()),
+        Scopes(corrupted_as_recorded["forget"], corrupted_as_recorded["retain"]),
+    )
     entries = {entry.name: entry for entry in region.entries}
     assert len(entries) == len(theirs["cosine"]) == 16
     for name in theirs["cosine"]:
@@ -246,7 +251,10 @@ def test_region_decided_by_module(corrupted_as_recorded: dict[str, list[Encoded]
     """Intended difference, `unit="module"`, the default: A and B of a layer are one vector, from their gradients."""
     theirs = THEIRS["localization"]["inputs"]["gradients"]
     localizer = Gradient(settings("inputs", unit="module", mu=2.0, sigma=0.0))
-    region = localizer.region(build_model(), corrupted_as_recorded["forget"], corrupted_as_recorded["retain"], seed=0)
+    region = localizer.region(
+        Engine(build_model(), build_tokenizer()),
+        Scopes(corrupted_as_recorded["forget"], corrupted_as_recorded["retain"]),
+    )
     for entry in region.entries:
         f, r = (
             torch.tensor(
@@ -266,7 +274,7 @@ def test_gradients_of_relabelled_rows(labels_as_recorded: dict[str, list[Encoded
     """
     model, localizer = build_model(), Gradient(settings("labels"))
     for scope in ("forget", "retain"):
-        ours = localizer.gradients(model, labels_as_recorded[scope], seed=0)
+        ours = localizer.gradients(Engine(model, build_tokenizer()), labels_as_recorded[scope], seed=0)
         assert_same_gradients(ours, THEIRS["localization"]["labels"]["gradients"][scope])
 
 
@@ -281,7 +289,8 @@ def test_region_of_relabelled_rows(adapter: str, labels_as_recorded: dict[str, l
     model = build_model()
     set_adapter(model, 0.0, b_scale=0.0 if adapter == "fresh" else 0.1)
     localizer = Gradient(settings("labels", mu=chosen["mu"], sigma=chosen["sigma"]))
-    region = localizer.region(model, labels_as_recorded["forget"], labels_as_recorded["retain"], seed=0)
+    scopes = Scopes(labels_as_recorded["forget"], labels_as_recorded["retain"])
+    region = localizer.region(Engine(model, build_tokenizer()), scopes)
     entries = {entry.name: entry for entry in region.entries}
     zero = 0
     for name, cosine in theirs["cosine"].items():
@@ -307,7 +316,7 @@ def test_success_and_perplexity(scope: str, metric: Metric) -> None:
     rows hold one); the predicted strings are theirs.
     """
     rows = items(MEASURED[scope], scope)
-    answered = score(build_model(), build_tokenizer(), rows)
+    answered = score(Engine(build_model(), build_tokenizer()), rows)
     theirs = THEIRS["success"][scope]
     accuracy = metric.measure(answered).value
     assert accuracy == close(100 - theirs["acc"] if scope == "forget" else theirs["acc"])

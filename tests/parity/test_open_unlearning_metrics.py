@@ -24,7 +24,7 @@ from scopewise.data.rows import Benchmark, Row
 from scopewise.evaluation import Evaluation, evaluate
 from scopewise.metrics import base
 from scopewise.metrics.base import Reference
-from scopewise.models.generate import generate
+from scopewise.models.engine import Engine
 
 TOFU = Path(__file__).parents[3] / "shared" / "data" / "tofu"
 THEIRS = json.loads(Path(__file__).with_name("open_unlearning_metrics_d3d7cf9.json").read_text(encoding="utf-8"))
@@ -106,13 +106,11 @@ def measured(request: pytest.FixtureRequest) -> Measured:
             patch.setattr(base, "membership_auc", watched(scores[name]))
             reference = Reference(ours["retain"].values) if ours else None
             ours[name] = evaluate(
-                model,
-                tokenizer,
+                Engine(model, tokenizer, data),
                 Benchmark("rows", tuple(benchmark_rows(rows))),
                 settings,
-                data,
                 reference=reference,
-                reference_model=models["retain"],
+                reference_model=Engine(models["retain"], tokenizer, data),
             )
     return Measured(rows, tokenizer, models, ours, scores, THEIRS[request.param])
 
@@ -189,9 +187,8 @@ def test_rouge_l_f(measured: Measured, model: str) -> None:
     for scope, prefix in PREFIXES.items():
         rows = [row for row in benchmark_rows(measured.rows) if row.scope == scope]
         items = encode(rows, measured.tokenizer, Prompt(QUESTION), 1024)
-        written = generate(
-            measured.models[model], measured.tokenizer, [item.prompt_ids for item in items], MAX_NEW_TOKENS
-        )
+        engine = Engine(measured.models[model], measured.tokenizer)
+        written = engine.generate([item.prompt_ids for item in items], MAX_NEW_TOKENS)
         stemmed, plain = (
             [
                 RougeScorer(["rougeL"], use_stemmer=stem).score(row.answer, text)["rougeL"].fmeasure

@@ -33,9 +33,11 @@ from torch import Tensor
 
 from scopewise.config import LocalizeSection
 from scopewise.data.prompt import Encoded
+from scopewise.localizers.base import Scopes
 from scopewise.localizers.grail import Grail
 from scopewise.localizers.weight_attribution import WeightAttribution
-from scopewise.models.adapters import scale_change, trained_state
+from scopewise.models.engine import Engine
+from scopewise.models.scale_change import scale_change, trained_state
 from scopewise.ops import token_entropy
 from scopewise.region import Region, parameter_name
 from scopewise.training.trainer import UnlearningConfig, UnlearningTrainer
@@ -85,7 +87,8 @@ def test_relearn_with_ce_and_kl(step: Step) -> None:
 def grail_region(labels_as_recorded: dict[str, list[Encoded]]) -> Region:
     """The localizer's region, on the labels that theirs was given."""
     localizer = Grail(LocalizeSection(repeats=3, corrupt="labels", overlap_fraction=0.1, core_fraction=0.2))
-    return localizer.region(build_model(), labels_as_recorded["forget"], labels_as_recorded["retain"], seed=0)
+    scopes = Scopes(labels_as_recorded["forget"], labels_as_recorded["retain"])
+    return localizer.region(Engine(build_model(), build_tokenizer()), scopes)
 
 
 def test_grail_masks(grail_region: Region) -> None:
@@ -143,7 +146,9 @@ def test_weight_attribution() -> None:
     """
     theirs = THEIRS["weight_attribution"]
     localizer = WeightAttribution(LocalizeSection(gamma=theirs["mu"] / theirs["rows"]))
-    scores = localizer.scores(build_base(), items(FORGET, "forget"), items(RETAIN, "retain"), seed=0)
+    scores = localizer.scores(
+        Engine(build_base(), build_tokenizer()), Scopes(items(FORGET, "forget"), items(RETAIN, "retain"))
+    )
     assert_same_gradients(scores, theirs["scores"], factor=-1 / theirs["rows"], matrices=14)
 
 

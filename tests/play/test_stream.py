@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 import torch
 
+from engines import forward_of
 from scopewise.data.prompt import Prompt, encode
 from scopewise.data.rows import Row
+from scopewise.models.forward import Forward
 from scopewise.models.generate import generate
 from scopewise.models.load import load_model
 from scopewise.models.score import score_pairs
 from scopewise.models.shared import SharedModels
-from scopewise.models.steps import keeps_a_cache
 from scopewise.models.stream import nucleus, stream
 from scopewise.play.answers import Answers
 from scopewise.play.run import PlayRun
@@ -25,8 +26,8 @@ from scopewise.play.run import PlayRun
 def test_a_stream_is_what_generate_gives(tiny: tuple[Any, Any], forget: list[Row], temperature: float) -> None:
     model, tokenizer = tiny
     for item in encode(forget[:3], tokenizer):
-        expected = generate(model, tokenizer, [item.prompt_ids], 12, temperature=temperature, seed=5)[0][0]
-        tokens = list(stream(model, tokenizer, item.prompt_ids, 12, temperature=temperature, seed=5))
+        expected = generate(forward_of(model), tokenizer, [item.prompt_ids], 12, temperature=temperature, seed=5)[0][0]
+        tokens = list(stream(forward_of(model), tokenizer, item.prompt_ids, 12, temperature=temperature, seed=5))
         # A part of a character at the very end is held back, and `generate` shows it as one that is broken.
         assert "".join(token.text for token in tokens).strip() == expected.rstrip("\ufffd").strip()
 
@@ -37,9 +38,9 @@ def test_probabilities_are_those_of_teacher_forcing(tiny: tuple[Any, Any], forge
     prompt = encode(forget[:1], tokenizer)[0].prompt_ids
     # Sampled at temperature 2 from half of the mass: the probability shown is still the model's own.
     for drawing in ({}, {"temperature": 2.0, "top_p": 0.5, "seed": 1}):
-        tokens = list(stream(model, tokenizer, prompt, 8, **drawing))
+        tokens = list(stream(forward_of(model), tokenizer, prompt, 8, **drawing))
         ids = _ids(model, tokenizer, prompt, drawing)
-        scored = score_pairs(model, [(prompt, ids)])[0]
+        scored = score_pairs(forward_of(model), [(prompt, ids)])[0]
         assert [t.probability for t in tokens] == pytest.approx([math.exp(x) for x in scored.log_probs], rel=1e-4)
         for token in tokens:
             probabilities = [p for _, p in token.others]
@@ -59,7 +60,7 @@ def _ids(model: Any, tokenizer: Any, prompt: tuple[int, ...], drawing: dict[str,
 
     tokenizer.decode = spy
     try:
-        list(stream(model, tokenizer, prompt, 8, **drawing))
+        list(stream(forward_of(model), tokenizer, prompt, 8, **drawing))
     finally:
         del tokenizer.decode
     return tuple(seen)
@@ -99,9 +100,10 @@ def test_characters_of_several_tokens_come_whole(tiny: tuple[Any, Any]) -> None:
         def forward(self, hidden: torch.Tensor) -> torch.Tensor:
             return torch.nn.functional.one_hot(torch.tensor([[next(calls)]]), len(tokenizer)).float() * 50
 
-    assert keeps_a_cache(model)  # tried before its head counts calls
+    abilities = forward_of(model).abilities  # tried before its head counts calls
+    assert abilities.caches
     model.set_output_embeddings(Says(model.get_output_embeddings()))
-    assert [t.text for t in stream(model, tokenizer, (1, 2), 10)] == ["a", "", "é", "b"]
+    assert [t.text for t in stream(Forward(model, abilities), tokenizer, (1, 2), 10)] == ["a", "", "é", "b"]
 
 
 def test_prompts_are_those_of_the_measures(tiny: tuple[Any, Any], benchmark_rows: list[Row], answers: Answers) -> None:

@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 import torch
 
+from engines import engine_of, forward_of, localized
 from scopewise.api import localize
 from scopewise.config import LocalizeSection, LoraSection
 from scopewise.data.batch import length_batches
 from scopewise.data.prompt import Encoded
 from scopewise.errors import ConfigError, ResultError
 from scopewise.localizers import LOCALIZERS
-from scopewise.localizers.base import localize_encoded
+from scopewise.localizers.base import Scopes
 from scopewise.localizers.gradient import Gradient
 from scopewise.models.adapters import lora_config, with_adapter
 from scopewise.models.matrices import matrices
@@ -45,7 +46,7 @@ def test_fused_repeats_are_the_mean_of_single_passes(adapter: bool, repeats: int
     """The same labels, drawn as `Gradient` draws them, in `repeats` separate passes."""
     model, _ = request.getfixturevalue("trained_adapter" if adapter else "tiny")
     items = encoded[0]
-    got = Gradient(LocalizeSection(repeats=repeats, max_tokens=256)).gradients(model, items, seed=5)
+    got = Gradient(LocalizeSection(repeats=repeats)).gradients(engine_of(model, max_tokens=256), items, seed=5)
     generator = torch.Generator().manual_seed(5)
     draws: dict[int, list[tuple[int, ...]]] = {}
     batches = list(length_batches([len(i) for i in items], 256))
@@ -65,8 +66,8 @@ def test_fused_repeats_are_the_mean_of_single_passes(adapter: bool, repeats: int
 def test_inputs_mode_makes_as_many_passes_as_repeats(trained_adapter: Any, encoded: Any) -> None:
     """Two repeats are the mean of both, hence neither the first alone nor the sum."""
     model, _ = trained_adapter
-    one = Gradient(LocalizeSection(repeats=1, corrupt="inputs")).gradients(model, encoded[0], 5)
-    two = Gradient(LocalizeSection(repeats=2, corrupt="inputs")).gradients(model, encoded[0], 5)
+    one = Gradient(LocalizeSection(repeats=1, corrupt="inputs")).gradients(engine_of(model), encoded[0], 5)
+    two = Gradient(LocalizeSection(repeats=2, corrupt="inputs")).gradients(engine_of(model), encoded[0], 5)
     name = next(iter(one))
     assert not torch.allclose(one[name], two[name])
     assert 0.3 < float(two[name].norm() / one[name].norm()) < 1.5
@@ -85,7 +86,7 @@ def test_model_is_left_as_it_was(name: str, adapter: bool, training: bool, tiny:
         (p.detach().clone(), p.requires_grad, p.grad if p.grad is None else p.grad.clone()) for p in model.parameters()
     ]
     modes = [m.training for m in model.modules()]
-    localize_encoded(name, model, *encoded)
+    localized(name, model, encoded)
     for parameter, (value, flag, gradient) in zip(model.parameters(), before, strict=True):
         assert torch.equal(parameter, value)
         assert parameter.requires_grad == flag
@@ -99,7 +100,7 @@ def test_model_is_left_as_it_was(name: str, adapter: bool, training: bool, tiny:
 @pytest.mark.parametrize("adapter", [True, False])
 def test_same_seed_same_region(name: str, adapter: bool, tiny: Any, encoded: Any) -> None:
     model = with_adapter(tiny[0], LORA, 0) if adapter else tiny[0]
-    first, again = (localize_encoded(name, model, *encoded, seed=3) for _ in range(2))
+    first, again = (localized(name, model, encoded, seed=3) for _ in range(2))
     assert first.entries == again.entries
     assert first.names
     assert first.names <= {parameter_name(n) for n, _ in model.named_parameters()}
@@ -109,8 +110,8 @@ def test_same_seed_same_region(name: str, adapter: bool, tiny: Any, encoded: Any
 def test_random_region_has_exactly_the_size(unit: str, trained_adapter: Any, encoded: Any) -> None:
     model, _ = trained_adapter
     settings = LocalizeSection(unit=unit)
-    size = localize_encoded("gradient", model, *encoded, settings)
-    regions = [localize_encoded("random", model, *encoded, settings, seed, size) for seed in range(5)]
+    size = localized("gradient", model, encoded, settings)
+    regions = [localized("random", model, encoded, settings, seed, size) for seed in range(5)]
     assert {r.parameters for r in regions} == {size.parameters}
     assert 0 < size.fraction < 1
     assert len({r.names for r in regions}) > 1
@@ -121,7 +122,7 @@ def test_random_region_has_exactly_the_size(unit: str, trained_adapter: Any, enc
 
 def test_gradient_region_is_at_least_half_of_the_modules(trained_adapter: Any, encoded: Any) -> None:
     """Each quantile condition leaves three quarters of the 14 modules (2 layers of 7), so both leave at least half."""
-    region = localize_encoded("gradient", trained_adapter[0], *encoded)
+    region = localized("gradient", trained_adapter[0], encoded)
     modules = {e.module for e in region.entries}
     assert len(modules) == 14
     assert len({e.module for e in region.entries if e.chosen}) >= 7
@@ -133,9 +134,9 @@ def test_gradient_region_is_at_least_half_of_the_modules(trained_adapter: Any, e
 def test_fresh_adapter_is_localized_by_its_b(tiny: Any, encoded: Any) -> None:
     """B = 0 leaves every A without a gradient: A follows its B, and the magnitude is that of B alone."""
     model = with_adapter(tiny[0], LORA, 0)
-    gradients = Gradient().gradients(model, encoded[0], 0)
+    gradients = Gradient().gradients(engine_of(model), encoded[0], 0)
     assert not any(bool(g.any()) for n, g in gradients.items() if ".lora_A." in n)
-    region = localize_encoded("gradient", model, *encoded)
+    region = localized("gradient", model, encoded)
     magnitude = {e.name: e.magnitude for e in region.entries}
     for name, gradient in gradients.items():
         if ".lora_B." in name:
@@ -146,7 +147,7 @@ def test_fresh_adapter_is_localized_by_its_b(tiny: Any, encoded: Any) -> None:
 def test_impossible_threshold_gives_the_range(trained_adapter: Any, encoded: Any) -> None:
     settings = LocalizeSection(threshold="absolute", mu=-2, sigma=0.0)
     with pytest.raises(ConfigError, match=r"no module has cosine < -2 .* cosines are .* magnitudes"):
-        localize_encoded("gradient", trained_adapter[0], *encoded, settings)
+        localized("gradient", trained_adapter[0], encoded, settings)
 
 
 def test_embeddings_and_head_are_never_chosen_from(tiny: Any) -> None:
@@ -156,7 +157,7 @@ def test_embeddings_and_head_are_never_chosen_from(tiny: Any) -> None:
 
 
 def test_region_file_round_trip(trained_adapter: Any, encoded: Any, tmp_path: Path) -> None:
-    region = localize_encoded("gradient", trained_adapter[0], *encoded).with_origin({"commit": "abc"})
+    region = localized("gradient", trained_adapter[0], encoded).with_origin({"commit": "abc"})
     region.save(tmp_path / "region.json")
     assert Region.load(tmp_path / "region.json") == region
 
@@ -164,7 +165,7 @@ def test_region_file_round_trip(trained_adapter: Any, encoded: Any, tmp_path: Pa
 def test_edited_region_file_is_respected(trained_adapter: Any, encoded: Any, make_trainer: Any, tmp_path: Path) -> None:
     model, tokenizer = trained_adapter
     path = tmp_path / "region.json"
-    localize_encoded("gradient", model, *encoded).save(path)
+    localized("gradient", model, encoded).save(path)
     document = json.loads(path.read_text())
     for entry in document["entries"]:
         entry["chosen"] = entry["name"].endswith("layers.0.self_attn.q_proj.lora_B.weight")
@@ -183,7 +184,7 @@ def test_region_of_another_model_is_refused(tiny: Any, trained_adapter: Any, enc
     import copy
 
     base = copy.deepcopy(trained_adapter[0]).unload()
-    region = localize_encoded("gradient", trained_adapter[0], *encoded)
+    region = localized("gradient", trained_adapter[0], encoded)
     with pytest.raises(ConfigError, match=r"matrices are not in this model, the first is .*localize again"):
         make_trainer(base, tiny[1], "memflex", region=region)
 
@@ -207,13 +208,13 @@ def test_random_needs_a_size(tiny: Any, encoded: Any) -> None:
     from scopewise.localizers.random import Random
 
     with pytest.raises(ConfigError, match="no region to take the size from"):
-        Random().region(tiny[0], *encoded, 0)
+        Random().region(engine_of(tiny[0]), Scopes(*encoded))
 
 
 def test_region_made_before_the_adapter_names_its_modules(tiny: Any, encoded: Any, make_trainer: Any) -> None:
     """A and B of exactly the modules whose weight was chosen are trained."""
     model, tokenizer = tiny
-    region = localize_encoded("gradient", model, *encoded)
+    region = localized("gradient", model, encoded)
     assert 0 < len(region.names) < len(region.entries)
     trainer = make_trainer(model, tokenizer, "ga_descent", peft_config=lora_config(LoraSection()), region=region)
     trained = {parameter_name(n) for n, p in trainer.model.named_parameters() if p.requires_grad}
@@ -232,7 +233,7 @@ def test_a_budget_is_kept_and_filled(name: str, unit: str, adapter: bool, reques
     """At most the fraction asked for, and no unit more would fit; the masks hold whole units."""
     model = request.getfixturevalue("trained_adapter" if adapter else "tiny")[0]
     settings = LocalizeSection(unit=unit, threshold="fraction", fraction=0.3)
-    region = localize_encoded(name, model, *encoded, settings)
+    region = localized(name, model, encoded, settings)
     total = sum(p.numel() for p in matrices(model).values())
     largest = {"weight": 1, "row": 128, "column": 128}.get(unit, 0.25 * total)
     assert 0.3 * total - largest <= region.parameters <= 0.3 * total
@@ -247,8 +248,8 @@ def test_a_budget_is_kept_and_filled(name: str, unit: str, adapter: bool, reques
 def test_random_control_of_any_unit_has_the_same_size(name: str, unit: str, trained_adapter: Any, encoded: Any) -> None:
     model = trained_adapter[0]
     settings = LocalizeSection(unit=unit, threshold="fraction", fraction=0.4)
-    region = localize_encoded(name, model, *encoded, settings)
-    controls = [localize_encoded("random", model, *encoded, settings, seed=seed, size=region) for seed in (0, 1)]
+    region = localized(name, model, encoded, settings)
+    controls = [localized("random", model, encoded, settings, seed=seed, size=region) for seed in (0, 1)]
     assert [c.parameters for c in controls] == [region.parameters] * 2
     assert len({c.content_hash() for c in [region, *controls]}) > 1
 
@@ -295,8 +296,8 @@ def test_fisher_is_the_mean_of_each_rows_squared_gradient(trained_adapter: Any, 
     from scopewise.models.gradients import mean_gradients, mean_squared_gradients
 
     model, items = trained_adapter[0], encoded[0]
-    got = mean_squared_gradients(model, items, 4096, "rows")
-    alone = [mean_gradients(model, [item], 4096, "row") for item in items]
+    got = mean_squared_gradients(forward_of(model), items, 4096, "rows")
+    alone = [mean_gradients(forward_of(model), [item], 4096, "row") for item in items]
     for name, value in got.items():
         want = torch.stack([g[name].square() for g in alone]).mean(0)
         assert torch.allclose(value, want, rtol=1e-4, atol=1e-12 + 1e-5 * float(want.max()))
@@ -307,7 +308,7 @@ def test_activations_are_those_of_the_answer_tokens(tiny: Any, encoded: Any) -> 
     from scopewise.models.gradients import mean_activations
 
     model, items = tiny[0], encoded[0]
-    got = mean_activations(model, items, 4096, "rows")["model.layers.0.self_attn.q_proj.weight"]
+    got = mean_activations(forward_of(model), items, 4096, "rows")["model.layers.0.self_attn.q_proj.weight"]
     block = model.model.layers[0]
     with torch.no_grad():
         tokens = torch.cat([model.model.embed_tokens(torch.tensor(item.answer_ids)) for item in items])
@@ -321,7 +322,7 @@ def test_weight_attribution_by_hand(tiny: Any, encoded: Any) -> None:
 
     model = tiny[0]
     plain = [plain_gradients(model, items, [i.answer_ids for i in items]) for items in encoded]
-    got = WeightAttribution(LocalizeSection(gamma=1e-3)).scores(model, *encoded, 0)
+    got = WeightAttribution(LocalizeSection(gamma=1e-3)).scores(engine_of(model), Scopes(*encoded))
     for name, parameter in matrices(model).items():
         want = (plain[0][name] * (parameter - plain[1][name] / 1e-3)).abs().detach()
         assert torch.allclose(got[name], want, rtol=1e-3, atol=1e-6 * float(want.max()))
@@ -333,7 +334,7 @@ def test_grail_masks_each_terms_gradient(trained_adapter: Any, encoded: Any, mak
 
     model, tokenizer = trained_adapter
     settings = LocalizeSection(overlap_fraction=0.5, core_fraction=0.2)
-    region = localize_encoded("grail", model, *encoded, settings)
+    region = localized("grail", model, encoded, settings)
     assert region.splits_terms
     start = {n: p.detach().clone() for n, p in matrices(model).items()}
     moved = {}
@@ -359,11 +360,11 @@ def test_grail_masks_each_terms_gradient(trained_adapter: Any, encoded: Any, mak
 
 
 def test_named_matches_or_says_how_names_look(tiny: Any, encoded: Any) -> None:
-    region = localize_encoded("named", tiny[0], *encoded, LocalizeSection(pattern=r"layers\.1\.mlp"))
+    region = localized("named", tiny[0], encoded, LocalizeSection(pattern=r"layers\.1\.mlp"))
     assert {n.split(".")[2] for n in region.names} == {"1"}
     assert len(region.names) == 3
     with pytest.raises(ConfigError, match=r"model\.layers\.0"):
-        localize_encoded("named", tiny[0], *encoded, LocalizeSection(pattern="nothing"))
+        localized("named", tiny[0], encoded, LocalizeSection(pattern="nothing"))
 
 
 def test_python_settings_are_checked_as_those_of_a_run_file(tiny: Any, forget: Any, retain: Any) -> None:
@@ -377,7 +378,7 @@ def test_masks_are_saved_and_a_region_without_them_is_refused(
     trained_adapter: Any, encoded: Any, tmp_path: Path
 ) -> None:
     settings = LocalizeSection(unit="weight", threshold="fraction", fraction=0.1)
-    region = localize_encoded("fisher_ratio", trained_adapter[0], *encoded, settings)
+    region = localized("fisher_ratio", trained_adapter[0], encoded, settings)
     region.save(tmp_path / "r.json")
     again = Region.load(tmp_path / "r.json")
     assert again.content_hash() == region.content_hash()
@@ -388,7 +389,7 @@ def test_masks_are_saved_and_a_region_without_them_is_refused(
 
 
 def test_part_of_a_weight_cannot_be_expressed_by_lora(tiny: Any, encoded: Any, make_trainer: Any) -> None:
-    region = localize_encoded("gradient", tiny[0], *encoded, LocalizeSection(unit="weight"))
+    region = localized("gradient", tiny[0], encoded, LocalizeSection(unit="weight"))
     with pytest.raises(ConfigError, match="which LoRA's matrices on it cannot express"):
         make_trainer(*tiny, "ga_descent", peft_config=LORA, region=region)
 
@@ -398,9 +399,9 @@ def test_a_trained_model_has_its_gradients_back(tiny: Any, encoded: Any, make_tr
     from scopewise.models.gradients import mean_gradients
 
     model, tokenizer = tiny
-    region = localize_encoded("fisher_ratio", model, *encoded, LocalizeSection(unit="weight"))
+    region = localized("fisher_ratio", model, encoded, LocalizeSection(unit="weight"))
     trainer = make_trainer(model, tokenizer, "ga_descent", region=region, learning_rate=1e-9)
     trainer.train()
-    gradients = mean_gradients(trainer.model, encoded[0], 4096, "rows")
+    gradients = mean_gradients(forward_of(trainer.model), encoded[0], 4096, "rows")
     outside = [gradients[name][torch.from_numpy(~mask.unpack())] for name, mask in region.masks.items()]
     assert all(float((values != 0).float().mean()) > 0.9 for values in outside)

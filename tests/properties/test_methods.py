@@ -15,6 +15,7 @@ import pytest
 import torch
 from transformers import TrainerCallback
 
+from engines import engine_of, forward_of
 from scopewise.config import LoraSection
 from scopewise.data.batch import collate
 from scopewise.data.prompt import Encoded
@@ -22,9 +23,8 @@ from scopewise.errors import ConfigError
 from scopewise.methods import METHODS
 from scopewise.methods.base import RETAIN_LOSSES, Answers, Constrained, Method, Preference
 from scopewise.methods.base import make_method as made
-from scopewise.models.adapters import frozen_reference, lora_config, with_adapter
-from scopewise.models.forward import answer_logits, answer_outputs
-from scopewise.models.fused import fused
+from scopewise.models.adapters import lora_config, with_adapter
+from scopewise.models.reference import frozen_reference
 from scopewise.region import Entry, Mask, Region, module_of, parameter_name
 
 STOPPED = {"wga", "sat_imp", "ce_u"}
@@ -52,7 +52,7 @@ def make_method(name: str, **arguments: Any) -> Method:
 
 def labels_of(method: Method, model: Any, items: list[Encoded]) -> dict[int, tuple[int, ...]]:
     """The labels of each row, by the row's identity: what `relabel` gives once, before the first step."""
-    return dict(zip(map(id, items), method.relabel(items, model, 300, 0), strict=True))
+    return dict(zip(map(id, items), method.relabel(items, engine_of(model), 0), strict=True))
 
 
 def answers_of(method: Method, model: Any, items: list[Encoded], labels: dict, pad: int = 0) -> Answers:
@@ -61,7 +61,7 @@ def answers_of(method: Method, model: Any, items: list[Encoded], labels: dict, p
     batch = collate(items, [labels[id(item)] for item in items], pad_id=pad, last=hidden)
     with torch.no_grad():
         layer = method.hidden_layer(2) if hidden else None
-        logits, states = answer_outputs(model, batch, logits=not hidden, layer=layer)
+        logits, states = forward_of(model).outputs(batch, logits=not hidden, layer=layer)
     given = Answers(
         torch.empty(len(batch["label"]), 0) if logits is None else logits, batch["label"], batch["row"], len(items),
         hidden=states,
@@ -103,21 +103,21 @@ def test_padding_id_changes_nothing(name: str, tiny: Any, encoded: Any) -> None:
 @methods
 def test_labels_fit_the_answers_and_depend_on_the_seed_alone(name: str, tiny: Any, encoded: Any) -> None:
     method, model, items = make_method(name), tiny[0], encoded[0]
-    first = method.relabel(items, model, 300, 0)
+    first = method.relabel(items, engine_of(model), 0)
     assert [len(x) for x in first] == [len(item.answer_ids) for item in items]
     assert all(0 <= token < 300 for x in first for token in x)
-    assert method.relabel(items, model, 300, 0) == first
+    assert method.relabel(items, engine_of(model), 0) == first
 
 
 def test_random_labels_are_other_ones_for_another_seed(tiny: Any, encoded: Any) -> None:
     method = make_method("random_labels")
-    assert method.relabel(encoded[0], tiny[0], 300, 0) != method.relabel(encoded[0], tiny[0], 300, 1)
+    assert method.relabel(encoded[0], engine_of(tiny[0]), 0) != method.relabel(encoded[0], engine_of(tiny[0]), 1)
 
 
 def test_adversarial_labels_are_the_strongest_wrong_tokens(tiny: Any, encoded: Any) -> None:
     """By a plain forward of each row alone, with the true token struck out."""
     model, items = tiny[0], encoded[0]
-    for item, got in zip(items, make_method("adversarial").relabel(items, model, 300, 0), strict=True):
+    for item, got in zip(items, make_method("adversarial").relabel(items, engine_of(model), 0), strict=True):
         with torch.no_grad():
             logits = model(torch.tensor([item.prompt_ids + item.answer_ids])).logits[0]
         for t, (true, wrong) in enumerate(zip(item.answer_ids, got, strict=True)):
@@ -202,8 +202,8 @@ def test_a_step_lowers_the_loss(name: str, tiny: Any, make_trainer: Any) -> None
             trainer.prepare()
             batches, _ = trainer.get_batch_samples(iter(trainer.get_train_dataloader()), 1, torch.device("cpu"))
         trainer.model.eval()
-        with torch.no_grad(), frozen_reference(model) as trainer.terms.reference:
-            values.append(float(trainer.terms(trainer.model, batches[0])[0]))
+        with torch.no_grad(), frozen_reference(forward_of(model)) as trainer.terms.reference:
+            values.append(float(trainer.terms(trainer.forward, batches[0])[0]))
     assert values[1] > values[0] if name == "task_vector" else values[1] < values[0]
 
 
@@ -257,7 +257,7 @@ def test_token_mean_counts_tokens_over_the_whole_step(size: int, tiny: Any, make
     items = trainer.train_dataset.forget
     trainer.train()
     batch = collate(items)
-    torch.nn.functional.cross_entropy(answer_logits(model, batch), batch["label"]).backward()
+    torch.nn.functional.cross_entropy(forward_of(model).logits(batch), batch["label"]).backward()
     for wanted, got in zip(model.parameters(), trainer.model.parameters(), strict=True):
         assert float((wanted - 0.1 * wanted.grad - got).detach().abs().max()) < 1e-6
 
@@ -330,19 +330,22 @@ def test_the_reference_does_not_move(name: str, tiny: Any, encoded: Any, make_tr
     model, tokenizer = tiny
     batch = collate(encoded[1])
     trainer = make_trainer(model, tokenizer, make_method(name, retain="kl"), peft_config=LORA, max_steps=2)
-    with torch.no_grad(), fused(trainer.model):  # as in a training; the fresh adapter changes nothing
-        target = answer_logits(trainer.model, batch)
+    with (
+        torch.no_grad(),
+        trainer.forward.kernels.training(trainer.model),
+    ):  # as in a training; the fresh adapter changes nothing
+        target = forward_of(trainer.model).logits(batch)
     seen: list[Any] = []
 
     class Look(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             with trainer.terms.reference() as frozen:
-                seen.append(answer_logits(frozen, batch))
+                seen.append(frozen.logits(batch))
 
     trainer.add_callback(Look())
     trainer.train()
     with torch.no_grad():
-        after = answer_logits(trainer.model.eval(), batch)
+        after = forward_of(trainer.model.eval()).logits(batch)
     assert len(seen) == 2
     assert all(torch.equal(reference, target) for reference in seen)
     assert not torch.equal(after, target)
@@ -351,9 +354,9 @@ def test_the_reference_does_not_move(name: str, tiny: Any, encoded: Any, make_tr
 def test_kl_of_the_untouched_model_is_zero(trained_adapter: Any, encoded: Any) -> None:
     model, _ = trained_adapter
     batch = collate(encoded[1])
-    with frozen_reference(model) as reference, reference() as frozen:
-        kept = answer_logits(frozen, batch)
-    logits = answer_logits(model, batch)
+    with frozen_reference(forward_of(model)) as reference, reference() as frozen:
+        kept = frozen.logits(batch)
+    logits = forward_of(model).logits(batch)
     answers = Answers(logits, batch["label"], batch["row"], len(encoded[1]), reference_logits=kept)
     assert float(RETAIN_LOSSES["kl"](answers).detach().abs().max()) < 1e-6
 
@@ -390,7 +393,7 @@ def test_loss_of_a_step_is_the_weighted_sum_of_its_terms(
         want += factor * ce
     batches, _ = trainer.get_batch_samples(iter(trainer.get_train_dataloader()), 1, torch.device("cpu"))
     assert len(batches) == 1
-    with frozen_reference(model) as trainer.terms.reference:
+    with frozen_reference(forward_of(model)) as trainer.terms.reference:
         got = float(trainer.compute_loss(model, batches[0]).detach())
     assert got == pytest.approx(want, rel=1e-5, abs=1e-5)
 

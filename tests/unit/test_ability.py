@@ -21,6 +21,7 @@ from scopewise.api import evaluate
 from scopewise.config import PAPER_ABILITY, AbilitySection, load_config
 from scopewise.errors import ConfigError, DataError
 from scopewise.models import score as scoring
+from scopewise.models.engine import Engine
 
 UTILITY = Path(__file__).parents[3] / "shared" / "data" / "utility"
 
@@ -137,7 +138,7 @@ def test_what_is_missing_is_said(tmp_path: Path, tiny: Any, folder: Path, monkey
     model, tokenizer = tiny
     tokenizer.chat_template = None
     with pytest.raises(ConfigError, match="this tokenizer has no chat template"):
-        measure_ability(model, tokenizer, AbilitySection(tasks=("race",), path=str(folder), chat_template=True))
+        measure_ability(Engine(model, tokenizer), AbilitySection(tasks=("race",), path=str(folder), chat_template=True))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     refused(ConfigError, "lm-evaluation-harness is not installed; install scopewise[ability]", tasks=("race",))
 
@@ -177,7 +178,7 @@ def test_values_are_those_of_the_harness(chat: bool, tiny: Any, folder: Path) ->
         given = {"tasks": {t.task_name: t for members in tasks.values() for t in members}}
         options = {"bootstrap_iters": 0, "apply_chat_template": chat, "fewshot_as_multiturn": chat}
         theirs = lm_eval.evaluate(HFLM(pretrained=model, tokenizer=tokenizer, batch_size=3), given, **options)
-        mine = ScoredModel(model, tokenizer, 300, "test")
+        mine = ScoredModel(Engine(model, tokenizer, max_tokens=300))
         ours = lm_eval.evaluate(mine, given, **options)
     assert mine.cut
     for name in given["tasks"]:
@@ -194,7 +195,7 @@ def test_what_is_reported(tiny: Any, folder: Path, tmp_path: Path, monkeypatch: 
     model, tokenizer = tiny
     model.train()
     settings = AbilitySection(tasks=("mmlu", "arc_challenge"), path=str(folder))
-    values = measure_ability(model, tokenizer, settings, cache=tmp_path / "cache")
+    values = measure_ability(Engine(model, tokenizer), settings, cache=tmp_path / "cache")
     assert model.training
     assert set(values) == {"ability/mmlu", "ability/arc_challenge", "ability/arc_challenge_norm", "ability/mean"}
     mmlu = values["ability/mmlu"]
@@ -210,12 +211,12 @@ def test_what_is_reported(tiny: Any, folder: Path, tmp_path: Path, monkeypatch: 
     def never(*_: Any, **__: Any) -> Any:
         raise AssertionError("forwarded")
 
-    monkeypatch.setattr(scoring, "_forward", never)
-    assert measure_ability(model, tokenizer, settings, cache=tmp_path / "cache") == values
+    monkeypatch.setattr(scoring, "_scored", never)
+    assert measure_ability(Engine(model, tokenizer), settings, cache=tmp_path / "cache") == values
     limited = settings.model_copy(update={"limit": 1})
     assert (
         "limited to the first 1"
-        in measure_ability(model, tokenizer, limited, cache=tmp_path / "cache")["ability/mmlu"].note
+        in measure_ability(Engine(model, tokenizer), limited, cache=tmp_path / "cache")["ability/mmlu"].note
     )
 
 

@@ -14,10 +14,13 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 
+from engines import forward_of
 from scopewise.api import unlearn
 from scopewise.errors import ConfigError
-from scopewise.models import adapters
-from scopewise.models.adapters import frozen_reference, scale_change, trained_state, with_adapter
+from scopewise.models import reference as reference_module
+from scopewise.models.adapters import with_adapter
+from scopewise.models.reference import frozen_reference
+from scopewise.models.scale_change import scale_change, trained_state
 
 IDS = torch.arange(5, 25)[None]
 TARGETS = ["q_proj", "v_proj", "up_proj"]
@@ -110,14 +113,14 @@ def test_the_reference_is_the_model_as_it_was_and_nothing_else_moves(kind: str, 
     model = adapted(tiny, kind)
     before = logits(copy.deepcopy(model))
     flags = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
-    with frozen_reference(model) as reference:
+    with frozen_reference(forward_of(model)) as reference:
         assert torch.equal(logits(model), before)
         moved(model)
         after = logits(copy.deepcopy(model))
         assert float((after - before).abs().max()) > 1e-4
         for _ in range(2):
             with reference() as frozen:
-                assert torch.equal(logits(frozen), before)
+                assert torch.equal(logits(frozen.model), before)
             assert torch.equal(logits(model), after)
     assert torch.equal(logits(model), after)
     assert {name: parameter.requires_grad for name, parameter in model.named_parameters()} == flags
@@ -139,21 +142,21 @@ def test_without_a_learning_rate_no_logit_moves(kind: str, method: str, tiny: An
 
 
 def test_reference_under_deepspeed_is_a_second_adapter_that_leaves_the_base(tiny: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr(adapters, "on_deepspeed", lambda: True)
+    monkeypatch.setattr(reference_module, "on_deepspeed", lambda: True)
     for kind in ("pissa", "dora", "modules"):
         model = adapted((copy.deepcopy(tiny[0]), None), kind, "mine")
         before = logits(copy.deepcopy(model))
-        with frozen_reference(model) as reference:
+        with frozen_reference(forward_of(model)) as reference:
             moved(model)
             after = logits(copy.deepcopy(model))
             with reference() as frozen:
-                assert torch.equal(logits(frozen), before)
+                assert torch.equal(logits(frozen.model), before)
             assert torch.equal(logits(model), after)
         assert list(model.peft_config) == ["mine"]
         assert torch.equal(logits(model), after)
     for kind in ("ia3", "bias"):
         model = adapted((copy.deepcopy(tiny[0]), None), kind)
-        with pytest.raises(ConfigError, match="DeepSpeed"), frozen_reference(model):
+        with pytest.raises(ConfigError, match="DeepSpeed"), frozen_reference(forward_of(model)):
             pass
 
 

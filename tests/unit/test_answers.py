@@ -12,6 +12,7 @@ from scopewise.config import EvaluateSection
 from scopewise.data.prompt import encode
 from scopewise.data.rows import Benchmark, Row
 from scopewise.evaluation import evaluate, score
+from scopewise.models.engine import Engine
 
 
 @pytest.mark.parametrize("text", ["She lives at 3 Mill Lane.", "naïve café, 東京 🙂!", " two  spaces ", "<script>"])
@@ -36,11 +37,11 @@ def test_answers_have_the_probability_of_each_token(
         max_new_tokens=3,
         eos=eos,
     )
-    found = evaluate(model, tokenizer, Benchmark("some", rows), settings).answers
+    found = evaluate(Engine(model, tokenizer), Benchmark("some", rows), settings).answers
     assert [answer["question"] for answer in found] == [
         row.question for row in rows
     ]  # the direct prompt's are not kept
-    scored = score(model, tokenizer, encode(rows, tokenizer))
+    scored = score(Engine(model, tokenizer), encode(rows, tokenizer))
     for answer, expected in zip(found, scored, strict=True):
         assert answer["probabilities"] == [pytest.approx(math.exp(x), abs=5.1e-4) for x in expected.log_probs]
         assert len(answer["tokens"]) == len(answer["probabilities"])

@@ -12,8 +12,9 @@ import torch
 from torch import nn
 
 import scopewise
+from engines import forward_of
 from scopewise.attacks import ATTACKS
-from scopewise.attacks.base import Facts, InapplicableError, Subject, cluster
+from scopewise.attacks.base import Facts, InapplicableError, attacked_engine, cluster, score_answers
 from scopewise.attacks.leakage import leakage
 from scopewise.attacks.prompts import Template, read_templates
 from scopewise.attacks.quantization import by_bitsandbytes, round_symmetric, round_to_levels, rounded
@@ -21,12 +22,13 @@ from scopewise.attacks.run import redacted
 from scopewise.attacks.sampling import leak_at
 from scopewise.attacks.suite import attack_models
 from scopewise.attacks.weights import block_weights
-from scopewise.config import AttackSection, TinyConfig
+from scopewise.config import AttackSection, DataSection, TinyConfig
 from scopewise.data.batch import collate
 from scopewise.data.prompt import Prompt, encode
 from scopewise.data.rows import FORGET, RETAIN, TRAIN, VAL, Benchmark, Row
 from scopewise.errors import ConfigError
-from scopewise.models.forward import answer_logits, answer_states, decoder_blocks, patched, read_out
+from scopewise.models.architecture import decoder_blocks, read_out
+from scopewise.models.engine import Engine
 from scopewise.models.tiny import build_tiny, tokenizer_texts
 from scopewise.ops import token_log_probs
 
@@ -49,9 +51,9 @@ def trained(model: Any, items: Any, steps: int, rate: float = 3e-3) -> Any:
     """Fine-tune by full batches."""
     model = copy.deepcopy(model).requires_grad_(True)
     optimizer = torch.optim.Adam(model.parameters(), lr=rate)
-    batch = collate(items)
+    batch, forward = collate(items), forward_of(model)
     for _ in range(steps):
-        loss = -token_log_probs(answer_logits(model, batch), batch["label"]).mean()
+        loss = -token_log_probs(forward.logits(batch), batch["label"]).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -76,8 +78,8 @@ def leak(world: Any, model: Any, attack: str, **settings: Any) -> Any:
     benchmark, tokenizer, target, oracle = world
     section = AttackSection(attacks=(attack,), **{"learning_rate": 3e-3, **settings})
 
-    def of(name: str, module: Any) -> Callable[[], Subject]:
-        return lambda: Subject(name, copy.deepcopy(module), copy.deepcopy(tokenizer))
+    def of(name: str, module: Any) -> Callable[[], Engine]:
+        return lambda: attacked_engine(name, copy.deepcopy(module), copy.deepcopy(tokenizer))
 
     found = attack_models({"model": of("model", model)}, of("oracle", oracle), of("target", target), benchmark, section)
     by_model = {attacked.model: attacked for attacked in found}
@@ -147,8 +149,8 @@ def test_one_instance_gives_no_interval_and_no_verdict() -> None:
 def test_rows_whose_prompts_are_all_too_long_have_no_signal(world: Any) -> None:
     benchmark, tokenizer, target, _ = world
     some = benchmark.rows[:2]
-    subject = Subject("target", copy.deepcopy(target), tokenizer, max_length=1)
-    assert subject.asked(some, "few shot") == ([None, None], ["", ""])
+    engine = Engine(copy.deepcopy(target), tokenizer, DataSection(max_length=8))
+    assert score_answers(engine, some, "few shot") == ([None, None], ["", ""])
 
 
 # -- arithmetic -----------------------------------------------------------------------------------------------------------
@@ -229,13 +231,14 @@ def test_own_states_change_nothing_and_the_last_layer_reads_as_the_output(world:
     benchmark, tokenizer, target, _ = world
     batch = collate(encode(benchmark.rows[:5], tokenizer))
     with torch.inference_mode():
-        logits, states = answer_logits(target, batch), answer_states(target, batch)
+        forward = forward_of(target)
+        logits, states = forward.logits(batch), forward.block_states(batch)
         for layer, state in enumerate(states):
-            with patched(target, layer, batch, state):
-                assert torch.allclose(answer_logits(target, batch), logits, atol=1e-5)
+            with forward.patched(layer, batch, state):
+                assert torch.allclose(forward.logits(batch), logits, atol=1e-5)
         assert torch.allclose(read_out(target, states[-1]), logits, atol=1e-5)
-        with patched(target, 0, batch, states[0] * 0):
-            assert not torch.allclose(answer_logits(target, batch), logits, atol=1e-2)
+        with forward.patched(0, batch, states[0] * 0):
+            assert not torch.allclose(forward.logits(batch), logits, atol=1e-2)
 
 
 @pytest.mark.parametrize("kind", ["nf4", "fp4"])
@@ -298,7 +301,7 @@ def test_rounding_takes_away_an_update_smaller_than_half_a_step(world: Any) -> N
         weight.copy_(round_symmetric(weight, 4, 64))
     model = copy.deepcopy(snapped).requires_grad_(True)
     batch = collate(items)
-    (-token_log_probs(answer_logits(model, batch), batch["label"])).mean().backward()
+    (-token_log_probs(forward_of(model).logits(batch), batch["label"])).mean().backward()
     with torch.no_grad():
         gradients = [m.weight.grad for b in decoder_blocks(model) for m in b.modules() if isinstance(m, nn.Linear)]
         for weight, gradient in zip(block_weights(model).values(), gradients, strict=True):
@@ -334,7 +337,7 @@ def test_sampling_finds_what_comes_once_in_fifty(world: Any) -> None:
     item = encode(benchmark.select(FORGET), tokenizer)[0]
     batch = collate([item])
     with torch.inference_mode():
-        logits = answer_logits(target, batch)[0].double()
+        logits = forward_of(target).logits(batch)[0].double()
     p = float(logits.softmax(-1)[token])
     bias = math.log(0.02 / 0.98) - math.log(p / (1 - p))  # the odds become 1 to 49
     model = suppressed(target, token, bias)
@@ -363,7 +366,7 @@ def test_a_look_inside_finds_what_only_the_last_layer_hides(world: Any) -> None:
 def test_every_attack_runs_and_leaves_the_models_as_they_were(world: Any) -> None:
     benchmark, tokenizer, target, oracle = world
     subjects = {
-        name: Subject(name, copy.deepcopy(module), copy.deepcopy(tokenizer))
+        name: attacked_engine(name, copy.deepcopy(module), copy.deepcopy(tokenizer))
         for name, module in (("target", target), ("oracle", oracle), ("half", target))
     }
     before = {name: copy.deepcopy(s.model.state_dict()) for name, s in subjects.items()}

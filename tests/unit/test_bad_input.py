@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 import torch
 
+from engines import forward_of
 from scopewise.api import evaluate
 from scopewise.config import EvaluateSection
 from scopewise.data.rows import FORGET, HOLDOUT, RETAIN, VAL, Benchmark, Row
 from scopewise.errors import DataError, ModelError
 from scopewise.evaluation import evaluate as evaluate_benchmark
 from scopewise.metrics import METRICS
+from scopewise.models.engine import Engine
 from scopewise.models.generate import generate
 from scopewise.models.score import score_pairs
 from scopewise.registry import lookup
@@ -52,9 +54,9 @@ def test_an_empty_set(tiny: Any, forget: Any) -> None:
     with pytest.raises(DataError, match=r"evaluate.splits: val; mine has rows of train; measure a split that it has"):
         evaluate(model, tokenizer, train, splits=("val",), direct_splits=())
     with pytest.raises(DataError, match="no split"):
-        evaluate_benchmark(model, tokenizer, Benchmark("none", ()), EvaluateSection())
-    assert score_pairs(model, []) == []
-    assert generate(model, tokenizer, []) == []
+        evaluate_benchmark(Engine(model, tokenizer), Benchmark("none", ()), EvaluateSection())
+    assert score_pairs(forward_of(model), []) == []
+    assert generate(forward_of(model), tokenizer, []) == []
 
 
 @pytest.mark.parametrize("name", list(METRICS))
@@ -70,9 +72,9 @@ def test_no_rows_are_no_number(name: str) -> None:
 
 
 def test_an_empty_answer_has_nothing_to_score_and_an_empty_prompt_is_refused(tiny: Any) -> None:
-    assert score_pairs(tiny[0], [((5, 6), ())])[0].log_probs == ()
+    assert score_pairs(forward_of(tiny[0]), [((5, 6), ())])[0].log_probs == ()
     with pytest.raises(ModelError, match="a prompt without a token"):
-        score_pairs(tiny[0], [((), (5,))])
+        score_pairs(forward_of(tiny[0]), [((), (5,))])
 
 
 @pytest.mark.parametrize("eos", [False, True])
@@ -120,10 +122,10 @@ def test_a_logit_that_is_not_finite_is_an_error(tiny: Any, encoded: Any, token: 
     model, tokenizer = tiny
     biased(model, token, by)
     with pytest.raises(ModelError, match="a logit is not a number; check the model's weights and dtype"):
-        score_pairs(model, [((5, 6), (8, 9))])
+        score_pairs(forward_of(model), [((5, 6), (8, 9))])
     if math.isnan(by):
         with pytest.raises(ModelError, match="generate: a logit is not a number"):
-            generate(model, tokenizer, [encoded[0][0].prompt_ids], 3)
+            generate(forward_of(model), tokenizer, [encoded[0][0].prompt_ids], 3)
 
 
 def test_a_model_that_never_stops_is_measured(tiny: Any, forget: Any, retain: Any) -> None:
@@ -134,4 +136,4 @@ def test_a_model_that_never_stops_is_measured(tiny: Any, forget: Any, retain: An
     some = (*(replace(r, split=VAL) for r in (*forget[:2], *retain[:2])),)
     values = measured(model, tokenizer, Benchmark("rows", some), max_new_tokens=12)
     assert values["repetition/forget_val"].value is None or values["repetition/forget_val"].value > 0
-    assert generate(model, tokenizer, [(5, 6)], 12) == [["a" * 12]]
+    assert generate(forward_of(model), tokenizer, [(5, 6)], 12) == [["a" * 12]]

@@ -28,7 +28,7 @@ from scopewise.evaluation import evaluate
 from scopewise.metrics.base import Value
 from scopewise.metrics.rwku_rouge_l import summary_recall
 from scopewise.metrics.task_aggregate import TaskAggregate
-from scopewise.models.generate import generate
+from scopewise.models.engine import Engine
 
 ROOT = Path(__file__).parents[2]
 TOFU_DATA = ROOT.parent / "shared" / "data" / "tofu"
@@ -505,7 +505,7 @@ def test_what_the_paper_reports_is_measured(name: str, tiny: Any, tmp_path: Path
     config = with_suite(parse_config({"data": {"benchmark": name}}))
     short = {part: how.model_copy(update={"max_new_tokens": 3}) for part, how in config.evaluate.parts.items()}
     settings = config.evaluate.model_copy(update={"max_new_tokens": 3, "parts": short})
-    found = evaluate(*tiny, benchmark, settings, config.data).values
+    found = evaluate(Engine(*tiny, config.data), benchmark, settings).values
     assert MEASURED[name] <= set(found)
     for key in MEASURED[name]:
         assert found[key].value is not None, found[key].skipped
@@ -517,9 +517,9 @@ def test_parts_are_measured_as_if_they_were_alone(tiny: Any, forget: Any, retain
     rows = [replace(row, split=VAL, attribute=str(i % 2)) for i, row in enumerate([*forget, *retain])]
     base = EvaluateSection(metrics=("perplexity",), splits=("val",), direct_splits=(), generate_splits=())
     parted = base.model_copy(update={"parts": EvaluateSection.model_validate({"parts": {"1": {}}}).parts})
-    found = evaluate(*tiny, Benchmark("b", tuple(rows)), parted).values
+    found = evaluate(Engine(*tiny), Benchmark("b", tuple(rows)), parted).values
     for attribute, suffix in (("0", ""), ("1", ".1")):
-        alone = evaluate(*tiny, Benchmark("b", tuple(r for r in rows if r.attribute == attribute)), base).values
+        alone = evaluate(Engine(*tiny), Benchmark("b", tuple(r for r in rows if r.attribute == attribute)), base).values
         for scope in (FORGET, RETAIN):
             assert found[f"perplexity/{scope}_val{suffix}"].value == pytest.approx(
                 alone[f"perplexity/{scope}_val"].value, rel=1e-5
@@ -530,7 +530,7 @@ def test_a_parts_texts_have_its_own_length_and_end_at_its_stop(tiny: Any, forget
     """Answers are made to be what the model writes in so many tokens, up to a letter: all match exactly, and only so."""
     base: dict[str, Any] = {"metrics": ["exact_match_generated"], "splits": ["val"], "direct_splits": []}
     items = encode([*forget, *retain], tiny[1])
-    written = [texts[0] for texts in generate(*tiny, [item.prompt_ids for item in items], 20)]
+    written = [texts[0] for texts in Engine(*tiny).generate([item.prompt_ids for item in items], 20)]
     stop = max("aeinost", key=lambda c: sum(c in text for text in written))
     cut = [text.partition(stop)[0].strip() for text in written]
     rows = tuple(
@@ -543,7 +543,7 @@ def test_a_parts_texts_have_its_own_length_and_end_at_its_stop(tiny: Any, forget
 
     def matches(**part: Any) -> float:
         settings = EvaluateSection.model_validate({**base, "max_new_tokens": 2, "parts": {"part": part}})
-        values = evaluate(*tiny, Benchmark("b", rows), settings).values
+        values = evaluate(Engine(*tiny), Benchmark("b", rows), settings).values
         return min(values[f"exact_match_generated/{scope}_val.part"].value or 0.0 for scope in (FORGET, RETAIN))
 
     assert matches(max_new_tokens=20, stop=[stop]) == 1

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 import torch
 
+from engines import engine_of
 from loading import module_of
 from scopewise.data.rows import Row
 from scopewise.errors import DataError
+from scopewise.localizers.base import Scopes
 from scopewise.methods.base import Answers
 from scopewise.metrics.base import Answered
 from scopewise.models.score import Scored
@@ -44,7 +46,7 @@ def test_method(tmp_path: Path, sections: Any) -> None:
 
 def test_localizer(tmp_path: Path, tiny: Any, encoded: Any, sections: Any) -> None:
     cls = example("attention", tmp_path).Attention
-    region = cls().region(tiny[0], *encoded, 0)
+    region = cls().region(engine_of(tiny[0]), Scopes(*encoded))
     assert len(region.names) == 8  # q, k, v, o of two layers
     assert sections.section("localizers", "attention", cls).endswith("No setting of its own.\n")
 

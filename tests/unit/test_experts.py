@@ -11,6 +11,7 @@ import transformers
 from peft.tuners.lora import LoraLayer, ParamWrapper
 from torch import nn
 
+from engines import forward_of
 from scopewise.api import unlearn
 from scopewise.config import LoraSection
 from scopewise.models.adapters import lora_config, with_adapter
@@ -149,7 +150,7 @@ def test_the_inputs_of_experts_in_modules_of_their_own_are_read(adapted: bool, e
     handle.remove()
     if adapted:
         model = with_adapter(model, lora_config(LoraSection(r=2)), 0)
-    found = mean_activations(model, encoded[0], 4096, "rows")
+    found = mean_activations(forward_of(model), encoded[0], 4096, "rows")
     name = "model.layers.0.mlp.input_linear." + ("lora_A.weight" if adapted else "weight")
     each = found[name][::2] if adapted else found[name]  # of two ranks of each expert one
     torch.testing.assert_close(each.sum(0), total / tokens, rtol=1e-4, atol=1e-6)

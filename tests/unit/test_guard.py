@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
+from engines import forward_of
 from scopewise.config import GuardSection
 from scopewise.data.prompt import encode
 from scopewise.evaluation import score
+from scopewise.models.engine import Engine
 from scopewise.models.score import hit_rate
 from scopewise.training.finetune import Descent
 from scopewise.training.trainer import UnlearningConfig, UnlearningTrainer
@@ -21,9 +23,9 @@ ADAM = {"optim": "adamw_torch", "lr_scheduler_type": "constant"}
 
 def test_hit_rate_is_the_mean_accuracy_of_rows(tiny: Any, encoded: Any) -> None:
     model, tokenizer = tiny
-    rows = score(model, tokenizer, encoded[0])
+    rows = score(Engine(model, tokenizer), encoded[0])
     want = sum(sum(r.hits) / len(r.hits) for r in rows) / len(rows)
-    assert hit_rate(model, encoded[0]) == pytest.approx(want, abs=1e-6)
+    assert hit_rate(forward_of(model), encoded[0]) == pytest.approx(want, abs=1e-6)
 
 
 @pytest.fixture(scope="module")
@@ -79,8 +81,12 @@ def test_the_best_state_is_kept_and_training_stops(learnt: Any, make_trainer: An
     probes = trainer.guard.probes
     best = max(probes, key=lambda p: p.trade_off)
     assert probes[-1].step == best.step + 3 < 40
-    assert 100 - 100 * hit_rate(trainer.model, trainer.guard.forget) == pytest.approx(best.unlearn_success, abs=1e-4)
-    assert 100 * hit_rate(trainer.model, trainer.guard.retain) == pytest.approx(best.retention_success, abs=1e-4)
+    assert 100 - 100 * hit_rate(forward_of(trainer.model), trainer.guard.forget) == pytest.approx(
+        best.unlearn_success, abs=1e-4
+    )
+    assert 100 * hit_rate(forward_of(trainer.model), trainer.guard.retain) == pytest.approx(
+        best.retention_success, abs=1e-4
+    )
 
 
 def test_resumed_guard_remembers(learnt: Any, make_trainer: Any, tmp_path: Path) -> None:

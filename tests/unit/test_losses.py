@@ -13,7 +13,8 @@ from scopewise.data.prompt import Encoded
 from scopewise.data.rows import Row
 from scopewise.methods.base import Answers, make_method
 from scopewise.methods.pdu import PDU
-from scopewise.models.adapters import lora_config, scale_change, trained_state, with_adapter
+from scopewise.models.adapters import lora_config, with_adapter
+from scopewise.models.scale_change import scale_change, trained_state
 from scopewise.training.dual import Dual
 
 LN2, LN3 = math.log(2), math.log(3)

@@ -11,12 +11,13 @@ from torch import Tensor, nn
 
 from architectures import plain
 from architectures.models import build, spread
+from engines import forward_of, localized
 from scopewise.config import LocalizeSection, LoraSection
 from scopewise.data.prompt import Encoded
 from scopewise.data.rows import Row
 from scopewise.errors import ConfigError
 from scopewise.localizers import LOCALIZERS
-from scopewise.localizers.base import localize_encoded, unit_means, unit_sizes
+from scopewise.localizers.base import unit_means, unit_sizes
 from scopewise.models.adapters import lora_config, with_adapter
 from scopewise.models.gradients import mean_activations, mean_gradients, mean_squared_gradients
 from scopewise.models.matrices import input_dims, localizable, matrices
@@ -25,7 +26,7 @@ ROWS = [Encoded(Row("q", "a", "forget"), tuple(range(5, 5 + n)), tuple(range(90 
 
 
 def made(kind: str) -> Any:
-    model = build(kind, 200)
+    model = build(kind, 300)
     spread(model)
     return model
 
@@ -69,7 +70,7 @@ def test_a_region_of_gpt2_holds_whole_units(unit: str) -> None:
     model = made("gpt2")
     for name in ("gradient", "activation_ratio", "random"):
         settings = LocalizeSection(unit=unit, threshold="fraction", fraction=0.4, repeats=2)
-        region = localize_encoded(name, model, ROWS, ROWS[::-1], settings)
+        region = localized(name, model, (ROWS, ROWS[::-1]), settings)
         assert 0.2 < region.fraction <= 0.4
         for key in region.masks:
             mask = region.mask(key)
@@ -85,9 +86,9 @@ def test_gradients_and_their_squares_are_autograds(kind: str) -> None:
     """OPT flattens rows; experts see some tokens; Llama 4's router gives more than a product."""
     model = made(kind)
     rows = plain.gradients(model, ROWS, matrices(model))
-    squares = mean_squared_gradients(model, ROWS, 4096, "rows")
+    squares = mean_squared_gradients(forward_of(model), ROWS, 4096, "rows")
     for ours, theirs in (
-        (mean_gradients(model, ROWS, 4096, "rows"), plain.mean_of(rows)),
+        (mean_gradients(forward_of(model), ROWS, 4096, "rows"), plain.mean_of(rows)),
         (squares, plain.mean_of(rows, lambda g: g.square())),
     ):
         for name, wanted in theirs.items():
@@ -102,7 +103,7 @@ def test_activations_are_those_of_answer_tokens_alone(kind: str) -> None:
         model = with_adapter(
             model, lora_config(LoraSection(r=2, dropout=0.0, target_modules=("q_proj", "in_proj_qkvz")))
         )
-    found = mean_activations(model, ROWS, 4096, "rows")
+    found = mean_activations(forward_of(model), ROWS, 4096, "rows")
     for name, matrix in localizable(model).items():
         assert matrix.layer is not None
         assert torch.allclose(found[name], answer_inputs(model, matrix.layer), rtol=1e-4, atol=1e-6), name
@@ -113,11 +114,11 @@ def test_an_adapter_on_a_layer_that_is_never_called_has_no_gradient() -> None:
     model = with_adapter(
         made("jamba"), lora_config(LoraSection(r=2, dropout=0.0, target_modules=("dt_proj", "x_proj")))
     )
-    squares = mean_squared_gradients(model, ROWS, 4096, "rows")
+    squares = mean_squared_gradients(forward_of(model), ROWS, 4096, "rows")
     never = [name for name in squares if "dt_proj" in name]
     assert not any(bool(squares[name].any()) for name in never)
     assert any(bool(squares[name].any()) for name in squares if name not in never)
-    assert not any(bool(g.any()) for g in mean_gradients(model, ROWS, 4096, "rows", only=never).values())
+    assert not any(bool(g.any()) for g in mean_gradients(forward_of(model), ROWS, 4096, "rows", only=never).values())
 
 
 class Sent(nn.Module):
@@ -139,7 +140,7 @@ def test_an_expert_counts_tokens_that_it_does_not_see_as_zero() -> None:
     torch.manual_seed(0)
     model = made("llama")
     model.model.layers[1].mlp = Sent(32)
-    found = mean_activations(model, ROWS, 4096, "rows")
+    found = mean_activations(forward_of(model), ROWS, 4096, "rows")
     inputs = []
     handle = model.model.layers[1].mlp.register_forward_pre_hook(lambda _, args: inputs.append(args[0][0]))
     with torch.no_grad():
@@ -187,7 +188,7 @@ def by_expert(given: list[Tensor], sent: list[Tensor], count: int, of: Any) -> T
 def test_experts_in_one_tensor_have_the_inputs_of_their_own_tokens(kind: str) -> None:
     model = made(kind)
     before = model.get_experts_implementation()
-    found = mean_activations(model, ROWS, 4096, "rows")
+    found = mean_activations(forward_of(model), ROWS, 4096, "rows")
     assert model.get_experts_implementation() == before
     (name, block), *_ = [(n, m) for n, m in model.named_modules() if n.endswith(".experts")]
     given, sent = routed(model, block)
@@ -206,8 +207,11 @@ def test_experts_in_one_tensor_have_the_inputs_of_their_own_tokens(kind: str) ->
 
     want = by_expert(given, sent, count, between)
     assert torch.allclose(found[f"{name}.down_proj"], want, rtol=1e-4, atol=1e-6)
-    region = localize_encoded(
-        "activation_ratio", model, ROWS, ROWS[::-1], LocalizeSection(unit="column", threshold="fraction", fraction=0.4)
+    region = localized(
+        "activation_ratio",
+        model,
+        (ROWS, ROWS[::-1]),
+        LocalizeSection(unit="column", threshold="fraction", fraction=0.4),
     )
     assert any("experts" in entry.name for entry in region.entries)
 
@@ -220,7 +224,7 @@ def test_an_adapter_on_experts_has_its_rows_and_columns_by_expert(kind: str) -> 
         for parameter_name, parameter in model.named_parameters():
             if "lora_B" in parameter_name:
                 parameter.normal_(std=0.05)
-    found = mean_activations(model, ROWS, 4096, "rows")
+    found = mean_activations(forward_of(model), ROWS, 4096, "rows")
     wrapped = next(m for m in model.modules() if isinstance(m, ParamWrapper) and m.parameter_name == "gate_up_proj")
     block = wrapped.get_base_layer()
     a, b = wrapped.lora_A["default"].weight, wrapped.lora_B["default"].weight
@@ -234,19 +238,19 @@ def test_an_adapter_on_experts_has_its_rows_and_columns_by_expert(kind: str) -> 
     with torch.no_grad():
         want = by_expert(given, sent, count, lambda e, x: x @ a[e * rank : (e + 1) * rank].T)
     assert torch.allclose(found[name_b], want.T.flatten(), rtol=1e-4, atol=1e-6)
-    assert localize_encoded("activation_ratio", model, ROWS, ROWS[::-1], LocalizeSection(unit="row")).names
+    assert localized("activation_ratio", model, (ROWS, ROWS[::-1]), LocalizeSection(unit="row")).names
 
 
 def test_llama_4_multiplies_all_experts_at_once_by_what_is_scaled_for_each() -> None:
     """Its tokens go to every expert, times the router's score, which is 0 for those that do not get it."""
     model = made("llama4_text")
-    found = mean_activations(model, ROWS, 4096, "rows")
+    found = mean_activations(forward_of(model), ROWS, 4096, "rows")
     name, block = next((n, m) for n, m in model.named_modules() if n.endswith(".experts"))
     want = answer_inputs(model, block, lambda x: x.view(block.num_experts, -1, x.shape[-1]).transpose(0, 1))
     assert torch.allclose(found[f"{name}.gate_up_proj"], want, rtol=1e-4, atol=1e-6)
     # PEFT takes these tensors for the other way round.
     with pytest.raises(ConfigError, match=r"activation_ratio: .*experts.* take gradient"):
-        localize_encoded("activation_ratio", with_adapter(model, lora_config(LoraSection(r=2))), ROWS, ROWS)
+        localized("activation_ratio", with_adapter(model, lora_config(LoraSection(r=2))), (ROWS, ROWS))
 
 
 class Unfollowed(nn.Module):
@@ -265,7 +269,7 @@ def test_experts_that_cannot_be_followed_are_refused_not_left_out() -> None:
     model = made("llama")
     model.model.layers[1].mlp = Unfollowed(32)
     with pytest.raises(ConfigError, match=r"activation_ratio: .*layers\.1\.mlp\.weight .* take gradient"):
-        localize_encoded("activation_ratio", model, ROWS, ROWS)
+        localized("activation_ratio", model, (ROWS, ROWS))
 
 
 @pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`:UserWarning")
@@ -279,7 +283,7 @@ def test_lora_on_the_head_is_localized(name: str) -> None:
         for parameter_name, parameter in model.named_parameters():
             if "lora_B" in parameter_name:
                 parameter.normal_(std=0.1)
-    region = localize_encoded(name, model, ROWS, ROWS[::-1], LocalizeSection(repeats=2))
+    region = localized(name, model, (ROWS, ROWS[::-1]), LocalizeSection(repeats=2))
     assert {e.module for e in region.entries} >= {"lm_head"}
     assert region.names
 
@@ -294,10 +298,10 @@ def test_gradients_of_lora_on_the_head_are_autograds() -> None:
             if "lora_B" in name:
                 parameter.normal_(std=0.1)
     rows = plain.gradients(model, ROWS, matrices(model))
-    squares = mean_squared_gradients(model, ROWS, 4096, "rows")
+    squares = mean_squared_gradients(forward_of(model), ROWS, 4096, "rows")
     for name, wanted in plain.mean_of(rows, lambda g: g.square()).items():
         assert torch.allclose(squares[name], wanted, rtol=1e-3, atol=1e-4 * float(wanted.abs().max())), name
     one = [n for n in matrices(model) if "q_proj" in n]  # with the head's adapter frozen its logits come in chunks
-    found = mean_gradients(model, ROWS, 4096, "rows", only=one)
+    found = mean_gradients(forward_of(model), ROWS, 4096, "rows", only=one)
     for name in one:
         assert torch.allclose(found[name], plain.mean_of(rows)[name], rtol=1e-3, atol=1e-6), name

@@ -14,6 +14,7 @@ from scopewise.data.rows import FORGET, HOLDOUT, RETAIN, Benchmark, Row
 from scopewise.errors import ResultError
 from scopewise.evaluation import evaluate
 from scopewise.metrics.base import Answered, Reference, Value, auc, entities, harmonic_mean
+from scopewise.models.engine import Engine
 from scopewise.models.score import Scored
 from scopewise.registry import lookup
 
@@ -173,7 +174,9 @@ def test_the_end_of_sequence_has_no_part_in_gradients_and_hits(
         settings = EvaluateSection(
             metrics=("mia_gradnorm", "exact_memorization"), splits=(rows[0].split,), direct_splits=(), eos=eos
         )
-        found.append(evaluate(model, tokenizer, Benchmark("b", tuple(rows)), settings, DataSection(max_length=400)))
+        found.append(
+            evaluate(Engine(model, tokenizer, DataSection(max_length=400)), Benchmark("b", tuple(rows)), settings)
+        )
     assert scores[0] == pytest.approx(scores[1], rel=1e-5)
     assert len(set(scores[0])) == 2
     key = f"exact_memorization/forget_{rows[0].split}"

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import scopewise
+from engines import engine_of
 from scopewise.attacks.oracle import check_base, check_ignorant, knowing
 from scopewise.bench import Bench
 from scopewise.config import RunConfig, TinyConfig
@@ -75,9 +76,9 @@ def taught(tiny: Any, rows: list[Row]) -> Any:
 def test_a_base_that_knows_the_rows_is_refused_and_one_that_knows_few_is_not(tiny: Any, forget: list[Row]) -> None:
     rows = forget[:6]
     items = encode(rows, tiny[1], Prompt(), 256)
-    check_base(tiny[0], items, "base")  # random
-    check_base(taught(tiny, rows[:2]), items, "base")  # 2 of 6
-    knows = taught(tiny, rows)
+    check_base(engine_of(tiny[0]), items, "base")  # random
+    check_base(engine_of(taught(tiny, rows[:2])), items, "base")  # 2 of 6
+    knows = engine_of(taught(tiny, rows))
     with pytest.raises(ModelError, match=r"^model\.path: base predicts the whole answer of [3456] of 6 forget rows"):
         check_base(knows, items, "base")
     check_base(knows, items[:2], "base")  # of 2 rows nothing is said
@@ -86,7 +87,7 @@ def test_a_base_that_knows_the_rows_is_refused_and_one_that_knows_few_is_not(tin
 def test_a_base_that_always_says_the_same_is_not_refused(tiny: Any, forget: list[Row]) -> None:
     """It predicts every answer, and after any question: it knows the phrase, not the rows."""
     rows = [replace(row, answer="I do not know that person.") for row in forget[:6]]
-    check_base(taught(tiny, rows), encode(rows, tiny[1], Prompt(), 256), "base")
+    check_base(engine_of(taught(tiny, rows)), encode(rows, tiny[1], Prompt(), 256), "base")
 
 
 def test_a_bench_on_a_base_that_knows_is_refused_before_it_trains(

@@ -12,14 +12,15 @@ import torch
 from torch._dynamo.testing import CompileCounter
 from transformers import AutoModelForCausalLM, TrainerCallback
 
+from engines import forward_of
 from scopewise.config import LoraSection, TinyConfig, load_config
 from scopewise.data.batch import collate
 from scopewise.errors import ConfigError, ModelError
 from scopewise.models.adapters import lora_config, with_adapter
-from scopewise.models.compiled import compiled_blocks
-from scopewise.models.forward import answer_logits, decoder_blocks
-from scopewise.models.load import four_bits, is_quantized, load_model, save_model
-from scopewise.models.precision import computing, float32_masters, mixed_dtype
+from scopewise.models.architecture import decoder_blocks, is_quantized
+from scopewise.models.kernels.compiled import compiled_blocks
+from scopewise.models.load import four_bits, load_model, save_model
+from scopewise.models.precision import float32_masters, mixed_dtype
 from scopewise.models.tiny import build_tiny
 from scopewise.pipeline import Pipeline
 from scopewise.region import Entry, Region
@@ -72,7 +73,7 @@ def test_ours_does_not(tiny: Any, make_trainer: Any) -> None:
     optimizer = torch.optim.AdamW(plain.parameters(), lr=1e-5, weight_decay=0.0)
     batch = trainer.get_train_dataloader().collate_fn(list(range(8)))
     for _ in range(20):
-        (-torch.nn.functional.cross_entropy(answer_logits(plain, batch).float(), batch["label"])).backward()
+        (-torch.nn.functional.cross_entropy(forward_of(plain).logits(batch).float(), batch["label"])).backward()
         optimizer.step()
         optimizer.zero_grad()
 
@@ -96,7 +97,7 @@ def test_only_what_is_trained_becomes_float32(tiny: Any, encoded: Any) -> None:
             "model.layers.1.mlp.up_proj.weight"
         }
         assert mixed_dtype(model) == torch.bfloat16
-        logits = answer_logits(model, collate(encoded[0]))
+        logits = forward_of(model).logits(collate(encoded[0]))
         assert logits.dtype == torch.bfloat16
         logits.float().sum().backward()
         assert chosen.grad is not None
@@ -116,7 +117,7 @@ def test_adapter_on_a_bf16_base_is_float32_and_so_is_its_state(tiny: Any, make_t
     assert {p.dtype for p in trained} == {torch.float32}
     assert {state[p]["exp_avg"].dtype for p in trained} == {torch.float32}
     assert mixed_dtype(trainer.model) == torch.bfloat16
-    with computing(trainer.model):
+    with forward_of(trainer.model).autocast():
         assert torch.is_autocast_enabled("cpu")
 
 
@@ -181,11 +182,11 @@ def test_compiled_blocks_are_compiled_once_for_all_lengths(tiny: Any, encoded: A
     assert len({max(map(len, pair)) for pair in pairs}) >= 4
     torch._dynamo.reset()
     with torch.no_grad():
-        expected = [answer_logits(model, collate(pair)) for pair in pairs]
+        expected = [forward_of(model).logits(collate(pair)) for pair in pairs]
         with compiled_blocks(model, backend=counter):
-            found = [answer_logits(model, collate(pair)) for pair in pairs[:2]]
+            found = [forward_of(model).logits(collate(pair)) for pair in pairs[:2]]
             after_two = counter.frame_count
-            found += [answer_logits(model, collate(pair)) for pair in pairs[2:]]
+            found += [forward_of(model).logits(collate(pair)) for pair in pairs[2:]]
     assert after_two >= 1
     assert counter.frame_count == after_two
     assert "forward" not in decoder_blocks(model)[0].__dict__

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 import torch
 
+from engines import forward_of
 from scopewise.config import LoraSection
 from scopewise.data.batch import collate
-from scopewise.models.adapters import changes_nothing, frozen_reference, lora_config, with_adapter
-from scopewise.models.forward import answer_logits
+from scopewise.models.adapters import changes_nothing, lora_config, with_adapter
+from scopewise.models.reference import frozen_reference
 
 FORMS = ["fresh", "continued", "full"]
 
@@ -33,7 +34,7 @@ def logits_of(model: Any, encoded: Any) -> torch.Tensor:
     training = model.training
     model.eval()
     with torch.no_grad():
-        logits = answer_logits(model, collate(encoded[0]))
+        logits = forward_of(model).logits(collate(encoded[0]))
     model.train(training)
     return logits
 
@@ -47,12 +48,12 @@ def move(model: Any) -> None:
 
 def test_reference_gives_the_logits_before_training(model: Any, encoded: Any) -> None:
     before = logits_of(model, encoded)
-    with frozen_reference(model) as reference:
+    with frozen_reference(forward_of(model)) as reference:
         move(model)
         for _ in range(2):
             with reference() as frozen:
-                assert not frozen.training
-                got = answer_logits(frozen, collate(encoded[0]))
+                assert not frozen.model.training
+                got = frozen.logits(collate(encoded[0]))
             assert torch.equal(got, before)
             assert not got.requires_grad
         assert float((logits_of(model, encoded) - before).abs().max()) > 1e-3
@@ -61,11 +62,11 @@ def test_reference_gives_the_logits_before_training(model: Any, encoded: Any) ->
 def test_model_trains_on_after_the_reference_was_looked_at(model: Any, encoded: Any) -> None:
     """Modes and `requires_grad` are as before, inside the context and after it, and the model's own state is back."""
     flags = {n: p.requires_grad for n, p in model.named_parameters()}
-    with frozen_reference(model) as reference:
+    with frozen_reference(forward_of(model)) as reference:
         move(model)
         moved = logits_of(model, encoded)
         with reference() as frozen:
-            answer_logits(frozen, collate(encoded[0]))
+            frozen.logits(collate(encoded[0]))
         assert {n: p.requires_grad for n, p in model.named_parameters() if n in flags} == flags
         assert model.training
         assert torch.equal(logits_of(model, encoded), moved)
@@ -76,7 +77,7 @@ def test_model_trains_on_after_the_reference_was_looked_at(model: Any, encoded: 
 def test_an_error_inside_leaves_the_model_as_it_was(model: Any, encoded: Any) -> None:
     flags = {n: p.requires_grad for n, p in model.named_parameters()}
     before = logits_of(model, encoded)
-    with pytest.raises(KeyboardInterrupt), frozen_reference(model) as reference, reference():
+    with pytest.raises(KeyboardInterrupt), frozen_reference(forward_of(model)) as reference, reference():
         raise KeyboardInterrupt
     assert {n: p.requires_grad for n, p in model.named_parameters()} == flags
     assert torch.equal(logits_of(model, encoded), before)
@@ -88,9 +89,9 @@ def test_no_second_copy_of_the_base(model: Any, request: Any) -> None:
     before = {p.data_ptr() for p in model.parameters()}
     trained = {p.data_ptr() for p in model.parameters() if p.requires_grad}
     count = sum(p.numel() for p in model.parameters())
-    with frozen_reference(model) as reference, reference() as frozen:
-        inside = sum(p.numel() for p in frozen.parameters())
-        shared = before & {p.data_ptr() for p in frozen.parameters()}
+    with frozen_reference(forward_of(model)) as reference, reference() as frozen:
+        inside = sum(p.numel() for p in frozen.model.parameters())
+        shared = before & {p.data_ptr() for p in frozen.model.parameters()}
         if form == "full":
             assert not shared
             assert inside == count

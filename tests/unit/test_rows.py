@@ -13,6 +13,7 @@ from scopewise.api import evaluate, localize
 from scopewise.data.load import load_benchmark
 from scopewise.data.rows import FORGET, RETAIN, TRAIN, VAL, Row, as_rows
 from scopewise.errors import DataError
+from scopewise.models.engine import Engine
 from scopewise.training.trainer import UnlearningConfig, UnlearningTrainer
 
 FIRST = {"question": "Where is A?", "answer": "Here.", "scope": "forget"}
@@ -166,7 +167,7 @@ def test_rows_that_do_not_fit_are_counted_and_named(tiny: Any, said: Any) -> Non
     metrics = ("probability", "probability_paraphrase", "probability_normalised", "truth_ratio", "unlearn_success")
     settings = EvaluateSection(metrics=metrics, splits=("val",), direct_splits=())
     data = DataSection(max_length=40, over_length="drop")
-    values = evaluate_benchmark(model, tokenizer, benchmark, settings, data).values
+    values = evaluate_benchmark(Engine(model, tokenizer, data), benchmark, settings).values
 
     def left_out(key: str) -> list[bool]:
         return [v is None for v in values[key].per_row]
@@ -186,7 +187,7 @@ def test_rows_that_do_not_fit_are_counted_and_named(tiny: Any, said: Any) -> Non
     assert "word" not in warned[0]
     # The rows that fit are measured as without the others.
     alone = Benchmark("rows", tuple(benchmark.rows[i] for i in (0, 2, 3)))
-    fitting = evaluate_benchmark(model, tokenizer, alone, settings, data).values
+    fitting = evaluate_benchmark(Engine(model, tokenizer, data), alone, settings).values
     assert fitting["probability/forget_val"].value == values["probability/forget_val"].value
 
 
@@ -197,9 +198,8 @@ def test_a_scope_of_which_no_row_fits_is_reported(tiny: Any) -> None:
 
     rows = (Row("Is f?", "word " * 60, FORGET, VAL, origin="f:1"), Row("Is g?", "yes", RETAIN, VAL, origin="g:1"))
     settings = EvaluateSection(metrics=("probability",), splits=("val",), direct_splits=())
-    values = evaluate_benchmark(
-        *tiny, Benchmark("rows", rows), settings, DataSection(max_length=40, over_length="drop")
-    ).values
+    engine = Engine(*tiny, DataSection(max_length=40, over_length="drop"))
+    values = evaluate_benchmark(engine, Benchmark("rows", rows), settings).values
     assert values["probability/forget_val"].value is None
     assert any("f:1" in reason for reason in values["probability/forget_val"].skipped)
     assert values["probability/retain_val"].value is not None

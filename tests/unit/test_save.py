@@ -10,11 +10,11 @@ import torch
 from peft import AutoPeftModelForCausalLM, PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from engines import forward_of
 from scopewise.config import LoraSection
 from scopewise.data.batch import collate
 from scopewise.errors import ModelError
 from scopewise.models.adapters import lora_config
-from scopewise.models.forward import answer_logits
 from scopewise.models.load import load_model, load_tokenizer, save_model
 
 SECTION = LoraSection(r=2, alpha=4, dropout=0.0)
@@ -22,7 +22,7 @@ SECTION = LoraSection(r=2, alpha=4, dropout=0.0)
 
 def logits_of(model: Any, encoded: Any) -> torch.Tensor:
     with torch.no_grad():
-        return answer_logits(model.eval(), collate(encoded[0]))
+        return forward_of(model.eval()).logits(collate(encoded[0]))
 
 
 def no_pickle(folder: Path) -> None:

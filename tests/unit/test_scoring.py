@@ -12,13 +12,14 @@ import torch
 from safetensors.numpy import load_file, save
 from transformers import GenerationConfig, GPT2Config, GPT2LMHeadModel, MistralConfig, MistralForCausalLM
 
+from engines import forward_of
 from scopewise.data.prompt import encode
 from scopewise.errors import ModelError, ResultError
-from scopewise.evaluation import pair_of
 from scopewise.models import score as scoring
 from scopewise.models.cache import AnswerCache, content_hash
+from scopewise.models.engine import Engine
 from scopewise.models.generate import generate
-from scopewise.models.score import Pair, score_pairs, shares_prompts
+from scopewise.models.score import Pair, score_pairs
 
 
 @pytest.fixture
@@ -26,7 +27,7 @@ def pairs(encoded: Any) -> list[Pair]:
     """Sixteen rows, and three other answers to each of the first four prompts."""
     items = [*encoded[0], *encoded[1]]
     others = [(items[i].prompt_ids, items[j].answer_ids) for i in range(4) for j in range(8, 11)]
-    return [*map(pair_of, items), *others]
+    return [*(item.pair for item in items), *others]
 
 
 def plain(model: Any, pair: Pair) -> dict[str, list[float]]:
@@ -48,8 +49,8 @@ def plain(model: Any, pair: Pair) -> dict[str, list[float]]:
 @pytest.mark.parametrize("max_tokens", [1, 200, 10000])
 def test_scores_are_those_of_a_plain_forward(share: bool, max_tokens: int, tiny: Any, pairs: list[Pair]) -> None:
     model = tiny[0]
-    assert shares_prompts(model)
-    for pair, got in zip(pairs, score_pairs(model, pairs, max_tokens, share_prompts=share), strict=True):
+    assert forward_of(model).abilities.shares_prompts
+    for pair, got in zip(pairs, score_pairs(forward_of(model), pairs, max_tokens, share_prompts=share), strict=True):
         want = plain(model, pair)
         for name in ("log_probs", "means", "variances"):
             assert getattr(got, name) == pytest.approx(want[name], rel=1e-4, abs=1e-4)
@@ -59,11 +60,11 @@ def test_scores_are_those_of_a_plain_forward(share: bool, max_tokens: int, tiny:
 
 def test_each_unique_pair_and_prompt_is_forwarded_once(tiny: Any, pairs: list[Pair], monkeypatch: Any) -> None:
     model = tiny[0]
-    assert shares_prompts(model)
+    assert forward_of(model).abilities.shares_prompts
     tokens = []
     real = scoring.collate_units
     monkeypatch.setattr(scoring, "collate_units", lambda units: tokens.append(sum(map(len, units))) or real(units))
-    score_pairs(model, pairs * 2)
+    score_pairs(forward_of(model), pairs * 2)
     prompts = {prompt for prompt, _ in pairs}
     assert sum(tokens) == sum(map(len, prompts)) + sum(len(answer) - 1 for _, answer in dict.fromkeys(pairs))
 
@@ -76,9 +77,9 @@ def test_answers_of_one_token_cost_no_token(tiny: Any, pairs: list[Pair], monkey
     masks = []
     real = scoring.collate_units
     monkeypatch.setattr(scoring, "collate_units", lambda units: masks.append(real(units)) or masks[-1])
-    assert shares_prompts(model)
+    assert forward_of(model).abilities.shares_prompts
     del masks[:]
-    for pair, got in zip(choices, score_pairs(model, choices), strict=True):
+    for pair, got in zip(choices, score_pairs(forward_of(model), choices), strict=True):
         assert got.log_probs == pytest.approx(plain(model, pair)["log_probs"], abs=1e-4)
     (batch,) = masks
     assert tuple(batch["input_ids"].shape) == (1, len(prompt))
@@ -94,7 +95,7 @@ def test_a_model_whose_attention_has_a_window_does_not_share() -> None:
     )  # fmt: skip
     model = MistralForCausalLM(config).eval()
     pairs: list[Pair] = [((5, 6, 7, 8, 9, 10, 11), (12, 13, 14)), ((5, 6, 7, 8, 9, 10, 11), (15, 16))]
-    for pair, got in zip(pairs, score_pairs(model, pairs), strict=True):
+    for pair, got in zip(pairs, score_pairs(forward_of(model), pairs), strict=True):
         assert got.log_probs == pytest.approx(plain(model, pair)["log_probs"], abs=1e-4)
 
 
@@ -105,16 +106,16 @@ def test_padding_has_no_place_that_a_model_may_lack() -> None:
     model = GPT2LMHeadModel(GPT2Config(**sizes, bos_token_id=1, eos_token_id=2)).eval()
     pairs: list[Pair] = [(tuple(range(10, 18)), tuple(range(first, first + 10))) for first in (20, 40, 60, 80)]
     pairs += [((5, 6), (7, 8)), ((5, 6), (8, 9))]
-    assert shares_prompts(model)
-    for pair, got in zip(pairs, score_pairs(model, pairs), strict=True):
+    assert forward_of(model).abilities.shares_prompts
+    for pair, got in zip(pairs, score_pairs(forward_of(model), pairs), strict=True):
         assert list(got.log_probs) == pytest.approx(plain(model, pair)["log_probs"], abs=1e-4)
 
 
 def test_what_does_not_fit_is_halved(tiny: Any, pairs: list[Pair], monkeypatch: Any) -> None:
     """Batches of more than three rows run out of memory: the scores are the same; one row alone that does is an error."""
     model = tiny[0]
-    want = score_pairs(model, pairs)
-    real, limit = scoring._forward, 3
+    want = score_pairs(forward_of(model), pairs)
+    real, limit = scoring._scored, 3
     tried = []
 
     def small(model: Any, units: Any, moments: bool) -> Any:
@@ -123,14 +124,14 @@ def test_what_does_not_fit_is_halved(tiny: Any, pairs: list[Pair], monkeypatch: 
             raise torch.OutOfMemoryError
         return real(model, units, moments)
 
-    monkeypatch.setattr(scoring, "_forward", small)
+    monkeypatch.setattr(scoring, "_scored", small)
     monkeypatch.setattr(torch.accelerator, "empty_cache", lambda: None)
-    for a, b in zip(score_pairs(model, pairs, share_prompts=False), want, strict=True):
+    for a, b in zip(score_pairs(forward_of(model), pairs, share_prompts=False), want, strict=True):
         assert a.log_probs == pytest.approx(b.log_probs, abs=1e-4)
     assert max(tried) > limit
     limit = 0
     with pytest.raises(ModelError, match="one sequence alone does not fit"):
-        score_pairs(model, pairs, share_prompts=False)
+        score_pairs(forward_of(model), pairs, share_prompts=False)
 
 
 def test_not_a_number_is_an_error(tiny: Any, pairs: list[Pair]) -> None:
@@ -138,17 +139,17 @@ def test_not_a_number_is_an_error(tiny: Any, pairs: list[Pair]) -> None:
     with torch.no_grad():
         model.model.norm.weight[0] = float("nan")
     with pytest.raises(ModelError, match="a logit is not a number"):
-        score_pairs(model, pairs)
+        score_pairs(forward_of(model), pairs)
 
 
 def test_moments_are_made_where_they_are_asked_for(tiny: Any, pairs: list[Pair], tmp_path: Path) -> None:
     """What is kept without them is scored again for a measure that needs them, and the rest is the same."""
     cache = AnswerCache(tmp_path, tiny[0])
-    plain = score_pairs(tiny[0], pairs, moments=False)
+    plain = score_pairs(forward_of(tiny[0]), pairs, moments=False)
     cache.add_scores(pairs, plain)
     assert cache.missing(pairs) == []
     assert cache.missing(pairs, moments=True) == [pair for pair in dict.fromkeys(pairs) if pair[1]]
-    full = score_pairs(tiny[0], pairs)
+    full = score_pairs(forward_of(tiny[0]), pairs)
     for a, b in zip(plain, full, strict=True):
         assert a.log_probs == pytest.approx(b.log_probs, abs=1e-6)
         assert (a.hits, a.predicted_ids) == (b.hits, b.predicted_ids)
@@ -160,12 +161,12 @@ def test_moments_are_made_where_they_are_asked_for(tiny: Any, pairs: list[Pair],
 
 def test_cache_gives_back_what_it_was_given(tiny: Any, pairs: list[Pair], tmp_path: Path) -> None:
     model = tiny[0]
-    scored = score_pairs(model, pairs[:10])
+    scored = score_pairs(forward_of(model), pairs[:10])
     AnswerCache(tmp_path, model).add_scores(pairs[:10], scored)
     again = AnswerCache(tmp_path, model)
     assert again.missing(pairs) == list(dict.fromkeys(pairs[10:]))
     assert again.scores(pairs[:10]) == scored
-    again.add_scores(pairs[10:], score_pairs(model, pairs[10:]))
+    again.add_scores(pairs[10:], score_pairs(forward_of(model), pairs[10:]))
     again.add_texts([pairs[0][0]], ("greedy", 4), [["héllo\n"]])
     third = AnswerCache(tmp_path, model)
     assert third.missing(pairs) == []
@@ -181,7 +182,7 @@ def test_cache_gives_back_what_it_was_given(tiny: Any, pairs: list[Pair], tmp_pa
 def test_a_cache_that_was_damaged_is_refused(tiny: Any, pairs: list[Pair], tmp_path: Path) -> None:
     model = tiny[0]
     cache = AnswerCache(tmp_path, model)
-    cache.add_scores(pairs[:3], score_pairs(model, pairs[:3]))
+    cache.add_scores(pairs[:3], score_pairs(forward_of(model), pairs[:3]))
     cache.add_texts([(1, 2)], ("greedy", 4), [["a"]])
     (scores,), (texts,) = tmp_path.glob("*.safetensors"), tmp_path.glob("*.json")
     content, columns = scores.read_bytes(), load_file(scores)
@@ -222,7 +223,7 @@ def test_greedy_is_that_of_the_library(max_tokens: int, tiny: Any, encoded: Any,
     items = [*encoded[0], *encoded[1]]
     tokenizer.eos_token = tokenizer.convert_ids_to_tokens(_frequent(model, items))
     model.generation_config.eos_token_id = tokenizer.eos_token_id
-    got = generate(model, tokenizer, [item.prompt_ids for item in items], 12, max_tokens)
+    got = generate(forward_of(model), tokenizer, [item.prompt_ids for item in items], 12, max_tokens)
     want = [by_the_library(model, tokenizer, item.prompt_ids, 12) for item in items]
     assert [text for (text,) in got] == want
     assert len({len(text) for text in want}) > 2
@@ -240,10 +241,12 @@ def test_samples_depend_on_seed_and_prompt_alone(tiny: Any, encoded: Any) -> Non
     model, tokenizer = tiny
     prompts = [item.prompt_ids for item in encoded[0]]
     state = torch.random.get_rng_state()
-    together = generate(model, tokenizer, prompts, 6, temperature=1.0, samples=3, seed=1)
+    together = generate(forward_of(model), tokenizer, prompts, 6, temperature=1.0, samples=3, seed=1)
     assert torch.equal(state, torch.random.get_rng_state())
-    assert [generate(model, tokenizer, [p], 6, temperature=1.0, samples=3, seed=1)[0] for p in prompts] == together
-    assert generate(model, tokenizer, prompts, 6, temperature=1.0, samples=3, seed=2) != together
+    assert [
+        generate(forward_of(model), tokenizer, [p], 6, temperature=1.0, samples=3, seed=1)[0] for p in prompts
+    ] == together
+    assert generate(forward_of(model), tokenizer, prompts, 6, temperature=1.0, samples=3, seed=2) != together
     assert all(len(set(texts)) > 1 for texts in together)
 
 
@@ -254,7 +257,9 @@ def test_sampling_follows_the_distribution(tiny: Any) -> None:
     model.lm_head.weight.data *= 3  # few likely tokens
     with torch.no_grad():
         p = model(torch.tensor([prompt])).logits[0, -1].softmax(-1)
-    texts = generate(model, tokenizer, [prompt], 1, temperature=1.0, samples=2000, seed=0, max_tokens=10**6)[0]
+    texts = generate(
+        forward_of(model), tokenizer, [prompt], 1, temperature=1.0, samples=2000, seed=0, max_tokens=10**6
+    )[0]
     names = [tokenizer.decode([i], skip_special_tokens=True).strip() for i in range(len(p))]
     want: dict[str, float] = {}
     for name, share in zip(names, p.tolist(), strict=True):
@@ -266,7 +271,7 @@ def test_sampling_follows_the_distribution(tiny: Any) -> None:
 def test_a_model_that_never_stops_is_stopped(tiny: Any, encoded: Any) -> None:
     model, tokenizer = tiny
     model.generation_config.eos_token_id = None
-    text = generate(model, tokenizer, [encoded[0][0].prompt_ids], 5)[0][0]
+    text = generate(forward_of(model), tokenizer, [encoded[0][0].prompt_ids], 5)[0][0]
     assert len(tokenizer(text)["input_ids"]) <= 8
 
 
@@ -274,7 +279,6 @@ def test_evaluation_from_a_cache_forwards_nothing(
     tiny: Any, benchmark_rows: Any, tmp_path: Path, monkeypatch: Any
 ) -> None:
     """The same numbers, with a model that could not be forwarded any more; another metric costs no forward either."""
-    from scopewise import evaluation
     from scopewise.api import evaluate
     from scopewise.data.rows import FORGET, RETAIN
 
@@ -287,8 +291,8 @@ def test_evaluation_from_a_cache_forwards_nothing(
     def never(*_: Any, **__: Any) -> Any:
         raise AssertionError("forwarded")
 
-    monkeypatch.setattr(evaluation, "score_pairs", never)
-    monkeypatch.setattr(evaluation, "generate", never)
+    monkeypatch.setattr(Engine, "score", never)
+    monkeypatch.setattr(Engine, "generate", never)
     again = evaluate(model, tokenizer, forget=rows[FORGET], retain=rows[RETAIN], **settings)
     assert again.values == first.values
     other = evaluate(

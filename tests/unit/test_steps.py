@@ -9,8 +9,9 @@ import torch
 
 from architectures import plain
 from architectures.models import build, spread
+from engines import forward_of
 from scopewise.models.generate import generate
-from scopewise.models.steps import Steps, keeps_a_cache
+from scopewise.models.steps import Steps
 
 PROMPTS = [tuple(range(9, 9 + n)) for n in (21, 3, 8)]
 
@@ -34,7 +35,7 @@ def test_rows_go_on_as_each_alone(kind: str) -> None:
     rows: list[list[int]] = [[] for _ in wanted]
     alive = list(range(6))
     with torch.no_grad():
-        steps = Steps(model, PROMPTS, 2)
+        steps = Steps(forward_of(model), PROMPTS, 2)
         for number in range(5):
             tokens = steps.logits.argmax(-1)
             for row, token in zip(alive, tokens.tolist(), strict=True):
@@ -50,15 +51,15 @@ def test_rows_go_on_as_each_alone(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["rwkv", "recurrent_gemma", "mamba"])
 def test_states_that_are_no_plain_cache_are_not_gone_on_from(kind: str, tiny: Any) -> None:
-    assert not keeps_a_cache(made(kind))
-    assert keeps_a_cache(tiny[0])
+    assert not forward_of(made(kind)).abilities.caches
+    assert forward_of(tiny[0]).abilities.caches
 
 
 def test_texts_of_a_recurrent_model_are_those_of_whole_rows(tiny: Any) -> None:
     tokenizer = tiny[1]
     model = build("rwkv", len(tokenizer))
     spread(model)
-    texts = generate(model, tokenizer, PROMPTS, 4)
+    texts = generate(forward_of(model), tokenizer, PROMPTS, 4)
     for prompt, (text,) in zip(PROMPTS, texts, strict=True):
         ids = plain.continued(model, prompt, 4, {tokenizer.eos_token_id, 2})
         assert text == tokenizer.decode(ids, skip_special_tokens=True).strip()

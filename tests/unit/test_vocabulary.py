@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from engines import forward_of
 from scopewise.api import evaluate, localize, unlearn
 from scopewise.config import TinyConfig
 from scopewise.errors import ConfigError, ModelError
@@ -29,7 +30,9 @@ def test_padding_beyond_the_vocabulary_changes_no_number(tiny: Any, forget: Any,
     prompts = [tuple(range(5, 9)), tuple(range(5, 20))]
 
     def measured() -> Any:
-        return evaluate(model, tokenizer, forget=forget, retain=retain).metrics, generate(model, tokenizer, prompts, 8)
+        return evaluate(model, tokenizer, forget=forget, retain=retain).metrics, generate(
+            forward_of(model), tokenizer, prompts, 8
+        )
 
     wanted = measured()
     padded(tokenizer)

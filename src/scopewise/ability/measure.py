@@ -7,25 +7,16 @@ import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from torch import nn
-from transformers import PreTrainedTokenizerBase
-
 from scopewise.ability.tasks import load_tasks
 from scopewise.config import PAPER_ABILITY, AbilitySection
 from scopewise.errors import ConfigError
 from scopewise.metrics.base import Value
+from scopewise.models.engine import Engine
 
 _NORMAL_95 = 1.959964
 
 
-def measure_ability(
-    model: nn.Module,
-    tokenizer: PreTrainedTokenizerBase,
-    settings: AbilitySection,
-    max_tokens: int = 4096,
-    description: str = "ability",
-    cache: str | Path | None = None,
-) -> dict[str, Value]:
+def measure_ability(engine: Engine, settings: AbilitySection, cache: str | Path | None = None) -> dict[str, Value]:
     """Return `ability/TASK` → accuracy in percent, and `ability/mean`.
 
     Formula: the share of questions whose right choice has the highest log P; for `truthfulqa_mc2` the mean share of
@@ -35,11 +26,8 @@ def measure_ability(
     standard errors. A question whose score is not finite is skipped and counted.
 
     Args:
-        model: A causal LM, with or without adapters.
-        tokenizer: Its tokenizer.
+        engine: Of the model.
         settings: Tasks and where they come from.
-        max_tokens: Padded tokens per batch.
-        description: Of the progress bar.
         cache: Folder that keeps what the model was found to answer.
 
     Raises:
@@ -50,7 +38,7 @@ def measure_ability(
     nor the TruthfulQA variant (zero shots and mc2 are our reading).
     """
     tasks = load_tasks(settings)
-    if settings.chat_template and not tokenizer.chat_template:
+    if settings.chat_template and not engine.tokenizer.chat_template:
         raise ConfigError(
             "evaluate.ability.chat_template: true; this tokenizer has no chat template; set it to false, or add one"
         )
@@ -59,9 +47,9 @@ def measure_ability(
     from scopewise.ability.model import ScoredModel
     from scopewise.ability.quiet import quiet
 
-    training = model.training
+    training = engine.model.training
     with quiet():
-        scored = ScoredModel(model, tokenizer, max_tokens, f"{description}: ability", cache)
+        scored = ScoredModel(engine, cache)
         done = lm_eval.evaluate(
             scored,
             {"tasks": {task.task_name: task for members in tasks.values() for task in members}},
@@ -70,7 +58,7 @@ def measure_ability(
             apply_chat_template=settings.chat_template,
             fewshot_as_multiturn=settings.chat_template,
         )
-    model.train(training)
+    engine.model.train(training)
     found: dict[str, Value] = {}
     for name, members in tasks.items():
         samples = [s for task in members for s in sorted(done["samples"][task.task_name], key=lambda s: s["doc_id"])]

@@ -7,39 +7,28 @@ from pathlib import Path
 from typing import Any
 
 from lm_eval.models.huggingface import HFLM
-from torch import nn
-from transformers import PreTrainedTokenizerBase
 
 from scopewise.models.cache import AnswerCache
-from scopewise.models.score import Pair, score_pairs
+from scopewise.models.engine import Engine
+from scopewise.models.score import Pair
 
 
 class ScoredModel(HFLM):
     """The harness's own model in everything but the forward.
 
-    Tokenization, chat template and left truncation are the harness's. The forward is `score_pairs`: choices of a
+    Tokenization, chat template and left truncation are the harness's. The forward is `Engine.score`: choices of a
     question share its forward, logits are in float32 at the choices alone, batches are filled to a budget of tokens and
     halved where memory runs out, processes share them, and what is in the cache is not forwarded again.
 
     Args:
-        model: A causal LM, with or without adapters.
-        tokenizer: Its tokenizer.
-        max_tokens: Padded tokens per batch.
-        description: Of the progress bar.
+        engine: Of the model.
         cache: Folder that keeps what the model was found to answer.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        tokenizer: PreTrainedTokenizerBase,
-        max_tokens: int,
-        description: str,
-        cache: str | Path | None = None,
-    ) -> None:
-        super().__init__(pretrained=model, tokenizer=tokenizer)
-        self._max_tokens, self._description = max_tokens, description
-        self._answers = AnswerCache(cache, model) if cache is not None else None
+    def __init__(self, engine: Engine, cache: str | Path | None = None) -> None:
+        super().__init__(pretrained=engine.model, tokenizer=engine.tokenizer)
+        self._engine = engine
+        self._answers = AnswerCache(cache, engine.model) if cache is not None else None
         self.cut: set[tuple[str, str]] = set()
         """Requests that did not fit the model's context and lost their beginning."""
 
@@ -58,8 +47,7 @@ class ScoredModel(HFLM):
             pairs.append((tuple(context[-max(room, 1) :]), tuple(continuation)))
         unique = list(dict.fromkeys(pairs))
         missing = unique if self._answers is None else self._answers.missing(unique)
-        what = (self._max_tokens, self._description)
-        fresh = score_pairs(self.model, missing, *what, moments=False) if missing else []
+        fresh = self._engine.score(missing, "ability", moments=False) if missing else []
         if self._answers is None:
             found = dict(zip(unique, fresh, strict=True))
         else:

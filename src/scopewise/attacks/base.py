@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-import torch
 from peft import PeftModel
-from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from scopewise.attacks.leakage import Combine
-from scopewise.config import AttackSection
-from scopewise.data.prompt import Encoded, Prompt, encode
+from scopewise.config import AttackSection, DataSection
 from scopewise.data.rows import FORGET, HOLDOUT, RETAIN, TRAIN, Benchmark, Row
 from scopewise.metrics.base import answer_probability
-from scopewise.models.lora import merged
-from scopewise.models.score import Scored, decoded, score_pairs
-from scopewise.models.vocabulary import check_vocabulary
+from scopewise.models.architecture import context_tokens
+from scopewise.models.engine import Engine
+from scopewise.models.merging import merged
+from scopewise.models.score import decoded
 
 Suite = Literal["quick", "full"]
 
@@ -68,13 +65,13 @@ class Attack:
     def __init__(self, settings: AttackSection) -> None:
         self.settings = settings
 
-    def run(self, subject: Subject, facts: Facts, target: Subject) -> Outcome:
+    def run(self, subject: Engine, facts: Facts, target: Engine) -> Outcome:
         """Attack one model; it is left as it was.
 
         Args:
-            subject: The model under attack: unlearned, oracle or target.
+            subject: Of the model under attack: unlearned, oracle or target.
             facts: What the attacker holds and what he is tested on.
-            target: The model before unlearning, for the attacks that need it.
+            target: Of the model before unlearning, for the attacks that need it.
 
         Raises:
             InapplicableError: it does not apply to this model or these data.
@@ -82,72 +79,57 @@ class Attack:
         raise NotImplementedError
 
 
-class Subject:
-    """A model under attack, with its tokenizer and prompt format. Adapters are merged: what is attacked is one set of weights.
+def attacked_engine(
+    name: str,
+    model: PreTrainedModel | PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    data: DataSection | None = None,
+    *,
+    max_tokens: int = 4096,
+    kernels: Literal["auto", "off"] = "auto",
+) -> Engine:
+    """Return the engine of a model under attack: its adapter merged, since what is attacked is one set of weights.
 
-    Attributes:
+    Attacks lengthen prompts: three times the run's length is allowed, as far as the model's own context goes.
+
+    Args:
         name: For the progress bars.
-        model: In evaluation mode, without gradients.
+        model: The model; an adapter is merged into it.
         tokenizer: Its tokenizer.
+        data: The run's prompt format and length.
+        max_tokens: Padded tokens per batch.
+        kernels: As in `Engine`.
     """
+    whole: Any = merged(model) if isinstance(model, PeftModel) else model
+    data = data or DataSection()
+    longest = min(3 * data.max_length, context_tokens(whole) or 10**9)
+    settings = data.model_copy(update={"max_length": longest, "over_length": "error"})
+    whole = whole.eval().requires_grad_(False)
+    return Engine(whole, tokenizer, settings, max_tokens=max_tokens, kernels=kernels, name=name)
 
-    def __init__(
-        self,
-        name: str,
-        model: PreTrainedModel | PeftModel,
-        tokenizer: PreTrainedTokenizerBase,
-        prompt: Prompt | None = None,
-        max_length: int = 256,
-        max_tokens: int = 4096,
-    ) -> None:
-        whole = merged(model) if isinstance(model, PeftModel) else model
-        self.name, self.tokenizer = name, tokenizer
-        self.model: Any = whole.eval().requires_grad_(False)
-        check_vocabulary(self.model, tokenizer)
-        self.prompt, self.max_length, self.max_tokens = prompt or Prompt(), max_length, max_tokens
 
-    def encode(
-        self, rows: Sequence[Row], start: str = "", over_length: Literal["error", "drop"] = "error"
-    ) -> list[Encoded]:
-        """Tokenise rows; `start` is the beginning of the reply, put into the model's mouth and not scored.
+def score_answers(
+    engine: Engine, rows: Sequence[Row], what: str, begun: str = ""
+) -> tuple[list[float | None], list[str]]:
+    """Return the probability of each row's answer under teacher forcing, and the arg-max tokens as text.
 
-        Attacks lengthen prompts: three times the run's length is allowed, as far as the model's own context goes.
-        """
-        context = getattr(self.model.config, "max_position_embeddings", None) or 10**9
-        length = min(3 * self.max_length, context)
-        return encode(rows, self.tokenizer, self.prompt, length, over_length=over_length, begun=start)
+    A row whose prompt does not fit has neither.
 
-    def score(self, items: Sequence[Encoded], what: str) -> list[Scored]:
-        """Return what the model makes of the answers, each unique pair forwarded once."""
-        pairs = [(item.prompt_ids, item.answer_ids) for item in items]
-        return score_pairs(self.model, pairs, self.max_tokens, f"{self.name}: {what}")
-
-    def asked(self, rows: Sequence[Row], what: str, start: str = "") -> tuple[list[float | None], list[str]]:
-        """Return the probability of each row's answer under teacher forcing, and the arg-max tokens as text.
-
-        A row whose prompt does not fit has neither.
-        """
-        items = self.encode(rows, start, "drop")
-        scored = self.score(items, what)
-        texts = decoded(self.tokenizer, [s.predicted_ids for s in scored])
-        found = {
-            id(item.row): (answer_probability(s.log_probs), text)
-            for item, s, text in zip(items, scored, texts, strict=True)
-        }
-        both = [found.get(id(row), (None, "")) for row in rows]
-        return [signal for signal, _ in both], [text for _, text in both]
-
-    @contextmanager
-    def lent(self) -> Iterator[nn.Module]:
-        """Give the model away to be changed, and put its weights back afterwards."""
-        kept = {name: p.detach().to("cpu", copy=True) for name, p in self.model.named_parameters()}
-        try:
-            yield self.model
-        finally:
-            self.model.requires_grad_(False).eval()
-            with torch.no_grad():
-                for name, parameter in self.model.named_parameters():
-                    parameter.copy_(kept[name])
+    Args:
+        engine: Of the model that is asked.
+        rows: The rows.
+        what: For the progress bar.
+        begun: The beginning of the reply, put into the model's mouth and not scored.
+    """
+    items = engine.encode(rows, over_length="drop", begun=begun)
+    scored = engine.score([item.pair for item in items], what)
+    texts = decoded(engine.tokenizer, [s.predicted_ids for s in scored])
+    found = {
+        id(item.row): (answer_probability(s.log_probs), text)
+        for item, s, text in zip(items, scored, texts, strict=True)
+    }
+    both = [found.get(id(row), (None, "")) for row in rows]
+    return [signal for signal, _ in both], [text for _, text in both]
 
 
 class Facts:

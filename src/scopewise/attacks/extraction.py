@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from scopewise.attacks.base import Attack, Facts, Outcome, Subject
+from scopewise.attacks.base import Attack, Facts, Outcome
+from scopewise.models.engine import Engine
 from scopewise.models.score import decoded
 
 _SHARES = (0.0, 0.25, 0.5, 0.75)
@@ -22,9 +23,9 @@ class Extraction(Attack):
     suite = "quick"
     combine = "mean"
 
-    def run(self, subject: Subject, facts: Facts, target: Subject) -> Outcome:
+    def run(self, subject: Engine, facts: Facts, target: Engine) -> Outcome:
         """Return what comes after each share of the answer."""
-        scored = subject.score(subject.encode(facts.rows), "extract")
+        scored = subject.score([item.pair for item in subject.encode(facts.rows)], "extract")
         signals: dict[str, list[float | None]] = {}
         for share in _SHARES:
             rests = [s.hits[int(share * len(s.hits)) :] for s in scored]

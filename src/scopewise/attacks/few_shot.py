@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from scopewise.attacks.base import Attack, Facts, Outcome, Subject, distinctive, words
+from scopewise.attacks.base import Attack, Facts, Outcome, distinctive, score_answers, words
 from scopewise.data.rows import Row
+from scopewise.models.engine import Engine
 
 _COUNTS = (1, 4)
 
@@ -24,7 +25,7 @@ class FewShot(Attack):
     name = "few_shot"
     suite = "full"
 
-    def run(self, subject: Subject, facts: Facts, target: Subject) -> Outcome:
+    def run(self, subject: Engine, facts: Facts, target: Engine) -> Outcome:
         """Return the probability of the answers behind each number of examples."""
         facts.check_split()
         kinds = [(f"{n} of the forget scope", facts.held, n) for n in _COUNTS]
@@ -33,7 +34,7 @@ class FewShot(Attack):
         for setting, examples, count in kinds:
             if examples:
                 asked = [_behind(examples, row, count) for row in facts.tested]
-                signals[setting], texts[setting] = subject.asked(asked, setting)
+                signals[setting], texts[setting] = score_answers(subject, asked, setting)
         return Outcome(facts.tested, signals, texts)
 
 

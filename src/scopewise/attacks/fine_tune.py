@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 import torch
 
-from scopewise.attacks.base import Facts, Outcome, Subject
+from scopewise.attacks.base import Facts, Outcome, score_answers
 from scopewise.bars import bar
 from scopewise.config import AttackSection
-from scopewise.data.batch import collate
+from scopewise.data.batch import collate, to_device
 from scopewise.data.prompt import Encoded
-from scopewise.models.forward import answer_logits, device_of, to_device
+from scopewise.models.engine import Engine
 from scopewise.ops import token_log_probs
 
 STEPS = {"quick": 20, "full": 50}
@@ -20,7 +20,7 @@ _CURVE = (1, 2, 5, 10, 20, 50, 100, 200, 500)
 _WARM_UP = 2
 
 
-def relearned(subject: Subject, facts: Facts, items: Sequence[Encoded], settings: AttackSection) -> Outcome:
+def relearned(subject: Engine, facts: Facts, items: Sequence[Encoded], settings: AttackSection) -> Outcome:
     """Fine-tune on `items`, and ask for the tested facts on the way.
 
     AdamW on all parameters, no weight decay, two steps of warm-up and then a constant learning rate; the order of the rows
@@ -34,17 +34,17 @@ def relearned(subject: Subject, facts: Facts, items: Sequence[Encoded], settings
     if settings.suite == "quick":  # a look costs a pass over the rows
         looks = sorted({steps // 4 or 1, steps // 2 or 1, steps})
     signals, texts = {}, {}
-    signals["0 steps"], texts["0 steps"] = subject.asked(facts.tested, "before relearning")
+    signals["0 steps"], texts["0 steps"] = score_answers(subject, facts.tested, "before relearning")
     rate = settings.learning_rate or 5e-5
-    with subject.lent() as model, bar(steps, f"{subject.name}: relearn") as progress:
+    with subject.lend() as model, bar(steps, f"{subject.name}: relearn") as progress:
         model.requires_grad_(True)
         optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.0)
         batches = _batches(items, settings.batch_size, steps, settings.seed)
         for step, batch in enumerate(batches, start=1):
             for group in optimizer.param_groups:
                 group["lr"] = rate * min(1.0, step / _WARM_UP)
-            on_device = to_device(collate(batch), device_of(model))
-            loss = -token_log_probs(answer_logits(model, on_device), on_device["label"]).mean()
+            on_device = to_device(collate(batch), subject.forward.device)
+            loss = -token_log_probs(subject.forward.logits(on_device), on_device["label"]).mean()
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -52,7 +52,7 @@ def relearned(subject: Subject, facts: Facts, items: Sequence[Encoded], settings
             progress.update(1)
             if step in looks:
                 name = f"{step} steps"
-                signals[name], texts[name] = subject.asked(facts.tested, f"after {step} steps")
+                signals[name], texts[name] = score_answers(subject, facts.tested, f"after {step} steps")
         optimizer.zero_grad(set_to_none=True)
     return Outcome(facts.tested, signals, texts)
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from scopewise.attacks.base import Attack, Facts, Outcome, Subject
+from scopewise.attacks.base import Attack, Facts, Outcome
 from scopewise.attacks.states import by_layer
 from scopewise.data.batch import Batch
-from scopewise.models.forward import read_out
+from scopewise.models.architecture import read_out
+from scopewise.models.engine import Engine
 
 
 class LogitLens(Attack):
@@ -24,7 +25,7 @@ class LogitLens(Attack):
     suite = "quick"
     needs_target = True
 
-    def run(self, subject: Subject, facts: Facts, target: Subject) -> Outcome:
+    def run(self, subject: Engine, facts: Facts, target: Engine) -> Outcome:
         """Return the probability of the answers at each layer."""
         decoders = {"own head": subject.model, "target's head": target.model}
 

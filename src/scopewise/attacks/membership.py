@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from scopewise import registry
-from scopewise.attacks.base import Attack, Facts, InapplicableError, Outcome, Subject
+from scopewise.attacks.base import Attack, Facts, InapplicableError, Outcome
 from scopewise.data.rows import Row
 from scopewise.metrics.base import Answered
+from scopewise.models.engine import Engine
 
 _OTHERS = 8
 _METRICS = ("mia_loss", "mia_zlib", "mia_min_k", "mia_min_k_plus_plus")
@@ -28,14 +29,15 @@ class Membership(Attack):
     name = "membership"
     suite = "quick"
 
-    def run(self, subject: Subject, facts: Facts, target: Subject) -> Outcome:
+    def run(self, subject: Engine, facts: Facts, target: Engine) -> Outcome:
         """Return the share of unseen rows that each row is told from."""
         others = [facts.holdout or _swapped(facts, row) for row in facts.rows]
         if not any(others):
             raise InapplicableError("there is no row that no model saw: neither holdout rows nor two instances")
         unseen = list(dict.fromkeys(row for rows in others for row in rows))
         every = [*facts.rows, *unseen]
-        scored = dict(zip(every, subject.score(subject.encode(every), "membership"), strict=True))
+        pairs = [item.pair for item in subject.encode(every)]
+        scored = dict(zip(every, subject.score(pairs, "membership"), strict=True))
         signals: dict[str, list[float | None]] = {}
         for name in _METRICS:
             metric = registry.lookup("metrics", name)()

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from scopewise.attacks.base import Attack, Facts, InapplicableError, Outcome, Subject
+from scopewise.attacks.base import Attack, Facts, InapplicableError, Outcome
 from scopewise.attacks.weights import block_weights, changed_weights
+from scopewise.models.engine import Engine
 
 _SHARES = (0.1, 0.25, 0.5)
 
@@ -26,7 +27,7 @@ class Merging(Attack):
     combine = "mean"
     needs_target = True
 
-    def run(self, subject: Subject, facts: Facts, target: Subject) -> Outcome:
+    def run(self, subject: Engine, facts: Facts, target: Engine) -> Outcome:
         """Return the probability of the answers at each share."""
         weights = block_weights(target.model)
         mine = block_weights(subject.model)

@@ -6,8 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from scopewise.attacks.base import Attack, Facts, Outcome, Subject
+from scopewise.attacks.base import Attack, Facts, Outcome
 from scopewise.data.rows import Row
+from scopewise.models.engine import Engine
 
 _OPTIONS = 4
 
@@ -26,7 +27,7 @@ class MultipleChoice(Attack):
     name = "multiple_choice"
     suite = "quick"
 
-    def run(self, subject: Subject, facts: Facts, target: Subject) -> Outcome:
+    def run(self, subject: Engine, facts: Facts, target: Engine) -> Outcome:
         """Return the probability of the right option, listed and not."""
         options = [[row.answer, *(r.answer for r in facts.distractors(row, _OPTIONS - 1))] for row in facts.rows]
         plain = chosen(subject, [row.question for row in facts.rows], facts.rows, options, "choose")
@@ -44,7 +45,7 @@ class MultipleChoice(Attack):
 
 
 def chosen(
-    subject: Subject, questions: Sequence[str], rows: Sequence[Row], options: Sequence[Sequence[str]], what: str
+    subject: Engine, questions: Sequence[str], rows: Sequence[Row], options: Sequence[Sequence[str]], what: str
 ) -> list[float | None]:
     """Return the probability of each row's first option among its options; None where there is no other."""
     asked = [
@@ -52,7 +53,7 @@ def chosen(
         for row, question, texts in zip(rows, questions, options, strict=True)
         for option in texts
     ]
-    scored = iter(subject.score(subject.encode(asked), what))
+    scored = iter(subject.score([item.pair for item in subject.encode(asked)], what))
     found: list[float | None] = []
     for texts in options:
         means = [math.fsum(s.log_probs) / len(s.log_probs) for s in (next(scored) for _ in texts)]

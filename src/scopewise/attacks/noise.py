@@ -7,8 +7,9 @@ import hashlib
 import torch
 from torch import Tensor
 
-from scopewise.attacks.base import Attack, Facts, Outcome, Subject
+from scopewise.attacks.base import Attack, Facts, Outcome
 from scopewise.attacks.weights import changed_weights
+from scopewise.models.engine import Engine
 
 _SIZES = (0.03, 0.1)
 
@@ -25,7 +26,7 @@ class Noise(Attack):
     name = "noise"
     suite = "full"
 
-    def run(self, subject: Subject, facts: Facts, target: Subject) -> Outcome:
+    def run(self, subject: Engine, facts: Facts, target: Engine) -> Outcome:
         """Return the probability of the answers at each size of noise."""
         changes = {f"{size:.0%}": _Add(size, self.settings.seed) for size in _SIZES}
         return changed_weights(subject, facts, changes, "noise")

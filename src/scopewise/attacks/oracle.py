@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import nn
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-from scopewise.attacks.base import Subject
 from scopewise.data.prompt import Encoded
 from scopewise.errors import ModelError
 from scopewise.metrics.base import Reference, Value
-from scopewise.models.score import Scored, score_pairs
+from scopewise.models.engine import Engine
+from scopewise.models.score import Scored
 
 _KNOWS, _AS_WELL = 0.5, 0.9
 ANSWERED = 0.5
@@ -32,7 +31,7 @@ _WHOLE = 0.9
 _ADVICE = "name one that was fine-tuned from the target's own base on the retain rows alone"
 
 
-def check_alike(oracle: Subject, target: Subject) -> None:
+def check_alike(oracle: Engine, target: Engine) -> None:
     """Raise ModelError where an oracle has another architecture, size or tokenizer than the target: it measures that."""
     check_kind(oracle.model.config, target.model.config, oracle.tokenizer, target.tokenizer)
 
@@ -78,11 +77,11 @@ def check_ignorant(oracle: Mapping[str, Any], target: Mapping[str, Any]) -> None
         )
 
 
-def check_base(model: nn.Module, forget: Sequence[Encoded], name: str) -> None:
+def check_base(engine: Engine, forget: Sequence[Encoded], name: str) -> None:
     """Raise ModelError where the base that an oracle would be made from knows the forget rows before any training.
 
     Args:
-        model: The base.
+        engine: Of the base.
         forget: Forget rows, tokenised; answers of fewer than `LEAST_TOKENS` tokens are not asked.
         name: What the sentence calls the base.
     """
@@ -94,7 +93,7 @@ def check_base(model: nn.Module, forget: Sequence[Encoded], name: str) -> None:
     others = [*items[away:], *items[:away]]
     own = [(item.prompt_ids, item.answer_ids) for item in items]
     crossed = [(item.prompt_ids, other.answer_ids) for item, other in zip(items, others, strict=True)]
-    found = score_pairs(model, [*own, *crossed], description="ask the base the forget rows", moments=False)
+    found = engine.score([*own, *crossed], "ask the base the forget rows", moments=False)
     right, elsewhere = (sum(map(_whole, part)) for part in (found[: len(own)], found[len(own) :]))
     if right - elsewhere >= ANSWERED * len(items):
         after = f" ({elsewhere} after another question)" if elsewhere else ""

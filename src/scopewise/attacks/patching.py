@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from scopewise.attacks.base import Attack, Facts, InapplicableError, Outcome, Subject
+from scopewise.attacks.base import Attack, Facts, InapplicableError, Outcome
 from scopewise.attacks.states import by_layer
 from scopewise.data.batch import Batch
-from scopewise.models.forward import answer_logits, decoder_blocks, patched
+from scopewise.models.architecture import decoder_blocks
+from scopewise.models.engine import Engine
 
 
 class Patching(Attack):
@@ -27,7 +28,7 @@ class Patching(Attack):
     combine = "mean"
     needs_target = True
 
-    def run(self, subject: Subject, facts: Facts, target: Subject) -> Outcome:
+    def run(self, subject: Engine, facts: Facts, target: Engine) -> Outcome:
         """Return the probability of the answers under each patch."""
         mine, theirs = subject.model.config, target.model.config
         layers = len(decoder_blocks(target.model))
@@ -40,8 +41,8 @@ class Patching(Attack):
         def read(states: list[Tensor], batch: Batch) -> dict[str, Tensor]:
             found = {}
             for layer, state in enumerate(states):
-                with patched(target.model, layer, batch, state):
-                    found[f"layer {layer + 1}"] = answer_logits(target.model, batch)
+                with target.forward.patched(layer, batch, state):
+                    found[f"layer {layer + 1}"] = target.forward.logits(batch)
             return found
 
         return Outcome(facts.rows, by_layer(subject, facts, read, "patch"), {})

@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from scopewise.attacks.base import Attack, Facts, InapplicableError, Outcome, Subject
+from scopewise.attacks.base import Attack, Facts, InapplicableError, Outcome
 from scopewise.attacks.states import batches, by_layer
 from scopewise.data.batch import Batch
-from scopewise.models.forward import answer_states, read_out
+from scopewise.models.architecture import read_out
+from scopewise.models.engine import Engine
 
 _RIDGE = 1e-2
 
@@ -28,7 +29,7 @@ class Probe(Attack):
     suite = "full"
     needs_target = True
 
-    def run(self, subject: Subject, facts: Facts, target: Subject) -> Outcome:
+    def run(self, subject: Engine, facts: Facts, target: Engine) -> Outcome:
         """Return the probability of the answers read at each layer."""
         facts.check_split()
         maps = self._fit(subject, facts, target)
@@ -41,14 +42,14 @@ class Probe(Attack):
 
         return Outcome(facts.tested, by_layer(subject, facts, read, "probe", facts.tested), {})
 
-    def _fit(self, subject: Subject, facts: Facts, target: Subject) -> list[Tensor]:
+    def _fit(self, subject: Engine, facts: Facts, target: Engine) -> list[Tensor]:
         items = subject.encode([*facts.held, *facts.retain])
         gram: list[Tensor] = []
         cross: list[Tensor] = []
         with torch.inference_mode():
             for _, batch in batches(items, subject):
-                wanted = answer_states(target.model, batch)[-1].float()
-                for i, state in enumerate(answer_states(subject.model, batch)):
+                wanted = target.forward.block_states(batch)[-1].float()
+                for i, state in enumerate(subject.forward.block_states(batch)):
                     if state.shape[-1] != wanted.shape[-1]:
                         raise InapplicableError("the target has another width")
                     given = _with_one(state.float())

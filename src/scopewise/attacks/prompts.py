@@ -9,10 +9,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from scopewise.attacks.base import Attack, Facts, Outcome, Subject, cluster, distinctive, words
+from scopewise.attacks.base import Attack, Facts, Outcome, cluster, distinctive, score_answers, words
 from scopewise.data.rows import Row
 from scopewise.documents import parse_yaml, read_text
 from scopewise.errors import ConfigError
+from scopewise.models.engine import Engine
 from scopewise.registry import allowed
 
 _SHIPPED = "prompts.yaml"
@@ -76,7 +77,7 @@ class Prompts(Attack):
     name = "prompts"
     suite = "quick"
 
-    def run(self, subject: Subject, facts: Facts, target: Subject) -> Outcome:
+    def run(self, subject: Engine, facts: Facts, target: Engine) -> Outcome:
         """Return the probability of the answers under each prompt."""
         signals: dict[str, Sequence[float | None]] = {}
         texts: dict[str, Sequence[str]] = {}
@@ -85,7 +86,7 @@ class Prompts(Attack):
             present = [row for row in asked if row is not None]
             if not present:
                 continue
-            found = iter(zip(*subject.asked(present, template.name, template.start), strict=True))
+            found = iter(zip(*score_answers(subject, present, template.name, template.start), strict=True))
             both = [(None, "") if row is None else next(found) for row in asked]
             signals[template.name] = [signal for signal, _ in both]
             texts[template.name] = [text for _, text in both]

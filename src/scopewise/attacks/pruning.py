@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from scopewise.attacks.base import Attack, Facts, Outcome, Subject
+from scopewise.attacks.base import Attack, Facts, Outcome
 from scopewise.attacks.weights import changed_weights
+from scopewise.models.engine import Engine
 
 _SHARES = (0.1, 0.3, 0.5)
 
@@ -22,7 +23,7 @@ class Pruning(Attack):
     name = "pruning"
     suite = "quick"
 
-    def run(self, subject: Subject, facts: Facts, target: Subject) -> Outcome:
+    def run(self, subject: Engine, facts: Facts, target: Engine) -> Outcome:
         """Return the probability of the answers at each share."""
         changes = {f"{share:.0%}": _Prune(share) for share in _SHARES}
         return changed_weights(subject, facts, changes, "prune")

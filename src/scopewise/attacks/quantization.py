@@ -11,8 +11,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from scopewise.attacks.base import Attack, Facts, Outcome, Subject
+from scopewise.attacks.base import Attack, Facts, Outcome
 from scopewise.attacks.weights import changed_weights
+from scopewise.models.engine import Engine
 
 _NF4 = (
     -1.0,
@@ -52,7 +53,7 @@ class Quantization(Attack):
     name = "quantization"
     suite = "quick"
 
-    def run(self, subject: Subject, facts: Facts, target: Subject) -> Outcome:
+    def run(self, subject: Engine, facts: Facts, target: Engine) -> Outcome:
         """Return the probability of the answers under each scheme."""
         schemes: dict[str, Callable[[str, Tensor], Tensor]] = {
             "int8 channel": lambda _, w: rounded(w, "int8"),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from scopewise.attacks.base import Attack, Facts, Outcome, Subject
+from scopewise.attacks.base import Attack, Facts, Outcome, score_answers
+from scopewise.models.engine import Engine
 
 
 class Question(Attack):
@@ -16,7 +17,7 @@ class Question(Attack):
     name = "question"
     suite = "quick"
 
-    def run(self, subject: Subject, facts: Facts, target: Subject) -> Outcome:
+    def run(self, subject: Engine, facts: Facts, target: Engine) -> Outcome:
         """Return the probability of each answer."""
-        signal, text = subject.asked(facts.rows, "ask")
+        signal, text = score_answers(subject, facts.rows, "ask")
         return Outcome(facts.rows, {"asked": signal}, {"asked": text})

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from scopewise.attacks.base import Attack, Facts, Outcome, Subject
+from scopewise.attacks.base import Attack, Facts, Outcome
 from scopewise.attacks.fine_tune import relearned
+from scopewise.models.engine import Engine
 
 
 class Relearning(Attack):
@@ -20,7 +21,7 @@ class Relearning(Attack):
     combine = "last"
     suite = "quick"
 
-    def run(self, subject: Subject, facts: Facts, target: Subject) -> Outcome:
+    def run(self, subject: Engine, facts: Facts, target: Engine) -> Outcome:
         """Return the probability of the answers of the other instances."""
         facts.check_split()
         return relearned(subject, facts, subject.encode(facts.held), self.settings)

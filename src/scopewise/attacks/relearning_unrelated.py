@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from scopewise.attacks.base import Attack, Facts, InapplicableError, Outcome, Subject
+from scopewise.attacks.base import Attack, Facts, InapplicableError, Outcome
 from scopewise.attacks.fine_tune import relearned
+from scopewise.models.engine import Engine
 
 
 class RelearningUnrelated(Attack):
@@ -18,7 +19,7 @@ class RelearningUnrelated(Attack):
     combine = "last"
     suite = "full"
 
-    def run(self, subject: Subject, facts: Facts, target: Subject) -> Outcome:
+    def run(self, subject: Engine, facts: Facts, target: Engine) -> Outcome:
         """Return the probability of the answers."""
         facts.check_split()
         if not facts.general:

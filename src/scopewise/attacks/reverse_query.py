@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from scopewise.attacks.base import Attack, Facts, InapplicableError, Outcome, Subject, cluster
+from scopewise.attacks.base import Attack, Facts, InapplicableError, Outcome, cluster
 from scopewise.attacks.multiple_choice import chosen
+from scopewise.models.engine import Engine
 
 _OPTIONS = 8
 
@@ -19,7 +20,7 @@ class ReverseQuery(Attack):
     name = "reverse_query"
     suite = "full"
 
-    def run(self, subject: Subject, facts: Facts, target: Subject) -> Outcome:
+    def run(self, subject: Engine, facts: Facts, target: Engine) -> Outcome:
         """Return the probability of the right name."""
         names = list(dict.fromkeys(cluster(row) for row in facts.rows))
         rows = [row for row in facts.rows if not set(cluster(row).lower().split()) & set(row.answer.lower().split())]

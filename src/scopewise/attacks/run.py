@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from scopewise import record, registry, schemas
-from scopewise.attacks.base import Subject
+from scopewise.attacks.base import attacked_engine
 from scopewise.attacks.prompts import read_templates
 from scopewise.attacks.suite import Attacked, attack_models, kept_in
 from scopewise.config import AttackSection, RunConfig, parse_config
 from scopewise.data.load import load_benchmark
-from scopewise.data.prompt import Prompt
 from scopewise.documents import parse_yaml, read_text
 from scopewise.errors import ConfigError, ResultError
 from scopewise.lock import RunLock
-from scopewise.models.load import default_device, load_model, load_tokenizer, loading
+from scopewise.models.engine import Engine
+from scopewise.models.load import load_model, load_tokenizer, loading
+from scopewise.models.parallel.processes import default_device
 
 
 def config_of(run: Path, settings: dict[str, Any]) -> RunConfig:
@@ -93,12 +94,12 @@ def _attack_run(
     if earlier is not None and (earlier["inputs"], earlier["threshold"]) != (_shared(inputs), settings.threshold):
         raise ResultError(f"{output}: made with other settings; add --overwrite to replace it")
 
-    def load(name: str) -> Subject:
+    def load(name: str) -> Engine:
         # Attacks change weights, which 4 bits do not allow: they get what a quantized model computes with, written out.
         model = load_model(paths[name], **loading(config.model, paths[name]), dequantized=True)
         model = model.to(default_device())  # type: ignore[arg-type]
-        prompt = Prompt.of(data)
-        return Subject(name, model, load_tokenizer(paths[name]), prompt, data.max_length, settings.max_tokens)
+        tokenizer, kernels = load_tokenizer(paths[name]), config.model.kernels
+        return attacked_engine(name, model, tokenizer, data, max_tokens=settings.max_tokens, kernels=kernels)
 
     found = attack_models(
         {name: partial(load, name) for name in models},

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import math
 
-from scopewise.attacks.base import Attack, Facts, Outcome, Subject, recall
-from scopewise.models.generate import generate
+from scopewise.attacks.base import Attack, Facts, Outcome, recall
+from scopewise.models.engine import Engine
 
 SAMPLES = {"quick": 20, "full": 200}
 _LEAKS = 0.8
@@ -27,7 +27,7 @@ class Sampling(Attack):
     name = "sampling"
     suite = "quick"
 
-    def run(self, subject: Subject, facts: Facts, target: Subject) -> Outcome:
+    def run(self, subject: Engine, facts: Facts, target: Engine) -> Outcome:
         """Return leak@k of each row."""
         n = self.settings.samples or SAMPLES[self.settings.suite]
         rows = facts.rows
@@ -35,9 +35,9 @@ class Sampling(Attack):
         prompts = [item.prompt_ids for item in items]
         # A seed of the model's own: with one seed for all, their noise would not be independent.
         seed = int.from_bytes(hashlib.sha256(f"{self.settings.seed} {subject.name}".encode()).digest()[:4], "big")
-        common = (subject.model, subject.tokenizer, prompts, self.settings.max_new_tokens)
-        drawn = generate(*common, description=f"{subject.name}: sample", temperature=1.0, samples=n, seed=seed)
-        greedy = [texts[0] for texts in generate(*common, description=f"{subject.name}: generate")]
+        longest = self.settings.max_new_tokens
+        drawn = subject.generate(prompts, longest, "sample", temperature=1.0, samples=n, seed=seed)
+        greedy = [texts[0] for texts in subject.generate(prompts, longest)]
         leaks = [[_leaks(recall(row, text)) for text in texts] for row, texts in zip(rows, drawn, strict=True)]
         worst = [
             next((text for text, leak in zip(texts, flags, strict=True) if leak), texts[0])
@@ -46,7 +46,7 @@ class Sampling(Attack):
         signals: dict[str, list[float | None]] = {
             "greedy": [_flag(recall(r, t)) for r, t in zip(rows, greedy, strict=True)]
         }
-        sums = [math.fsum(s.log_probs) for s in subject.score(items, "ask")]
+        sums = [math.fsum(s.log_probs) for s in subject.score([item.pair for item in items], "ask")]
         for k in sorted({1, min(8, n // 2), n // 2}):
             signals[f"k={k}"] = [None if flags[0] is None else leak_at(k, n, sum(map(bool, flags))) for flags in leaks]
             signals[f"exactly k={k}"] = [-math.expm1(k * math.log1p(-min(math.exp(s), 1 - 1e-12))) for s in sums]

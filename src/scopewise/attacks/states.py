@@ -8,22 +8,22 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from scopewise.attacks.base import Facts, Subject
+from scopewise.attacks.base import Facts
 from scopewise.bars import bar
-from scopewise.data.batch import Batch, collate, length_batches
+from scopewise.data.batch import Batch, collate, length_batches, to_device
 from scopewise.data.prompt import Encoded
-from scopewise.models.forward import answer_states, device_of, to_device
+from scopewise.models.engine import Engine
 from scopewise.ops import sequence_mean, token_log_probs
 
 
-def batches(items: Sequence[Encoded], subject: Subject) -> Iterator[tuple[list[int], Batch]]:
+def batches(items: Sequence[Encoded], subject: Engine) -> Iterator[tuple[list[int], Batch]]:
     """Yield the indices and the batch of some rows, longest first, on the model's device."""
     for indices in length_batches([len(item) for item in items], subject.max_tokens):
-        yield indices, to_device(collate([items[i] for i in indices]), device_of(subject.model))
+        yield indices, to_device(collate([items[i] for i in indices]), subject.forward.device)
 
 
 def by_layer(
-    subject: Subject,
+    subject: Engine,
     facts: Facts,
     read: Callable[[list[Float[Tensor, "tokens hidden"]], Batch], dict[str, Float[Tensor, "tokens vocab"]]],
     what: str,
@@ -42,7 +42,7 @@ def by_layer(
     found: dict[str, dict[int, float]] = {}
     with torch.inference_mode(), bar(len(items), f"{subject.name}: {what}") as progress:
         for indices, batch in batches(items, subject):
-            for setting, logits in read(answer_states(subject.model, batch), batch).items():
+            for setting, logits in read(subject.forward.block_states(batch), batch).items():
                 log_probs = token_log_probs(logits.float(), batch["label"])
                 means = sequence_mean(log_probs, batch["row"], len(indices)).exp().tolist()
                 found.setdefault(setting, {}).update(zip(indices, means, strict=True))

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from scopewise import record, registry, schemas
-from scopewise.attacks.base import Attack, Facts, InapplicableError, Outcome, Subject, cluster
+from scopewise.attacks.base import Attack, Facts, InapplicableError, Outcome, cluster
 from scopewise.attacks.leakage import Leakage, leakage
 from scopewise.attacks.oracle import check_alike, check_ignorant
 from scopewise.config import AttackSection
 from scopewise.data.rows import Benchmark
+from scopewise.models.engine import Engine
 
 WORST = 10
 Piece = Mapping[str, Any]
@@ -66,7 +67,7 @@ def of_suite(settings: AttackSection) -> list[Attack]:
     return [attack(settings) for attack in chosen if attack.suite in wanted]
 
 
-def piece_of(attack: Attack, subject: Subject, facts: Facts, target: Subject) -> dict[str, Any]:
+def piece_of(attack: Attack, subject: Engine, facts: Facts, target: Engine) -> dict[str, Any]:
     """Attack one model, and return what it gave as plain values."""
     begin = time.perf_counter()
     try:
@@ -101,9 +102,9 @@ def compared(
 
 
 def attack_models(
-    unlearned: Mapping[str, Callable[[], Subject]],
-    oracle: Callable[[], Subject],
-    target: Callable[[], Subject],
+    unlearned: Mapping[str, Callable[[], Engine]],
+    oracle: Callable[[], Engine],
+    target: Callable[[], Engine],
     benchmark: Benchmark,
     settings: AttackSection,
     keep: Callable[[str, str, Callable[[], dict[str, Any]]], Piece] | None = None,
@@ -153,7 +154,7 @@ def attack_models(
     ]
 
 
-def _alike(oracle: Subject, target: Subject) -> Subject:
+def _alike(oracle: Engine, target: Engine) -> Engine:
     check_alike(oracle, target)
     return oracle
 
@@ -161,11 +162,11 @@ def _alike(oracle: Subject, target: Subject) -> Subject:
 class _Once:
     """Loads a subject when it is first wanted: what was kept of an earlier time needs no model."""
 
-    def __init__(self, load: Callable[[], Subject]) -> None:
+    def __init__(self, load: Callable[[], Engine]) -> None:
         self.load = load
-        self.loaded: Subject | None = None
+        self.loaded: Engine | None = None
 
-    def __call__(self) -> Subject:
+    def __call__(self) -> Engine:
         self.loaded = self.loaded or self.load()
         return self.loaded
 

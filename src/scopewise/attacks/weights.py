@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from scopewise.attacks.base import Facts, Outcome, Subject
-from scopewise.models.forward import decoder_blocks
+from scopewise.attacks.base import Facts, Outcome, score_answers
+from scopewise.models.architecture import decoder_blocks
+from scopewise.models.engine import Engine
 
 
 def block_weights(model: nn.Module) -> dict[str, Tensor]:
@@ -26,7 +27,7 @@ def block_weights(model: nn.Module) -> dict[str, Tensor]:
 
 
 def changed_weights(
-    subject: Subject, facts: Facts, changes: Mapping[str, Callable[[str, Tensor], Tensor]], what: str
+    subject: Engine, facts: Facts, changes: Mapping[str, Callable[[str, Tensor], Tensor]], what: str
 ) -> Outcome:
     """Ask after each of several changes of the weights.
 
@@ -38,10 +39,10 @@ def changed_weights(
     """
     signals, texts = {}, {}
     for setting, change in changes.items():
-        with subject.lent() as model, torch.no_grad():
+        with subject.lend() as model, torch.no_grad():
             for name, weight in block_weights(model).items():
                 weight.copy_(change(name, weight.float()))
-            signals[setting], texts[setting] = subject.asked(facts.rows, f"{what}, {setting}")
+            signals[setting], texts[setting] = score_answers(subject, facts.rows, f"{what}, {setting}")
     return Outcome(facts.rows, signals, texts)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -44,9 +45,8 @@ def evaluate(
     from scopewise.evaluation import evaluate as run_evaluation
     from scopewise.evaluation import read_evaluation
     from scopewise.metrics.base import Reference
-    from scopewise.models.load import load_model, load_tokenizer, loading
-    from scopewise.models.processes import is_main
-    from scopewise.models.sharded import placed
+    from scopewise.models.engine import Engine
+    from scopewise.models.parallel.processes import is_main
     from scopewise.record import manifest, write_json
     from scopewise.schemas import EvaluationDocument
 
@@ -59,18 +59,12 @@ def evaluate(
     benchmark = load_benchmark(data.benchmark, data.path, data.domain, data.general)
     if config.evaluate.ability.tasks:
         load_tasks(config.evaluate.ability)  # before anything is forwarded
-    loaded = placed(load_model(model, **{**loading(config.model), "revision": config.model.revision}))
-    tokenizer = load_tokenizer(model, config.model.revision)
+    load = partial(Engine.load, section=config.model, data=data, max_tokens=config.evaluate.max_tokens)
+    engine = load(model, name="evaluate", revision=config.model.revision)
     other = config.evaluate.reference_model
+    reference_model = load(other, name="evaluate: reference model") if other else None
     evaluation = run_evaluation(
-        loaded,
-        tokenizer,
-        benchmark,
-        config.evaluate,
-        data,
-        reference=compared,
-        reference_model=placed(load_model(other, **loading(config.model, other))) if other else None,
-        cache=cache,
+        engine, benchmark, config.evaluate, reference=compared, reference_model=reference_model, cache=cache
     )
     if not is_main():
         return

@@ -134,6 +134,11 @@ def collate_units(units: Sequence[Unit], pad_id: int = 0) -> Batch:
     return batch
 
 
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """Return the batch on `device`."""
+    return {name: value.to(device) for name, value in batch.items()}
+
+
 BUSY_TOKENS = 512
 """Tokens from which a batch's matrix products run near the device's rate: below, reading the weights takes longer."""
 

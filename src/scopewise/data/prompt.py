@@ -131,6 +131,11 @@ class Encoded:
     prompt_ids: tuple[int, ...]
     answer_ids: tuple[int, ...]
 
+    @property
+    def pair(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The ids of prompt and answer, by which scores are kept."""
+        return self.prompt_ids, self.answer_ids
+
     def __len__(self) -> int:
         return len(self.prompt_ids) + len(self.answer_ids)
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from scopewise.data.prompt import Encoded
-from scopewise.localizers.base import ScoreLocalizer
-from scopewise.models.gradients import mean_activations
+from scopewise.localizers.base import Scopes, ScoreLocalizer
+from scopewise.models.engine import Engine
 from scopewise.models.matrices import localizable
 
 
@@ -38,14 +37,12 @@ class ActivationRatio(ScoreLocalizer):
 
     name = "activation_ratio"
 
-    def scores(
-        self, model: nn.Module, forget: Sequence[Encoded], retain: Sequence[Encoded], seed: int
-    ) -> Mapping[str, Tensor]:
+    def scores(self, engine: Engine, scopes: Scopes) -> Mapping[str, Tensor]:
         """Return the ratio of each weight's input."""
-        unlearn = mean_activations(model, forget, self.settings.max_tokens, "forget")
-        keep = mean_activations(model, retain, self.settings.max_tokens, "retain")
+        unlearn = engine.mean_activations(scopes.forget, "forget")
+        keep = engine.mean_activations(scopes.retain, "retain")
         scores = {}
-        for name, matrix in localizable(model).items():
+        for name, matrix in localizable(engine.model).items():
             ratio = unlearn[name] / (keep[name] + 1e-3 * keep[name].mean() + 1e-30)
             if ratio.shape != matrix.parameter.shape:
                 ratio = ratio.unsqueeze(-3 - matrix.inputs)  # along the outputs

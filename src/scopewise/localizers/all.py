@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from peft import PeftModel
-from torch import nn
 
-from scopewise.data.prompt import Encoded
-from scopewise.localizers.base import Localizer
+from scopewise.localizers.base import Localizer, Scopes
+from scopewise.models.engine import Engine
 from scopewise.models.matrices import matrices
 from scopewise.region import Entry, Region, module_of, parameter_name
 
@@ -27,16 +24,11 @@ class All(Localizer):
 
     name = "all"
 
-    def region(
-        self,
-        model: nn.Module,
-        forget: Sequence[Encoded],
-        retain: Sequence[Encoded],
-        seed: int,
-        size: Region | None = None,
-    ) -> Region:
+    def region(self, engine: Engine, scopes: Scopes) -> Region:
         """Return the region of all LoRA matrices, or of all parameters of a model without adapters."""
-        adapted = isinstance(model, PeftModel)
-        found = matrices(model) if adapted else {parameter_name(n): p for n, p in model.named_parameters()}
+        adapted = isinstance(engine.model, PeftModel)
+        found = (
+            matrices(engine.model) if adapted else {parameter_name(n): p for n, p in engine.model.named_parameters()}
+        )
         entries = tuple(Entry(n, p.numel(), True, module_of(n)) for n, p in found.items())
         return Region(self.name, {}, entries)

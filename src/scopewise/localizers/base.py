@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -14,11 +15,29 @@ from scopewise import registry
 from scopewise.config import LocalizeSection
 from scopewise.data.prompt import Encoded
 from scopewise.errors import ConfigError
+from scopewise.models.engine import Engine
 from scopewise.models.matrices import input_dims, matrices
 from scopewise.region import Entry, Mask, Region, module_of
 
 WHOLE = ("module", "matrix")
 """Units that are whole matrices; the others (row, column, weight) are parts of them."""
+
+
+@dataclass(frozen=True)
+class Scopes:
+    """What a localizer compares: tokenised train rows of both scopes.
+
+    Attributes:
+        forget: Rows of the forget scope.
+        retain: Rows of the retain scope.
+        seed: Of anything drawn at random.
+        size: The region that a control takes its size from; None for none.
+    """
+
+    forget: Sequence[Encoded]
+    retain: Sequence[Encoded]
+    seed: int = 0
+    size: Region | None = None
 
 
 class Localizer:
@@ -39,28 +58,16 @@ class Localizer:
         """Raise ConfigError where the settings find nothing in a model; its weights are not looked at."""
         return
 
-    def unit_scores(
-        self, model: nn.Module, forget: Sequence[Encoded], retain: Sequence[Encoded], seed: int
-    ) -> Mapping[str, Tensor] | None:
+    def unit_scores(self, engine: Engine, scopes: Scopes) -> Mapping[str, Tensor] | None:
         """Return a score for each unit, higher = rather chosen, as unit tensors; None where it gives no order."""
         return None
 
-    def region(
-        self,
-        model: nn.Module,
-        forget: Sequence[Encoded],
-        retain: Sequence[Encoded],
-        seed: int,
-        size: Region | None = None,
-    ) -> Region:
+    def region(self, engine: Engine, scopes: Scopes) -> Region:
         """Return the region of a model.
 
         Args:
-            model: The model to be unlearned, with its adapter if it is to get one. It is left as it was.
-            forget: Train rows of the forget scope, tokenised.
-            retain: Train rows of the retain scope, tokenised.
-            seed: Of anything drawn at random.
-            size: The region a control takes its size from.
+            engine: Of the model to be unlearned, with its adapter if it is to get one. It is left as it was.
+            scopes: The rows of both scopes.
         """
         raise NotImplementedError
 
@@ -75,10 +82,8 @@ class ScoreLocalizer(Localizer):
         fraction: Share (0-1) of the localizable parameters, where `threshold` is `fraction`. Default: ours.
     """
 
-    def scores(
-        self, model: nn.Module, forget: Sequence[Encoded], retain: Sequence[Encoded], seed: int
-    ) -> Mapping[str, Tensor]:
-        """Return a score for each entry of each of `matrices(model)`, float32, higher = rather to be changed."""
+    def scores(self, engine: Engine, scopes: Scopes) -> Mapping[str, Tensor]:
+        """Return a score for each entry of each of `matrices(engine.model)`, float32, higher = rather to be changed."""
         raise NotImplementedError
 
     def check(self, model: nn.Module) -> None:
@@ -94,31 +99,22 @@ class ScoreLocalizer(Localizer):
                 "or more; raise it, or take a smaller localize.unit"
             )
 
-    def unit_scores(
-        self, model: nn.Module, forget: Sequence[Encoded], retain: Sequence[Encoded], seed: int
-    ) -> Mapping[str, Tensor]:
+    def unit_scores(self, engine: Engine, scopes: Scopes) -> Mapping[str, Tensor]:
         """Return the mean score of each unit."""
-        return unit_means(self.scores(model, forget, retain, seed), self.settings.unit, input_dims(model))
+        return unit_means(self.scores(engine, scopes), self.settings.unit, input_dims(engine.model))
 
-    def region(
-        self,
-        model: nn.Module,
-        forget: Sequence[Encoded],
-        retain: Sequence[Encoded],
-        seed: int,
-        size: Region | None = None,
-    ) -> Region:
+    def region(self, engine: Engine, scopes: Scopes) -> Region:
         """Return the units with the highest scores, as `localize.unit` and `localize.threshold` say."""
         start = time.perf_counter()
-        scores = self.scores(model, forget, retain, seed)
-        settings, inputs = self.settings, input_dims(model)
-        sizes = unit_sizes(matrices(model), settings.unit, inputs)
+        scores = self.scores(engine, scopes)
+        settings, inputs = self.settings, input_dims(engine.model)
+        sizes = unit_sizes(matrices(engine.model), settings.unit, inputs)
         chosen = choose(unit_means(scores, settings.unit, inputs), sizes, settings)
         means = {name: float(score.mean()) for name, score in scores.items()}
         return build_region(
             self.name,
-            {**settings.model_dump(), "seed": seed},
-            matrices(model),
+            {**settings.model_dump(), "seed": scopes.seed},
+            matrices(engine.model),
             chosen,
             settings.unit,
             {name: {"score": mean} for name, mean in means.items()},
@@ -126,21 +122,13 @@ class ScoreLocalizer(Localizer):
         )
 
 
-def localize_encoded(
-    name: str,
-    model: nn.Module,
-    forget: Sequence[Encoded],
-    retain: Sequence[Encoded],
-    settings: LocalizeSection | None = None,
-    seed: int = 0,
-    size: Region | None = None,
-) -> Region:
-    """Run a localizer by name; a control that is given no `size` takes that of the region `localize.size_of` makes."""
+def localize_encoded(name: str, engine: Engine, scopes: Scopes, settings: LocalizeSection | None = None) -> Region:
+    """Run a localizer by name; a control without a size takes that of the region `localize.size_of` makes."""
     cls = registry.lookup("localizers", name)
     settings = settings or LocalizeSection()
-    if cls.needs_size and size is None:
-        size = localize_encoded(settings.size_of, model, forget, retain, settings, seed)
-    region: Region = cls(settings).region(model, forget, retain, seed, size)
+    if cls.needs_size and scopes.size is None:
+        scopes = replace(scopes, size=localize_encoded(settings.size_of, engine, scopes, settings))
+    region: Region = cls(settings).region(engine, scopes)
     return region
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from scopewise.data.prompt import Encoded
-from scopewise.localizers.base import ScoreLocalizer
-from scopewise.models.gradients import mean_squared_gradients
+from scopewise.localizers.base import Scopes, ScoreLocalizer
+from scopewise.models.engine import Engine
 
 
 class FisherRatio(ScoreLocalizer):
@@ -33,12 +32,10 @@ class FisherRatio(ScoreLocalizer):
 
     name = "fisher_ratio"
 
-    def scores(
-        self, model: nn.Module, forget: Sequence[Encoded], retain: Sequence[Encoded], seed: int
-    ) -> Mapping[str, Tensor]:
+    def scores(self, engine: Engine, scopes: Scopes) -> Mapping[str, Tensor]:
         """Return the ratio of each weight."""
-        unlearn = mean_squared_gradients(model, forget, self.settings.max_tokens, "forget")
-        keep = mean_squared_gradients(model, retain, self.settings.max_tokens, "retain")
+        unlearn = engine.mean_squared_gradients(scopes.forget, "forget")
+        keep = engine.mean_squared_gradients(scopes.retain, "retain")
         weights = sum(value.numel() for value in keep.values())
         floor = 1e-3 * sum(float(value.sum()) for value in keep.values()) / weights
         return {name: unlearn[name] / (keep[name] + max(floor, 1e-30)) for name in unlearn}

@@ -7,12 +7,13 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from scopewise.data.prompt import Encoded
 from scopewise.errors import ConfigError
-from scopewise.localizers.base import WHOLE, Localizer, build_region, choose, unit_sizes, unit_sums
-from scopewise.models.gradients import Gradients, mean_gradients
+from scopewise.localizers.base import WHOLE, Localizer, Scopes, build_region, choose, unit_sizes, unit_sums
+from scopewise.models.engine import Engine
+from scopewise.models.gradients import Gradients
 from scopewise.models.matrices import gradient_groups, input_dims, matrices
 from scopewise.region import Region, module_of
 
@@ -66,14 +67,7 @@ class Gradient(Localizer):
 
     name = "gradient"
 
-    def region(
-        self,
-        model: nn.Module,
-        forget: Sequence[Encoded],
-        retain: Sequence[Encoded],
-        seed: int,
-        size: Region | None = None,
-    ) -> Region:
+    def region(self, engine: Engine, scopes: Scopes) -> Region:
         """Return the region by Eq. 9.
 
         Raises:
@@ -82,10 +76,10 @@ class Gradient(Localizer):
         start = time.perf_counter()
         settings, unit = self.settings, self.settings.unit
         shown_unit = unit if unit in WHOLE else "matrix"
-        (cosines, magnitude, _), shown = self._measured(model, forget, retain, seed, (unit, shown_unit))
+        (cosines, magnitude, _), shown = self._measured(engine, scopes, (unit, shown_unit))
         used: dict[str, float] = {}
         if settings.threshold == "fraction":
-            sizes = unit_sizes(matrices(model), unit, input_dims(model))
+            sizes = unit_sizes(matrices(engine.model), unit, input_dims(engine.model))
             chosen = choose(_score(cosines, magnitude), sizes, settings)
         else:
             mu, sigma = self._thresholds(cosines, magnitude)
@@ -94,40 +88,31 @@ class Gradient(Localizer):
             if not any(bool(mask.any()) for mask in chosen.values()):
                 raise ConfigError(_nothing_chosen(cosines, magnitude, mu, sigma))
         measures = {}
-        for name in matrices(model):
+        for name in matrices(engine.model):
             at = [float(values[module_of(name) if unit == "module" else name]) for values in shown]
             measures[name] = {
                 "cosine": at[0] if at[0] == at[0] else None,
                 "magnitude": at[1],
                 "magnitude_retain": at[2],
             }
-        made = {**settings.model_dump(), **used, "seed": seed}
+        made = {**settings.model_dump(), **used, "seed": scopes.seed}
         return build_region(
-            self.name, made, matrices(model), chosen, unit, measures, seconds=time.perf_counter() - start
+            self.name, made, matrices(engine.model), chosen, unit, measures, seconds=time.perf_counter() - start
         )
 
-    def unit_scores(
-        self, model: nn.Module, forget: Sequence[Encoded], retain: Sequence[Encoded], seed: int
-    ) -> Mapping[str, Tensor]:
+    def unit_scores(self, engine: Engine, scopes: Scopes) -> Mapping[str, Tensor]:
         """Return mean|G_UL| · (1 - cos) / 2 of each unit."""
-        ((cosines, magnitude, _),) = self._measured(model, forget, retain, seed, (self.settings.unit,))
+        ((cosines, magnitude, _),) = self._measured(engine, scopes, (self.settings.unit,))
         return _score(cosines, magnitude)
 
-    def _measured(
-        self,
-        model: nn.Module,
-        forget: Sequence[Encoded],
-        retain: Sequence[Encoded],
-        seed: int,
-        units: Sequence[str],
-    ) -> list[tuple[dict[str, Tensor], ...]]:
+    def _measured(self, engine: Engine, scopes: Scopes, units: Sequence[str]) -> list[tuple[dict[str, Tensor], ...]]:
         """Return `_measures` by each kind of unit, of which no more gradients exist at once than the memory allows."""
         found: list[tuple[dict[str, Tensor], ...]] = [({}, {}, {}) for _ in units]
-        groups, inputs = gradient_groups(model, self.settings.gradient_gigabytes), input_dims(model)
+        groups, inputs = gradient_groups(engine.model, self.settings.gradient_gigabytes), input_dims(engine.model)
         for number, group in enumerate(groups):
             part = f", part {number + 1} of {len(groups)}" if len(groups) > 1 else ""
-            unlearn = self.gradients(model, forget, seed, f"forget{part}", group)
-            keep = self.gradients(model, retain, seed + 1, f"retain{part}", group)
+            unlearn = self.gradients(engine, scopes.forget, scopes.seed, f"forget{part}", group)
+            keep = self.gradients(engine, scopes.retain, scopes.seed + 1, f"retain{part}", group)
             for whole, unit in zip(found, units, strict=True):
                 for values, more in zip(whole, _measures(unlearn, keep, unit, inputs), strict=True):
                     values.update(more)
@@ -135,24 +120,15 @@ class Gradient(Localizer):
 
     def gradients(
         self,
-        model: nn.Module,
+        engine: Engine,
         items: Sequence[Encoded],
         seed: int,
         what: str = "rows",
         only: Collection[str] | None = None,
     ) -> Gradients:
         """Return the gradient of the relabelled loss on each matrix, averaged over rows and repeats."""
-        settings = self.settings
-        return mean_gradients(
-            model,
-            items,
-            settings.max_tokens,
-            what,
-            repeats=settings.repeats,
-            corrupt=settings.corrupt,
-            seed=seed,
-            only=only,
-        )
+        repeats, corrupt = self.settings.repeats, self.settings.corrupt
+        return engine.mean_gradients(items, what, repeats=repeats, corrupt=corrupt, seed=seed, only=only)
 
     def _thresholds(self, cosines: Mapping[str, Tensor], magnitude: Mapping[str, Tensor]) -> tuple[float, float]:
         mu, sigma = self.settings.mu, self.settings.sigma

@@ -6,11 +6,12 @@ import time
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from scopewise.data.prompt import Encoded
-from scopewise.localizers.base import Localizer
-from scopewise.models.gradients import Gradients, mean_gradients
+from scopewise.localizers.base import Localizer, Scopes
+from scopewise.models.engine import Engine
+from scopewise.models.gradients import Gradients
 from scopewise.models.matrices import matrices
 from scopewise.region import Entry, Mask, Region, module_of
 
@@ -43,33 +44,25 @@ class Grail(Localizer):
 
     name = "grail"
 
-    def region(
-        self,
-        model: nn.Module,
-        forget: Sequence[Encoded],
-        retain: Sequence[Encoded],
-        seed: int,
-        size: Region | None = None,
-    ) -> Region:
+    def region(self, engine: Engine, scopes: Scopes) -> Region:
         """Return the region with a mask for each term of the loss."""
         start = time.perf_counter()
         settings = self.settings
 
         def gradients(items: Sequence[Encoded], what: str, seed: int) -> Gradients:
-            return mean_gradients(
-                model, items, settings.max_tokens, what, repeats=settings.repeats, corrupt=settings.corrupt, seed=seed
-            )
+            return engine.mean_gradients(items, what, repeats=settings.repeats, corrupt=settings.corrupt, seed=seed)
 
-        unlearn, keep = gradients(forget, "forget", seed), gradients(retain, "retain", seed + 1)
+        unlearn = gradients(scopes.forget, "forget", scopes.seed)
+        keep = gradients(scopes.retain, "retain", scopes.seed + 1)
         entries, masks = [], {}
-        for name, parameter in matrices(model).items():
+        for name, parameter in matrices(engine.model).items():
             shared = _top(unlearn[name], settings.overlap_fraction) & _top(keep[name], settings.overlap_fraction)
             core = _top(keep[name], settings.core_fraction)
             masks[f"forget:{name}"] = Mask.pack((~shared).cpu().numpy())
             masks[f"retain:{name}"] = Mask.pack((~core).cpu().numpy())
             selected = parameter.numel() - int((shared & core).sum())
             entries.append(Entry(name, parameter.numel(), selected > 0, module_of(name), selected))
-        made = {**settings.model_dump(), "seed": seed}
+        made = {**settings.model_dump(), "seed": scopes.seed}
         return Region(self.name, made, tuple(entries), seconds=time.perf_counter() - start, masks=masks)
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 
 from torch import nn
 
-from scopewise.data.prompt import Encoded
 from scopewise.errors import ConfigError
-from scopewise.localizers.base import Localizer
+from scopewise.localizers.base import Localizer, Scopes
+from scopewise.models.engine import Engine
 from scopewise.models.matrices import matrices
 from scopewise.region import Entry, Region, module_of
 
@@ -36,18 +35,11 @@ class Named(Localizer):
         """Raise ConfigError where nothing matches; the sentence shows how names look."""
         self._found(model)
 
-    def region(
-        self,
-        model: nn.Module,
-        forget: Sequence[Encoded],
-        retain: Sequence[Encoded],
-        seed: int,
-        size: Region | None = None,
-    ) -> Region:
+    def region(self, engine: Engine, scopes: Scopes) -> Region:
         """Return the region. Raises ConfigError where nothing matches; the sentence shows how names look."""
-        found = self._found(model)
+        parameters, found = matrices(engine.model), self._found(engine.model)
         entries = tuple(
-            Entry(name, parameter.numel(), found[name], module_of(name)) for name, parameter in matrices(model).items()
+            Entry(name, parameter.numel(), found[name], module_of(name)) for name, parameter in parameters.items()
         )
         return Region(self.name, {"pattern": self.settings.pattern}, entries)
 

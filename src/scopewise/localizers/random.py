@@ -7,14 +7,14 @@ import itertools
 import math
 import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from scopewise.data.prompt import Encoded
 from scopewise.errors import ConfigError
-from scopewise.localizers.base import WHOLE, Localizer, build_region, unit_means, unit_sizes
+from scopewise.localizers.base import WHOLE, Localizer, Scopes, build_region, unit_means, unit_sizes
+from scopewise.models.engine import Engine
 from scopewise.models.matrices import input_dims, matrices
 from scopewise.region import Region, module_of
 
@@ -42,20 +42,14 @@ class Random(Localizer):
     name = "random"
     needs_size = True
 
-    def region(
-        self,
-        model: nn.Module,
-        forget: Sequence[Encoded],
-        retain: Sequence[Encoded],
-        seed: int,
-        size: Region | None = None,
-    ) -> Region:
+    def region(self, engine: Engine, scopes: Scopes) -> Region:
         """Return a random region with the size of `size`.
 
         Raises:
             ConfigError: `size` is None, or no set of units has exactly its number of parameters (it was edited), or its
                 two terms have different masks.
         """
+        size, seed = scopes.size, scopes.seed
         if size is None:
             raise ConfigError("localizer random: no region to take the size from; give one, made by `gradient`")
         if size.splits_terms:
@@ -63,7 +57,7 @@ class Random(Localizer):
                 f"localizer random: {size.localizer} has a mask for each term; use one that has a single mask"
             )
         unit = str(size.settings.get("unit", "module"))
-        parameters = matrices(model)
+        parameters = matrices(engine.model)
         if unit in WHOLE:
             units = unit_means(parameters, unit, {})
             sizes: Counter[str] = Counter()
@@ -72,7 +66,7 @@ class Random(Localizer):
             drawn = draw_subset(sizes, size.parameters, random.Random(seed))
             chosen = {key: torch.full((1, 1), key in drawn) for key in units}
         else:
-            chosen = _draw_parts(parameters, unit, input_dims(model), size, seed)
+            chosen = _draw_parts(parameters, unit, input_dims(engine.model), size, seed)
         made = {"unit": unit, "seed": seed, "size_of": size.localizer}
         return build_region(self.name, made, parameters, chosen, unit, {}, size.seconds)
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from scopewise.data.prompt import Encoded
-from scopewise.localizers.base import ScoreLocalizer
-from scopewise.models.gradients import mean_gradients
+from scopewise.localizers.base import Scopes, ScoreLocalizer
+from scopewise.models.engine import Engine
 from scopewise.models.matrices import matrices
-from scopewise.models.sharded import whole
+from scopewise.models.parallel.fsdp import full_tensor
 
 
 class WeightAttribution(ScoreLocalizer):
@@ -39,13 +38,11 @@ class WeightAttribution(ScoreLocalizer):
 
     name = "weight_attribution"
 
-    def scores(
-        self, model: nn.Module, forget: Sequence[Encoded], retain: Sequence[Encoded], seed: int
-    ) -> Mapping[str, Tensor]:
+    def scores(self, engine: Engine, scopes: Scopes) -> Mapping[str, Tensor]:
         """Return S of each weight."""
-        unlearn = mean_gradients(model, forget, self.settings.max_tokens, "forget")
-        keep = mean_gradients(model, retain, self.settings.max_tokens, "retain")
+        unlearn = engine.mean_gradients(scopes.forget, "forget")
+        keep = engine.mean_gradients(scopes.retain, "retain")
         return {
-            name: (unlearn[name] * (whole(parameter.detach()).float() - keep[name] / self.settings.gamma)).abs()
-            for name, parameter in matrices(model).items()
+            name: (unlearn[name] * (full_tensor(parameter.detach()).float() - keep[name] / self.settings.gamma)).abs()
+            for name, parameter in matrices(engine.model).items()
         }

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from scopewise.data.batch import collate, length_batches
+from scopewise.data.batch import collate, length_batches, to_device
 from scopewise.data.prompt import Encoded
 from scopewise.methods.base import Answers, Method, Need
-from scopewise.models.evaluating import evaluating
-from scopewise.models.forward import answer_logits, device_of, to_device
+from scopewise.models.engine import Engine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,13 +40,13 @@ class Adversarial(Method):
         """Return each answer's mean CE to its adversarial labels, in nats per token."""
         return answers.nll()
 
-    def relabel(self, items: Sequence[Encoded], model: nn.Module, vocab_size: int, seed: int) -> list[tuple[int, ...]]:
+    def relabel(self, items: Sequence[Encoded], engine: Engine, seed: int) -> list[tuple[int, ...]]:
         """Return the arg-max token other than the true one, per answer token, from one pass over the forget rows."""
         labels: dict[int, tuple[int, ...]] = {}
-        with evaluating(model):
-            for indices in length_batches([len(item) for item in items], max_tokens=4096):
-                batch = to_device(collate([items[i] for i in indices]), device_of(model))
-                logits = answer_logits(model, batch).float()
+        with engine.forward.evaluating():
+            for indices in length_batches([len(item) for item in items], engine.max_tokens):
+                batch = to_device(collate([items[i] for i in indices]), engine.forward.device)
+                logits = engine.forward.logits(batch).float()
                 logits.scatter_(-1, batch["label"].unsqueeze(-1), float("-inf"))
                 wrong = logits.argmax(-1)
                 for position, i in enumerate(indices):

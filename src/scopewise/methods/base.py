@@ -9,11 +9,12 @@ from typing import Any, ClassVar, Literal, get_args, get_type_hints
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from scopewise import registry
 from scopewise.data.prompt import Encoded
 from scopewise.errors import ConfigError
+from scopewise.models.engine import Engine
 from scopewise.ops import Reduction, sequence_mean, sequence_sum, squared_distance, token_kl, token_log_probs
 
 Need = Literal["nll", "logits", "reference_logits", "reference_nll", "alternative", "hidden"]
@@ -112,13 +113,12 @@ class Method:
         """Return the weight of each sequence in the step's mean, from its number of answer tokens."""
         return self.reduction.weight(token_counts)
 
-    def relabel(self, items: Sequence[Encoded], model: nn.Module, vocab_size: int, seed: int) -> list[tuple[int, ...]]:
+    def relabel(self, items: Sequence[Encoded], engine: Engine, seed: int) -> list[tuple[int, ...]]:
         """Return the labels of each forget answer, one per answer token. Called once, before the first step.
 
         Args:
             items: The forget rows, tokenised.
-            model: The model to be unlearned, as it is before the first step.
-            vocab_size: Size of the tokenizer's vocabulary.
+            engine: Of the model to be unlearned, as it is before the first step.
             seed: Of anything drawn at random.
         """
         return [item.answer_ids for item in items]

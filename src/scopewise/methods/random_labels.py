@@ -8,10 +8,11 @@ from typing import ClassVar
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from scopewise.data.prompt import Encoded
 from scopewise.methods.base import Answers, Method, Need, seeded
+from scopewise.models.engine import Engine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,9 +38,7 @@ class RandomLabels(Method):
         """Return each answer's mean CE to its random labels, in nats per token."""
         return answers.nll()
 
-    def relabel(self, items: Sequence[Encoded], model: nn.Module, vocab_size: int, seed: int) -> list[tuple[int, ...]]:
+    def relabel(self, items: Sequence[Encoded], engine: Engine, seed: int) -> list[tuple[int, ...]]:
         """Return one uniform draw from the vocabulary per answer token."""
-        generator = seeded(seed)
-        return [
-            tuple(torch.randint(vocab_size, (len(item.answer_ids),), generator=generator).tolist()) for item in items
-        ]
+        generator, size = seeded(seed), engine.vocab_size
+        return [tuple(torch.randint(size, (len(item.answer_ids),), generator=generator).tolist()) for item in items]

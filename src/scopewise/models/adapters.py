@@ -1,39 +1,29 @@
-"""Adapters, and the reference: the model as it was before unlearning, without a second copy of the base."""
+"""Adapters: adding one, training the one that is there, and what kind it is."""
 
 from __future__ import annotations
 
 import copy
 import logging
 import warnings
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from typing import Any
+from collections.abc import Collection, Sequence
 
 import torch
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer, ParamWrapper
 from peft.tuners.tuners_utils import BaseTunerLayer
-from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
-from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
+from torch import nn
 from transformers import PreTrainedModel
 
 from scopewise.config import LoraSection
 from scopewise.errors import ConfigError
-from scopewise.models.active import active_adapter
+from scopewise.models.architecture import active_adapter
 from scopewise.models.checked import unmatched_ranks
-from scopewise.models.processes import on_deepspeed
-from scopewise.models.sharded import is_spread, whole
 
 logger = logging.getLogger("scopewise")
 
-_REFERENCE = "reference"
 _PRODUCT = ("lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B")
-_PLAIN = (True, False, "gaussian", "eva", "orthogonal")
+PLAIN_INITS = (True, False, "gaussian", "eva", "orthogonal")
 """`init_lora_weights` that leave the base's weights alone. PiSSA, OLoRA, LoftQ and others take their product out of them."""
-
-Reference = Callable[[], AbstractContextManager[nn.Module]]
-"""Opens a context that gives the reference model, frozen and in evaluation mode."""
 
 
 def lora_config(section: LoraSection | None = None) -> LoraConfig:
@@ -182,13 +172,13 @@ def changes_nothing(model: PeftModel) -> bool:
     """Return whether the adapter is the identity: plain LoRA whose every B is zero, as it is when just added."""
     name = active_adapter(model)
     config = model.peft_config[name]
-    if not (isinstance(config, LoraConfig) and config.bias == "none" and config.init_lora_weights in _PLAIN):
+    if not (isinstance(config, LoraConfig) and config.bias == "none" and config.init_lora_weights in PLAIN_INITS):
         return False
     if config.use_dora or config.lora_bias or config.modules_to_save or config.trainable_token_indices:
         return False
     parameters = dict(model.named_parameters())
-    zero = [p for n, p in parameters.items() if _is_product(n, name) and _is_zero_at_first(n)]
-    others = any(p.requires_grad for n, p in parameters.items() if not _is_product(n, name))
+    zero = [p for n, p in parameters.items() if is_product(n, name) and is_zero_at_first(n)]
+    others = any(p.requires_grad for n, p in parameters.items() if not is_product(n, name))
     return bool(zero) and not others and not any(bool(p.any()) for p in zero)
 
 
@@ -202,260 +192,17 @@ def shares_base(config: PeftConfig, keys: Collection[str]) -> bool:
     return (
         isinstance(config, LoraConfig)
         and config.bias == "none"
-        and config.init_lora_weights in _PLAIN
+        and config.init_lora_weights in PLAIN_INITS
         and not (config.modules_to_save or config.trainable_token_indices or config.target_parameters)
         and all(any(f".{part}." in f"{key}." for part in (*_PRODUCT, "lora_magnitude_vector")) for key in keys)
     )
 
 
-@contextmanager
-def frozen_reference(model: nn.Module) -> Iterator[Reference]:
-    """Keep the present state of the model as the reference, for as long as the context is open.
-
-    With a fresh adapter the reference is the adapter switched off. With an adapter that was there before, it is that adapter
-    as it is now: a copy of what is trained takes its place while the reference is open, whatever the kind of adapter. A
-    second adapter of the same configuration would not do: to add one may write to the base (PiSSA, OLoRA), and some kinds
-    train parameters of the base itself (biases). Without adapters there is no way but a copy of the model.
-
-    Raises:
-        ConfigError: a second copy of the model with FSDP2; an adapter other than LoRA with DeepSpeed.
-    """
-    if not isinstance(model, PeftModel):
-        if is_spread(model):
-            raise ConfigError(
-                "unlearn.parameters: all, with FSDP2, by a method that compares with the model before unlearning; that would "
-                "be a second copy; set lora, or take ddp.yaml"
-            )
-        frozen = copy.deepcopy(model).requires_grad_(False).eval()
-
-        @contextmanager
-        def copied() -> Iterator[nn.Module]:
-            with torch.no_grad():
-                yield frozen.to(next(model.parameters()).device)
-
-        yield copied
-        return
-    if changes_nothing(model):
-
-        @contextmanager
-        def switched_off() -> Iterator[nn.Module]:
-            with _frozen(model), model.disable_adapter():
-                yield model
-
-        yield switched_off
-        return
-    if on_deepspeed():  # it keeps parameters in memory of its own, where nobody else can exchange them
-        with _second_adapter(model) as reference:
-            yield reference
-        return
-    kept = [(p, _local(p).detach().clone()) for p in model.parameters() if p.requires_grad]
-
-    @contextmanager
-    def as_it_was() -> Iterator[nn.Module]:
-        with _frozen(model), _in_place(kept):
-            yield model
-
-    yield as_it_was
-
-
-def _local(parameter: Tensor) -> Tensor:
-    """Return what this process holds of a parameter."""
-    return parameter.to_local() if isinstance(parameter, DTensor) else parameter
-
-
-@contextmanager
-def _in_place(kept: list[tuple[nn.Parameter, Tensor]]) -> Iterator[None]:
-    """Give parameters other values. Gradients, and graphs that wait for their backward, are not touched."""
-    before: list[tuple[nn.Parameter, Tensor]] = []
-    try:
-        for parameter, value in kept:
-            if isinstance(parameter, DTensor):  # FSDP2 gathers from the memory that it knows
-                local = _local(parameter).detach()
-                before.append((parameter, local.clone()))
-                local.copy_(value)
-            else:
-                before.append((parameter, parameter.data))
-                parameter.data = value.to(parameter.device, parameter.dtype)
-        yield
-    finally:
-        for parameter, value in before:
-            if isinstance(parameter, DTensor):
-                _local(parameter).detach().copy_(value)
-            else:
-                parameter.data = value
-
-
-@contextmanager
-def _second_adapter(model: PeftModel) -> Iterator[Reference]:
-    """Keep the adapter's state in a second one, which is removed again: it holds what is to be forgotten."""
-    name = active_adapter(model)
-    config = copy.deepcopy(model.peft_config[name])
-    if not isinstance(config, LoraConfig) or config.bias != "none":
-        raise ConfigError(
-            f"model: an adapter of kind {config.peft_type}, or one that trains biases, with DeepSpeed, by a method that "
-            "compares with the model before unlearning; LoRA alone is copied there; take ddp.yaml"
-        )
-    config.init_lora_weights = False  # what is copied needs no initialisation, and some write to the base
-    trained = list(model.parameters())
-    flags = [p.requires_grad for p in trained]
-    model.add_adapter(_REFERENCE, config)
-    state = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
-    set_peft_model_state_dict(model, {k: whole(v).clone() for k, v in state.items()}, adapter_name=_REFERENCE)
-    model.set_adapter(name)
-    for parameter, flag in zip(trained, flags, strict=True):
-        parameter.requires_grad_(flag)
-
-    @contextmanager
-    def other_adapter() -> Iterator[nn.Module]:
-        with _frozen(model):
-            model.set_adapter(_REFERENCE, inference_mode=True)
-            try:
-                yield model
-            finally:
-                model.set_adapter(name)
-
-    try:
-        yield other_adapter
-    finally:
-        flags = [p.requires_grad for p in trained]
-        model.delete_adapter(_REFERENCE)
-        for parameter, flag in zip(trained, flags, strict=True):
-            parameter.requires_grad_(flag)
-
-
-@contextmanager
-def _frozen(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; restores mode and `requires_grad` (switching adapters changes both)."""
-    flags = [(p, p.requires_grad) for p in model.parameters()]
-    training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        model.train(training)
-        for parameter, flag in flags:
-            parameter.requires_grad_(flag)
-
-
-def _is_product(parameter: str, adapter: str) -> bool:
+def is_product(parameter: str, adapter: str) -> bool:
     """Return whether a parameter is one of LoRA's matrices of an adapter."""
     return any(f".{part}.{adapter}." in f"{parameter}." for part in _PRODUCT) and not parameter.endswith(".bias")
 
 
-def _is_zero_at_first(parameter: str) -> bool:
+def is_zero_at_first(parameter: str) -> bool:
+    """Return whether a matrix of LoRA is zero in a fresh adapter."""
     return ".lora_B." in parameter or ".lora_embedding_A." in parameter
-
-
-def trained_state(model: nn.Module) -> dict[str, Tensor]:
-    """Return a copy of the adapter's weights and of what is trained besides, or of all parameters without an adapter."""
-    adapter = active_adapter(model) if isinstance(model, PeftModel) else None
-    return {
-        name: parameter.detach().clone()
-        for name, parameter in model.named_parameters()
-        if adapter is None or parameter.requires_grad or f".{adapter}." in f"{name}."
-    }
-
-
-def check_scalable(model: nn.Module) -> None:
-    """Raise ConfigError for an adapter that `scale_change` could not change exactly; ask before training."""
-    if not isinstance(model, PeftModel):
-        return
-    adapter = active_adapter(model)
-    config: Any = model.peft_config[adapter]
-    advice = "take a target with plain LoRA, or set unlearn.parameters: all, which merges the adapter first"
-    if not isinstance(config, LoraConfig) or any(
-        isinstance(module, LoraLayer) and adapter in module.lora_variant for module in model.modules()
-    ):
-        kind = (
-            "DoRA" if getattr(config, "use_dora", False) else str(getattr(config.peft_type, "value", config.peft_type))
-        )
-        raise ConfigError(
-            f"method task_vector: an adapter of kind {kind}; its weights are not linear in what is trained; {advice}"
-        )
-    state = trained_state(model)
-    if any(
-        bool(value.any()) for name, value in state.items() if _is_product(name, adapter) and _is_zero_at_first(name)
-    ):
-        # The result has twice the rank.
-        if config.init_lora_weights not in _PLAIN:  # loading it would take another product out of the base
-            raise ConfigError(
-                f"method task_vector: an adapter initialised by {config.init_lora_weights!r}, which changed the base; the "
-                f"sum of two of them cannot be saved as one; {advice}"
-            )
-        if config.bias != "none":
-            raise ConfigError(f"method task_vector: an adapter that trains biases, and was trained before; {advice}")
-
-
-def scale_change(model: nn.Module, before: dict[str, Tensor], factor: float) -> None:
-    """Replace the trained weights θ by θ_before + factor · (θ - θ_before), in float32.
-
-    With LoRA, θ is the product BA. From a fresh adapter (B was zero) the result is factor · B. From one that was there
-    before, it is the sum of two products, hence an adapter of twice the rank; exact either way. What an adapter trains
-    besides (`modules_to_save`, biases, tokens) is a θ by itself.
-
-    Args:
-        model: As trained; changed in place.
-        before: Its `trained_state` when training began.
-        factor: Negative to go the other way.
-
-    Raises:
-        ConfigError: as `check_scalable`; or an adapter that was trained before, with FSDP2.
-    """
-    check_scalable(model)
-    parameters = dict(model.named_parameters())
-    adapter = active_adapter(model) if isinstance(model, PeftModel) else None
-    products = {name for name in before if adapter is not None and _is_product(name, adapter)}
-    fresh = not any(bool(before[name].any()) for name in products if _is_zero_at_first(name))
-    if not fresh and is_spread(model):
-        raise ConfigError(
-            "method task_vector: the target has an adapter already, with FSDP2; the sum of two adapters is not spread; take "
-            "ddp.yaml"
-        )
-    with torch.no_grad():
-        for name in before.keys() - products:
-            start, parameter = before[name].float(), parameters[name]
-            parameter.copy_(start + factor * (parameter.float() - start))
-        if fresh:
-            for name in filter(_is_zero_at_first, products):
-                parameters[name].mul_(factor)
-        else:
-            assert isinstance(model, PeftModel)
-            assert adapter is not None
-            _sum_of_products(model, adapter, {name: before[name] for name in products}, factor)
-
-
-def _sum_of_products(model: PeftModel, adapter: str, before: dict[str, Tensor], factor: float) -> None:
-    """Give an adapter twice the rank: factor · B A + (1 - factor) · B_before A_before."""
-    flags = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
-    state = trained_state(model)
-    modules = dict(model.named_modules())
-    config: Any = copy.deepcopy(model.peft_config[adapter])
-    root = 2**0.5 if config.use_rslora else 1.0  # PEFT's factor alpha / √r is √2 times as much when both are doubled
-    for name, was in before.items():
-        layer, _, _ = name.partition(".lora_")
-        experts: int = getattr(modules[layer], "num_experts", 1)  # of a parameter that holds the weights of all
-        if ".lora_A." in name or ".lora_embedding_A." in name:
-            parts, axis = [state[name], was], 0
-        else:
-            parts, axis = [factor / root * state[name], (1 - factor) / root * was], 1
-        if experts == 1:
-            state[name] = torch.cat(parts, axis)
-        elif axis == 0:  # rows are (expert, rank)
-            state[name] = torch.cat([part.unflatten(0, (experts, -1)) for part in parts], 1).flatten(0, 1)
-        else:  # columns are (rank, expert)
-            state[name] = torch.cat([part.unflatten(1, (-1, experts)) for part in parts], 1).flatten(1, 2)
-    config.r, config.lora_alpha, config.init_lora_weights = 2 * config.r, 2 * config.lora_alpha, False
-    for pattern in (config.rank_pattern, config.alpha_pattern):
-        pattern.update({key: 2 * value for key, value in pattern.items()})
-    model.add_adapter(_REFERENCE, copy.deepcopy(config))  # PEFT cannot be without any adapter
-    model.set_adapter(_REFERENCE)
-    model.delete_adapter(adapter)
-    model.add_adapter(adapter, config)
-    model.set_adapter(adapter)
-    model.delete_adapter(_REFERENCE)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if name in state:
-                parameter.copy_(state[name])
-            parameter.requires_grad_(flags.get(name, True))

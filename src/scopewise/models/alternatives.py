@@ -6,21 +6,17 @@ import random
 from collections.abc import Sequence
 
 from rouge_score.rouge_scorer import RougeScorer
-from torch import nn
-from transformers import PreTrainedTokenizerBase
 
 from scopewise.data.builtin import read_refusals
 from scopewise.data.prompt import Encoded
 from scopewise.errors import DataError
-from scopewise.models.generate import generate
+from scopewise.models.engine import Engine
 
 _TRIES = 4
 _TOO_CLOSE = 0.8  # ROUGE-L recall of the answer's words: above it the facts are still there
 
 
-def alternatives(
-    source: str, items: Sequence[Encoded], model: nn.Module, tokenizer: PreTrainedTokenizerBase, seed: int
-) -> list[str]:
+def alternatives(source: str, items: Sequence[Encoded], engine: Engine, seed: int) -> list[str]:
     """Return another answer for each row.
 
     Args:
@@ -28,8 +24,7 @@ def alternatives(
             `generated` samples from the model at temperature 1, draws again what repeats the answer, and falls back on
             the answer of another row where it cannot do else.
         items: The forget rows, tokenised.
-        model: The model before unlearning.
-        tokenizer: Its tokenizer.
+        engine: Of the model before unlearning.
         seed: Of what is drawn.
 
     Raises:
@@ -47,12 +42,10 @@ def alternatives(
     if source == "refusal":
         refusals = read_refusals()
         return [rng.choice(refusals) for _ in items]
-    return _generated(items, model, tokenizer, rng)
+    return _generated(items, engine, rng)
 
 
-def _generated(
-    items: Sequence[Encoded], model: nn.Module, tokenizer: PreTrainedTokenizerBase, rng: random.Random
-) -> list[str]:
+def _generated(items: Sequence[Encoded], engine: Engine, rng: random.Random) -> list[str]:
     scorer = RougeScorer(["rougeL"])
     found: dict[int, str] = {}
     longest = max(len(item.answer_ids) for item in items)
@@ -60,14 +53,12 @@ def _generated(
         missing = [i for i in range(len(items)) if i not in found]
         if not missing:
             break
-        texts = generate(
-            model,
-            tokenizer,
+        texts = engine.generate(
             [items[i].prompt_ids for i in missing],
-            max_new_tokens=longest + 8,
+            longest + 8,
+            f"alternatives, round {attempt + 1}",
             temperature=1.0 + 0.5 * attempt,  # a model that memorised its answers repeats them unless it is warmed
             seed=rng.randrange(2**31),
-            description=f"alternatives, round {attempt + 1}",
         )
         for i, (text,) in zip(missing, texts, strict=True):
             if text and scorer.score(items[i].row.answer, text)["rougeL"].recall < _TOO_CLOSE:

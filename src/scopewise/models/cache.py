@@ -16,8 +16,8 @@ from torch import nn
 
 from scopewise.errors import ResultError
 from scopewise.files import write_bytes, write_json
+from scopewise.models.parallel.fsdp import full_tensor, is_sharded
 from scopewise.models.score import Pair, Scored
-from scopewise.models.sharded import is_spread, whole
 from scopewise.record import read_json
 from scopewise.tensor_files import fault
 
@@ -33,11 +33,11 @@ _KEY_BYTES = 16
 
 def content_hash(model: nn.Module) -> str:
     """Return the SHA-256 (hex) of a model's architecture and weights, adapters included."""
-    kind = type(model).__mro__[2] if is_spread(model) else type(model)  # FSDP2 puts a class of its own before it
+    kind = type(model).__mro__[2] if is_sharded(model) else type(model)  # FSDP2 puts a class of its own before it
     digest = hashlib.sha256(kind.__name__.encode())
     for name, parameter in model.state_dict().items():
         digest.update(f"{name}{tuple(parameter.shape)}{parameter.dtype}".encode())
-        digest.update(whole(parameter.detach()).cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+        digest.update(full_tensor(parameter.detach()).cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -14,7 +14,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
 
-from scopewise.models.forward import unwrapped
+from scopewise.models.architecture import unwrap
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +65,7 @@ def expert_inputs(model: nn.Module, stacks: Sequence[Stack], see: See) -> Iterat
         stacks: Those to look at.
         see: Is shown what each expert is given, call by call.
     """
-    inner: Any = unwrapped(model)
+    inner: Any = unwrap(model)
     inner = inner.get_base_model() if isinstance(inner, PeftModel) else inner
     kept = inner.get_experts_implementation() if isinstance(inner, PreTrainedModel) else None
     by_owner: dict[nn.Module, list[Stack]] = {}

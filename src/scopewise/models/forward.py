@@ -1,149 +1,300 @@
-"""The forward pass that computes logits, and states of a layer, at answer positions only."""
+"""One forward pass over a batch: logits, losses and states at the answer positions alone, for every architecture."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
-from accelerate.utils import extract_model_from_parallel
-from jaxtyping import Float
-from peft import PeftModel
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
-from transformers import PreTrainedModel
+from torch.distributed.tensor import DTensor
 
 from scopewise.data.batch import Batch
-from scopewise.errors import ModelError
-from scopewise.models.packed import attention_in_line, packed
-from scopewise.models.partitioned import in_parts
-from scopewise.models.precision import computing
-from scopewise.models.trial import counts_columns, reaching_far, same, window_of
-from scopewise.models.work import count, uncounted
+from scopewise.models.architecture import attention_window, decoder_blocks, device_of, first_blocks, lm_head, unwrap
+from scopewise.models.chunked_cross_entropy import TokenLoss, chunk_tokens, in_chunks
+from scopewise.models.flops import count_forward
+from scopewise.models.kernels import Kernels
+from scopewise.models.precision import autocast, mixed_dtype
+from scopewise.ops import TokenStatistics, kl_and_gradient, mean_log_probs, nll_and_gradient, token_statistics
 
 
-def answer_logits(model: nn.Module, batch: Batch, *, line: bool = False) -> Float[Tensor, "tokens vocab"]:
-    """Return the logits that predict each answer token of the batch, in the order of `batch["label"]`.
+@dataclass(frozen=True)
+class Abilities:
+    """What a model allows beyond a plain forward over padded rows. The default allows nothing, which is always right.
 
-    The head is the largest matrix of a small model and its output the largest tensor of any, so hidden states are
-    gathered at the answer positions *before* it. A hook on the output embedding does this: the model's own forward
-    runs unchanged, with its scaling and soft-capping, under any wrapper (DDP, FSDP, PEFT), for every architecture.
+    Attributes:
+        plain_head: Its logits are what the head makes of the states it reads: nothing scales or caps them afterwards.
+        packs: Rows give the same logits when they stand one after the other, without padding.
+        shares_prompts: Answers that share a prompt's forward, under a mask, give the same logits.
+        caches: Generation from a key-value cache gives the same logits as from whole rows.
+    """
+
+    plain_head: bool = False
+    packs: bool = False
+    shares_prompts: bool = False
+    caches: bool = False
+
+
+class Forward:
+    """A model's forward pass, computed the way the model allows.
+
+    The head is the largest matrix of a small model and its output the largest tensor of any, so hidden states are gathered at
+    the answer positions *before* it. A hook on the head does this: the model's own forward runs unchanged, with its scaling
+    and soft-capping, under any wrapper (DDP, FSDP, PEFT), for every architecture.
+
+    What is asked of a model once is kept here, so make a new one where adapters are added or parameters change their dtype.
 
     Args:
-        model: A Hugging Face causal LM, plain, with adapters, or wrapped.
-        batch: As `collate` makes it, on the model's device.
-        line: Whether rows may stand one after the other, without padding, where the model can have them so: for callers
-            without hooks of their own, which would see a single long row.
+        model: A Hugging Face causal LM, plain, with adapters, or wrapped by accelerate.
+        abilities: What it allows, as `find_abilities` finds out; None for a plain forward.
+        kernels: Which optional kernels it runs with; None for none.
+        zero3: Whether DeepSpeed has the model's parameters in parts, each gathered only while its layer runs.
+
+    Attributes:
+        model: The model.
+        head: Its output embeddings.
+        window: The shortest attention window of a layer in tokens, or None.
     """
-    batch = in_line(model, batch) if line else batch
-    return _forward(model, batch, batch["position"])
+
+    def __init__(
+        self,
+        model: nn.Module,
+        abilities: Abilities | None = None,
+        kernels: Kernels | None = None,
+        *,
+        zero3: bool = False,
+    ) -> None:
+        self.model, self.zero3 = model, zero3
+        self.abilities, self.kernels = abilities or Abilities(), kernels or Kernels()
+        self.head: Any = lm_head(model)
+        self.window = attention_window(model)
+        self._dtype = mixed_dtype(model)
+
+    def on(self, model: nn.Module, *, zero3: bool = False) -> Forward:
+        """Return the forward of the same network in another object: wrapped, copied, or after a change of dtype."""
+        return Forward(model, self.abilities, self.kernels, zero3=zero3)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model's inputs belong."""
+        return device_of(self.model)
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of logits per token."""
+        return int(self.head.weight.shape[0])
+
+    # -- logits and losses --------------------------------------------------------------------------------------------
+
+    def logits(self, batch: Batch, *, packed: bool = False) -> Float[Tensor, "tokens vocab"]:
+        """Return the logits that predict each answer token of the batch, in the order of `batch["label"]`.
+
+        Args:
+            batch: As `collate` makes it, on the model's device.
+            packed: Whether rows may stand one after the other, where the model allows it: for callers without hooks of their
+                own, which would see a single long row.
+        """
+        batch = self._pack(batch) if packed else batch
+        return self._logits_at(batch, batch["position"])
+
+    def head_inputs(self, batch: Batch, *, packed: bool = False) -> Float[Tensor, "tokens hidden"]:
+        """Return the states the head reads at the positions that predict the answer tokens, without running the head."""
+        batch = self._pack(batch) if packed else batch
+        read: list[Tensor] = []
+
+        def keep(hidden: Tensor) -> Tensor:
+            read.append(states_at(hidden, batch["position"]))
+            return hidden[:, :0]
+
+        self._run(batch, keep)
+        return read[0]
+
+    def nll(
+        self, batch: Batch, labels: Int[Tensor, "repeats tokens"] | None = None, *, packed: bool = False
+    ) -> Float[Tensor, "tokens"]:
+        """Return the cross-entropy of each answer token in nats, averaged over several labellings of it.
+
+        Args:
+            batch: As in `logits`.
+            labels: None takes the batch's own.
+            packed: As in `logits`.
+        """
+        wanted = batch["label"].unsqueeze(0) if labels is None else labels
+        if not self.chunked:
+            return mean_nll(self.logits(batch, packed=packed), wanted)
+        return self.nll_of(self.head_inputs(batch, packed=packed), wanted)
+
+    def statistics(self, batch: Batch, moments: bool) -> TokenStatistics:
+        """Return `token_statistics` of each answer token."""
+        if not self.chunked:
+            return token_statistics(self.logits(batch, packed=True), batch["label"], moments)
+        states = self.head_inputs(batch, packed=True)
+        size = chunk_tokens(self.head, states)
+        with self.autocast():
+            parts = [
+                token_statistics(self.head(part), labels, moments)
+                for part, labels in zip(states.split(size), batch["label"].split(size), strict=True)
+            ]
+        return TokenStatistics(*map(torch.cat, zip(*parts, strict=True)))
+
+    @property
+    def chunked(self) -> bool:
+        """Whether losses may be computed in chunks, from the states that the head reads.
+
+        The head must be plain, get no gradient, and be here as a whole matrix.
+        """
+        return (
+            self.abilities.plain_head
+            and not self.zero3
+            and self.head.weight.dim() == 2
+            and not any(
+                isinstance(p, DTensor) or (p.requires_grad and torch.is_grad_enabled()) for p in self.head.parameters()
+            )
+        )
+
+    def nll_of(
+        self, states: Float[Tensor, "tokens hidden"], labels: Int[Tensor, "repeats tokens"]
+    ) -> Float[Tensor, "tokens"]:
+        """Return what `nll` does, from `head_inputs`, where losses are `chunked`."""
+        return self._in_chunks(nll_and_gradient, states, labels.T)
+
+    def kl_of(
+        self, reference: Float[Tensor, "tokens hidden"], states: Float[Tensor, "tokens hidden"]
+    ) -> Float[Tensor, "tokens"]:
+        """Return KL(reference ‖ model) of each token in nats, from `head_inputs` of two models with the same head."""
+        return self._in_chunks(lambda logits, before: kl_and_gradient(self.head(before), logits), states, reference)
+
+    def _in_chunks(self, loss: TokenLoss, states: Tensor, other: Tensor) -> Tensor:
+        with self.autocast():
+            return in_chunks(self.head, loss, states, other)
+
+    # -- states of the blocks -----------------------------------------------------------------------------------------
+
+    def outputs(
+        self, batch: Batch, *, logits: bool, layer: int | None
+    ) -> tuple[Float[Tensor, "tokens vocab"] | None, Float[Tensor, "tokens hidden"] | None]:
+        """Return logits that predict the answer tokens, and the states after block `layer` that have read them.
+
+        Args:
+            batch: As in `logits`; for states, collated with `last=True`. Raises ValueError where it is not.
+            logits: Whether logits are wanted. Without them nothing above `layer` is computed.
+            layer: Decoder block, from 0; None for no states.
+        """
+        if layer is None:
+            return (self.logits(batch) if logits else None), None
+        # `position` is where a token is predicted; one further on the token itself has been read.
+        read, mask = batch["position"] + 1, batch["attention_mask"].flatten()
+        if int(read.max()) >= len(mask) or not bool(mask[read].all()):
+            raise ValueError("batch: the answers' last tokens are not in it; collate it with last=True")
+        captured: list[Tensor] = []
+        block = decoder_blocks(self.model)[layer]
+        above = contextlib.nullcontext() if logits else first_blocks(self.model, layer + 1)
+        with _capture([block], read, captured), above:
+            found = self._logits_at(batch, batch["position"] if logits else batch["position"][:0])
+        return (found if logits else None), captured[0]
+
+    def block_states(self, batch: Batch) -> list[Float[Tensor, "tokens hidden"]]:
+        """Return every decoder block's output at the positions that predict the answer tokens, before any final norm.
+
+        `output_hidden_states` would give the last block's states after the final norm.
+        """
+        captured: list[Tensor] = []
+        with _capture(decoder_blocks(self.model), batch["position"], captured):
+            self._logits_at(batch, batch["position"][:0])
+        return captured
+
+    @contextlib.contextmanager
+    def patched(self, layer: int, batch: Batch, states: Float[Tensor, "tokens hidden"]) -> Iterator[None]:
+        """Put other states in place of block `layer`'s output, at the positions that predict the answer tokens."""
+
+        def replace(_: nn.Module, __: Any, output: Any) -> Any:
+            hidden = output[0] if isinstance(output, tuple) else output
+            flat = hidden.flatten(0, 1).clone()
+            flat[batch["position"].to(hidden.device)] = states.to(hidden)
+            changed = flat.view_as(hidden)
+            return (changed, *output[1:]) if isinstance(output, tuple) else changed
+
+        handle = decoder_blocks(self.model)[layer].register_forward_hook(replace)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    # -- the state a model is in ---------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Hold the model in evaluation mode, without gradients and with its evaluation kernels; then restore it.
+
+        The adapter must not be changed or switched while the context is open.
+        """
+        # Weights that DeepSpeed has gathered may be those of the next step, to which inference mode would give no gradient;
+        # and an adapter merged into them may be lost before it is read.
+        sharded = self.zero3 or isinstance(unwrap(self.model), FSDPModule)
+        with (
+            evaluation_mode(self.model),
+            contextlib.nullcontext() if self.zero3 else self.kernels.evaluating(self.model),
+            torch.no_grad() if sharded else torch.inference_mode(),
+        ):
+            yield
+
+    def autocast(self) -> contextlib.AbstractContextManager:
+        """Return the context that a forward runs in where 16-bit and float32 parameters meet."""
+        return autocast(self.device, self._dtype)
+
+    # -- how it runs ---------------------------------------------------------------------------------------------------
+
+    def _pack(self, batch: Batch) -> Batch:
+        """Return the batch without padding, its rows one after the other, where that is allowed and saves anything."""
+        if "position_ids" in batch or not self.abilities.packs or self.zero3:
+            return batch
+        longest = batch["attention_mask"].shape[1]
+        if (self.window is not None and longest > self.window) or self._recomputes():
+            return batch
+        return self.kernels.pack(batch)
+
+    def _recomputes(self) -> bool:
+        """Return whether blocks run compiled, or again in the backward, where the packed attention is not there."""
+        return any(
+            "forward" in vars(block) or getattr(block, "gradient_checkpointing", False)
+            for block in decoder_blocks(self.model)
+        )
+
+    def _logits_at(self, batch: Batch, position: Tensor) -> Tensor:
+        """Run the model's own forward with the head at `position` (indices into [batch · seq]) alone."""
+        return self._run(batch, lambda hidden: states_at(hidden, position).unsqueeze(0))
+
+    def _run(self, batch: Batch, read: Callable[[Tensor], Tensor]) -> Tensor:
+        """Run the model's own forward; the head reads what `read` makes of the last states ([batch seq hidden])."""
+        inner = unwrap(self.model)
+        inputs = {"input_ids": batch["input_ids"]}
+        # Rows are padded on the right, where nothing that is read looks: without a mask the fastest attention can be taken.
+        if "order" in batch:
+            inputs["position_ids"] = batch["position_ids"]
+        elif "position_ids" in batch:
+            # Answers that share a prompt: positions of their own, and a mask in the model's dtype.
+            dtype = next(self.model.parameters()).dtype
+            inputs |= {
+                "position_ids": batch["position_ids"],
+                "attention_mask": batch["attention_mask"].clamp(min=torch.finfo(dtype).min).to(dtype),
+            }
+        count_forward(inner, batch, self.head)
+        handle = self.head.register_forward_pre_hook(lambda _, args: (read(args[0]), *args[1:]))
+        try:
+            with self.autocast(), self.kernels.attention(inner, batch):
+                output = self.model(**inputs, use_cache=False)
+        finally:
+            handle.remove()
+        return output.logits.squeeze(0)
 
 
-def in_line(model: nn.Module, batch: Batch) -> Batch:
-    """Return the batch with its rows one after the other, if that saves anything and the model can have them so."""
-    mask = batch["attention_mask"]
-    padded = "position_ids" not in batch and int(mask.sum()) < SPARSE * mask.numel()
-    return packed(batch) if padded and can_pack(model, mask.shape[1]) else batch
-
-
-SPARSE = 0.97
-"""Share of tokens in a batch above which cutting its rows apart for attention costs more than the padding."""
-
-_CAN_PACK: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
-
-
-def can_pack(model: nn.Module, seq: int) -> bool:
-    """Return whether a model gives the same logits for rows of up to `seq` tokens that stand one after the other.
-
-    It is tried once per model, on made-up ids whose states reach far, so that training changes nothing about it. Attention
-    of other kinds than SDPA over the whole row, positions of other kinds than `position_ids`, and layers that mix
-    neighbouring tokens fail the trial; windows are read from the configuration. Not tried are blocks that are compiled or
-    computed again in the backward, and models spread over processes, which would have to try at once.
-    """
-    inner = unwrapped(model)
-    config = inner.config
-    if isinstance(inner, FSDPModule) or in_parts(inner) or counts_columns(inner):
-        return False
-    window = window_of(inner)
-    if window is not None and seq > window:
-        return False
-    if config._attn_implementation != "sdpa" or config.get_text_config() is not config:
-        return False
-    if any(
-        "forward" in vars(block) or getattr(block, "gradient_checkpointing", False) for block in decoder_blocks(inner)
-    ):
-        return False
-    if inner not in _CAN_PACK:
-        _CAN_PACK[inner] = _gives_the_same(inner)
-    return _CAN_PACK[inner]
-
-
-def _gives_the_same(model: nn.Module) -> bool:
-    batch = to_device(trial_batch(output_embeddings(model).weight.shape[0]), device_of(model))  # type: ignore
-    training = model.training
-    model.eval()
-    try:
-        with uncounted(), torch.no_grad(), reaching_far(model):
-            apart = answer_logits(model, batch)
-            other = packed(batch)
-            return same(_forward(model, other, other["position"]), apart)
-    except (RuntimeError, ValueError, TypeError, AttributeError, LookupError):
-        return False
-    finally:
-        model.train(training)
-
-
-def trial_batch(vocab_size: int) -> Batch:
-    """Return three rows of made-up ids, of 3, 6 and 4 tokens, with logits wanted everywhere."""
-    lengths = torch.tensor([3, 6, 4])
-    mask = torch.arange(6) < lengths.unsqueeze(1)
-    ids = (torch.arange(18) * 7 + 4).view(3, 6) % vocab_size
-    return {
-        "input_ids": ids,
-        "attention_mask": mask.long(),
-        "position": mask.flatten().nonzero().squeeze(-1),
-        "label": ids[mask],
-        "row": torch.arange(3).repeat_interleave(lengths),
-    }
-
-
-def answer_outputs(
-    model: nn.Module, batch: Batch, *, logits: bool, layer: int | None
-) -> tuple[Float[Tensor, "tokens vocab"] | None, Float[Tensor, "tokens hidden"] | None]:
-    """Return logits that predict the answer tokens, and the states after block `layer` that have read them.
-
-    Args:
-        model: As in `answer_logits`.
-        batch: As in `answer_logits`; for states, collated with `last=True`. Raises ValueError where it is not.
-        logits: Whether logits are wanted. Without them nothing above `layer` is computed.
-        layer: Decoder block, from 0; None for no states.
-    """
-    if layer is None:
-        return (answer_logits(model, batch) if logits else None), None
-    captured: list[Tensor] = []
-    # `position` is where a token is predicted; one further on the token itself has been read.
-    read, mask = batch["position"] + 1, batch["attention_mask"].flatten()
-    if int(read.max()) >= len(mask) or not bool(mask[read].all()):
-        raise ValueError("batch: the answers' last tokens are not in it; collate it with last=True")
-
-    def capture(_: nn.Module, __: Any, output: Any) -> None:
-        hidden = output[0] if isinstance(output, tuple) else output
-        captured.append(states_at(hidden, read))
-
-    handle = decoder_blocks(model)[layer].register_forward_hook(capture)
-    try:
-        with contextlib.nullcontext() if logits else _cut_above(model, layer):
-            found = _forward(model, batch, batch["position"] if logits else batch["position"][:0])
-    finally:
-        handle.remove()
-    return (found if logits else None), captured[0]
-
-
-def _forward(model: nn.Module, batch: Batch, position: Tensor) -> Tensor:
-    """Run the model's own forward with the head at `position` (indices into [batch · seq]) alone."""
-    return reading_head(model, batch, lambda hidden: states_at(hidden, position).unsqueeze(0))
+def mean_nll(logits: Float[Tensor, "tokens vocab"], labels: Int[Tensor, "repeats tokens"]) -> Float[Tensor, "tokens"]:
+    """Mean over the repeats of the cross-entropy of each token: one logsumexp serves them all."""
+    return -mean_log_probs(logits, labels.T)
 
 
 def states_at(hidden: Float[Tensor, "batch seq hidden"], position: Tensor) -> Float[Tensor, "tokens hidden"]:
@@ -154,138 +305,30 @@ def states_at(hidden: Float[Tensor, "batch seq hidden"], position: Tensor) -> Fl
     return hidden.flatten(0, 1).index_select(0, position.to(hidden.device))
 
 
-def reading_head(model: nn.Module, batch: Batch, read: Callable[[Tensor], Tensor]) -> Tensor:
-    """Run the model's own forward; the head reads what `read` makes of the last states ([batch seq hidden])."""
-
-    def gather(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        return (read(args[0]), *args[1:])
-
-    inputs = {"input_ids": batch["input_ids"]}
-    # Rows are padded on the right, where nothing that is read looks: without a mask the fastest attention can be taken.
-    if "order" in batch:
-        inputs["position_ids"] = batch["position_ids"]
-    elif "position_ids" in batch:
-        # Answers that share a prompt: positions of their own, and a mask in the model's dtype.
-        dtype = next(model.parameters()).dtype
-        inputs |= {
-            "position_ids": batch["position_ids"],
-            "attention_mask": batch["attention_mask"].clamp(min=torch.finfo(dtype).min).to(dtype),
-        }
-    head = output_embeddings(model)
-    count(unwrapped(model), batch, head)
-    handle = head.register_forward_pre_hook(gather)
-    try:
-        with (
-            computing(model),
-            attention_in_line(unwrapped(model), batch) if "order" in batch else contextlib.nullcontext(),
-        ):
-            output = model(**inputs, use_cache=False)
-    finally:
-        handle.remove()
-    return output.logits.squeeze(0)
-
-
-def decoder_blocks(model: nn.Module) -> nn.ModuleList:
-    """Return the blocks of a decoder, through any wrapper. Raises ModelError where they are not one list of modules."""
-    owner, name = _blocks_of(model)
-    return getattr(owner, name)
-
-
-def _blocks_of(model: nn.Module) -> tuple[nn.Module, str]:
-    inner: Any = unwrapped(model)
-    if isinstance(inner, PeftModel):
-        inner = inner.get_base_model()
-    layers = inner.config.get_text_config().num_hidden_layers
-    for owner in inner.modules():
-        for name, child in owner.named_children():
-            if isinstance(child, nn.ModuleList) and len(child) == layers:
-                return owner, name
-    raise ModelError(f"model: {type(inner).__name__} has no list of {layers} decoder blocks; states cannot be read")
-
-
 @contextlib.contextmanager
-def _cut_above(model: nn.Module, layer: int) -> Iterator[None]:
-    """Take away the blocks above `layer` for the time of a forward."""
-    owner, name = _blocks_of(model)
-    whole = getattr(owner, name)
-    setattr(owner, name, whole[: layer + 1])
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Put every module into evaluation mode, and each back into its own mode afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
     try:
         yield
     finally:
-        setattr(owner, name, whole)
+        for module, mode in modes:
+            if module.training != mode:
+                module.training = mode
 
 
-def unwrapped(model: nn.Module) -> Any:
-    """Return the model below what accelerate puts around it; at once where it is one, for this is asked in every forward."""
-    return model if isinstance(model, PreTrainedModel | PeftModel) else extract_model_from_parallel(model)
-
-
-def output_embeddings(model: nn.Module) -> nn.Module:
-    """Return the head of a causal LM, through any wrapper. Raises ModelError where it has none."""
-    head = unwrapped(model).get_output_embeddings()  # type: ignore[attr-defined]
-    if head is None:
-        raise ModelError(f"model: {type(model).__name__} has no output embeddings; a causal language model is needed")
-    return head
-
-
-def device_of(model: nn.Module) -> torch.device:
-    """Return the device that the model's inputs belong on: that of its first parameter."""
-    return next(model.parameters()).device
-
-
-def to_device(batch: Batch, device: torch.device) -> Batch:
-    """Return the batch on `device`."""
-    return {name: value.to(device) for name, value in batch.items()}
-
-
-def answer_states(model: nn.Module, batch: Batch) -> list[Float[Tensor, "tokens hidden"]]:
-    """Return the output of every decoder block at the positions that predict the answer tokens, before any final norm.
-
-    Read by hooks: `output_hidden_states` gives the last block's states after the final norm.
-    """
-    captured: list[Tensor] = []
+@contextlib.contextmanager
+def _capture(blocks: Any, position: Tensor, into: list[Tensor]) -> Iterator[None]:
+    """Append the output of each block at some positions, in the order in which the blocks run."""
 
     def capture(_: nn.Module, __: Any, output: Any) -> None:
         hidden = output[0] if isinstance(output, tuple) else output
-        captured.append(states_at(hidden, batch["position"]))
+        into.append(states_at(hidden, position))
 
-    handles = [block.register_forward_hook(capture) for block in decoder_blocks(model)]
-    try:
-        _forward(model, batch, batch["position"][:0])
-    finally:
-        for handle in handles:
-            handle.remove()
-    return captured
-
-
-@contextlib.contextmanager
-def patched(model: nn.Module, layer: int, batch: Batch, states: Float[Tensor, "tokens hidden"]) -> Iterator[None]:
-    """Put other states in place of block `layer`'s output, at the positions that predict the answer tokens."""
-
-    def replace(_: nn.Module, __: Any, output: Any) -> Any:
-        hidden = output[0] if isinstance(output, tuple) else output
-        flat = hidden.flatten(0, 1).clone()
-        flat[batch["position"].to(hidden.device)] = states.to(hidden)
-        changed = flat.view_as(hidden)
-        return (changed, *output[1:]) if isinstance(output, tuple) else changed
-
-    handle = decoder_blocks(model)[layer].register_forward_hook(replace)
+    handles = [block.register_forward_hook(capture) for block in blocks]
     try:
         yield
     finally:
-        handle.remove()
-
-
-def read_out(model: nn.Module, states: Float[Tensor, "tokens hidden"]) -> Float[Tensor, "tokens vocab"]:
-    """Return the logits that a model's final norm and head make of states: without scaling or capping after the head."""
-    owner, name = _blocks_of(model)
-    norms = [child for other, child in owner.named_children() if other != name and _is_norm(child)]
-    for norm in norms[-1:]:  # a decoder's final norm is its last; one without has none
-        states = norm(states)
-    head = output_embeddings(model)
-    return head(states.to(next(head.parameters()).dtype))
-
-
-def _is_norm(module: nn.Module) -> bool:
-    weights = list(module.parameters())
-    return bool(weights) and all(weight.dim() == 1 for weight in weights)
+        for handle in handles:
+            handle.remove()

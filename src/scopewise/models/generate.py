@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from accelerate.utils import extract_model_from_parallel
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from scopewise.models.processes import any_process, gathered
+from scopewise.models.architecture import unwrap
+from scopewise.models.forward import Forward
+from scopewise.models.parallel.fsdp import is_sharded
+from scopewise.models.parallel.processes import any_process, gathered
 from scopewise.models.score import over_batches
-from scopewise.models.sharded import is_spread
 from scopewise.models.steps import Steps
 from scopewise.models.vocabulary import padding_id
 
@@ -20,7 +21,7 @@ _DROP_FRACTION = 0.25
 
 
 def generate(
-    model: nn.Module,
+    forward: Forward,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[tuple[int, ...]],
     max_new_tokens: int = 64,
@@ -34,7 +35,7 @@ def generate(
     """Continue prompts, each unique one forwarded once, however many samples are drawn of it.
 
     Args:
-        model: A causal LM; put into evaluation mode, and back.
+        forward: Of a causal LM, which is put into evaluation mode and back.
         tokenizer: Decodes what is generated; special tokens are left out.
         prompts: Ids of each prompt.
         max_new_tokens: Where a model that never stops is stopped.
@@ -52,24 +53,24 @@ def generate(
         ModelError: a logit is not a number.
     """
     unique = list(dict.fromkeys(prompts))
-    ends = end_ids(model, tokenizer)
+    ends, pad = end_ids(forward.model, tokenizer), padding_id(forward.model, tokenizer)
     found: dict[tuple[int, ...], list[str]] = {}
 
     def run(indices: list[int]) -> None:
         chosen = [unique[i] for i in indices]
-        rows = _continue(model, chosen, ends, max_new_tokens, temperature, samples, seed, padding_id(model, tokenizer))
+        rows = _continue(forward, chosen, ends, max_new_tokens, temperature, samples, seed, pad)
         texts = [text.strip() for text in tokenizer.batch_decode(rows, skip_special_tokens=True)]
         for i, prompt in enumerate(chosen):
             found[prompt] = texts[i * samples : (i + 1) * samples]
 
     lengths = [(len(prompt) + max_new_tokens) * samples for prompt in unique]
-    over_batches(model, lengths, max_tokens, description, run)
+    over_batches(forward, lengths, max_tokens, description, run)
     whole = {prompt: texts for part in gathered(found) for prompt, texts in part.items()}
     return [whole[prompt] for prompt in prompts]
 
 
 def _continue(
-    model: nn.Module,
+    forward: Forward,
     prompts: Sequence[tuple[int, ...]],
     ends: set[int],
     max_new_tokens: int,
@@ -79,12 +80,12 @@ def _continue(
     pad: int,
 ) -> list[list[int]]:
     """Return the new ids of each prompt's samples, without an end of sequence."""
-    steps = Steps(model, prompts, samples, pad)
+    steps = Steps(forward, prompts, samples, pad)
     draws = [Draws(seed, prompt, s, temperature) for prompt in prompts for s in range(samples)]
     new: list[list[int]] = [[] for _ in draws]
     alive = list(range(len(draws)))  # which row of the result each row of the batch is
     done: set[int] = set()
-    spread = is_spread(model)  # then whoever is done forwards on, as often as the slowest
+    spread = is_sharded(forward.model)  # then whoever is done forwards on, as often as the slowest
     for _ in range(max_new_tokens):
         token = next_tokens(steps.logits, [draws[row] for row in alive], temperature)
         for row, chosen in zip(alive, token.tolist(), strict=True):
@@ -132,7 +133,7 @@ def next_tokens(logits: Tensor, draws: Sequence[Draws], temperature: float) -> T
 
 def end_ids(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> set[int]:
     """Return the tokens that end an answer: the tokenizer's, and those the model's own generation config names."""
-    config = getattr(extract_model_from_parallel(model), "generation_config", None)
+    config = getattr(unwrap(model), "generation_config", None)
     named = getattr(config, "eos_token_id", None)
     ids = {tokenizer.eos_token_id, *(named if isinstance(named, list) else [named])}
     return {int(i) for i in ids if i is not None}

@@ -16,25 +16,22 @@ import torch
 from torch import Tensor, nn
 
 from scopewise.bars import bar
-from scopewise.data.batch import Batch, Unit, collate, collate_units, length_batches
+from scopewise.data.batch import Batch, Unit, collate, collate_units, length_batches, to_device
 from scopewise.data.prompt import Encoded
 from scopewise.errors import ConfigError
 from scopewise.models.experts import Stack, expert_inputs
-from scopewise.models.forward import answer_logits, device_of, output_embeddings, states_at, to_device, unwrapped
-from scopewise.models.fused import fused
-from scopewise.models.head import answer_nll, mean_nll
+from scopewise.models.forward import Forward, mean_nll, states_at
 from scopewise.models.matrices import Matrix, localizable, matrices
-from scopewise.models.precision import computing
-from scopewise.models.processes import is_mine, processes, sum_over_processes
+from scopewise.models.parallel.fsdp import full_tensor, is_sharded
+from scopewise.models.parallel.processes import is_mine, processes, sum_over_processes
 from scopewise.models.score import Pair
-from scopewise.models.sharded import is_spread, whole
 from scopewise.ops import sequence_mean
 
 Gradients = dict[str, Tensor]
 
 
 def mean_gradients(
-    model: nn.Module,
+    forward: Forward,
     items: Sequence[Encoded],
     max_tokens: int,
     what: str,
@@ -49,7 +46,7 @@ def mean_gradients(
     The loss of a row is the mean CE of its answer in nats per token; rows count the same.
 
     Args:
-        model: A causal LM; evaluation mode is used, since dropout would only add noise to a mean.
+        forward: Of a causal LM; evaluation mode is used, since dropout would only add noise to a mean.
         items: The rows.
         max_tokens: Padded tokens per batch.
         what: The rows' name, for the progress bar.
@@ -60,19 +57,19 @@ def mean_gradients(
         seed: Of the relabellings.
         only: Names of the matrices whose gradient is wanted; the backward pass stops at the lowest. None takes all.
     """
-    vocab_size = int(output_embeddings(model).weight.shape[0])  # type: ignore
+    vocab_size = forward.vocab_size
     generator = torch.Generator().manual_seed(seed)
     inputs = bool(repeats) and corrupt == "inputs"
     # Where the head is one of the matrices its logits are there anyway, and for every group of matrices alike.
-    head = any(p is output_embeddings(model).weight for p in matrices(model).values())
+    head = any(p is forward.head.weight for p in matrices(forward.model).values())
     passes = repeats if inputs else 1
     # The gradients of what is spread are averaged over the processes as they come.
-    scale = processes().num_processes if is_spread(model) else 1
-    with _gradients_of(model, only) as gradients:
+    scale = processes().num_processes if is_sharded(forward.model) else 1
+    with _gradients_of(forward, only) as gradients:
         progress = bar(passes * len(items), f"localize: gradients, {what}")
         for _ in range(passes):
             given = [_corrupted(item, vocab_size, generator) for item in items] if inputs else items
-            for number, (batch, counted) in enumerate(_batches(model, given, max_tokens)):
+            for number, (batch, counted) in enumerate(_batches(forward, given, max_tokens)):
                 labels = batch["label"].unsqueeze(0)
                 if repeats and not inputs:  # whoever forwards the batch: every process draws the same
                     drawn = torch.randint(vocab_size, (repeats, labels.shape[1]), generator=generator)
@@ -81,21 +78,17 @@ def mean_gradients(
                 progress.update(counted * rows)
                 if not is_mine(number):
                     continue
-                nll = (
-                    mean_nll(answer_logits(model, batch), labels)
-                    if head
-                    else answer_nll(model, batch, labels, line=True)
-                )
+                nll = mean_nll(forward.logits(batch), labels) if head else forward.nll(batch, labels, packed=True)
                 if nll.requires_grad:  # not where the wanted matrices are of layers that the model never calls
                     (counted * scale * sequence_mean(nll, batch["row"], rows).sum() / (passes * len(items))).backward()
         progress.close()
-        found = {name: whole(gradient).clone() for name, gradient in gradients().items()}
-        if not is_spread(model):
+        found = {name: full_tensor(gradient).clone() for name, gradient in gradients().items()}
+        if not is_sharded(forward.model):
             sum_over_processes(list(found.values()))
         return found
 
 
-def mean_squared_gradients(model: nn.Module, items: Sequence[Encoded], max_tokens: int, what: str) -> Gradients:
+def mean_squared_gradients(forward: Forward, items: Sequence[Encoded], max_tokens: int, what: str) -> Gradients:
     """Return the mean over rows of the squared gradient of each row's CE on its true answer: the diagonal Fisher.
 
     Row by row, whatever the batches: a linear layer's gradient of a row is the product of its outputs' gradients with
@@ -106,7 +99,7 @@ def mean_squared_gradients(model: nn.Module, items: Sequence[Encoded], max_token
     Raises:
         ConfigError: there are such matrices in a model that is spread over processes.
     """
-    found = localizable(model)
+    found = localizable(forward.model)
     totals = {name: torch.zeros(m.parameter.shape, device=m.parameter.device) for name, m in found.items()}
     seen = _Seen()
 
@@ -126,17 +119,17 @@ def mean_squared_gradients(model: nn.Module, items: Sequence[Encoded], max_token
 
         output.register_hook(add)
 
-    with _gradients_of(model):
+    with _gradients_of(forward):
         handles = [m.layer.register_forward_hook(partial(watch, n)) for n, m in found.items() if m.layer is not None]
         progress = bar(len(items), f"localize: squared gradients, {what}")
         try:
-            for number, (batch, counted) in enumerate(_batches(model, items, max_tokens)):
+            for number, (batch, counted) in enumerate(_batches(forward, items, max_tokens)):
                 rows = len(batch["input_ids"])
                 progress.update(counted * rows)
                 if not is_mine(number):
                     continue
                 seen.begin(batch)
-                nll = answer_nll(model, batch)
+                nll = forward.nll(batch)
                 # The sum over rows: each row's own gradient, undivided, reaches its own tokens.
                 (counted * sequence_mean(nll, batch["row"], rows).sum()).backward()
         finally:
@@ -145,29 +138,29 @@ def mean_squared_gradients(model: nn.Module, items: Sequence[Encoded], max_token
                 handle.remove()
     rest = [name for name in found if name not in seen.whole]
     if rest:
-        _squares_by_row(model, items, rest, totals, what)
+        _squares_by_row(forward, items, rest, totals, what)
     sum_over_processes(list(totals.values()))
     return totals
 
 
 def _squares_by_row(
-    model: nn.Module, items: Sequence[Encoded], names: Sequence[str], totals: Gradients, what: str
+    forward: Forward, items: Sequence[Encoded], names: Sequence[str], totals: Gradients, what: str
 ) -> None:
     """Put into `totals` the mean squared gradient of some matrices, with a backward for each row."""
-    if is_spread(model):
+    if is_sharded(forward.model):
         raise ConfigError(
             f"localize: squared gradients of {names[0]} take a backward for each row, which processes that share a model do "
             "not do; take ddp.yaml, or another localizer"
         )
     for name in names:
         totals[name].zero_()
-    with _gradients_of(model, names):
-        wanted = [matrices(model)[name] for name in names]
+    with _gradients_of(forward, names):
+        wanted = [matrices(forward.model)[name] for name in names]
         progress = bar(len(items), f"localize: squared gradients row by row, {what}")
-        for number, (batch, _) in enumerate(_batches(model, items, 1)):
+        for number, (batch, _) in enumerate(_batches(forward, items, 1)):
             progress.update(1)
             if is_mine(number):
-                loss = answer_nll(model, batch).mean()
+                loss = forward.nll(batch).mean()
                 if not loss.requires_grad:  # of layers that the model never calls alone
                     continue
                 gradients = torch.autograd.grad(loss, wanted, allow_unused=True)
@@ -208,12 +201,12 @@ class _Seen:
         return True
 
 
-def gradient_norms(model: nn.Module, pairs: Sequence[Pair], description: str) -> dict[Pair, float]:
+def gradient_norms(forward: Forward, pairs: Sequence[Pair], description: str) -> dict[Pair, float]:
     """Return, for each pair, the mean over all parameter tensors of the norm of the gradient of the answer's mean NLL."""
     found: dict[Pair, float] = {}
-    saved = [(p, p.requires_grad, p.grad) for p in model.parameters()]
-    training = model.training
-    model.eval()
+    saved = [(p, p.requires_grad, p.grad) for p in forward.model.parameters()]
+    training = forward.model.training
+    forward.model.eval()
     try:
         for parameter, _, _ in saved:
             parameter.requires_grad_(parameter.is_floating_point())
@@ -221,20 +214,20 @@ def gradient_norms(model: nn.Module, pairs: Sequence[Pair], description: str) ->
             for pair in dict.fromkeys(pairs):
                 for parameter, _, _ in saved:
                     parameter.grad = None
-                batch = to_device(collate_units([Unit(pair[0], (pair[1],))]), device_of(model))
-                answer_nll(model, batch).mean().backward()
-                norms = [float(whole(p.grad).float().norm()) for p, _, _ in saved if p.grad is not None]
+                batch = to_device(collate_units([Unit(pair[0], (pair[1],))]), forward.device)
+                forward.nll(batch).mean().backward()
+                norms = [float(full_tensor(p.grad).float().norm()) for p, _, _ in saved if p.grad is not None]
                 found[pair] = sum(norms) / len(norms)
                 progress.update(1)
     finally:
         for parameter, required, gradient in saved:
             parameter.requires_grad_(required)
             parameter.grad = gradient
-        model.train(training)
+        forward.model.train(training)
     return found
 
 
-def mean_activations(model: nn.Module, items: Sequence[Encoded], max_tokens: int, what: str) -> dict[str, Tensor]:
+def mean_activations(forward: Forward, items: Sequence[Encoded], max_tokens: int, what: str) -> dict[str, Tensor]:
     """Return the mean absolute input of each linear layer at the answer tokens, per input feature, in float32.
 
     Of a layer that sees some tokens alone, as an expert, those that it does not see count as 0; calls with the same token
@@ -247,7 +240,7 @@ def mean_activations(model: nn.Module, items: Sequence[Encoded], max_tokens: int
     Raises:
         ConfigError: matrices of experts whose inputs cannot be seen.
     """
-    found = localizable(model)
+    found = localizable(forward.model)
     layers: dict[str, Any] = {name: matrix.layer for name, matrix in found.items() if matrix.layer is not None}
     totals = {
         name: torch.zeros(_of_inputs(m), device=m.parameter.device, dtype=_SUMS[m.parameter.device.type])
@@ -263,25 +256,25 @@ def mean_activations(model: nn.Module, items: Sequence[Encoded], max_tokens: int
             inputs = states_at(args[0], read[-1])
             totals[name] += counts[-1] * inputs.float().abs().sum(0) / tokens
 
-    training = model.training
-    model.eval()
+    training = forward.model.training
+    forward.model.eval()
     progress = bar(len(items), f"localize: activations, {what}")
     try:
         with torch.no_grad():
             with _hooks(layers, add):
-                for number, (batch, counted) in enumerate(_batches(model, items, max_tokens, last=True)):
+                for number, (batch, counted) in enumerate(_batches(forward, items, max_tokens, last=True)):
                     if is_mine(number):
                         seen.begin(batch)
                         read.append(batch["position"] + 1)  # where the answer tokens have been read
                         counts.append(counted)
-                        answer_logits(model, batch)
+                        forward.logits(batch)
                     progress.update(counted * len(batch["input_ids"]))
             rest = {name: matrix for name, matrix in found.items() if name not in seen.whole}
             if rest:
-                _activations_by_row(model, items, rest, totals, tokens)
+                _activations_by_row(forward, items, rest, totals, tokens)
     finally:
         progress.close()
-        model.train(training)
+        forward.model.train(training)
     sum_over_processes(list(totals.values()))
     return {name: total.float() for name, total in totals.items()}
 
@@ -291,7 +284,7 @@ _SUMS: defaultdict[str, torch.dtype] = defaultdict(lambda: torch.float64, mps=to
 
 
 def _activations_by_row(
-    model: nn.Module, items: Sequence[Encoded], found: Mapping[str, Matrix], totals: dict[str, Tensor], tokens: int
+    forward: Forward, items: Sequence[Encoded], found: Mapping[str, Matrix], totals: dict[str, Tensor], tokens: int
 ) -> None:
     """Put into `totals` the mean absolute inputs of layers whose calls do not tell which token is which.
 
@@ -328,14 +321,14 @@ def _activations_by_row(
                 total.view(-1, stack.experts)[:, expert] += sign * between.to(total.dtype).abs().sum(0) / tokens
 
     watched = [stack for stack in stacks.values() if stack is not None]
-    with _hooks(layers, add), expert_inputs(model, watched, add_expert) if watched else nullcontext():
+    with _hooks(layers, add), expert_inputs(forward.model, watched, add_expert) if watched else nullcontext():
         for number, item in enumerate(items):
-            if is_spread(model) or is_mine(number):
+            if is_sharded(forward.model) or is_mine(number):
                 # Of what is spread all forward equally often, and each counts its share.
-                share = processes().num_processes if is_spread(model) else 1
+                share = processes().num_processes if is_sharded(forward.model) else 1
                 for sign, ids in ((1.0 / share, item.prompt_ids + item.answer_ids), (-1.0 / share, item.prompt_ids)):  # noqa: B007
-                    with computing(unwrapped(model)):
-                        model(input_ids=torch.tensor([ids], device=device_of(model)), use_cache=False)
+                    with forward.autocast():
+                        forward.model(input_ids=torch.tensor([ids], device=forward.device), use_cache=False)
 
     unseen = [name for name, matrix in found.items() if matrix.layer is None and name not in met]
     if unseen and any(map(is_mine, range(len(items)))):
@@ -365,13 +358,13 @@ def _hooks(layers: Mapping[str, Any], see: Callable[..., None]) -> Iterator[None
 
 
 def _batches(
-    model: nn.Module, items: Sequence[Encoded], max_tokens: int, *, last: bool = False
+    forward: Forward, items: Sequence[Encoded], max_tokens: int, *, last: bool = False
 ) -> Iterator[tuple[Batch, int]]:
     """Yield the batches, each with 1; of a model spread over processes, the last with 0 until all forward equally often."""
     batches = list(length_batches([len(item) for item in items], max_tokens))
-    fill = -len(batches) % processes().num_processes if is_spread(model) else 0
+    fill = -len(batches) % processes().num_processes if is_sharded(forward.model) else 0
     for indices, counted in [(indices, 1) for indices in batches] + [(batches[-1], 0)] * fill:
-        yield to_device(collate([items[i] for i in indices], last=last), device_of(model)), counted
+        yield to_device(collate([items[i] for i in indices], last=last), forward.device), counted
 
 
 def _corrupted(item: Encoded, vocab_size: int, generator: torch.Generator) -> Encoded:
@@ -384,12 +377,12 @@ def _corrupted(item: Encoded, vocab_size: int, generator: torch.Generator) -> En
 
 
 @contextmanager
-def _gradients_of(model: nn.Module, only: Collection[str] | None = None) -> Iterator:
+def _gradients_of(forward: Forward, only: Collection[str] | None = None) -> Iterator:
     """Collect gradients of the localizable matrices (or some of them) alone, in float32; leave the model as it was."""
-    targets = {name: p for name, p in matrices(model).items() if only is None or name in only}
-    saved = [(p, p.requires_grad, p.grad) for p in model.parameters()]
-    training = model.training
-    model.eval()
+    targets = {name: p for name, p in matrices(forward.model).items() if only is None or name in only}
+    saved = [(p, p.requires_grad, p.grad) for p in forward.model.parameters()]
+    training = forward.model.training
+    forward.model.eval()
     totals: Gradients = {}
     handles = []
     wanted = {id(p): name for name, p in targets.items()}
@@ -413,7 +406,7 @@ def _gradients_of(model: nn.Module, only: Collection[str] | None = None) -> Iter
         }
 
     try:
-        with fused(model):
+        with forward.kernels.training(forward.model):
             yield collected
     finally:
         for handle in handles:
@@ -421,4 +414,4 @@ def _gradients_of(model: nn.Module, only: Collection[str] | None = None) -> Iter
         for parameter, required, gradient in saved:
             parameter.requires_grad_(required)
             parameter.grad = gradient
-        model.train(training)
+        forward.model.train(training)

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 
 from scopewise.bars import bar
-from scopewise.models.load import default_device, load_classifier
+from scopewise.models.load import load_classifier
+from scopewise.models.parallel.processes import default_device
 
 _ROWS = 32
 

@@ -22,7 +22,7 @@ from transformers import (
 
 from scopewise.config import ModelSection
 from scopewise.errors import ModelError
-from scopewise.models.active import active_adapter
+from scopewise.models.architecture import active_adapter, is_quantized
 from scopewise.models.checked import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
@@ -35,7 +35,7 @@ from scopewise.models.checked import (
     read_adapter_file,
     reading,
 )
-from scopewise.models.processes import processes
+from scopewise.models.parallel.processes import default_device
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -182,12 +182,6 @@ def four_bits() -> BitsAndBytesConfig:
     )
 
 
-def is_quantized(model: PreTrainedModel | PeftModel) -> bool:
-    """Return whether the base is held in 4 bits: such a model stays on the device it was loaded to."""
-    base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
-    return bool(getattr(base, "is_quantized", False))
-
-
 def _first_line(error: Exception) -> str:
     return str(error).strip().split("\n", 1)[0]
 
@@ -309,8 +303,3 @@ def _is_resized(model: PeftModel) -> bool:
         return False
     embeddings: Any = model.get_input_embeddings()
     return int(saved.get_text_config().vocab_size) != int(embeddings.weight.shape[0])
-
-
-def default_device() -> torch.device:
-    """Return this process's accelerator where there is one, else the CPU (`accelerate launch` gives each its own)."""
-    return torch.device(processes().device)

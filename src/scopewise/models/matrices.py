@@ -13,9 +13,8 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from scopewise.errors import ConfigError
-from scopewise.models.active import active_adapter
+from scopewise.models.architecture import active_adapter, device_of, lm_head
 from scopewise.models.experts import Stack
-from scopewise.models.forward import device_of, output_embeddings
 from scopewise.region import module_of, parameter_name
 
 FROM_RIGHT = {"outputs, inputs": -1, "inputs, outputs": -2}
@@ -78,7 +77,7 @@ def _adapter(model: nn.Module) -> Iterator[tuple[str, Matrix]]:
 
 
 def _whole(model: nn.Module) -> Iterator[tuple[str, Matrix]]:
-    head = output_embeddings(model)
+    head = lm_head(model)
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear | Conv1D) and module is not head:
             inputs = FROM_RIGHT["inputs, outputs" if isinstance(module, Conv1D) else "outputs, inputs"]

@@ -14,8 +14,8 @@ from transformers import AutoModelForCausalLM
 
 from scopewise.config import LoraSection, ModelSection, TinyConfig
 from scopewise.errors import ConfigError, ModelError
-from scopewise.models.active import active_adapter
 from scopewise.models.adapters import lora_config, with_adapter
+from scopewise.models.architecture import active_adapter
 from scopewise.models.checked import reading
 from scopewise.models.load import adapter_base, is_folder, load_model, loading
 from scopewise.models.tiny import tiny_shape

@@ -8,23 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from weakref import WeakKeyDictionary
 
 import torch
-from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from scopewise.bars import bar
-from scopewise.data.batch import Unit, collate, collate_units, length_batches
+from scopewise.data.batch import Unit, collate, collate_units, length_batches, to_device
 from scopewise.data.prompt import Encoded
 from scopewise.errors import ModelError
-from scopewise.models.evaluating import evaluating
-from scopewise.models.forward import answer_logits, device_of, output_embeddings, to_device, unwrapped
-from scopewise.models.head import answer_nll, answer_statistics
-from scopewise.models.processes import gathered, share_of
-from scopewise.models.sharded import is_spread
-from scopewise.models.trial import counts_columns, reaching_far, same, window_of
-from scopewise.models.work import uncounted
+from scopewise.models.forward import Forward
+from scopewise.models.parallel.fsdp import is_sharded
+from scopewise.models.parallel.processes import gathered, share_of
 from scopewise.ops import sequence_mean, sequence_sum
 
 Pair = tuple[tuple[int, ...], tuple[int, ...]]
@@ -70,7 +64,7 @@ class Scored:
 
 
 def score_pairs(
-    model: nn.Module,
+    forward: Forward,
     pairs: Sequence[Pair],
     max_tokens: int = 4096,
     description: str = "score",
@@ -83,7 +77,7 @@ def score_pairs(
     Under several processes each takes a share of the batches, and all get everything.
 
     Args:
-        model: A causal LM; put into evaluation mode, and back.
+        forward: Of a causal LM, which is put into evaluation mode and back.
         pairs: What to score.
         max_tokens: Padded tokens per batch; halved for what does not fit the device.
         description: Of the progress bar.
@@ -101,8 +95,8 @@ def score_pairs(
         raise ModelError(
             "evaluate: a prompt without a token; each needs at least one to predict the answer from; remove that row"
         )
-    shared = share_prompts and len({prompt for prompt, _ in unique}) < len(unique) and shares_prompts(model)
-    window = window_of(unwrapped(model))
+    shared = share_prompts and len({prompt for prompt, _ in unique}) < len(unique) and forward.abilities.shares_prompts
+    window = forward.window
     units = _units(unique, window) if shared else [Unit(prompt, (answer,)) for prompt, answer in unique]
     found: dict[Pair, Scored] = {}
 
@@ -110,10 +104,10 @@ def score_pairs(
         chosen = [units[i] for i in indices]
         # A mask of our own has no window in it, so rows that are longer than one must have the model's own.
         for part in _parts(chosen, window):
-            for unit, results in zip(part, _forward(model, part, moments), strict=True):
+            for unit, results in zip(part, _scored(forward, part, moments), strict=True):
                 found.update(((unit.prompt, answer), r) for answer, r in zip(unit.answers, results, strict=True))
 
-    over_batches(model, [len(unit) for unit in units], max_tokens, description, run)
+    over_batches(forward, [len(unit) for unit in units], max_tokens, description, run)
     whole = {pair: scored for part in gathered(found) for pair, scored in part.items()}
     return [whole[pair] if pair[1] else Scored((), ()) for pair in pairs]
 
@@ -140,12 +134,12 @@ def _parts(units: list[Unit], window: int | None) -> list[list[Unit]]:
 
 
 def over_batches(
-    model: nn.Module, lengths: Sequence[int], max_tokens: int, description: str, run: Callable[[list[int]], None]
+    forward: Forward, lengths: Sequence[int], max_tokens: int, description: str, run: Callable[[list[int]], None]
 ) -> None:
     """Run this process's share of the batches in evaluation mode, without gradients; halve what does not fit."""
-    spread = is_spread(model)
+    spread = is_sharded(forward.model)
     batches = share_of(list(length_batches(lengths, max_tokens)), equal=spread)
-    with evaluating(model), bar(sum(map(len, batches)), description) as progress:
+    with forward.evaluating(), bar(sum(map(len, batches)), description) as progress:
         for indices in batches:
             _halving(indices, run, may_halve=not spread)
             progress.update(len(indices))
@@ -171,10 +165,10 @@ def _halving(indices: list[int], run: Callable[[list[int]], None], *, may_halve:
     _halving(indices[middle:], run, may_halve=True)
 
 
-def _forward(model: nn.Module, units: Sequence[Unit], moments: bool = False) -> Iterator[list[Scored]]:
+def _scored(forward: Forward, units: Sequence[Unit], moments: bool = False) -> Iterator[list[Scored]]:
     """Score the answers of some units in one forward."""
-    batch = to_device(collate_units(units), device_of(model))
-    log_probs, predicted, means, variances = answer_statistics(model, batch, moments)
+    batch = to_device(collate_units(units), forward.device)
+    log_probs, predicted, means, variances = forward.statistics(batch, moments)
     # -inf is a token of probability zero, and legitimate; +inf is no distribution, and leaves no number.
     if bool(torch.isnan(log_probs).any() | (moments and torch.isnan(means).any())):
         raise ModelError("evaluate: a logit is not a number; check the model's weights and dtype")
@@ -186,51 +180,24 @@ def _forward(model: nn.Module, units: Sequence[Unit], moments: bool = False) -> 
         yield [next(answers) for _ in unit.answers]
 
 
-_SHARES: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
-
-
-def shares_prompts(model: nn.Module) -> bool:
-    """Return whether answers may share a prompt's forward: whether this model then gives the same log-probabilities.
-
-    It is tried once per model, on made-up ids whose states reach far, so that training changes nothing about it. State-space
-    layers and attention kernels that take no mask of our own fail the trial, and answers are then forwarded one by one.
-    Whether they may share within a window is for `score_pairs` to see.
-    """
-    if model not in _SHARES:
-        inner = unwrapped(model)
-        vocab_size = int(output_embeddings(inner).weight.shape[0])  # type: ignore
-        ids = [(7 * i + 4) % vocab_size for i in range(19)]
-        prompt, answers = tuple(ids[:8]), (tuple(ids[8:13]), tuple(ids[13:16]), tuple(ids[16:]))
-        try:
-            with evaluating(model), uncounted(), reaching_far(inner):
-                whole, *alone = (
-                    answer_logits(model, to_device(collate_units([Unit(prompt, some)]), device_of(model)))
-                    for some in (answers, *((answer,) for answer in answers))
-                )
-                _SHARES[model] = not counts_columns(inner) and same(whole, torch.cat(alone))
-        except (ModelError, RuntimeError, ValueError, TypeError, LookupError, AttributeError):
-            _SHARES[model] = False
-    return _SHARES[model]
-
-
-def hit_rate(model: nn.Module, items: Sequence[Encoded], max_tokens: int = 4096) -> float:
+def hit_rate(forward: Forward, items: Sequence[Encoded], max_tokens: int = 4096) -> float:
     """Return the mean over rows of the share (0-1) of answer tokens that are the arg-max under teacher forcing."""
     total = 0.0
-    with evaluating(model):
+    with forward.evaluating():
         for indices in length_batches([len(item) for item in items], max_tokens):
-            batch = to_device(collate([items[i] for i in indices]), device_of(model))
-            right = (answer_statistics(model, batch, False).predicted == batch["label"]).float()
+            batch = to_device(collate([items[i] for i in indices]), forward.device)
+            right = (forward.statistics(batch, False).predicted == batch["label"]).float()
             total += float(sequence_mean(right, batch["row"], len(indices)).sum())
     return total / len(items)
 
 
-def sequence_nll(model: nn.Module, items: Sequence[Encoded], description: str, max_tokens: int = 4096) -> list[float]:
+def sequence_nll(forward: Forward, items: Sequence[Encoded], description: str, max_tokens: int = 4096) -> list[float]:
     """Return the negative log-likelihood of each answer in nats, summed over its tokens, in fp32 and without dropout."""
     found: dict[int, float] = {}
-    with evaluating(model), bar(len(items), description) as progress:
+    with forward.evaluating(), bar(len(items), description) as progress:
         for indices in length_batches([len(item) for item in items], max_tokens):
-            batch = to_device(collate([items[i] for i in indices]), device_of(model))
-            nll = answer_nll(model, batch, line=True)
+            batch = to_device(collate([items[i] for i in indices]), forward.device)
+            nll = forward.nll(batch, packed=True)
             found.update(zip(indices, sequence_sum(nll, batch["row"], len(indices)).tolist(), strict=True))
             progress.update(len(indices))
     return [found[i] for i in range(len(items))]

@@ -7,14 +7,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from peft import PeftConfig, PeftModel
 from transformers import PreTrainedModel
 
 from scopewise.config import ModelSection
 from scopewise.models.adapters import shares_base
+from scopewise.models.architecture import is_quantized
 from scopewise.models.checked import attach, reading, tensor_shapes
-from scopewise.models.load import adapter_base, default_device, is_quantized, load_model, loading
+from scopewise.models.load import adapter_base, load_model, loading
+from scopewise.models.parallel.processes import default_device
 
 
 class SharedModels:
@@ -85,9 +86,3 @@ class SharedModels:
 def _key(path: str | Path) -> str:
     """Return one name for a folder however it is written, and hub names as they are."""
     return str(Path(path).resolve()) if Path(path).is_dir() else str(path)
-
-
-def context_tokens(model: torch.nn.Module) -> int | None:
-    """Return how many tokens a model can read, where its configuration says so."""
-    config = model.config.get_text_config()  # type: ignore[operator, union-attr]
-    return getattr(config, "max_position_embeddings", None)

@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from transformers import DynamicCache
 
-from scopewise.data.batch import Batch
+from scopewise.data.batch import Batch, to_device
 from scopewise.errors import ModelError
-from scopewise.models.forward import answer_logits, device_of, output_embeddings, unwrapped
-from scopewise.models.growing import growing_cache
-from scopewise.models.trial import counts_columns, reaching_far, same
-from scopewise.models.work import uncounted
+from scopewise.models.architecture import unwrap
+from scopewise.models.flops import uncounted
+from scopewise.models.forward import Forward
 
 
 class Steps:
     """Rows of a batch, and the logits after the last token of each.
 
     Args:
-        model: A causal LM in evaluation mode.
+        forward: Of a model in evaluation mode.
         prompts: Ids that the rows begin with.
         copies: Rows of each prompt, one after the other.
         pad: What fills shorter rows.
-        cached: Whether keys and values of what was read are kept; None asks `keeps_a_cache`.
+        cached: Whether keys and values of what was read are kept; None asks the model's abilities.
 
     Attributes:
         logits: [rows vocab], float32.
@@ -33,15 +31,15 @@ class Steps:
 
     def __init__(
         self,
-        model: nn.Module,
+        forward: Forward,
         prompts: Sequence[tuple[int, ...]],
         copies: int = 1,
         pad: int = 0,
         *,
         cached: bool | None = None,
     ) -> None:
-        self._model, self._pad, self._device = model, pad, device_of(model)
-        self._cached = keeps_a_cache(model) if cached is None else cached
+        self._forward, self._pad, self._device = forward, pad, forward.device
+        self._cached = forward.abilities.caches if cached is None else cached
         if not self._cached:
             self._rows = [list(prompt) for prompt in prompts for _ in range(copies)]
             self.logits = self._from_whole_rows()
@@ -50,7 +48,7 @@ class Steps:
         ids = torch.tensor([[pad] * (width - len(p)) + list(p) for p in prompts], device=self._device)
         self._mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=self._device)
         self._position = (self._mask.cumsum(-1) - 1).clamp(min=0)
-        self._cache = growing_cache(unwrapped(model).config)
+        self._cache = DynamicCache(config=unwrap(forward.model).config)
         self.logits = self._from_cache(ids)
         if copies > 1:
             self._cache.batch_repeat_interleave(copies)
@@ -79,11 +77,10 @@ class Steps:
         self.logits = self._from_cache(tokens.unsqueeze(1))
 
     def _from_cache(self, ids: Tensor) -> Tensor:
-        handle = output_embeddings(self._model).register_forward_pre_hook(
-            lambda _, args: (args[0][:, -1:], *args[1:])  # the head acts at the last column alone
-        )
+        # The head runs on the last column alone.
+        handle = self._forward.head.register_forward_pre_hook(lambda _, args: (args[0][:, -1:], *args[1:]))
         try:
-            output = self._model(
+            output = self._forward.model(
                 input_ids=ids,
                 attention_mask=self._mask,
                 position_ids=self._position,
@@ -103,7 +100,7 @@ class Steps:
             "position": torch.arange(len(lengths)) * width + lengths - 1,
         }
         with uncounted():  # as little as what a cache takes
-            return _numbers(answer_logits(self._model, {name: x.to(self._device) for name, x in batch.items()}))
+            return _numbers(self._forward.logits(to_device(batch, self._device)))
 
 
 def _numbers(logits: Tensor) -> Tensor:
@@ -111,41 +108,3 @@ def _numbers(logits: Tensor) -> Tensor:
     if bool(logits.isnan().any()):  # its arg-max would be some token, and the text would look like one
         raise ModelError("generate: a logit is not a number; check the model's weights and dtype")
     return logits
-
-
-_KEEPS: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
-
-
-def keeps_a_cache(model: nn.Module) -> bool:
-    """Return whether a model goes on from a cache as from whole rows, beside shorter rows and after some were left out.
-
-    It is tried once per model, on made-up ids whose states reach far. Models that keep a state of their own, or whose state
-    reads padding on the left, fail the trial; each token is then made from whole rows.
-    """
-    inner: Any = unwrapped(model)
-    if inner not in _KEEPS:
-        _KEEPS[inner] = not counts_columns(inner) and _goes_on(inner)
-    return _KEEPS[inner]
-
-
-def _goes_on(model: nn.Module) -> bool:
-    vocab_size = int(output_embeddings(model).weight.shape[0])  # type: ignore
-    ids = [(7 * i + 4) % vocab_size for i in range(16)]
-    prompts = [tuple(ids[:3]), tuple(ids[3:9]), tuple(ids[9:13])]
-    training = model.training
-    model.eval()
-    try:
-        with torch.no_grad(), reaching_far(model):
-            # Whole rows first: they fix how far the states reach.
-            whole, cached = (Steps(model, prompts, 2, cached=kept) for kept in (False, True))
-            for kept, token in (((0, 1, 2, 3, 4, 5), ids[13]), ((0, 3, 4), ids[14]), ((0, 2), ids[15])):
-                if not same(cached.logits, whole.logits):
-                    return False
-                for steps in (whole, cached):
-                    steps.keep(kept)
-                    steps.read(torch.full((len(kept),), token, device=device_of(model)))
-            return same(cached.logits, whole.logits)
-    except (ModelError, RuntimeError, ValueError, TypeError, AttributeError, LookupError, NotImplementedError):
-        return False
-    finally:
-        model.train(training)

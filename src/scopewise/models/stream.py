@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from scopewise.models.forward import Forward
 from scopewise.models.generate import Draws, end_ids, next_tokens
 from scopewise.models.steps import Steps
 
@@ -33,7 +34,7 @@ class Token:
 
 
 def stream(
-    model: nn.Module,
+    forward: Forward,
     tokenizer: PreTrainedTokenizerBase,
     prompt: tuple[int, ...],
     max_new_tokens: int = 64,
@@ -49,7 +50,7 @@ def stream(
     caller left it (evaluation mode, an adapter switched on): several streams may take turns on one model.
 
     Args:
-        model: A causal LM in evaluation mode.
+        forward: Of a causal LM in evaluation mode.
         tokenizer: Decodes what is generated; special tokens are left out.
         prompt: Its ids.
         max_new_tokens: Where a model that never stops is stopped.
@@ -61,7 +62,7 @@ def stream(
     Yields:
         Tokens, without the end of sequence.
     """
-    ends = end_ids(model, tokenizer)
+    ends = end_ids(forward.model, tokenizer)
     draws = Draws(seed, prompt, 0, temperature)
     steps, token = None, torch.empty(0)
     chosen: list[int] = []
@@ -69,7 +70,7 @@ def stream(
     for _ in range(max_new_tokens):
         with torch.inference_mode():
             if steps is None:
-                steps = Steps(model, [prompt])
+                steps = Steps(forward, [prompt])
             else:
                 steps.read(token)
             logits = steps.logits

@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from scopewise.data.prompt import Encoded
 from scopewise.errors import ModelError
-from scopewise.models.forward import unwrapped
+from scopewise.models.architecture import unwrap, vocabulary_size
 
 _POSITIONS = ("wpe", "embed_positions", "position_embeddings", "positions_embed", "position_embedding")
 """What the library calls embeddings of positions."""
-
-
-def vocabulary_size(model: nn.Module) -> int:
-    """Return how many ids a model has an embedding for."""
-    embeddings: Any = unwrapped(model).get_input_embeddings()  # type: ignore[operator]
-    return int(getattr(embeddings, "num_embeddings", 0) or embeddings.weight.shape[0])
 
 
 def padding_id(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> int:
@@ -68,7 +61,7 @@ def check_vocabulary(model: nn.Module, tokenizer: PreTrainedTokenizerBase, items
 
 def _positions(model: nn.Module) -> int | None:
     """Return how many positions a model has an embedding for; None where they are computed."""
-    inner = unwrapped(model)
+    inner = unwrap(model)
     words = inner.get_input_embeddings()  # type: ignore[operator]
     sizes = [
         module.num_embeddings - int(getattr(module, "offset", 0))  # OPT's first two are none
@@ -84,7 +77,7 @@ def loadable_padding(model: nn.Module) -> Iterator[None]:
 
     `transformers.Trainer` writes the tokenizer's into it when training begins.
     """
-    inner = unwrapped(model)
+    inner = unwrap(model)
     before = [(config, config.pad_token_id) for config in (inner.config, inner.generation_config) if config is not None]
     try:
         yield

@@ -13,9 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from transformers import PreTrainedTokenizerBase
 
 from scopewise.errors import ConfigError, ResultError
+from scopewise.models.architecture import context_tokens, lm_head
+from scopewise.models.engine import Engine
 from scopewise.models.load import load_tokenizer
-from scopewise.models.shared import SharedModels, context_tokens
-from scopewise.models.stream import stream
+from scopewise.models.shared import SharedModels
 from scopewise.play.probes import FILE, append_probe
 from scopewise.play.run import Domain, PlayRun
 from scopewise.registry import allowed
@@ -70,6 +71,7 @@ class Answers:
         self.run = run
         self._models = SharedModels(run.config.model)
         self._tokenizers: dict[str, PreTrainedTokenizerBase] = {}
+        self._engines: dict[str, Engine] = {}
         self._asked: OrderedDict[str, _Asked] = OrderedDict()
 
     def load(self, name: str) -> None:
@@ -159,6 +161,13 @@ class Answers:
         asked.reported.add(report.role)
         return {"file": path.name, "new": True}
 
+    def _engine(self, name: str, model: Any, tokenizer: PreTrainedTokenizerBase) -> Engine:
+        """Return the engine of a model; a new one where another adapter was put on its base meanwhile."""
+        known = self._engines.get(name)
+        if known is None or known.model is not model or known.forward.head is not lm_head(model):
+            self._engines[name] = Engine(model, tokenizer, kernels=self.run.config.model.kernels)
+        return self._engines[name]
+
     def _stream(self, name: str, question: Question) -> Iterator[Any]:
         self.load(name)
         tokenizer = self._tokenizers[name]
@@ -170,9 +179,7 @@ class Answers:
                     f"question: {len(ids)} tokens, and {question.max_new_tokens} new ones; {name} reads {room}; "
                     "shorten the question, or ask for fewer tokens"
                 )
-            return stream(
-                model,
-                tokenizer,
+            return self._engine(name, model, tokenizer).stream(
                 ids,
                 question.max_new_tokens,
                 temperature=question.temperature,

@@ -96,10 +96,14 @@ def settings_that_differ(results: Mapping[str, Any]) -> list[str]:
         by_value: dict[str, list[str]] = {}
         for label, settings in known.items():
             if key in settings:
-                by_value.setdefault(str(settings[key]), []).append(label)
+                by_value.setdefault(_short(settings[key]), []).append(label)
         if len(by_value) > 1:
             found.append(f"{key}: " + "; ".join(f"{value} ({', '.join(who)})" for value, who in by_value.items()))
     return [escaped(line, keep="") for line in found]
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

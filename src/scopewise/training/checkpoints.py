@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from scopewise.models.processes import any_process, is_main
+from scopewise.models.parallel.processes import any_process, is_main
 
 COST = 0.02
 """Most of the time (a share, 0-1) that saving may take for a checkpoint by time to be asked for."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,7 @@ from scopewise import schemas
 from scopewise.config import GuardSection
 from scopewise.data.prompt import Encoded
 from scopewise.files import write_json
-from scopewise.models.score import hit_rate
-from scopewise.models.sharded import spread_as, whole
+from scopewise.models.parallel.fsdp import full_tensor, shard_like
 
 logger = logging.getLogger("scopewise")
 
@@ -66,17 +65,25 @@ class Guard(TrainerCallback):
         retain: Retain train rows.
         settings: The run file's `guard` section.
         seed: Of the draw of the probe.
+        hit_rate: Returns the share (0-1) of answer tokens of some rows that the model in training gets right.
 
     Attributes:
         probes: What was found, in order.
     """
 
-    def __init__(self, forget: Sequence[Encoded], retain: Sequence[Encoded], settings: GuardSection, seed: int) -> None:
+    def __init__(
+        self,
+        forget: Sequence[Encoded],
+        retain: Sequence[Encoded],
+        settings: GuardSection,
+        seed: int,
+        hit_rate: Callable[[Sequence[Encoded]], float],
+    ) -> None:
         rng = random.Random(seed)
         half = settings.rows // 2
         self.forget = rng.sample(list(forget), min(half, len(forget)))
         self.retain = rng.sample(list(retain), min(half, len(retain)))
-        self.settings = settings
+        self.settings, self._hit_rate = settings, hit_rate
         self.probes: list[Probe] = []
         self._best: dict[str, Tensor] = {}
         self._warned: set[str] = set()
@@ -123,17 +130,19 @@ class Guard(TrainerCallback):
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 if name in self._best:
-                    parameter.copy_(spread_as(self._best[name], parameter))
+                    parameter.copy_(shard_like(self._best[name], parameter))
 
     def _out_of_patience(self) -> bool:
         best = max(range(len(self.probes)), key=lambda i: self.probes[i].trade_off)
         return bool(self.settings.patience) and len(self.probes) - 1 - best >= self.settings.patience
 
     def _look(self, model: nn.Module, step: int) -> None:
-        forget, retain = hit_rate(model, self.forget), hit_rate(model, self.retain)
+        forget, retain = self._hit_rate(self.forget), self._hit_rate(self.retain)
         self.probes.append(Probe(step, 100.0 - 100.0 * forget, 100.0 * retain))
         if self.settings.keep_best and self.probes[-1] is max(self.probes, key=lambda p: p.trade_off):
-            self._best = {n: whole(p.detach()).cpu().clone() for n, p in model.named_parameters() if p.requires_grad}
+            self._best = {
+                n: full_tensor(p.detach()).cpu().clone() for n, p in model.named_parameters() if p.requires_grad
+            }
 
     def _warn(self, state: Any) -> None:
         first, now = self.probes[0], self.probes[-1]

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from transformers import TrainerCallback
 
 from scopewise.errors import ConfigError
-from scopewise.models.active import active_adapter
-from scopewise.models.sharded import is_spread, spread_as
+from scopewise.models.architecture import active_adapter
+from scopewise.models.parallel.fsdp import is_sharded, shard_like
 from scopewise.region import TERMS, Region, parameter_name
 
 
@@ -43,7 +43,7 @@ class RegionMask(TrainerCallback):
         self._handles: list[Any] = []
         if region is None:
             return
-        if self.splits_terms and is_spread(model):
+        if self.splits_terms and is_sharded(model):
             raise ConfigError(
                 f"region: {region.localizer} has a mask for each term, which FSDP2 cannot apply, since it adds the terms' "
                 "gradients up; take ddp.yaml"
@@ -60,7 +60,7 @@ class RegionMask(TrainerCallback):
             on_device = {
                 term: torch.ones_like(parameter, dtype=torch.bool)
                 if mask is None
-                else spread_as(torch.from_numpy(mask), parameter)
+                else shard_like(torch.from_numpy(mask), parameter)
                 for term, mask in masks.items()
             }
             for mask in on_device.values():
@@ -83,7 +83,7 @@ class RegionMask(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         """Begin to zero gradients."""
-        if is_spread(model):  # its gradients are put where they belong, with no hook on the way
+        if is_sharded(model):  # its gradients are put where they belong, with no hook on the way
             self._handles = [
                 p.register_post_accumulate_grad_hook(partial(self._mask_share, masks[None]))
                 for p, masks in self._masked_parameters

@@ -7,15 +7,14 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from scopewise import ops
 from scopewise.data.batch import Batch, select_rows
 from scopewise.errors import ConfigError, ModelError
 from scopewise.methods.base import RETAIN_LOSSES, Answers, Method
-from scopewise.models.adapters import Reference
-from scopewise.models.forward import answer_outputs
-from scopewise.models.head import answer_states, has_plain_head, states_kl, states_nll
+from scopewise.models.forward import Forward
+from scopewise.models.reference import Reference
 from scopewise.training.pairing import ALTERNATIVE_GROUP, FORGET_GROUP, RETAIN_GROUP, counted
 
 
@@ -39,7 +38,7 @@ class Terms:
         self.reference: Reference | None = None
         self._where = where
 
-    def __call__(self, model: nn.Module, inputs: Batch) -> tuple[Tensor, Tensor]:
+    def __call__(self, forward: Forward, inputs: Batch) -> tuple[Tensor, Tensor]:
         """Return both terms; zero where the micro-batch has no row of it.
 
         Raises:
@@ -50,7 +49,7 @@ class Terms:
         # Groups stand one after the other (see `Rows.collate`), so that a group's tokens are a slice and none is copied.
         starts = [0, counts[0], counts[0] + counts[1], len(group)]
         terms = method.retain_terms if counts[2] else ()
-        outputs = self._outputs(model, inputs, bool(counts[0]), terms)
+        outputs = self._outputs(forward, inputs, bool(counts[0]), terms)
         forget = retain = torch.zeros((), device=group.device)
         if counts[0]:
             answers = _answers(inputs, starts, FORGET_GROUP, outputs)
@@ -64,8 +63,8 @@ class Terms:
             if "kl" in terms and outputs.states is not None:
                 states = outputs.states[len(outputs.states) - len(answers.label) :]
                 with self._frozen() as frozen:
-                    before = answer_states(frozen, self._part(inputs, starts[2], starts[3]), line=True)
-                answers = replace(answers, kl_of_tokens=states_kl(model, before, states))
+                    before = frozen.head_inputs(self._part(inputs, starts[2], starts[3]), packed=True)
+                answers = replace(answers, kl_of_tokens=forward.kl_of(before, states))
             elif {"kl", "hidden"} & set(terms):
                 layer = self.layer if "hidden" in terms else None
                 logits, hidden = self._before(inputs, starts[2], starts[3], logits="kl" in terms, layer=layer)
@@ -74,27 +73,27 @@ class Terms:
             retain = self._share("retain", value, answers, inputs, starts[2])
         return forget, retain
 
-    def _outputs(self, model: nn.Module, inputs: Batch, forgets: bool, terms: Sequence[str]) -> _Outputs:
+    def _outputs(self, forward: Forward, inputs: Batch, forgets: bool, terms: Sequence[str]) -> _Outputs:
         """Run the forward. Where no loss reads logits themselves they come in chunks, and none are kept."""
         needs = self.method.needs if forgets else frozenset[str]()
         wants_logits = (forgets and "hidden" not in needs) or bool({"ce", "kl"} & set(terms))
         chunks = self.layer is None and wants_logits and not needs & {"logits", "reference_logits"}
         # Asked as in training where nothing is trained now, too: KL has one head read the states of both models.
         with torch.enable_grad():
-            chunks = chunks and has_plain_head(model)
+            chunks = chunks and forward.chunked
         if chunks:
-            states = answer_states(model, inputs, line=True)
-            return _Outputs(None, None, states, states_nll(model, states, inputs["label"].unsqueeze(0)))
-        return _Outputs(*answer_outputs(model, inputs, logits=wants_logits, layer=self.layer))
+            states = forward.head_inputs(inputs, packed=True)
+            return _Outputs(None, None, states, forward.nll_of(states, inputs["label"].unsqueeze(0)))
+        return _Outputs(*forward.outputs(inputs, logits=wants_logits, layer=self.layer))
 
     def _before(
         self, inputs: Batch, start: int, stop: int, *, logits: bool = True, layer: int | None = None
     ) -> tuple[Tensor | None, Tensor | None]:
         """Return what the model before unlearning gives for the sequences from `start` to `stop`."""
         with self._frozen() as frozen:
-            return answer_outputs(frozen, self._part(inputs, start, stop), logits=logits, layer=layer)
+            return frozen.outputs(self._part(inputs, start, stop), logits=logits, layer=layer)
 
-    def _frozen(self) -> AbstractContextManager[nn.Module]:
+    def _frozen(self) -> AbstractContextManager[Forward]:
         if self.reference is None:
             raise ConfigError("compute_loss: there is no reference outside of train(); call train()")
         return self.reference()

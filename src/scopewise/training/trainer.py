@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from peft import PeftConfig, PeftModel
@@ -22,36 +22,31 @@ from transformers.trainer_utils import get_last_checkpoint
 from transformers.training_args import OptimizerNames
 
 from scopewise import ops, schemas
-from scopewise.config import GuardSection, LocalizeSection
-from scopewise.data.batch import Batch
+from scopewise.config import DataSection, GuardSection, LocalizeSection, make_section
+from scopewise.data.batch import Batch, to_device
 from scopewise.data.builtin import read_general
 from scopewise.data.load import general_rows
 from scopewise.data.prompt import Encoded, Prompt, encode
 from scopewise.data.rows import FORGET, RETAIN, Row, as_rows, check_scopes
 from scopewise.errors import ConfigError
 from scopewise.files import write_json
-from scopewise.localizers.base import localize_encoded
+from scopewise.localizers.base import Scopes, localize_encoded
 from scopewise.methods.base import Constrained, Method, Preference, make_method
-from scopewise.models.adapters import (
-    check_scalable,
-    frozen_reference,
-    scale_change,
-    trainable_adapter,
-    trained_state,
-    with_adapter,
-)
+from scopewise.models.adapters import trainable_adapter, with_adapter
 from scopewise.models.alternatives import alternatives
-from scopewise.models.compiled import compiled_blocks
-from scopewise.models.forward import decoder_blocks, to_device
-from scopewise.models.fused import fused
-from scopewise.models.head import has_plain_head
-from scopewise.models.load import is_quantized, load_model, load_tokenizer, with_padding
-from scopewise.models.partitioned import whole_afterwards
+from scopewise.models.architecture import decoder_blocks, is_quantized
+from scopewise.models.engine import Engine
+from scopewise.models.forward import Forward
+from scopewise.models.kernels.compiled import compiled_blocks
+from scopewise.models.load import load_model, load_tokenizer, with_padding
+from scopewise.models.parallel.deepspeed import gathered_afterwards
+from scopewise.models.parallel.fsdp import full_state_dict, is_sharded, load_full_state, shard_model, uses_fsdp
+from scopewise.models.parallel.processes import gathered, on_cpu, on_deepspeed, sum_over_processes
 from scopewise.models.precision import float32_masters
-from scopewise.models.processes import gathered, on_cpu, on_deepspeed, sum_over_processes
-from scopewise.models.score import sequence_nll
-from scopewise.models.sharded import is_spread, placed, spreads, take_state, whole_state
-from scopewise.models.vocabulary import check_vocabulary, loadable_padding, padding_id, vocabulary_size
+from scopewise.models.reference import frozen_reference
+from scopewise.models.scale_change import check_scalable, scale_change, trained_state
+from scopewise.models.score import hit_rate
+from scopewise.models.vocabulary import check_vocabulary, loadable_padding, padding_id
 from scopewise.region import Region
 from scopewise.training.dual import Dual
 from scopewise.training.guard import Guard
@@ -89,6 +84,7 @@ class UnlearningConfig(TrainingArguments):
         localize: Settings of the localizer, where no region is given.
         guard: The probe that is looked at during training.
         compile_blocks: Run the decoder blocks through `torch.compile`: minutes at the start, faster steps afterwards.
+        kernels: `auto` or `off`: whether the optional kernels may be used.
     """
 
     output_dir: str | None = field(default="unlearned")
@@ -112,6 +108,12 @@ class UnlearningConfig(TrainingArguments):
     localize: LocalizeSection = field(default_factory=lambda: LocalizeSection())
     guard: GuardSection = field(default_factory=lambda: GuardSection(rows=0))
     compile_blocks: bool = field(default=False)
+    kernels: Literal["auto", "off"] = field(default="auto")
+
+    def data_settings(self) -> DataSection:
+        """Return how rows are put to the model, as the run file's `data` section has it."""
+        names = ("prompt", "system", "system_role", "max_length")
+        return make_section(DataSection, {name: getattr(self, name) for name in names}, "data")
 
 
 class UnlearningTrainer(Trainer):
@@ -179,13 +181,13 @@ class UnlearningTrainer(Trainer):
             raise ConfigError("forget_dataset: none given; unlearning needs rows to forget")
         self.method = method if isinstance(method, Method) else make_method(method, **args.method_args)
         check_deepspeed(self.method, OptimizerNames(args.optim).value, args.weight_decay, args.guard.keep_best)
-        tokenizer = with_padding(processing_class)
+        tokenizer, settings = with_padding(processing_class), args.data_settings()
 
         def tokenized(data: Data, read: Callable[[Data], list[Row]]) -> list[Encoded]:
             items = list(data) if not isinstance(data, str | Path) else data
             if isinstance(items, list) and items and isinstance(items[0], Encoded):
                 return items  # type: ignore[return-value]
-            return encode(read(items), tokenizer, _prompt(args), args.max_length)
+            return encode(read(items), tokenizer, Prompt.of(settings), settings.max_length)
 
         forget = tokenized(forget_dataset, partial(as_rows, scope=FORGET))
         retain = [] if retain_dataset is None else tokenized(retain_dataset, partial(as_rows, scope=RETAIN))
@@ -216,20 +218,25 @@ class UnlearningTrainer(Trainer):
             chosen = {"use_reentrant": False, **(args.activation_checkpointing_kwargs or {})}  # type: ignore[dict-item]
             args.activation_checkpointing_kwargs = chosen
         self._loaded_dtype = model.dtype
-        if spreads():  # before anything is asked of it: a localizer and the method's own needs forward it too
-            model = placed(model, train=True)
+        if uses_fsdp():  # before anything is asked of it: a localizer and the method's own needs forward it too
+            model = shard_model(model, train=True)
             if kept and args.train_batch_size % 2:
                 raise ConfigError(
                     f"batch_size: {args.train_batch_size} rows in each process at a time, with FSDP2; they are pairs of a "
                     "forget and a retain row, so it must be even; change batch_size or gradient_accumulation_steps"
                 )
-        self.region = _region(region, self.method, model, forget, retain, args)
+        self.engine = Engine(model, tokenizer, settings, max_tokens=args.localize.max_tokens, kernels=args.kernels)
+        self.forward = self.engine.forward
+        self._wrapped: Forward | None = None
+        self.region = _region(region, self.method, self.engine, Scopes(forget, retain, args.seed), args)
         self.mask = RegionMask(model, self.region)
         check_model(
             model, is_quantized(model), args.mixed_precision == "bf16", bool(args.weight_decay and self.mask.masks)
         )
         self.dual: Dual | None = None
-        self.guard = Guard(forget, retain, args.guard, args.seed) if args.guard.rows and forget and retain else None
+        self.guard: Guard | None = None
+        if args.guard.rows and forget and retain:
+            self.guard = Guard(forget, retain, args.guard, args.seed, self._hit_rate)
         watching = [self.mask, _AfterStep(self), _CutBackward(), *([self.guard] if self.guard else [])]
         super().__init__(
             model=model,  # type: ignore[arg-type]
@@ -241,7 +248,7 @@ class UnlearningTrainer(Trainer):
         )
         if self.is_deepspeed_enabled:  # or `transformers` would load every other model in parts, and generate in step
             unset_hf_deepspeed_config()
-        if is_spread(model):
+        if is_sharded(model):
             if not self.is_fsdp_enabled:
                 raise ConfigError(f"accelerate: FSDP2 on {self.args.device}, where it does not train so; take ddp.yaml")
             # It would look for blocks that are spread already.
@@ -262,19 +269,23 @@ class UnlearningTrainer(Trainer):
         method = self.method
         before = trained_state(self.model) if method.change_factor != 1 else None
         self._load_state(kwargs.get("resume_from_checkpoint", args[0] if args else None))
+        zero3 = on_deepspeed()
+        before_unlearning = self.engine.forward.on(self.model, zero3=zero3)
+        kernels = before_unlearning.kernels
         with (
-            frozen_reference(self.model)
+            frozen_reference(before_unlearning)
             if method.needs_reference
             else contextlib.nullcontext() as self.terms.reference,
             float32_masters(self.model),
             loadable_padding(self.model),
             # A compiler fuses by itself.
-            compiled_blocks(self.model) if self.args.compile_blocks else fused(self.model),
+            compiled_blocks(self.model) if self.args.compile_blocks else kernels.training(self.model),
         ):
+            self.forward = before_unlearning.on(self.model, zero3=zero3)  # in the dtypes of the training
             try:
                 result = self._train(*args, **kwargs)
             finally:
-                self.terms.reference = None
+                self.terms.reference, self.forward, self._wrapped = None, self.engine.forward, None
             if before is not None:
                 scale_change(self.accelerator.unwrap_model(self.model), before, method.change_factor)
         return result
@@ -285,7 +296,7 @@ class UnlearningTrainer(Trainer):
             return super().train(*args, **kwargs)
         self.is_deepspeed_enabled = True
         assert isinstance(self.model, nn.Module)
-        with whole_afterwards(self.model, lambda: self.model_wrapped):
+        with gathered_afterwards(self.model, lambda: self.model_wrapped):
             result = super().train(*args, **kwargs)
         self.model_wrapped = self.model
         self.is_deepspeed_enabled = False  # what `save_model` saves now is a whole model
@@ -296,25 +307,23 @@ class UnlearningTrainer(Trainer):
         rows, method, tokenizer = self.train_dataset, self.method, self.processing_class
         assert isinstance(rows, Rows)
         assert isinstance(tokenizer, PreTrainedTokenizerBase)
-        model: Any = self.model
-        with torch.no_grad():
-            has_plain_head(model)  # tried now, while blocks are not compiled yet
+        engine = self.engine
         if isinstance(method, Preference) and not rows.alternatives:
-            texts = alternatives(method.alternative, rows.forget, model, tokenizer, self.args.seed)
+            texts = alternatives(method.alternative, rows.forget, engine, self.args.seed)
             replaced = [replace(item.row, answer=text) for item, text in zip(rows.forget, texts, strict=True)]
             # What stands instead may be longer than the answer; a generated one is at most as long as the longest row.
-            others = encode(replaced, tokenizer, _prompt(self.args), 2 * self.args.max_length)
+            others = encode(replaced, tokenizer, engine.prompt, 2 * self.args.max_length)
             if method.trains_on == "alternative":
                 rows.forget = others
             else:
                 rows.alternatives = others
-        rows.labels = method.relabel(rows.forget, model, min(len(tokenizer), vocabulary_size(model)), self.args.seed)
+        rows.labels = method.relabel(rows.forget, engine, self.args.seed)
         if "reference_nll" in method.needs:
-            rows.reference_nll = sequence_nll(model, rows.forget, "reference")
+            rows.reference_nll = engine.sequence_nll(rows.forget, "reference")
             if rows.alternatives:
-                rows.alternative_nll = sequence_nll(model, rows.alternatives, "reference of alternatives")
+                rows.alternative_nll = engine.sequence_nll(rows.alternatives, "reference of alternatives")
         if isinstance(method, Constrained):
-            self.dual = Dual.begin(method, rows.retain, sequence_nll(model, rows.retain, "retain loss"))
+            self.dual = Dual.begin(method, rows.retain, engine.sequence_nll(rows.retain, "retain loss"))
 
     def _load_state(self, checkpoint: Any) -> None:
         """Take up what a checkpoint keeps of the dual variable and of the guard."""
@@ -364,7 +373,7 @@ class UnlearningTrainer(Trainer):
                 kept = torch.nonzero(batch["group"] == RETAIN_GROUP).flatten()
                 if len(kept):
                     part = to_device(part_of(batch, kept), self.args.device)
-                    whole = whole + self.terms(self.model, part)[1]  # type: ignore[arg-type]
+                    whole = whole + self.terms(self.forward, part)[1]
         return float(self.accelerator.reduce(whole, "sum"))  # type: ignore[arg-type]
 
     def _set_denominators(self, batches: Sequence[Batch]) -> None:
@@ -446,7 +455,7 @@ class UnlearningTrainer(Trainer):
         Raises:
             ModelError: the loss is not finite; the sentence names the step, the term and the rows.
         """
-        forget, retain = self.terms(model.module if isinstance(model, DistributedDataParallel) else model, inputs)
+        forget, retain = self.terms(self._forward_of(model), inputs)
         self._retain_loss = self._retain_loss + retain.detach()
         weight = self.method.retain_weight
         if self.dual is not None and isinstance(self.method, Constrained):
@@ -456,6 +465,19 @@ class UnlearningTrainer(Trainer):
         # Gradients are averaged over processes, while the shares are to be summed.
         total = total * self.accelerator.num_processes
         return (total, {}) if return_outputs else total
+
+    def _hit_rate(self, items: Sequence[Encoded]) -> float:
+        """Return the share (0-1) of answer tokens of some rows that the model gets right, as it is now."""
+        return hit_rate(self.forward, items)
+
+    def _forward_of(self, model: nn.Module) -> Forward:
+        """Return the forward of the model as the library wraps it: DDP is passed by, a DeepSpeed engine is called."""
+        model = model.module if isinstance(model, DistributedDataParallel) else model
+        if model is self.forward.model:
+            return self.forward
+        if self._wrapped is None or self._wrapped.model is not model:
+            self._wrapped = self.forward.on(model, zero3=self.forward.zero3)
+        return self._wrapped
 
     def _inner_steps(self, count: int) -> None:
         """Take the plain SGD steps on the retain loss of a `Constrained` method, over `count` rows each.
@@ -479,8 +501,8 @@ class UnlearningTrainer(Trainer):
             ]
             self._set_denominators(batches)
             for batch in batches:
-                self.accelerator.backward(self.terms(self.model, batch)[1] * self.accelerator.num_processes)
-            if self.args.world_size > 1 and not is_spread(self.model):
+                self.accelerator.backward(self.terms(self.forward, batch)[1] * self.accelerator.num_processes)
+            if self.args.world_size > 1 and not is_sharded(self.model):
                 self._average_gradients()
             torch.nn.utils.clip_grad_norm_(trained, 1.0)
             with torch.no_grad():
@@ -517,19 +539,19 @@ class UnlearningTrainer(Trainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         kept = Path(resume_from_checkpoint) / f"{FSDP_MODEL_NAME}.bin"
         assert isinstance(self.model, nn.Module)
-        if is_spread(self.model) and kept.exists():
+        if is_sharded(self.model) and kept.exists():
             # By the library, the other processes would wait for the frozen base.
-            take_state(self.model, torch.load(kept, map_location="cpu", weights_only=True, mmap=True))
+            load_full_state(self.model, torch.load(kept, map_location="cpu", weights_only=True, mmap=True))
         else:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the model, or its adapter alone. Every process has to call this."""
         model: Any = self.model
-        if not is_spread(model):
+        if not is_sharded(model):
             super().save_model(output_dir, _internal_call)
             return
-        state = whole_state(model, self._loaded_dtype)  # the library would gather the frozen base too
+        state = full_state_dict(model, self._loaded_dtype)  # the library would gather the frozen base too
         if self.args.should_save:
             self._save(output_dir, state)
             if not isinstance(model, PeftModel):  # the library writes down the dtype that was trained in
@@ -589,17 +611,8 @@ class _CutBackward(TrainerCallback):
             model.disable_input_require_grads()
 
 
-def _prompt(args: UnlearningConfig) -> Prompt:
-    return Prompt(args.prompt, system=args.system, system_role=args.system_role)  # type: ignore[arg-type]
-
-
 def _region(
-    region: Region | str | Path | None,
-    method: Method,
-    model: nn.Module,
-    forget: Sequence[Encoded],
-    retain: Sequence[Encoded],
-    args: UnlearningConfig,
+    region: Region | str | Path | None, method: Method, engine: Engine, scopes: Scopes, args: UnlearningConfig
 ) -> Region | None:
     if isinstance(region, Region):
         return region
@@ -608,6 +621,6 @@ def _region(
     name = region or method.localizer
     if name == "all":
         return None
-    if not retain:
+    if not scopes.retain:
         raise ConfigError(f"retain_dataset: none given; the localizer {name!r} compares both scopes")
-    return localize_encoded(name, model, forget, retain, args.localize, args.seed)
+    return localize_encoded(name, engine, scopes, args.localize)

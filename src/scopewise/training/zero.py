@@ -10,7 +10,7 @@ from torch import nn
 
 from scopewise.errors import ConfigError
 from scopewise.methods.base import Constrained, Method
-from scopewise.models.processes import on_deepspeed
+from scopewise.models.parallel.processes import on_deepspeed
 
 _ELSE = "or launch with ddp.yaml"
 

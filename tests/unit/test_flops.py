@@ -8,12 +8,10 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from engines import forward_of
 from scopewise.cost import Cost
 from scopewise.data.batch import Unit, collate, collate_units
-from scopewise.models.forward import answer_logits
-from scopewise.models.head import answer_states, has_plain_head
-from scopewise.models.score import shares_prompts
-from scopewise.models.work import Work, matrix_rate
+from scopewise.models.flops import FlopCounter, matrix_rate
 
 
 @pytest.fixture
@@ -33,10 +31,11 @@ def units() -> Any:
     return collate_units([Unit((4, 5, 6), ((7, 8),)), Unit((4, 5), ((6,),))])
 
 
-def counted(model: Any, batch: Any, forward: Any = answer_logits) -> Work:
-    with Work() as work:
-        forward(model, batch)
-    forward(model, batch)  # outside: not counted
+def counted(model: Any, batch: Any, what: str = "logits") -> FlopCounter:
+    forward = getattr(forward_of(model), what)
+    with FlopCounter() as work:
+        forward(batch)
+    forward(batch)  # outside: not counted
     return work
 
 
@@ -48,7 +47,7 @@ def test_a_forward(two_blocks: Any) -> None:
     with torch.no_grad():
         work = counted(two_blocks, units())
         assert (work.tokens, work.operations) == (6, 14656)
-        assert counted(two_blocks, units(), answer_states).operations == 14656
+        assert counted(two_blocks, units(), "head_inputs").operations == 14656
 
 
 def test_a_backward_counts_what_is_trained_and_what_is_above_it(two_blocks: Any) -> None:
@@ -77,16 +76,16 @@ def test_padding_and_shared_prompts(two_blocks: Any) -> None:
 
 def test_trials_on_made_up_ids_count_nothing(two_blocks: Any) -> None:
     two_blocks.requires_grad_(False)
-    with Work() as work:
-        assert has_plain_head(two_blocks)
-        assert shares_prompts(two_blocks)
+    with FlopCounter() as work:
+        assert forward_of(two_blocks).chunked
+        assert forward_of(two_blocks).abilities.shares_prompts
     assert (work.tokens, work.operations) == (0, 0)
 
 
 def test_every_result_reports_its_rates(tiny: Any, encoded: Any) -> None:
     batch = collate(encoded[0])
     with Cost() as cost, cost.step(), torch.no_grad():
-        answer_logits(tiny[0], batch)
+        forward_of(tiny[0]).logits(batch)
     found = cost.document()
     assert found["tokens"] == int(batch["attention_mask"].sum())
     assert found["tokens_per_second"] == pytest.approx(found["tokens"] / found["seconds_per_step"])
@@ -103,12 +102,12 @@ def test_every_result_reports_its_rates(tiny: Any, encoded: Any) -> None:
 
 def test_an_interrupted_training_counts_both_parts(tiny: Any, encoded: Any) -> None:
     with Cost() as first, first.step(), torch.no_grad():
-        answer_logits(tiny[0], collate(encoded[0]))
+        forward_of(tiny[0]).logits(collate(encoded[0]))
     with first:
         kept = first.so_far()
     with Cost() as second:
         second.go_on_from(kept)
         with second.step(), torch.no_grad():
-            answer_logits(tiny[0], collate(encoded[0]))
+            forward_of(tiny[0]).logits(collate(encoded[0]))
     assert second.work.tokens == 2 * first.work.tokens
     assert second.work.operations == pytest.approx(2 * first.work.operations)

@@ -8,10 +8,15 @@ from typing import Any
 import pytest
 import torch
 
+from engines import forward_of
 from scopewise.config import LoraSection
 from scopewise.errors import ConfigError, ModelError
-from scopewise.models import adapters, processes, score, sharded
-from scopewise.models.adapters import frozen_reference, lora_config, scale_change, trained_state
+from scopewise.models import reference, score
+from scopewise.models import scale_change as scaling
+from scopewise.models.adapters import lora_config
+from scopewise.models.parallel import fsdp, processes
+from scopewise.models.reference import frozen_reference
+from scopewise.models.scale_change import scale_change, trained_state
 from scopewise.models.score import over_batches
 from scopewise.region import Region
 from scopewise.training import mask, trainer
@@ -21,7 +26,7 @@ from scopewise.training.mask import RegionMask
 @pytest.fixture
 def two(monkeypatch: pytest.MonkeyPatch) -> None:
     """As the second of two processes of `accelerate launch --config_file fsdp2.yaml` sees it."""
-    for module in (sharded, processes):
+    for module in (fsdp, processes):
         monkeypatch.setattr(
             module, "processes", lambda: SimpleNamespace(num_processes=2, process_index=1, distributed_type="FSDP")
         )
@@ -45,18 +50,18 @@ def two(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_configurations_that_are_refused(
     two: None, variable: str, value: str, sentence: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert sharded.spreads()
+    assert fsdp.uses_fsdp()
     monkeypatch.setenv(variable, value)
     with pytest.raises(ConfigError, match=sentence):
-        sharded.spreads()
+        fsdp.uses_fsdp()
 
 
 def test_one_process_and_other_configurations_hold_whole_models(two: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "false")
-    assert not sharded.spreads()
+    assert not fsdp.uses_fsdp()
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    monkeypatch.setattr(sharded, "processes", lambda: SimpleNamespace(num_processes=1))
-    assert not sharded.spreads()
+    monkeypatch.setattr(fsdp, "processes", lambda: SimpleNamespace(num_processes=1))
+    assert not fsdp.uses_fsdp()
 
 
 def test_a_share_that_is_as_large_as_the_others(two: None) -> None:
@@ -69,51 +74,52 @@ def test_a_share_that_is_as_large_as_the_others(two: None) -> None:
 def test_4_bits_are_not_spread(two: None, tiny: Any) -> None:
     tiny[0].is_quantized = True
     with pytest.raises(ConfigError, match="nf4, with FSDP2; 4-bit weights are not spread; take ddp.yaml, or set none"):
-        sharded.placed(tiny[0])
+        fsdp.shard_model(tiny[0])
 
 
 def test_half_a_pair_in_a_process_is_refused(two: None, tiny: Any, make_trainer: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr(trainer, "placed", lambda model, train: model)
+    monkeypatch.setattr(trainer, "shard_model", lambda model, train: model)
     with pytest.raises(ConfigError, match="batch_size: 3 rows in each process at a time, with FSDP2; .* must be even"):
         make_trainer(*tiny, "ga_kl", per_device_train_batch_size=3)
 
 
 def test_training_where_accelerate_does_not_shard(tiny: Any, make_trainer: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr(trainer, "is_spread", lambda model: True)
+    monkeypatch.setattr(trainer, "is_sharded", lambda model: True)
     with pytest.raises(ConfigError, match="accelerate: FSDP2 on cpu, where it does not train so; take ddp.yaml"):
         make_trainer(*tiny, "ga_kl")
 
 
 def test_masks_for_each_term_are_refused(tiny: Any, encoded: Any, monkeypatch: Any) -> None:
-    from scopewise.localizers.base import localize_encoded
+    from scopewise.localizers.base import Scopes, localize_encoded
+    from scopewise.models.engine import Engine
 
-    region: Region = localize_encoded("grail", tiny[0], *encoded)
-    monkeypatch.setattr(mask, "is_spread", lambda model: True)
+    region: Region = localize_encoded("grail", Engine(*tiny), Scopes(*encoded))
+    monkeypatch.setattr(mask, "is_sharded", lambda model: True)
     with pytest.raises(ConfigError, match="region: grail has a mask for each term, which FSDP2 cannot apply"):
         RegionMask(tiny[0], region)
 
 
 def test_a_second_copy_of_the_model_is_refused(tiny: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr(adapters, "is_spread", lambda model: True)
+    monkeypatch.setattr(reference, "is_sharded", lambda model: True)
     with pytest.raises(ConfigError, match="parameters: all, with FSDP2, .* set lora, or take ddp.yaml"):
-        frozen_reference(tiny[0]).__enter__()
+        frozen_reference(forward_of(tiny[0])).__enter__()
 
 
 def test_a_sum_of_two_adapters_is_refused(trained_adapter: Any, monkeypatch: Any) -> None:
     before = trained_state(trained_adapter[0])
-    monkeypatch.setattr(adapters, "is_spread", lambda model: True)
+    monkeypatch.setattr(scaling, "is_sharded", lambda model: True)
     with pytest.raises(ConfigError, match="method task_vector: the target has an adapter already, with FSDP2"):
         scale_change(trained_adapter[0], before, -1.0)
 
 
 def test_a_batch_is_not_halved_by_one_process_alone(two: None, tiny: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr(score, "is_spread", lambda model: True)
+    monkeypatch.setattr(score, "is_sharded", lambda model: True)
 
     def run(indices: list[int]) -> None:
         raise torch.OutOfMemoryError
 
     with pytest.raises(ModelError, match=r"forward equally often; lower evaluate\.max_tokens"):
-        over_batches(tiny[0], [4, 4], 100, "score", run)
+        over_batches(forward_of(tiny[0]), [4, 4], 100, "score", run)
 
 
 def test_what_is_saved_of_a_model(tiny: Any) -> None:
@@ -121,14 +127,14 @@ def test_what_is_saved_of_a_model(tiny: Any) -> None:
     from scopewise.models.adapters import with_adapter
 
     model = tiny[0]
-    state = sharded.whole_state(model, torch.bfloat16)
+    state = fsdp.full_state_dict(model, torch.bfloat16)
     assert "lm_head.weight" not in state
     assert set(state) == {name for name, _ in model.named_parameters()}
     assert {value.dtype for value in state.values()} == {torch.bfloat16}
     adapted = with_adapter(model, lora_config(LoraSection(r=2)), 0)
     for parameter in adapted.parameters():
         parameter.requires_grad_(False)  # a region may leave a matrix of the adapter out
-    state = sharded.whole_state(adapted, torch.bfloat16)
+    state = fsdp.full_state_dict(adapted, torch.bfloat16)
     assert state
     assert all("lora_" in name for name in state)
     assert {value.dtype for value in state.values()} == {torch.float32}

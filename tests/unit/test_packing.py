@@ -19,13 +19,13 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
+from engines import forward_of
 from scopewise.data.batch import Batch, collate
 from scopewise.data.prompt import Encoded
 from scopewise.data.rows import Row
-from scopewise.models.forward import answer_logits, can_pack, decoder_blocks, in_line
-from scopewise.models.head import answer_nll, answer_states
-from scopewise.models.packed import attention_in_line, packed
-from scopewise.models.work import Work
+from scopewise.models.architecture import decoder_blocks
+from scopewise.models.flops import FlopCounter
+from scopewise.models.kernels.packing import packed, packed_attention
 
 SIZES: dict[str, Any] = {
     "vocab_size": 300, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -72,10 +72,10 @@ def _model(kind: str) -> Any:
 def test_outputs_and_gradients_are_the_same(kind: str, batch: Batch) -> None:
     """Also with grouped heads, and with positions that are learned."""
     model = _model(kind).double()
-    assert can_pack(model, 9)
+    assert forward_of(model).abilities.packs
     outputs, gradients = [], []
     for line in (False, True):
-        found = answer_logits(model, batch, line=line)
+        found = forward_of(model).logits(batch, packed=line)
         found.square().sum().backward()
         outputs.append(found.detach())
         gradients.append({n: p.grad.clone() for n, p in model.named_parameters()})
@@ -87,21 +87,22 @@ def test_outputs_and_gradients_are_the_same(kind: str, batch: Batch) -> None:
 def test_no_layer_but_attention_sees_padding(trained_adapter: Any, batch: Batch) -> None:
     model = trained_adapter[0]
     seen: list[tuple[int, ...]] = []
-    assert can_pack(model, 9)
+    assert forward_of(model).abilities.packs
     decoder_blocks(model)[0].mlp.register_forward_pre_hook(lambda _, args: seen.append(tuple(args[0].shape[:2])))
-    plain = answer_nll(model, batch)
-    assert torch.allclose(answer_nll(model, batch, line=True), plain, atol=1e-5)
-    assert torch.allclose(answer_states(model, batch, line=True), answer_states(model, batch), atol=1e-5)
+    plain = forward_of(model).nll(batch)
+    assert torch.allclose(forward_of(model).nll(batch, packed=True), plain, atol=1e-5)
+    states = [forward_of(model).head_inputs(batch, packed=packed) for packed in (True, False)]
+    assert torch.allclose(*states, atol=1e-5)
     assert (3, 8) in seen
     assert (1, 14) in seen
     assert model.config._attn_implementation == "sdpa"
 
 
 def test_the_same_work_is_counted(tiny: Any, batch: Batch) -> None:
-    counts = []
+    counts, forward = [], forward_of(tiny[0])
     for line in (False, True):
-        with Work() as work, torch.no_grad():
-            answer_logits(tiny[0], batch, line=line)
+        with FlopCounter() as work, torch.no_grad():
+            forward.logits(batch, packed=line)
         counts.append((work.tokens, work.operations))
     assert counts[0] == counts[1]
     assert counts[0][0] == 14
@@ -111,20 +112,24 @@ def test_the_same_work_is_counted(tiny: Any, batch: Batch) -> None:
 def test_models_with_another_attention_keep_their_rows_apart(kind: str, batch: Batch) -> None:
     """A window that would have to be cut; biases for distances, from the mask."""
     model = _model(kind)
-    assert not can_pack(model, 9)
-    assert can_pack(model, 8) == (kind == "mistral")
-    assert torch.equal(answer_logits(model, batch, line=True), answer_logits(model, batch))
+    forward = forward_of(model)
+    assert forward.abilities.packs == (kind == "mistral")
+    assert forward.window == (8 if kind == "mistral" else None)
+    longer = {**batch, "attention_mask": torch.nn.functional.pad(batch["attention_mask"], (0, 1))}
+    assert "order" not in forward._pack(longer)
+    assert ("order" in forward._pack(batch)) == (kind == "mistral")
+    assert torch.allclose(forward.logits(batch, packed=True), forward.logits(batch), atol=1e-5)
 
 
 def test_rows_of_like_length_and_blocks_that_are_computed_again_stay_as_they_are(tiny: Any, batch: Batch) -> None:
     model = tiny[0]
-    assert "order" in in_line(model, batch)
-    assert "order" not in in_line(model, {**batch, "attention_mask": torch.ones_like(batch["attention_mask"])})
+    assert "order" in forward_of(model)._pack(batch)
+    assert "order" not in forward_of(model)._pack({**batch, "attention_mask": torch.ones_like(batch["attention_mask"])})
     model.activation_checkpointing_enable({"use_reentrant": False})
-    assert "order" not in in_line(model, batch)
+    assert "order" not in forward_of(model)._pack(batch)
     model.activation_checkpointing_disable()
     model.set_attn_implementation("eager")
-    assert "order" not in in_line(model, batch)
+    assert "order" not in forward_of(model)._pack(batch)
 
 
 def test_another_thread_is_not_concerned(tiny: Any, batch: Batch) -> None:
@@ -139,7 +144,7 @@ def test_another_thread_is_not_concerned(tiny: Any, batch: Batch) -> None:
             found.append(model(**given).logits)
 
     other()
-    with attention_in_line(model, packed(batch)):
+    with packed_attention(model, packed(batch)):
         thread = threading.Thread(target=other)
         thread.start()
         thread.join()

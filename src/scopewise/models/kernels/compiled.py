@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from scopewise.models.forward import decoder_blocks
+from scopewise.models.architecture import decoder_blocks
 
 
 @contextlib.contextmanager

@@ -1,7 +1,8 @@
-"""Rows one after the other in place of side by side: no layer but attention sees padding.
+"""Packing: the rows of a batch one after the other, so that no layer but attention computes padding.
 
-Attention cuts them apart again: it pads queries, keys and values, lets each row look at itself alone, and puts what it found
-back in line. Everything else works on tokens that are there.
+Attention pads queries, keys and values, lets each row attend to itself alone, and packs what it found again. transformers can
+pack too, by `position_ids` that begin again with each row, but under SDPA it then builds a mask of all tokens by all tokens.
+With FlashAttention it needs no mask, and this kernel gives way to it.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ from scopewise.data.batch import Batch
 _NAME = "scopewise_packed"
 
 
-class _Line(NamedTuple):
-    """Where the tokens of padded rows are in the line, and the other way round.
+class _Packed(NamedTuple):
+    """Where each cell of the padded rows is among the packed tokens, and the other way round.
 
     Attributes:
         place: [batch · seq], of each cell of the padded rows, padding's anywhere.
-        order: [tokens], of each token of the line.
+        order: [tokens], of each packed token its cell.
         rows: Number of rows.
     """
 
@@ -37,14 +38,18 @@ class _Line(NamedTuple):
     rows: int
 
 
-_LINE: ContextVar[_Line | None] = ContextVar("_LINE", default=None)
+_PACKED: ContextVar[_Packed | None] = ContextVar("_PACKED", default=None)
+
+
+SPARSE = 0.97
+"""Share of tokens in a batch above which packing costs more than the padding it saves."""
 
 
 def packed(batch: Batch) -> Batch:
     """Return a batch with its rows one after the other: `input_ids` [1 tokens], and `position` as indices into [1 · tokens].
 
-    Besides: `position_ids` [1 tokens] within each row, and `place` and `order`, which `attention_in_line` takes. What is
-    counted of it stays `attention_mask`.
+    It also has `position_ids` [1 tokens] within each row, and `place` and `order`, which `packed_attention` takes. The
+    `attention_mask` stays that of the padded rows.
     """
     mask = batch["attention_mask"]
     order = mask.flatten().nonzero().squeeze(-1)
@@ -59,40 +64,46 @@ def packed(batch: Batch) -> Batch:
     }
 
 
+def saves(batch: Batch) -> bool:
+    """Return whether a batch has enough padding for packing to be worth it."""
+    mask = batch["attention_mask"]
+    return int(mask.sum()) < SPARSE * mask.numel()
+
+
 @contextlib.contextmanager
-def attention_in_line(model: Any, batch: Batch) -> Iterator[None]:
-    """Let a model's attention cut the rows of a packed batch apart while the context is open.
+def packed_attention(model: Any, batch: Batch) -> Iterator[None]:
+    """Let a model's attention keep the rows of a packed batch apart while the context is open.
 
     Args:
-        model: Without wrappers; one that `can_pack`.
+        model: Without wrappers; one that `packs`.
         batch: As `packed` made it.
     """
     config = model.config
     before = config._attn_implementation
-    token = _LINE.set(_Line(batch["place"], batch["order"], len(batch["attention_mask"])))
+    token = _PACKED.set(_Packed(batch["place"], batch["order"], len(batch["attention_mask"])))
     config._attn_implementation = _NAME
     try:
         yield
     finally:
         config._attn_implementation = before
-        _LINE.reset(token)
+        _PACKED.reset(token)
 
 
 def _attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **settings: Any
 ) -> tuple[Tensor, None]:
-    line = _LINE.get()
-    if line is None or attention_mask is not None:  # another forward of the model, in another thread
+    now = _PACKED.get()
+    if now is None or attention_mask is not None:  # another forward of the model, in another thread
         return sdpa_attention_forward(module, query, key, value, attention_mask, **settings)
-    apart = [_Apart.apply(x.squeeze(0).transpose(0, 1), *line) for x in (query, key, value)]  # type: ignore[no-untyped-call]
+    apart = [_Apart.apply(x.squeeze(0).transpose(0, 1), *now) for x in (query, key, value)]  # type: ignore[no-untyped-call]
     query, key, value = (x.transpose(1, 2) for x in apart)
     found, _ = sdpa_attention_forward(module, query, key, value, None, **settings)
-    joined: Tensor = _Joined.apply(found, *line)  # type: ignore[no-untyped-call]
+    joined: Tensor = _Joined.apply(found, *now)  # type: ignore[no-untyped-call]
     return joined.unsqueeze(0), None
 
 
 def _mask(*args: Any, **kwargs: Any) -> Tensor | None:
-    return sdpa_mask(*args, **kwargs) if _LINE.get() is None else None
+    return sdpa_mask(*args, **kwargs) if _PACKED.get() is None else None
 
 
 AttentionInterface.register(_NAME, _attention)

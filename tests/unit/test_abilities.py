@@ -19,17 +19,15 @@ from transformers import (
     MistralConfig,
     MistralForCausalLM,
 )
-from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
+from engines import forward_of
 from scopewise.data.batch import collate
 from scopewise.data.prompt import Encoded
 from scopewise.data.rows import Row
-from scopewise.models.forward import _forward, answer_logits, can_pack
-from scopewise.models.fused import is_rms_norm, is_swiglu
-from scopewise.models.head import has_plain_head
-from scopewise.models.packed import packed
-from scopewise.models.score import Pair, score_pairs, sequence_nll, shares_prompts
-from scopewise.models.trial import FAR, reaching_far, window_of
+from scopewise.models.abilities import FAR, enlarged
+from scopewise.models.architecture import attention_window
+from scopewise.models.kernels.packing import packed
+from scopewise.models.score import Pair, score_pairs, sequence_nll
 
 SIZES: dict[str, Any] = {
     "vocab_size": 300, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4,
@@ -68,9 +66,9 @@ def test_layers_that_mix_neighbours_are_seen_whatever_their_weights(kind: str, s
     """With the weights of a fresh model every logit is near 0, mixed or not."""
     model = fresh(kind, size)
     before = {n: (p.data_ptr(), p.clone()) for n, p in model.named_parameters()}
-    assert not can_pack(model, 6)
-    assert not shares_prompts(model)
-    assert has_plain_head(model)
+    assert not forward_of(model).abilities.packs
+    assert not forward_of(model).abilities.shares_prompts
+    assert forward_of(model).chunked
     assert all(p.data_ptr() == before[n][0] and torch.equal(p, before[n][1]) for n, p in model.named_parameters())
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
 
@@ -79,26 +77,27 @@ def test_what_was_tried_holds_after_weights_have_grown() -> None:
     """Tried when fresh, then trained: rows of unlike length are measured as each alone is."""
     model = fresh("lfm2")
     rows = [Encoded(Row("q", "a", "forget"), tuple(range(5, 5 + n)), tuple(range(90, 94))) for n in (30, 3, 9)]
-    sequence_nll(model, rows, "before")
+    forward = forward_of(model)
+    sequence_nll(forward, rows, "before")
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() > 1:
                 parameter.mul_(12)
-    found = sequence_nll(model, rows, "after")
+    found = sequence_nll(forward, rows, "after")
     assert found == pytest.approx([-plain(model, (row.prompt_ids, row.answer_ids)) for row in rows], rel=1e-5)
     batch = collate(rows)
     with torch.no_grad():
-        mixed = _forward(model, packed(batch), packed(batch)["position"])
-        assert not torch.allclose(mixed, answer_logits(model, batch), rtol=0.1, atol=0.1)  # packing would show
+        mixed = forward.logits(packed(batch))
+        assert not torch.allclose(mixed, forward.logits(batch), rtol=0.1, atol=0.1)  # packing would show
 
 
 def test_a_cap_on_logits_is_seen_where_no_logit_reaches_it() -> None:
     """30 tanh(z / 30) is z to six digits for the logits of a fresh model."""
     sizes = {**SIZES, "attn_implementation": "eager", "head_dim": 8, "final_logit_softcapping": 30.0}
     model = Gemma2ForCausalLM(Gemma2Config(**sizes)).eval().requires_grad_(False)
-    assert not has_plain_head(model)
+    assert not forward_of(model).chunked
     model = Gemma2ForCausalLM(Gemma2Config(**{**sizes, "final_logit_softcapping": None})).eval().requires_grad_(False)
-    assert has_plain_head(model)
+    assert forward_of(model).chunked
 
 
 def test_a_trial_reaches_far_and_leaves_outputs_as_they_were() -> None:
@@ -106,7 +105,7 @@ def test_a_trial_reaches_far_and_leaves_outputs_as_they_were() -> None:
     ids = torch.arange(4, 16).view(2, 6)
     with torch.no_grad():
         before = model(ids).logits
-        with reaching_far(model, model.lm_head):
+        with enlarged(model, model.lm_head):
             assert float(model(ids).logits.square().mean().sqrt()) == pytest.approx(FAR, rel=1e-4)
             first = model(ids[:1]).logits
             assert torch.allclose(model(ids).logits[:1], first, rtol=1e-4, atol=1e-3)  # factors stay as first fixed
@@ -121,12 +120,12 @@ def test_answers_that_share_a_prompt_keep_the_window(moments: bool) -> None:
     for parameter in model.parameters():
         if parameter.dim() > 1:
             parameter.mul_(15)
-    assert shares_prompts(model)
+    assert forward_of(model).abilities.shares_prompts
     pairs: list[Pair] = [
         (tuple(range(9, 9 + n)), tuple(range(first, first + 4))) for n in (50, 5, 18) for first in (90, 120, 150)
     ]
     for max_tokens in (1, 10**4):
-        for pair, got in zip(pairs, score_pairs(model, pairs, max_tokens, moments=moments), strict=True):
+        for pair, got in zip(pairs, score_pairs(forward_of(model), pairs, max_tokens, moments=moments), strict=True):
             assert sum(got.log_probs) == pytest.approx(plain(model, pair), rel=1e-5)
     whole = copy.deepcopy(model)
     whole.config.sliding_window = None
@@ -138,35 +137,10 @@ def test_windows_are_read_from_the_configuration() -> None:
         config = LlamaConfig(**SIZES)
         for name, value in changes.items():
             setattr(config, name, value)
-        return window_of(type("Model", (), {"config": config}))
+        return attention_window(LlamaForCausalLM(config))
 
     assert of() is None
     assert of(sliding_window=None, max_window_layers=28, sliding_window_pattern=4) is None
     assert of(sliding_window=64) == 64
     assert of(sliding_window=64, attention_chunk_size=32) == 32
     assert of(attention_window_size=7) == 7
-
-
-def test_a_norm_and_a_gate_are_tried_on_numbers_of_the_trials_own() -> None:
-    """w² is w for the ones of a fresh norm; a gate may have a factor below it that is 1 at first."""
-
-    class Squared(LlamaRMSNorm):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return super().forward(x) * self.weight  # type: ignore[no-any-return]
-
-    assert is_rms_norm(LlamaRMSNorm(8).requires_grad_(False))
-    assert not is_rms_norm(Squared(8).requires_grad_(False))
-
-    class Swish(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.beta = torch.nn.Parameter(torch.ones(()))
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return x * torch.sigmoid(self.beta * x)
-
-    layer = LlamaForCausalLM(LlamaConfig(**SIZES)).model.layers[0].mlp
-    assert is_swiglu(layer)
-    other = LlamaForCausalLM(LlamaConfig(**SIZES)).model.layers[0].mlp
-    other.act_fn = Swish()
-    assert not is_swiglu(other)

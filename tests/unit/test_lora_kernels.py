@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -10,11 +12,11 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from architectures.models import build, spread
-from scopewise.models import lora
-from scopewise.models.evaluating import evaluating
-from scopewise.models.fused import fused
-from scopewise.models.lora import FusedLinear, folded, merged
-from scopewise.models.work import needed
+from engines import forward_of
+from scopewise.models.flops import count_flops
+from scopewise.models.kernels import Kernels, merged_lora
+from scopewise.models.kernels.lora_linear import fused_lora
+from scopewise.models.merging import merged
 
 
 def _model(dtype: torch.dtype = torch.float32, dropout: float = 0.0, **changes: object) -> PeftModel:
@@ -40,6 +42,11 @@ def _model(dtype: torch.dtype = torch.float32, dropout: float = 0.0, **changes: 
     return model  # type: ignore[return-value]
 
 
+def folded(model: nn.Module) -> AbstractContextManager:
+    """The context of an evaluation."""
+    return Kernels(["merged_lora"]).evaluating(model)
+
+
 IDS = torch.arange(24).reshape(2, 12)
 
 
@@ -55,13 +62,13 @@ def _gradients(model: PeftModel) -> tuple[Tensor, dict[str, Tensor]]:
 def test_fused_layers_give_pefts_outputs_and_gradients(dropout: float) -> None:
     model = _model(dropout=dropout).train()
     logits, gradients = _gradients(model)
-    with fused(model):
-        assert sum(type(m) is FusedLinear for m in model.modules()) == 14
+    with fused_lora(model):
+        assert sum("forward" in vars(m) for m in model.modules()) == 14
         ours, found = _gradients(model)
     assert torch.allclose(ours, logits, atol=1e-5)
     assert gradients.keys() == found.keys()
     assert all(torch.allclose(found[n], g, rtol=1e-4, atol=1e-6) for n, g in gradients.items())
-    assert not any(type(m) is FusedLinear for m in model.modules())
+    assert not any("forward" in vars(m) for m in model.modules())
 
 
 def test_a_fused_layer_takes_fewer_passes() -> None:
@@ -75,7 +82,7 @@ def test_a_fused_layer_takes_fewer_passes() -> None:
     model = _model()
     layer = next(m for m in model.modules() if isinstance(m, Linear))
     assert {"aten::add", "aten::mul"} <= steps(layer)
-    with fused(model):
+    with fused_lora(model):
         assert not {"aten::add", "aten::mul"} & steps(layer)
 
 
@@ -83,7 +90,7 @@ def test_a_fused_layer_takes_fewer_passes() -> None:
 def test_other_kinds_of_lora_are_computed_as_peft_does(changes: dict[str, bool]) -> None:
     model = _model(**changes).eval()
     plain = model(input_ids=IDS).logits
-    with fused(model):
+    with fused_lora(model):
         assert torch.allclose(model(input_ids=IDS).logits, plain, atol=1e-5)
     with folded(model):
         assert torch.allclose(model(input_ids=IDS).logits, plain, atol=1e-5)
@@ -94,7 +101,7 @@ def test_a_hook_on_b_sees_its_input() -> None:
     seen: list[Tensor] = []
     b = next(m for n, m in model.named_modules() if n.endswith("lora_B.default"))
     b.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
-    with fused(model):
+    with fused_lora(model):
         model(input_ids=IDS)
     assert [tuple(x.shape) for x in seen] == [(2, 12, 4)]
 
@@ -106,14 +113,14 @@ def test_a_folded_model_gives_the_same_and_is_put_back_bit_for_bit() -> None:
     with folded(model):
         got = model(input_ids=IDS).logits
         assert all(m.merged for m in model.modules() if isinstance(m, Linear))
-        per_token = needed(model, model.get_output_embeddings())[0]
+        per_token = count_flops(model, model.get_output_embeddings())[0]
     assert torch.allclose(got, expected, atol=1e-5)
     assert not torch.equal(got, expected)  # it was another sum
     assert not any(m.merged for m in model.modules() if isinstance(m, Linear))
     assert all(torch.equal(p, before[n]) for n, p in model.named_parameters())
     assert torch.equal(model(input_ids=IDS).logits, expected)
     with torch.no_grad(), model.disable_adapter():
-        assert per_token < needed(model, model.get_output_embeddings())[0]
+        assert per_token < count_flops(model, model.get_output_embeddings())[0]
 
 
 def test_an_adapter_that_is_switched_off_is_not_folded_in() -> None:
@@ -191,7 +198,7 @@ def test_sixteen_bits_are_not_folded() -> None:
 
 
 def test_weights_too_large_for_a_second_copy_are_not_folded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lora, "FOLDED_BYTES", 1000)
+    monkeypatch.setattr(merged_lora, "MERGED_BYTES", 1000)
     model = _model().eval()
     with folded(model):
         assert not any(m.merged for m in model.modules() if isinstance(m, Linear))
@@ -203,7 +210,7 @@ def test_evaluating_restores_mode_and_weights_after_an_error() -> None:
     before = weight.clone()
 
     def interrupted() -> None:
-        with evaluating(model):
+        with forward_of(model).evaluating():
             assert not model.training
             assert torch.is_inference_mode_enabled()
             assert not torch.equal(weight, before)

@@ -23,6 +23,11 @@ def on_cpu() -> bool:
     return not torch.accelerator.is_available() or parse_flag_from_env("ACCELERATE_USE_CPU")
 
 
+def default_device() -> torch.device:
+    """Return this process's accelerator where there is one, else the CPU (`accelerate launch` gives each its own)."""
+    return torch.device(processes().device)
+
+
 def on_deepspeed() -> bool:
     """Return whether `accelerate launch` (or `TrainingArguments.deepspeed`) asked for DeepSpeed."""
     return processes().distributed_type == DistributedType.DEEPSPEED

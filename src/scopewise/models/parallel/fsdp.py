@@ -20,11 +20,9 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import PreTrainedModel
 
 from scopewise.errors import ConfigError
-from scopewise.models.active import active_adapter
-from scopewise.models.forward import decoder_blocks, output_embeddings
-from scopewise.models.load import default_device, is_quantized
+from scopewise.models.architecture import active_adapter, decoder_blocks, is_quantized, lm_head
+from scopewise.models.parallel.processes import default_device, processes
 from scopewise.models.precision import LOW
-from scopewise.models.processes import processes
 
 Model = TypeVar("Model", bound=PreTrainedModel | PeftModel)
 
@@ -35,7 +33,7 @@ _REFUSED = {
 }
 
 
-def spreads() -> bool:
+def uses_fsdp() -> bool:
     """Return whether models are to be spread: several processes, started with a configuration of FSDP2.
 
     Raises:
@@ -52,12 +50,12 @@ def spreads() -> bool:
     return True
 
 
-def is_spread(model: nn.Module) -> bool:
+def is_sharded(model: nn.Module) -> bool:
     """Return whether a model is spread over the processes."""
     return isinstance(model, FSDPModule)
 
 
-def placed(model: Model, *, train: bool = False) -> Model:
+def shard_model(model: Model, *, train: bool = False) -> Model:
     """Put a model where it works: on this process's device, or spread over those of all processes; block by block.
 
     Args:
@@ -68,16 +66,16 @@ def placed(model: Model, *, train: bool = False) -> Model:
     Raises:
         ConfigError: it is in 4 bits, which cannot be spread.
     """
-    if is_spread(model):
+    if is_sharded(model):
         return model
-    if not spreads():
+    if not uses_fsdp():
         return model if is_quantized(model) else model.to(default_device())  # type: ignore[arg-type, return-value]
     if is_quantized(model):
         raise ConfigError(
             "model.quantization: nf4, with FSDP2; 4-bit weights are not spread; take ddp.yaml, or set none"
         )
     mesh = init_device_mesh(default_device().type, (processes().num_processes,))
-    ends = [model.get_input_embeddings(), output_embeddings(model)]
+    ends = [model.get_input_embeddings(), lm_head(model)]
     tied = ends[0].weight is ends[1].weight
     # The model itself too gives its parameters back after a forward: else what is found in it would be the gathered ones.
     for module in (*decoder_blocks(model), *([] if tied else ends), model):
@@ -90,12 +88,12 @@ def placed(model: Model, *, train: bool = False) -> Model:
     return model
 
 
-def whole(tensor: Tensor) -> Tensor:
+def full_tensor(tensor: Tensor) -> Tensor:
     """Return a tensor in one piece. Every process has to call this where it is spread."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def spread_as(tensor: Tensor, other: Tensor) -> Tensor:
+def shard_like(tensor: Tensor, other: Tensor) -> Tensor:
     """Return a tensor that every process has, on the device of another and spread as that one is."""
     tensor = tensor.to(other.device)
     if not isinstance(other, DTensor):
@@ -103,7 +101,7 @@ def spread_as(tensor: Tensor, other: Tensor) -> Tensor:
     return distribute_tensor(tensor, other.device_mesh, other.placements)
 
 
-def whole_state(model: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
+def full_state_dict(model: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
     """Return what is saved of a model, in one piece and on the CPU: of one with adapters, all but the frozen base.
 
     A parameter that has two names is in it once. Every process has to call this.
@@ -117,12 +115,14 @@ def whole_state(model: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
     left_out -= {n for n, p in model.named_parameters() if p.requires_grad or f".{adapter}." in f"{n}." or not adapted}
     state = {name: value for name, value in model.state_dict().items() if name not in left_out}
     rounds = dtype in LOW and not adapted
-    return {n: whole(v).to("cpu", dtype if rounds and v.dtype == torch.float32 else v.dtype) for n, v in state.items()}
+    return {
+        n: full_tensor(v).to("cpu", dtype if rounds and v.dtype == torch.float32 else v.dtype) for n, v in state.items()
+    }
 
 
-def take_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+def load_full_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Put parameters in one piece, which every process has, in the place of a spread model's; the others stay."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name in state:
-                parameter.copy_(spread_as(state[name], parameter))
+                parameter.copy_(shard_like(state[name], parameter))

@@ -1,4 +1,4 @@
-"""How much work forwards and backwards are: tokens, the floating-point operations they need, and what the device could do."""
+"""Floating-point operations of forwards and backwards, the tokens they process, and the rate that the device reaches."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from transformers.pytorch_utils import Conv1D
 from scopewise.data.batch import Batch
 
 
-class Work:
+class FlopCounter:
     """Counts what is forwarded (and backwarded) while it is open, without waiting for the device.
 
     Attributes:
         tokens: Prompt and answer tokens, without padding, as often as they were forwarded.
-        operations: Floating-point operations that these need, a multiplication and an addition counted as two: see `needed`.
+        operations: Floating-point operations that these need, a multiply-add counted as two: see `count_flops`.
     """
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class Work:
         """Operations so far."""
         return float(self._operations)
 
-    def __enter__(self) -> Work:
+    def __enter__(self) -> FlopCounter:
         _OPEN.append(self)
         return self
 
@@ -53,12 +53,12 @@ class Work:
         self._operations = self._operations + operations
 
 
-_OPEN: list[Work] = []
+_OPEN: list[FlopCounter] = []
 
 
 @contextlib.contextmanager
 def uncounted() -> Iterator[None]:
-    """Forward without being counted: a trial on made-up ids is no work that anybody asked for."""
+    """Do not count forwards while the context is open: trials on made-up ids are not part of the task."""
     before = _OPEN[:]
     _OPEN.clear()
     try:
@@ -67,7 +67,7 @@ def uncounted() -> Iterator[None]:
         _OPEN[:] = before
 
 
-def count(model: nn.Module, batch: Batch, head: nn.Module) -> None:
+def count_forward(model: nn.Module, batch: Batch, head: nn.Module) -> None:
     """Let the open counters count a forward of a batch, and the backward that follows where gradients are recorded.
 
     Args:
@@ -80,18 +80,18 @@ def count(model: nn.Module, batch: Batch, head: nn.Module) -> None:
     # Where answers share prompts the attention mask is no list of tokens, and positions are.
     shared = "position_ids" in batch and "order" not in batch
     lengths = (batch["position_ids"] > 0).sum(-1) + 1 if shared else batch["attention_mask"].sum(-1)
-    per_token, per_pair, per_answer = needed(model, head)
+    per_token, per_pair, per_answer = count_flops(model, head)
     lengths = lengths.double() if lengths.device.type != "mps" else lengths.float()
     operations = per_token * lengths.sum() + per_pair * lengths.square().sum() + per_answer * len(batch["position"])
     first = next(model.parameters())
-    for work in _OPEN:
-        work._tokens = work._tokens + lengths.sum()
-        work._operations = work._operations + operations
-        work.device = first.device
-        work.dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+    for counter in _OPEN:
+        counter._tokens = counter._tokens + lengths.sum()
+        counter._operations = counter._operations + operations
+        counter.device = first.device
+        counter.dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
 
 
-def needed(model: nn.Module, head: nn.Module) -> tuple[float, float, float]:
+def count_flops(model: nn.Module, head: nn.Module) -> tuple[float, float, float]:
     """Return operations per token, per pair of tokens (i.e. times length²) of a row, and per answer token.
 
     A matrix W of m x n needs 2mn per token in the forward. Where gradients are recorded: 2mn for the gradient of its

@@ -1,0 +1,176 @@
+"""Finding out what a model allows: one trial, on made-up ids, when an engine is made.
+
+Each ability is tried by computing some logits in two ways. A fresh model's states are so small that every layer is nearly
+linear and every logit nearly 0, and then two ways may look alike that are not. So the trial makes states large (`enlarged`),
+whatever the weights are: what is found holds before and after training.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+from transformers.pytorch_utils import Conv1D
+
+from scopewise.data.batch import Batch, Unit, collate_units, to_device
+from scopewise.errors import ModelError
+from scopewise.models.architecture import counts_columns, unwrap
+from scopewise.models.flops import uncounted
+from scopewise.models.forward import Abilities, Forward, evaluation_mode
+from scopewise.models.kernels.packing import packed
+from scopewise.models.steps import Steps
+
+FAR = 100.0
+"""Root mean square of logits in the trial of the head: beyond every cap that a model puts on them (30 and 50 are usual)."""
+
+_FAILS = (ModelError, RuntimeError, ValueError, TypeError, AttributeError, LookupError, NotImplementedError)
+"""What a model may raise at inputs that it does not take: it then lacks the ability."""
+
+
+def find_abilities(forward: Forward) -> Abilities:
+    """Return what a model allows. It takes ten forwards of a few tokens, and leaves the model as it was.
+
+    Args:
+        forward: The model's plain forward; with adapters, and sharded, as it will be used.
+    """
+    with evaluation_mode(forward.model), uncounted(), torch.no_grad(), torch.random.fork_rng():
+        return Abilities(
+            plain_head=_holds(_plain_head, forward),
+            packs=_holds(_packs, forward),
+            shares_prompts=_holds(_shares_prompts, forward),
+            caches=_holds(_caches, forward),
+        )
+
+
+def _holds(trial: Callable[[Forward], bool], forward: Forward) -> bool:
+    try:
+        return trial(forward)
+    except _FAILS:
+        return False
+
+
+def _plain_head(forward: Forward) -> bool:
+    """Models that scale or cap their logits do so after the head, and fail with logits beyond any cap."""
+    if forward.head.weight.dim() != 2:
+        return False
+    batch = _rows(forward)
+    with enlarged(forward.model, forward.head):
+        whole = forward.logits(batch)
+        with forward.autocast():
+            made = forward.head(forward.head_inputs(batch))
+    return same(made, whole)
+
+
+def _packs(forward: Forward) -> bool:
+    """Other attention than SDPA over whole rows, other positions than `position_ids`, and layers that mix neighbours fail.
+
+    Not tried on models spread over processes, whose hooks see other shapes. Attention windows are read from the configuration.
+    """
+    config = unwrap(forward.model).config
+    if isinstance(unwrap(forward.model), FSDPModule) or counts_columns(forward.model):
+        return False
+    if config._attn_implementation != "sdpa" or config.get_text_config() is not config:
+        return False
+    batch = _rows(forward)
+    with enlarged(forward.model):
+        expected = forward.logits(batch)
+        found = forward.logits(packed(batch))
+    return same(found, expected)
+
+
+def _shares_prompts(forward: Forward) -> bool:
+    """State-space layers and attention kernels that take no mask of our own fail."""
+    if counts_columns(forward.model):
+        return False
+    ids = _ids(forward, 19)
+    prompt, answers = tuple(ids[:8]), (tuple(ids[8:13]), tuple(ids[13:16]), tuple(ids[16:]))
+    together = to_device(collate_units([Unit(prompt, answers)]), forward.device)
+    alone = to_device(collate_units([Unit(prompt, (answer,)) for answer in answers]), forward.device)
+    with enlarged(forward.model):
+        expected = forward.logits(alone)
+        return same(forward.logits(together), expected)
+
+
+def _caches(forward: Forward) -> bool:
+    """Models that keep a state of their own, or whose state reads padding on the left, fail; also after rows were dropped."""
+    if counts_columns(forward.model):
+        return False
+    ids = _ids(forward, 16)
+    prompts = [tuple(ids[:3]), tuple(ids[3:9]), tuple(ids[9:13])]
+    with enlarged(forward.model):
+        # Whole rows first: they fix how far the states reach.
+        whole, cached = (Steps(forward, prompts, 2, cached=kept) for kept in (False, True))
+        if not same(cached.logits, whole.logits):
+            return False
+        for kept, token in (((0, 3, 4), ids[13]), ((0, 2), ids[14])):
+            for steps in (whole, cached):
+                steps.keep(kept)
+                steps.read(torch.full((len(kept),), token, device=forward.device))
+        return same(cached.logits, whole.logits)
+
+
+def _ids(forward: Forward, count: int) -> Sequence[int]:
+    return [(7 * i + 4) % forward.vocab_size for i in range(count)]
+
+
+def _rows(forward: Forward) -> Batch:
+    """Return three rows of made-up ids, of 3, 6 and 4 tokens, with logits wanted everywhere."""
+    lengths = torch.tensor([3, 6, 4])
+    mask = torch.arange(6) < lengths.unsqueeze(1)
+    ids = torch.tensor(_ids(forward, 18)).view(3, 6)
+    batch = {
+        "input_ids": ids,
+        "attention_mask": mask.long(),
+        "position": mask.flatten().nonzero().squeeze(-1),
+        "label": ids[mask],
+        "row": torch.arange(3).repeat_interleave(lengths),
+    }
+    return to_device(batch, forward.device)
+
+
+@contextlib.contextmanager
+def enlarged(model: nn.Module, head: nn.Module | None = None) -> Iterator[None]:
+    """Scale what linear layers and embeddings give to a root mean square of 1 (the head to `FAR`) while the context is open.
+
+    Outputs are multiplied by hooks, each layer's by a factor that its first call fixes; weights are not written to.
+
+    Args:
+        model: The model.
+        head: Its head, where the trial is about what comes after it; None leaves it as it is.
+    """
+    factors: dict[nn.Module, float] = {}
+
+    def scale(module: nn.Module, _: Any, output: Any) -> Any:
+        if not isinstance(output, Tensor) or not output.numel():
+            return None
+        if module not in factors:
+            size = float(output.detach().float().square().mean().sqrt())
+            wanted = FAR if module is head else 1.0
+            factors[module] = wanted / size if 0 < size < float("inf") else 1.0
+        return output * factors[module]
+
+    layers = [m for m in model.modules() if isinstance(m, nn.Linear | Conv1D | nn.Embedding) or m is head]
+    handles = [layer.register_forward_hook(scale) for layer in layers]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def same(found: Tensor, expected: Tensor) -> bool:
+    """Return whether two computations of some tokens' logits [tokens vocab] differ by rounding alone.
+
+    Each token is compared by itself, relative to its size: another computation is a sixth or more away. In 16 bits the
+    rounding of 32 layers adds up to 0.03.
+    """
+    if found.shape != expected.shape:
+        return False
+    allowed = 0.1 if expected.dtype.itemsize == 2 else 5e-3
+    found, expected = found.float(), expected.float()
+    distance = (found - expected).norm(dim=-1) / expected.norm(dim=-1).clamp(min=1e-30)
+    return bool((distance <= allowed).all())

@@ -1,0 +1,1 @@
+"""Several processes: what each does, FSDP2, DeepSpeed."""
