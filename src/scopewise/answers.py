@@ -1,4 +1,4 @@
-"""What a model answers to each question, as the report page shows it: probabilities of the true answer's tokens, and text."""
+"""Answers for the report page: the probability of each token of the true answer, and the generated text."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def answers_document(
     pieces: dict[tuple[int, ...], list[str]] = {}
     found = []
     for item, row in zip(items, answered, strict=True):
-        count = len(row.log_probs)  # without an end of sequence that was put there
+        count = len(row.log_probs)  # without an appended end of sequence
         ids = item.answer_ids[:count]
         if ids not in pieces:
             pieces[ids] = token_texts(tokenizer, ids)
@@ -51,7 +51,7 @@ def answers_document(
 
 
 def token_texts(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[str]:
-    """Return the text that each token adds to those before it; together they are the decoded text.
+    """Return the text that each token adds to the previous ones; joined they are the decoded text.
 
     A token alone may decode to something else (a leading space is lost, part of a character is none): a character stands
     with the token that ends it.

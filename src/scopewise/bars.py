@@ -12,13 +12,13 @@ from tqdm import tqdm
 from scopewise.terminal import echo, escaped, terminal_of, watch
 
 EVERY_SECONDS = 180.0
-"""Least time between two lines of a stage where stderr is no terminal."""
+"""Least seconds between two lines of a stage where stderr is no terminal."""
 
 _latest = ("", "")
 
 
 def under_way() -> tuple[str, str]:
-    """Return description and unit of the bar that was opened last: what the process is, or was last, busy with."""
+    """Return description and unit of the bar that was opened last."""
     return _latest
 
 
@@ -80,7 +80,7 @@ class Lines:
             self._write(f"{total} {unit}{'s' if total > 1 else ''}" + (f", {initial} of them done" if initial else ""))
 
     def update(self, count: int = 1) -> None:
-        """Count what was done; write a line where the last one is some minutes old."""
+        """Add to the count; write a line if the last one is minutes old."""
         self.n += count
         now = self._clock()
         if self._disable or now - _written < EVERY_SECONDS or self.n >= self._total:
@@ -95,7 +95,7 @@ class Lines:
         self._more = "".join(f", {name} {value}" for name, value in values.items())
 
     def close(self) -> None:
-        """Write nothing: the next stage says that it begins."""
+        """Do nothing: the next stage writes its own line."""
 
     def __enter__(self) -> Lines:
         return self
@@ -110,7 +110,7 @@ class Lines:
 
 
 def _time(seconds: float) -> str:
-    """Return a time in the two largest units that it has."""
+    """Return a duration in its two largest units."""
     minutes = round(seconds / 60)
     if minutes < 1:
         return "less than a minute"

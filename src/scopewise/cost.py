@@ -1,4 +1,4 @@
-"""What a stage costs: seconds per step, tokens per second, use of the device, peak memory."""
+"""The cost of a stage: seconds per step, tokens per second, share of the device's rate, peak memory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from scopewise.models.parallel.processes import gathered
 
 
 class Cost:
-    """Measures a block: wall time, what is worked in its steps and how long that takes, and the peak memory inside it.
+    """Measures a block: wall time, operations and seconds of its steps, and peak memory.
 
     A step is what `step` encloses: an optimiser step of a training, or all of a localization.
 
@@ -59,7 +59,7 @@ class Cost:
         return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else peak_resident_bytes()
 
     def so_far(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps of the cost, from inside the block."""
+        """Return the cost so far, to be saved with a checkpoint."""
         seconds = self.seconds + time.perf_counter() - self._start
         return {
             "step_seconds": self.step_seconds,
@@ -70,7 +70,7 @@ class Cost:
         }
 
     def go_on_from(self, kept: Mapping[str, Any]) -> None:
-        """Count on from what a checkpoint kept, so that a resumed training costs what both parts cost."""
+        """Continue from a checkpoint's cost, so that a resumed training reports both parts."""
         self.step_seconds[:0] = kept["step_seconds"]
         self.seconds += kept["seconds"]
         self.peak_memory_bytes = max(self.peak_memory_bytes, kept["peak_memory_bytes"])
@@ -119,5 +119,5 @@ def peak_resident_bytes() -> int:
 
 
 def _reset_peak_resident() -> None:
-    with contextlib.suppress(OSError):  # not Linux, or not allowed: the peak is then the process's so far
+    with contextlib.suppress(OSError):  # not Linux, or not permitted: then it is the process's peak so far
         Path("/proc/self/clear_refs").write_text("5")

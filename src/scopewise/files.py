@@ -1,4 +1,4 @@
-"""Writing files: whole or not at all, private, and with a sentence where the disk says no. Imports no torch.
+"""Writing files: atomic, private, and with one sentence for each system error. Imports no torch.
 
 What a run writes holds text of the data and of the model, weights that learnt it, or a tokenizer trained on it. So folders
 are made with mode 0700 and files with 0600, whatever the umask, which is the process's and is left as it is.
@@ -27,7 +27,7 @@ _NO_ROOM = {errno.ENOSPC: "no space left", errno.EDQUOT: "quota exceeded", errno
 
 @contextmanager
 def writing(path: str | Path, setting: str = "") -> Iterator[None]:
-    """Turn what the system says against a path into a sentence.
+    """Turn a system error about a path into one sentence.
 
     Args:
         path: What is to be written.
@@ -51,7 +51,7 @@ def writing(path: str | Path, setting: str = "") -> Iterator[None]:
 
 
 def no_room(error: BaseException | None) -> str | None:
-    """Return why a disk took no more, from an error or from what caused it; None where it is about something else.
+    """Return why a write failed for lack of space, from an error or its causes; None for other errors.
 
     The libraries that save models raise errors of their own, which hold the system's number in their text alone.
     """
@@ -69,7 +69,7 @@ def no_room(error: BaseException | None) -> str | None:
 
 
 def make_folder(path: str | Path, setting: str = "") -> None:
-    """Make a private folder, and those above it that are missing. Raises ResultError where it cannot be made."""
+    """Create a private folder with its parents. Raises ResultError where that fails."""
     path = Path(path)
     with writing(path, setting):
         missing = [folder for folder in (path, *path.parents) if not folder.exists()]
@@ -98,7 +98,7 @@ def remove(path: Path) -> None:
 
 
 def seal(folder: Path) -> None:
-    """Make private what a library saved in a folder, and bring it to the disk; links are left alone."""
+    """Make files that a library saved private, and flush them to disk; links are not touched."""
     for path in (folder, *folder.rglob("*")):
         with suppress(FileNotFoundError):  # a library's own temporary file, gone meanwhile
             if not path.is_symlink():
@@ -107,7 +107,7 @@ def seal(folder: Path) -> None:
 
 
 def flush(path: Path) -> None:
-    """Bring a file, or the names in a folder, to the disk, as far as the file system can do so."""
+    """Flush a file, or a folder's entries, to disk, as far as the file system supports it."""
     with suppress(OSError):
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
         try:
@@ -126,7 +126,7 @@ def write_bytes(path: str | Path, content: bytes) -> None:
     path = Path(path)
     make_folder(path.parent)
     with writing(path):
-        # A name that nobody can foresee, opened exclusively: a link that somebody planted is not followed.
+        # An unpredictable name, opened exclusively, so that a planted link is never followed.
         descriptor, temporary = tempfile.mkstemp(".tmp", f".{path.name[:24]}.", path.parent)
         try:
             with open(descriptor, "wb") as file:

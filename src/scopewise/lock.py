@@ -41,7 +41,7 @@ class RunLock:
         self._lock = FileLock(folder.resolve() / LOCK, timeout=0, mode=FILE_MODE, thread_local=False, is_singleton=True)
 
     def __enter__(self) -> RunLock:
-        """Take it. Raises ResultError where another process holds it; the sentence names that process."""
+        """Acquire it. Raises ResultError where another process holds it; the sentence names that process."""
         with writing(self.folder, "run.dir"):
             try:
                 self._lock.acquire()
@@ -62,7 +62,7 @@ class RunLock:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Give it back."""
+        """Release it."""
         if self._lock.lock_counter == 1:
             with suppress(OSError):
                 (self.folder / HOLDER).unlink()
@@ -70,7 +70,7 @@ class RunLock:
 
 
 def join(folder: Path, token: str) -> None:
-    """Raise ResultError unless the bench that gave out a job is still the one that works on its folder."""
+    """Raise ResultError unless the bench that started this job still holds its folder."""
     if holder(folder).get("token") != token:
         raise ResultError(f"run.dir: {folder}; the bench that gave out this job works on it no more; start it again")
 
@@ -85,7 +85,7 @@ def holder(folder: Path) -> dict[str, Any]:
 
 
 def under_way(folder: Path) -> dict[str, Any] | None:
-    """Return who works on a run folder now, as `holder`; None where nobody does. Takes no lock, and writes nothing.
+    """Return who works on a run folder now, as `holder`, or None. Takes no lock and writes nothing.
 
     Of another host's process it is not known whether it is still there: its mark is taken at its word.
     """
@@ -95,8 +95,8 @@ def under_way(folder: Path) -> dict[str, Any] | None:
     try:
         os.kill(known["pid"], 0)
     except (ProcessLookupError, OverflowError):
-        return None  # it was killed, and left its mark
-    except OSError:  # another user's
+        return None  # it was killed
+    except OSError:  # it belongs to another user
         pass
     return known
 

@@ -105,7 +105,7 @@ def token_entropy(logits: Float[Tensor, "tokens vocab"]) -> Float[Tensor, "token
 
 
 class TokenStatistics(NamedTuple):
-    """What a distribution over the vocabulary says of one label each; see `token_statistics`."""
+    """Statistics of each token's distribution and label; see `token_statistics`."""
 
     log_probs: Float[Tensor, "tokens"]
     predicted: Int[Tensor, "tokens"]
@@ -130,7 +130,7 @@ def token_statistics(
     `moments` both are NaN, and half of the passes are saved.
     """
     rows = max(1, CACHED_LOGITS // logits.shape[-1])
-    if logits.device.type != "cpu":  # a kernel for each piece would cost more than the cache saves
+    if logits.device.type != "cpu":  # launching kernels for each piece would cost more than it saves
         rows = max(1, len(logits))
     parts = [_statistics(z, y, moments) for z, y in zip(logits.split(rows), labels.split(rows), strict=True)]
     return TokenStatistics(*(torch.cat(column) for column in zip(*parts, strict=True)))

@@ -43,7 +43,7 @@ _PATHS = (
 
 
 def stored(config: RunConfig) -> dict[str, Any]:
-    """Return a config as plain values, with the paths of what stands here made absolute, to be read from any folder."""
+    """Return a config as plain values, with existing paths made absolute, so that it can be read from any folder."""
     values = config.model_dump(mode="json")
     ability = values["evaluate"]["ability"]
     for mapping, key in [*((values[section], key) for section, key in _PATHS), (ability, "path")]:
@@ -55,7 +55,7 @@ def stored(config: RunConfig) -> dict[str, Any]:
 
 
 def config_hash(config: RunConfig) -> str:
-    """Return the SHA-256 of what decides a run's numbers: the whole config but where it is written and who makes it."""
+    """Return the SHA-256 of what decides a run's numbers: the config without its folder and engine."""
     values = stored(config)
     for section, key in _PATHS:
         if (path := values[section][key]) is not None and Path(path).is_absolute():
@@ -69,7 +69,7 @@ def config_hash(config: RunConfig) -> str:
 
 
 def manifest(config: RunConfig | None, data_hash: str | None) -> dict[str, Any]:
-    """Return where a result comes from: config, code, data, environment, hardware and date."""
+    """Return the origin of a result: config, code, data, environment, hardware and date."""
     return {
         "scopewise": metadata.version("scopewise"),
         "commit": _commit(),
@@ -150,7 +150,7 @@ class RunFolder:
             self._lock = RunLock(self.path).__enter__()
             self.token = self._lock.token
         try:
-            self._refuse(marker, resume, overwrite)  # somebody may have begun one before the lock was ours
+            self._refuse(marker, resume, overwrite)  # another process may have created a run before we got the lock
             if marker.exists() and overwrite:
                 _remove_run(self.path)
             if resume and joins is None:  # before anything is made from what is finished
@@ -158,7 +158,9 @@ class RunFolder:
                     if not any(part.endswith(".partial") for part in stage.relative_to(self.path).parts):
                         _check_stage(stage)
             if joins is None:
-                for left in sorted(self.path.rglob(".*.tmp")):  # what a kill cut off: nobody else writes here
+                for left in sorted(
+                    self.path.rglob(".*.tmp")
+                ):  # left by a kill; nobody else writes here while we hold the lock
                     remove(left)
             if not marker.exists():
                 self._made = made
@@ -192,11 +194,11 @@ class RunFolder:
         write_text(self.path / "config.yaml", yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
 
     def __enter__(self) -> RunFolder:
-        """Return the folder; where a UserError ends the block before anything was made in it, it is as it was before."""
+        """Return the folder. On a UserError before any output, leave it unchanged."""
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        """Remove what a run that made nothing brought: its record of settings, and the folders for it.
+        """Remove the record and the folders of a run that made nothing.
 
         Raises:
             ResultError: a disk that is full ended the block.
@@ -218,7 +220,7 @@ class RunFolder:
         names = {path.name for path in self.path.rglob("*") if path.is_file()}
         if names <= {"config.yaml", "inputs.json", LOCK, HOLDER}:
             _remove_run(self.path)
-            with suppress(OSError):  # somebody put something there meanwhile
+            with suppress(OSError):  # not empty any more
                 for name in (HOLDER, LOCK):
                     (self.path / name).unlink(missing_ok=True)
                 for folder in made:
@@ -232,7 +234,7 @@ class RunFolder:
     def stage(
         self, name: str, inputs: Mapping[str, Any], data_hash: str, build: Callable[[Path], Mapping[str, Any]]
     ) -> Path:
-        """Return the folder of a stage; build it where it does not exist.
+        """Return the folder of a stage, and build it if it does not exist.
 
         It is built in `NAME.partial` and renamed when it is whole, so that a folder with its name is finished.
 
@@ -268,17 +270,17 @@ class RunFolder:
         return final
 
     def begin(self, work: Path, inputs: Mapping[str, Any]) -> None:
-        """Begin what is made in a folder, or go on with it; what was begun with other inputs is begun anew.
+        """Begin or resume the work in a folder; work with other inputs is discarded.
 
         Nothing depends on what is not finished, so a setting that was corrected is simply taken.
         """
         inputs, begun = json.loads(json.dumps(inputs)), work / "inputs.json"
         same = False
         if self.has(begun):
-            with suppress(ResultError):  # broken: as if it were another's
+            with suppress(ResultError):  # broken: discard it
                 same = read_json(begun) == inputs
         if not same:
-            self._wait()  # all have looked
+            self._wait()  # until all processes have read it
             if self.writes:
                 with writing(work):
                     remove(work)
@@ -287,26 +289,26 @@ class RunFolder:
         self.keep_config()
 
     def keep_config(self) -> None:
-        """Let the folder's `config.yaml` follow: what is made from now on is made with this config."""
+        """Write this config to the folder's `config.yaml`, since what follows is made with it."""
         if self.writes and not self._config_kept:
             self._write_config()
             self._config_kept = True
 
     def has(self, path: Path) -> bool:
-        """Return whether a file or folder is there; all processes find the same."""
-        self._wait()  # whoever writes may still be writing
+        """Return whether a file or folder exists; all processes return the same."""
+        self._wait()  # the writer may still be writing
         found = path.exists()
-        self._wait()  # and must not write before the others have looked
+        self._wait()  # and must not continue before the others have looked
         return found
 
     def write(self, path: Path, document: Any, indent: int | None = 2) -> None:
-        """Write JSON, in the process that writes; it is there for all when they return."""
+        """Write JSON from the main process; the file exists when any process returns."""
         if self.writes:
             write_json(path, document, indent=indent)
         self._wait()
 
     def same_inputs(self, path: Path, made: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-        """Raise ResultError where something was made with other inputs than it is asked for now."""
+        """Raise ResultError where a result was made with other inputs than now."""
         changed = _differences(made, json.loads(json.dumps(now)))
         if changed:
             shown = "; ".join(f"{key} was {before!r}, now {after!r}" for key, before, after in changed[:_SHOWN])
@@ -352,14 +354,14 @@ _SHOWN = 4
 
 
 def _remove_run(path: Path) -> None:
-    # The marker goes last: a kill in between leaves a folder that --overwrite still recognises as a run.
+    # Removed last: after a kill in between, --overwrite still recognises the folder as a run.
     for child in sorted(path.iterdir(), key=lambda p: p.name == "config.yaml"):
         if child.name not in (LOCK, HOLDER):
             remove(child)
 
 
 def _ours(child: Path) -> bool:
-    """Return whether a file may stand in a folder without a run: what a kill left, or the lock."""
+    """Return whether a file does not make a folder a run: a leftover of a kill, or the lock."""
     return child.name.endswith(".tmp") or child.name in (LOCK, HOLDER)
 
 

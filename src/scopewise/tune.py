@@ -1,4 +1,4 @@
-"""The search that every method of a bench gets alike: Optuna, two objectives, on a held-out part of train."""
+"""Hyper-parameter search, the same for every method of a bench: Optuna, two objectives, on held-out train rows."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Objectives = tuple[float, float]
 
 @dataclass(frozen=True)
 class Trial:
-    """A point of the search.
+    """A trial of the search.
 
     Attributes:
         section: The settings tried.
@@ -40,7 +40,7 @@ class Trial:
         return sum(self.objectives) / 2
 
     def document(self) -> dict[str, Any]:
-        """Return what `results.json` keeps of it."""
+        """Return its entry in `results.json`."""
         unlearn, retention = self.objectives
         return {
             **self.parameters,
@@ -111,7 +111,7 @@ def space(name: str, method: Method, tune: TuneSection) -> dict[str, tuple[float
 
 
 def with_parameters(section: UnlearnSection, parameters: Mapping[str, float]) -> UnlearnSection:
-    """Return the settings with what was searched put in its place."""
+    """Return the settings of a trial."""
     rest = {key: value for key, value in parameters.items() if key != "learning_rate"}
     method_args = {**section.method_args, **rest}
     return section.model_copy(update={"learning_rate": parameters["learning_rate"], "method_args": method_args})

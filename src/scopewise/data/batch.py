@@ -65,7 +65,7 @@ def _side_by_side(rows: Sequence[tuple[int, ...]], pad_id: int) -> tuple[Tensor,
 
 
 def _answer_tokens(answers: Sequence[tuple[int, ...]]) -> tuple[Tensor, Tensor]:
-    """Return of each token of several answers [tokens] the answer it belongs to, and its place in it."""
+    """Return, for each token of several answers, the index of its answer and its index in it; both [tokens]."""
     counts = torch.tensor([len(answer) for answer in answers])
     row = torch.arange(len(answers)).repeat_interleave(counts)
     return row, torch.arange(len(row)) - (counts.cumsum(0) - counts)[row]
@@ -101,7 +101,7 @@ def collate_units(units: Sequence[Unit], pad_id: int = 0) -> Batch:
         [(*unit.prompt, *chain.from_iterable(answer[:-1] for answer in unit.answers)) for unit in units], pad_id
     )
     batch_size, seq = input_ids.shape
-    starts, ends = [], []  # of an answer: where its tokens start, and where its prompt ends
+    starts, ends = [], []  # per answer: where its own tokens start, and where its prompt ends
     for i, unit in enumerate(units):
         start = i * seq + len(unit.prompt)
         ends += [start] * len(unit.answers)
@@ -119,16 +119,18 @@ def collate_units(units: Sequence[Unit], pad_id: int = 0) -> Batch:
         "row": row,
     }
     if any(sum(len(answer) > 1 for answer in unit.answers) > 1 for unit in units):
-        # Whose a token is: an answer's, the prompt's (-1), padding's (-2). An answer's tokens are those that predict its
+        # Owner of each token: an answer, the prompt (-1) or padding (-2). The tokens of an answer are those that predict its
         # second and later ones.
         of = torch.where(attention_mask == 1, -1, -2)
-        places = torch.arange(seq).repeat(batch_size) * attention_mask.flatten()  # padding counts for no length
+        places = torch.arange(seq).repeat(batch_size) * attention_mask.flatten()  # padding does not count
         later = position[within > 0]
         of.view(-1)[later] = row[within > 0]
         places[later] = (torch.tensor(ends)[row] % seq + within - 1)[within > 0]
         same = of.unsqueeze(2) == of.unsqueeze(1)
         seen = (same | (of == -1).unsqueeze(1)) & torch.ones(seq, seq, dtype=torch.bool).tril()
-        seen |= torch.eye(seq, dtype=torch.bool)  # padding sees itself: a row without any would be NaN
+        seen |= torch.eye(
+            seq, dtype=torch.bool
+        )  # padding attends to itself, since a row of the mask without any entry gives NaN
         batch["attention_mask"] = torch.where(seen, 0.0, torch.finfo(torch.float32).min).unsqueeze(1)
         batch["position_ids"] = places.view(batch_size, seq)
     return batch
@@ -140,7 +142,7 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
 
 
 BUSY_TOKENS = 512
-"""Tokens from which a batch's matrix products run near the device's rate: below, reading the weights takes longer."""
+"""Batch size in tokens from which matrix products run near the device's peak; below, reading the weights dominates."""
 
 
 def length_batches(lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:

@@ -40,7 +40,7 @@ class Table:
 
     @property
     def title(self) -> str:
-        """What messages call it."""
+        """Its name in messages."""
         parts = [part for part in (self.config, self.split) if part]
         return f"{self.repository or 'table'} ({', '.join(parts)})"
 
@@ -75,7 +75,7 @@ def read_table(table: Table, path: str | None) -> list[Record]:
 
 
 def text_pieces(text: str, words: int) -> list[str]:
-    """Return a text in pieces of at most `words` words, in order, as it stands: only white space at the seams is lost."""
+    """Split a text into pieces of at most `words` words; only white space between pieces is lost."""
     found = re.findall(r"\S+\s*", text)
     return ["".join(found[i : i + words]).strip() for i in range(0, len(found), words)]
 
@@ -141,7 +141,7 @@ def _read(file: Path) -> list[tuple[str, object]]:
 
 
 def _read_parquet(file: Path) -> list[tuple[str, object]]:
-    from pyarrow import ArrowException, parquet  # slow to import, and needed by this source alone
+    from pyarrow import ArrowException, parquet  # slow to import, and needed only here
 
     try:
         records = parquet.read_table(file).to_pylist()
@@ -153,7 +153,7 @@ def _read_parquet(file: Path) -> list[tuple[str, object]]:
 def _from_hub(table: Table) -> list[tuple[str, object]]:
     if not table.repository:
         raise DataError(f"data.path: none given, and the hub does not have this benchmark; {table.advice}")
-    from datasets import load_dataset  # slow to import, and needed by this source alone
+    from datasets import load_dataset  # slow to import, and needed only here
 
     try:
         data = load_dataset(table.repository, name=table.config or None, split=table.split)

@@ -1,4 +1,4 @@
-"""Anybody's own data: one JSON object per line."""
+"""Your own data: one JSON object per line."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ class KnowUnDo(BenchmarkLoader):
         if not folder.is_dir():
             raise DataError(f"{path}: no such folder; data.path names a folder with the released files of KnowUnDo")
         if (folder / "unlearn_train.json").exists():
-            # The flat release is one domain; the folder's name is the only thing that says which.
+            # The flat release is one domain, which only the folder's name tells.
             return self._from_flat(folder, domain or ("copyright" if "copyright" in folder.name.lower() else "privacy"))
         present = [d for d in domains if (folder / d).is_dir()]
         if not present:

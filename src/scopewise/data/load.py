@@ -43,7 +43,7 @@ def load_benchmark(
 
 
 def check_splits(benchmark: Benchmark, settings: EvaluateSection) -> None:
-    """Raise DataError where a benchmark has no row of any split that is to be measured."""
+    """Raise DataError where the benchmark has no row in the splits to be evaluated."""
     asked = dict.fromkeys((*settings.splits, *settings.direct_splits))
     present = dict.fromkeys(row.split for row in benchmark.rows)
     if settings.metrics and asked and not asked.keys() & present.keys():
@@ -54,7 +54,7 @@ def check_splits(benchmark: Benchmark, settings: EvaluateSection) -> None:
 
 
 def with_suite(config: RunConfig) -> RunConfig:
-    """Return the run file with the benchmark's own prompt format and measures where it does not say else."""
+    """Return the run file with the benchmark's own prompt format and metrics as defaults."""
     loader = registry.lookup("benchmarks", config.data.benchmark)
     data = _filled(config.data, loader.data)
     evaluate = _filled(config.evaluate, loader.suite)
@@ -62,14 +62,14 @@ def with_suite(config: RunConfig) -> RunConfig:
 
 
 def _filled(section: SectionType, own: Mapping[str, Any]) -> SectionType:
-    """Return a section with a benchmark's own settings in the fields that the run file leaves out."""
+    """Return a section with a benchmark's settings as defaults for fields that the run file leaves out."""
     checked = type(section).model_validate(own)
     given = section.model_fields_set
     return section.model_copy(update={key: getattr(checked, key) for key in own if key not in given})
 
 
 def general_rows(data: str | Path | Iterable[object]) -> list[Row]:
-    """Return general text as rows without a question, from what a Python user has.
+    """Return general text as rows without a question, from a path, dicts or rows.
 
     Args:
         data: A path as `data.general` takes it, or an iterable of `Row`, or of dicts with `text` (or `answer`).
@@ -99,7 +99,7 @@ def _read_text_rows(path: Path) -> list[Row]:
     if path.suffix == ".jsonl":
         texts = each_row(record_lines(path, "data.general"), _text_of)
     else:
-        # Short lines are headings (wikitext) and too little text to learn from; long ones become several rows.
+        # Short lines are headings (wikitext), too short to learn from; long lines become several rows.
         lines = [line.split() for line in read_text(path, DataError, "data.general").split("\n")]
         texts = [" ".join(words[i : i + 50]) for words in lines for i in range(0, len(words) - 9, 50)]
     if not texts:

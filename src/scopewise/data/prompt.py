@@ -52,7 +52,7 @@ class Prompt:
     system_role: Literal["system", "user"] = "system"
 
     def __post_init__(self) -> None:
-        """Refuse a name that is neither a format nor a template."""
+        """Raise ConfigError for a name that is neither a format nor a template."""
         if self.name not in ("plain", "chat") and "{question}" not in self.name:
             raise ConfigError(
                 f"data.prompt: {self.name!r}; plain, chat, or a text with {{question}} in it that stands before the answer"
@@ -64,7 +64,7 @@ class Prompt:
 
     @staticmethod
     def of(data: DataSection, direct: bool = False) -> Prompt:
-        """Return the format that a run file's `data` section names."""
+        """Return the format of a run file's `data` section."""
         return Prompt(data.prompt, direct, data.system, data.system_role)
 
     def text(self, row: Row, tokenizer: PreTrainedTokenizerBase) -> str:
@@ -89,7 +89,7 @@ class Prompt:
         try:
             text = _chat(tokenizer, question, self.system)
         except ModelError:
-            _chat(tokenizer, question)  # where this fails too, the system message is not to blame
+            _chat(tokenizer, question)  # if this fails too, the system message is not the cause
             raise ConfigError(
                 f"data.system: this tokenizer's chat template refuses a system message; {advice}"
             ) from None
@@ -104,7 +104,7 @@ def _chat(tokenizer: PreTrainedTokenizerBase, question: str, system: str | None 
     messages.append({"role": "user", "content": question})
     try:
         text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    except Exception as error:  # a template is a program of the model's makers: it may raise anything
+    except Exception as error:  # a template is code that comes with the model: it may raise anything
         raise ModelError(
             f"data.prompt: chat; the tokenizer's chat template fails ({type(error).__name__}); mend it, or set "
             "data.prompt=plain"
@@ -133,7 +133,7 @@ class Encoded:
 
     @property
     def pair(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """The ids of prompt and answer, by which scores are kept."""
+        """The ids of prompt and answer, the key of scores."""
         return self.prompt_ids, self.answer_ids
 
     def __len__(self) -> int:
@@ -163,7 +163,7 @@ def encode(
         eos: Append the end-of-sequence token to the answer (fine-tuning does; unlearning and the measures do
             not, as the authors' code).
         over_length: `error` refuses rows that do not fit; `drop` leaves them out (the caller reports them).
-        begun: Text between prompt and answer that counts as prompt: the beginning of a reply, put into the model's mouth.
+        begun: Text after the prompt that counts as prompt: a forced beginning of the reply.
 
     Returns:
         One entry per row, in order (fewer with `drop`).
@@ -185,10 +185,10 @@ def encode_each(
     over_length: Literal["error", "drop"] = "error",
     begun: str = "",
 ) -> list[Encoded | None]:
-    """Tokenise rows as `encode`; with `drop`, None stands where a row does not fit."""
+    """Tokenise rows as `encode`; with `drop`, the entry of a row that does not fit is None."""
     prompt = prompt or Prompt()
     texts = [prompt.text(row, tokenizer) + begun for row in rows]
-    special = prompt.name != "chat"  # a chat template writes its own special tokens
+    special = prompt.name != "chat"  # a chat template adds special tokens itself
     fulls = [text + row.answer for text, row in zip(texts, rows, strict=True)]
     full_ids, starts = _ids_and_starts(texts, fulls, tokenizer, special)
     end: list[int] = [tokenizer.eos_token_id] if eos and tokenizer.eos_token_id is not None else []
@@ -197,7 +197,7 @@ def encode_each(
     for row, full, start in zip(rows, full_ids, starts, strict=True):
         if full and full[-1] == tokenizer.eos_token_id and special:
             full = full[:-1]  # tokenizers that append EOS themselves (T5, some BPE post-processors)
-        # Without a BOS, plain text has nothing to predict its first token from: that token becomes the prompt.
+        # Without BOS, the first token of plain text cannot be predicted: it becomes the prompt.
         start = max(start, 1)
         item = Encoded(row, tuple(full[:start]), tuple(full[start:]) + tuple(end))
         fits = len(full) <= max_length
@@ -218,13 +218,13 @@ def dropped_rows(rows: Iterable[Row], kept: Iterable[Encoded]) -> list[Row]:
 
 
 def dropped_sentence(dropped: Sequence[Row]) -> str:
-    """Return why rows were left out, and where they stand; never what they say."""
+    """Return why rows were dropped, and their origins; never their content."""
     more = f" and {len(dropped) - 5} more" if len(dropped) > 5 else ""
     return f"longer than data.max_length ({', '.join(row.origin for row in dropped[:5])}{more})"
 
 
 def warn_of_dropped(dropped: Sequence[Row], total: int) -> None:
-    """Log that rows were left out; rows that were named before in this process are not named again."""
+    """Log that rows were dropped; each row is named once per process."""
     new = [row for row in dropped if row.origin not in _NAMED]
     if new:
         _NAMED.update(row.origin for row in new)
@@ -232,7 +232,7 @@ def warn_of_dropped(dropped: Sequence[Row], total: int) -> None:
 
 
 _NAMED: set[str] = set()
-"""Origins of rows that a warning has named: every stage of a run meets the same ones."""
+"""Origins of rows that a warning has named; every stage of a run drops the same ones."""
 
 
 def _ids_and_starts(
@@ -243,13 +243,13 @@ def _ids_and_starts(
         return [], []
     if tokenizer.is_fast:
         encoding = tokenizer(list(fulls), add_special_tokens=special, return_offsets_mapping=True)
-        # Special tokens have the empty span (0, 0): never past the prompt's end.
+        # Special tokens have the empty span (0, 0), which never ends after the prompt.
         starts = [
             next((i for i, (_, end) in enumerate(spans) if end > len(text)), len(spans))
             for text, spans in zip(texts, encoding["offset_mapping"], strict=True)
         ]
         return encoding["input_ids"], starts
-    # A slow tokenizer knows no offsets: the longest common prefix with the prompt alone is the nearest it can say.
+    # Slow tokenizers have no offsets: take the longest common prefix with the prompt tokenised alone.
     full_ids = tokenizer(list(fulls), add_special_tokens=special)["input_ids"]
     prompt_ids = tokenizer(list(texts), add_special_tokens=special)["input_ids"]
     starts = []
@@ -260,7 +260,7 @@ def _ids_and_starts(
 
 
 def too_long_sentence(too_long: Sequence[Encoded], max_length: int) -> str:
-    """Return the sentence that counts and lists rows over the length; where they are, never what they say."""
+    """Return the sentence that counts and lists rows over the length by origin, never by content."""
     listed = ", ".join(f"{item.row.origin} ({len(item)} tokens)" for item in too_long[:5])
     more = f" and {len(too_long) - 5} more" if len(too_long) > 5 else ""
     longest = max(map(len, too_long))

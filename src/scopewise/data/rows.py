@@ -19,13 +19,13 @@ logger = logging.getLogger("scopewise")
 T = TypeVar("T")
 Made = TypeVar("Made")
 _PLACES = 5
-"""Of rows that are wrong: so many are named besides the first."""
+"""Number of wrong rows that are named besides the first."""
 
 FORGET, RETAIN = "forget", "retain"
 SCOPES = (FORGET, RETAIN)
 HOLDOUT, REAL_AUTHORS, WORLD_FACTS, NEIGHBOR = "holdout", "real_authors", "world_facts", "neighbor"
 ALL_SCOPES = (*SCOPES, HOLDOUT, REAL_AUTHORS, WORLD_FACTS, NEIGHBOR)
-"""What is measured besides the two scopes: rows like the forget rows that no model saw, and what else should stay."""
+"""Further scopes that are evaluated: rows like the forget rows that no model saw, and other knowledge that should stay."""
 TRAIN, VAL = "train", "val"
 SPLITS = (TRAIN, VAL)
 
@@ -109,24 +109,24 @@ class Benchmark:
 
 
 FIELDS = tuple(field.name for field in fields(Row) if field.name != "origin")
-"""What a row of a file may have."""
+"""Fields of a row in a file."""
 
 _LATER_FIELDS = ("alternative", "paraphrase", "perturbed")
-"""Not hashed where they are empty, so that the hash of a benchmark without them is what it always was."""
+"""Fields that are hashed only where they are not empty, so that adding them kept the hashes of older benchmarks."""
 
 
 class BenchmarkLoader:
-    """Base of the loaders: a name, the domains it has, how it is put and measured, and `load`."""
+    """Base of the loaders: a name, domains, prompt and evaluation settings, and `load`."""
 
     name: ClassVar[str]
     domains: ClassVar[tuple[str, ...]] = ("privacy", "copyright")
-    """Its parts that `data.domain` may name; empty where the data say which there are."""
+    """Values of `data.domain`; empty where they come from the data."""
     taught: ClassVar[tuple[str, ...]] = SPLITS
-    """Splits that the target is taught."""
+    """Splits that the target is fine-tuned on."""
     data: ClassVar[Mapping[str, Any]] = {}
-    """Settings of the `data` section that its rows are put to a model with where the run file does not say else."""
+    """Defaults for the run file's `data` section."""
     suite: ClassVar[Mapping[str, Any]] = {}
-    """Settings of the `evaluate` section that this benchmark is measured with where the run file does not say else."""
+    """Defaults for the run file's `evaluate` section."""
 
     def load(self, path: str | None, domain: str | None) -> list[Row]:
         """Return the rows of a domain (None: all there are) from `path` (None: the loader's own source).
@@ -230,19 +230,19 @@ def make_row(record: object, origin: str, **fixed: Any) -> Row:
 
 
 def unknown_fields(record: object) -> list[Any]:
-    """Return the columns of a decoded object that a row does not have."""
+    """Return the columns of a decoded object that are no fields of a row."""
     return [key for key in record if key not in FIELDS] if isinstance(record, Mapping) else []
 
 
 def _is_misspelt(key: str) -> bool:
-    """Return whether a column's name is so near to a field's that the field is meant."""
+    """Return whether a column's name looks like a misspelt field."""
     return bool(difflib.get_close_matches(key.lower(), FIELDS, n=1, cutoff=0.75))
 
 
 def as_rows(
     data: str | Path | Iterable[object], scope: str, split: str = TRAIN, *, every_split: bool = False
 ) -> list[Row]:
-    """Return rows of one scope from what a Python user has: a JSON-lines path, a `datasets.Dataset`, dicts or rows.
+    """Return rows of one scope from a JSON-lines path, a `datasets.Dataset`, dicts or rows.
 
     Rows that name a scope or a split are selected by them, so that one file may hold both scopes; what is left out is
     counted in a warning.
@@ -289,7 +289,7 @@ def _with_defaults(record: object, scope: str, split: str) -> object:
 
 
 def check_scopes(rows: Iterable[Row]) -> None:
-    """Raise DataError where a question stands in the forget and in the retain scope."""
+    """Raise DataError where a question is in both scopes."""
     seen: dict[str, Row] = {}
 
     def check(origin: str, row: Row) -> None:
@@ -308,7 +308,7 @@ def check_scopes(rows: Iterable[Row]) -> None:
 
 @dataclass(frozen=True)
 class BrokenLine:
-    """A line that is no JSON, in the place of what it should hold; `make_row` raises its error with those of other rows."""
+    """Placeholder for a line that is not JSON; `make_row` raises its error together with those of other rows."""
 
     error: DataError
 

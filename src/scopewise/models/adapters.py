@@ -1,4 +1,4 @@
-"""Adapters: adding one, training the one that is there, and what kind it is."""
+"""Adapters: adding one, training an existing one, and telling their kinds apart."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ logger = logging.getLogger("scopewise")
 
 _PRODUCT = ("lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B")
 PLAIN_INITS = (True, False, "gaussian", "eva", "orthogonal")
-"""`init_lora_weights` that leave the base's weights alone. PiSSA, OLoRA, LoftQ and others take their product out of them."""
+"""`init_lora_weights` that do not change the base's weights. PiSSA, OLoRA, LoftQ and others subtract their product."""
 
 
 def lora_config(section: LoraSection | None = None) -> LoraConfig:
@@ -42,8 +42,8 @@ def lora_config(section: LoraSection | None = None) -> LoraConfig:
 def with_adapter(model: PreTrainedModel | PeftModel, config: PeftConfig, seed: int | None = None) -> PeftModel:
     """Return the model with a trainable adapter.
 
-    A model that comes with an adapter (a target fine-tuned by LoRA, as in the paper) goes on training the active one. A
-    fresh adapter starts as the identity: B is zero, A is random.
+    An adapter that is there already (of a target fine-tuned with LoRA, as in the paper) is trained further. A fresh adapter
+    starts as the identity: B is zero, A is random.
 
     Raises:
         ConfigError: the configuration matches no layer of the model, or PEFT refuses it; or as `trainable_adapter`.
@@ -64,7 +64,7 @@ def with_adapter(model: PreTrainedModel | PeftModel, config: PeftConfig, seed: i
         _warn_of_unreached(model, experts)
     try:
         with unmatched_ranks(), warnings.catch_warnings():
-            # PEFT does for Conv1D, whose weights are transposed, what it says here that it does.
+            # PEFT sets fan_in_fan_out for Conv1D, as it should, and warns of it.
             warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False")
             adapted: PeftModel = get_peft_model(model, config)  # type: ignore[assignment]
     except ValueError as error:
@@ -73,7 +73,7 @@ def with_adapter(model: PreTrainedModel | PeftModel, config: PeftConfig, seed: i
 
 
 def _routers(model: nn.Module) -> list[str] | None:
-    """Return the names of layers that only derive from a linear one: Llama 4's router gives two tensors, which LoRA cannot."""
+    """Return the names of layers whose class derives from `nn.Linear`: Llama 4's router returns two tensors."""
     found = [
         name
         for name, module in model.named_modules()
@@ -102,7 +102,7 @@ def _experts(model: nn.Module) -> list[str]:
 
 
 def _warn_of_unreached(model: nn.Module, experts: Sequence[str]) -> None:
-    """Say which stacks of matrices get no adapter by `all-linear`: those that a model holds some way of its own."""
+    """Warn of 3-D tensors that `all-linear` does not reach: matrices that a model stores in a way of its own."""
     names = [
         f"{name}.{leaf}"
         for name, module in model.named_modules()
@@ -122,8 +122,8 @@ def _warn_of_unreached(model: nn.Module, experts: Sequence[str]) -> None:
 def _with_dropout(model: PeftModel, dropout: float) -> PeftModel:
     """Set the dropout of every layer but the experts'.
 
-    The experts' LoRA is added to weights, not to outputs, so that there is no input to drop from, and PEFT refuses to have
-    dropout anywhere in such an adapter. It saves the adapter as one without, which a training that goes on with it sets anew.
+    The experts' LoRA is added to weights, not to outputs, so there is no input to drop, and PEFT refuses dropout in such an
+    adapter. It is saved without dropout; a training that continues it sets the dropout again.
     """
     name = active_adapter(model)
     layers = [module for module in model.modules() if isinstance(module, LoraLayer) and name in module.lora_dropout]
@@ -136,7 +136,7 @@ def _with_dropout(model: PeftModel, dropout: float) -> PeftModel:
 
 
 def _refusal(model: nn.Module, config: PeftConfig, error: ValueError) -> str:
-    """Say why PEFT adds no adapter, and which layers there are."""
+    """Return why PEFT adds no adapter, and which layers there are."""
     targets = getattr(config, "target_modules", None)
     if targets is None or "found in the base model" not in str(error):
         reason = str(error).strip().split("\n", 1)[0]
@@ -151,11 +151,10 @@ def trainable_adapter(model: PeftModel, *, everything: bool = False) -> PeftMode
 
     Args:
         model: With one active adapter; changed in place.
-        everything: Whether all of the adapter is to be trained. If not, what was chosen by `requires_grad` stays, as long as
-            there is anything to train.
+        everything: Whether to train the whole adapter. If not, parameters keep their `requires_grad` if any of them has it.
 
     Raises:
-        ConfigError: several adapters are active, or the adapter is merged into the base, where nothing trains it.
+        ConfigError: several adapters are active, or the adapter is merged into the base.
     """
     name = active_adapter(model)
     if any(isinstance(module, BaseTunerLayer) and module.merged for module in model.modules()):
@@ -169,7 +168,7 @@ def trainable_adapter(model: PeftModel, *, everything: bool = False) -> PeftMode
 
 
 def changes_nothing(model: PeftModel) -> bool:
-    """Return whether the adapter is the identity: plain LoRA whose every B is zero, as it is when just added."""
+    """Return whether the adapter is the identity: plain LoRA whose B matrices are all zero, as when just added."""
     name = active_adapter(model)
     config = model.peft_config[name]
     if not (isinstance(config, LoraConfig) and config.bias == "none" and config.init_lora_weights in PLAIN_INITS):
@@ -183,7 +182,7 @@ def changes_nothing(model: PeftModel) -> bool:
 
 
 def shares_base(config: PeftConfig, keys: Collection[str]) -> bool:
-    """Return whether an adapter can be put on a base that others use: adding or loading it writes nothing to the base.
+    """Return whether an adapter can share its base with others: adding or loading it does not change the base.
 
     Args:
         config: Of the adapter.

@@ -1,4 +1,4 @@
-"""Answers to put in place of the forget answers: refusals, the rows' own, or the model's inventions."""
+"""Preferred answers for methods that need one per forget row: refusals, the rows' own, or generated ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from scopewise.errors import DataError
 from scopewise.models.engine import Engine
 
 _TRIES = 4
-_TOO_CLOSE = 0.8  # ROUGE-L recall of the answer's words: above it the facts are still there
+_TOO_CLOSE = 0.8  # ROUGE-L recall of the answer's words, above which a sample still tells the facts
 
 
 def alternatives(source: str, items: Sequence[Encoded], engine: Engine, seed: int) -> list[str]:
@@ -21,11 +21,11 @@ def alternatives(source: str, items: Sequence[Encoded], engine: Engine, seed: in
 
     Args:
         source: `row` takes the rows' own `alternative`; `refusal` draws from the sentences shipped with the package;
-            `generated` samples from the model at temperature 1, draws again what repeats the answer, and falls back on
-            the answer of another row where it cannot do else.
+            `generated` samples from the model at temperature 1, samples again what repeats the answer, and finally takes the
+            answer of another row.
         items: The forget rows, tokenised.
         engine: Of the model before unlearning.
-        seed: Of what is drawn.
+        seed: Of the random draws.
 
     Raises:
         DataError: `row`, and a row has no alternative.
@@ -57,7 +57,7 @@ def _generated(items: Sequence[Encoded], engine: Engine, rng: random.Random) -> 
             [items[i].prompt_ids for i in missing],
             longest + 8,
             f"alternatives, round {attempt + 1}",
-            temperature=1.0 + 0.5 * attempt,  # a model that memorised its answers repeats them unless it is warmed
+            temperature=1.0 + 0.5 * attempt,  # at temperature 1 a model repeats the answers it memorised
             seed=rng.randrange(2**31),
         )
         for i, (text,) in zip(missing, texts, strict=True):

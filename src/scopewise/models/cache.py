@@ -1,4 +1,4 @@
-"""What a model was found to answer, kept by the content of model and input: nothing is forwarded twice."""
+"""A cache of scores and generated texts on disk, keyed by the content of model and input."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ def content_hash(model: nn.Module) -> str:
 class AnswerCache:
     """Scores and generated texts of one model, in two files of a folder.
 
-    The folder may be shared by many models; texts a model wrote are in it, so it is as private as the data.
+    Many models may share the folder. It holds generated texts, so it is as private as the data.
 
     Args:
-        folder: Where they are kept.
-        model: Whose they are.
+        folder: The folder.
+        model: The model.
 
     Raises:
-        ResultError: one of the files is there and is not what this class wrote.
+        ResultError: a file in the folder was not written by this class.
     """
 
     def __init__(self, folder: str | Path, model: nn.Module) -> None:
@@ -62,16 +62,16 @@ class AnswerCache:
         self._texts = _read_texts(self._texts_file)
 
     def missing(self, pairs: Sequence[Pair], moments: bool = False) -> list[Pair]:
-        """Return the pairs that are not in it, or not with their moments where these are wanted."""
+        """Return the pairs that are not cached, or cached without the moments that are wanted."""
         known = {key for key, s in self._scores.items() if not (moments and s.means and math.isnan(s.means[0]))}
         return [pair for pair in dict.fromkeys(pairs) if _key(pair) not in known]
 
     def scores(self, pairs: Sequence[Pair]) -> list[Scored]:
-        """Return what is kept of pairs that are all in it."""
+        """Return the scores of cached pairs."""
         return [self._scores[_key(pair)] for pair in pairs]
 
     def add_scores(self, pairs: Sequence[Pair], scored: Sequence[Scored]) -> None:
-        """Keep scores."""
+        """Store scores."""
         self._scores.update((_key(pair), score) for pair, score in zip(pairs, scored, strict=True))
         if pairs:
             columns: dict[str, np.ndarray] = {
@@ -83,13 +83,13 @@ class AnswerCache:
             write_bytes(self._scores_file, save(columns))
 
     def texts(self, prompts: Sequence[tuple[int, ...]], settings: Sequence[Any]) -> list[list[str] | None]:
-        """Return the generated texts of each prompt under these settings; None where there are none yet."""
+        """Return the cached texts of each prompt under these settings, or None."""
         return [self._texts.get(_key((prompt, tuple(settings)))) for prompt in prompts]
 
     def add_texts(
         self, prompts: Sequence[tuple[int, ...]], settings: Sequence[Any], texts: Sequence[list[str]]
     ) -> None:
-        """Keep generated texts."""
+        """Store generated texts."""
         keys = [_key((prompt, tuple(settings))) for prompt in prompts]
         self._texts.update(zip(keys, texts, strict=True))
         if prompts:
@@ -133,4 +133,4 @@ def _read_texts(path: Path) -> dict[str, list[str]]:
 
 
 def _broken(path: Path, reason: str) -> ResultError:
-    return ResultError(f"{path}: not what scopewise keeps of answers ({reason}); remove it, and it is made again")
+    return ResultError(f"{path}: not a cache of answers ({reason}); remove it, and it is made again")

@@ -1,4 +1,4 @@
-"""What a folder of weights has to hold: all of the model's tensors, in safetensors, and nothing of it twice or elsewhere.
+"""Checks of a folder of weights: it must hold all tensors of the model, in safetensors, and no others.
 
 The libraries fill what is missing with random numbers, read pickles where there is no safetensors file, and raise errors of
 twenty kinds on broken files. Here it is one `ModelError`.
@@ -40,20 +40,20 @@ _ROPE = (
 
 
 class AdapterFile(BaseModel):
-    """What is read of `adapter_config.json` before PEFT reads it."""
+    """The fields of `adapter_config.json` that are checked before PEFT reads it."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
 
     peft_type: str
     base_model_name_or_path: str
     task_type: str | None = None
-    lora_dropout: float | None = Field(None, ge=0, le=1)  # PEFT takes a negative one for none
+    lora_dropout: float | None = Field(None, ge=0, le=1)  # PEFT reads a negative value as none
     lora_alpha: float | None = Field(None, allow_inf_nan=False)
     alpha_pattern: dict[str, Annotated[float, Field(allow_inf_nan=False)]] | None = None
 
 
 def read_adapter_file(path: Path) -> AdapterFile:
-    """Read `adapter_config.json`. Raises ModelError where it is no such file, or its adapter is none of a causal LM."""
+    """Read `adapter_config.json`. Raises ModelError where the file is invalid, or the adapter is not for a causal LM."""
     try:
         found = AdapterFile.model_validate(read_json(path, ModelError, nan=True))
     except ValidationError as error:
@@ -69,7 +69,7 @@ def read_adapter_file(path: Path) -> AdapterFile:
 
 @contextlib.contextmanager
 def reading(path: str | Path, what: str, advice: str, setting: str = "model") -> Iterator[None]:
-    """Turn whatever a library raises while it reads a model's files into one sentence; memory that is out stays what it is.
+    """Turn any exception that a library raises while reading a model's files into one sentence, except out-of-memory errors.
 
     Args:
         path: Folder or hub name.
@@ -81,7 +81,9 @@ def reading(path: str | Path, what: str, advice: str, setting: str = "model") ->
         yield
     except (UserError, MemoryError, torch.OutOfMemoryError, ImportError):
         raise
-    except Exception as error:  # of many kinds: files are read by Rust, by json, by attribute names taken from them
+    except (
+        Exception
+    ) as error:  # files are parsed by Rust, by json, and by attribute access, each with errors of its own
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         reason = " ".join(lines[:2]).rstrip(":;.") or type(error).__name__
         shown = (
@@ -91,7 +93,7 @@ def reading(path: str | Path, what: str, advice: str, setting: str = "model") ->
 
 
 def check_documents(folder: Path) -> None:
-    """Raise ModelError for a JSON file of a model folder that is none, or holds no mapping."""
+    """Raise ModelError for a JSON file of a model folder that is invalid or holds no mapping."""
     files = [folder / name for name in _DOCUMENTS] + [file for name in _PATTERNS for file in folder.glob(name)]
     for file in files:
         if file.is_file() and not isinstance(read_json(file, ModelError, nan=True), dict):
@@ -99,7 +101,7 @@ def check_documents(folder: Path) -> None:
 
 
 def check_config(config: PreTrainedConfig, path: str | Path, setting: str = "model") -> None:
-    """Raise ModelError where the numbers of a model's configuration are none that a model can have.
+    """Raise ModelError where a number in a model's configuration is out of range.
 
     More layers than any model has would be built one by one before a weight is missed, and a library that is asked to scale
     positions by zero or less does so.
@@ -127,18 +129,18 @@ def check_config(config: PreTrainedConfig, path: str | Path, setting: str = "mod
 
 
 def _is_nested(parameters: Any) -> bool:
-    """Return whether there are rotary settings for each kind of layer."""
+    """Return whether rotary settings are given per kind of layer."""
     return isinstance(parameters, dict) and any(isinstance(value, dict) for value in parameters.values())
 
 
 def check_tokenizer_class(folder: Path) -> None:
-    """Raise ModelError where a folder names a tokenizer class that is of no model: the library would take another instead."""
+    """Raise ModelError where a folder names an unknown tokenizer class: transformers would silently use another one."""
     file = folder / "tokenizer_config.json"
     name = read_json(file, ModelError, nan=True).get("tokenizer_class") if file.exists() else None
     if not isinstance(name, str):
         return
     plain = name.removesuffix("Fast")
-    # Classes that came to nothing but tokenizer.json are no longer there, as Bloom's; their models are.
+    # transformers 5 dropped classes that only loaded tokenizer.json, such as Bloom's, but kept the models.
     known = (name, plain, f"{plain.removesuffix('Tokenizer')}Config")
     if not any(hasattr(transformers, other) for other in known):
         raise ModelError(
@@ -148,14 +150,14 @@ def check_tokenizer_class(folder: Path) -> None:
 
 
 def check_weights(folder: Path, setting: str = "model") -> None:
-    """Raise ModelError where a weight file of a model's or adapter's folder is not there or not whole; reads no tensor."""
+    """Raise ModelError where a weight file in a model's or adapter's folder is missing or damaged; reads headers only."""
     if (found := damage(folder, ModelError)) is not None:
         advice = "; save it with safe_serialization=True" if "pickle" in found else "; copy the folder anew"
         raise ModelError(f"{setting}: {folder}; {found}{advice}")
 
 
 def check_loaded(model: PreTrainedModel, report: Mapping[str, Collection[Any]], path: str | Path) -> None:
-    """Raise ModelError where a model has parameters that its folder did not give, or the folder has more of the model.
+    """Raise ModelError where the folder lacks a parameter of the model, or has a tensor that the model does not use.
 
     What the library itself ignores (buffers that are computed, heads tied to the embeddings, heads of other tasks) is not in
     its report, or is in it and belongs to no part of this model.
@@ -212,7 +214,7 @@ def _refuse(path: str | Path, what: str, keys: Collection[str], advice: str) -> 
 def attach(
     model: PreTrainedModel | PeftModel, folder: Path, name: str = "default", *, trainable: bool = False
 ) -> PeftModel:
-    """Put a saved adapter onto its base, whole or not at all.
+    """Attach a saved adapter to its base, completely or not at all.
 
     Where tokens were added after the base was saved, the base's embeddings are lengthened to those that the adapter brings.
 
@@ -245,7 +247,7 @@ def attach(
             model = PeftModelForCausalLM(model, config, name)
         wanted = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
         missing, others = wanted.keys() - shapes.keys(), shapes.keys() - wanted.keys()
-        # Where both differ the file may have the names of an earlier version, which PEFT knows: its own report then decides.
+        # Where both differ, the file may use the names of an earlier PEFT version; then PEFT's own report decides.
         if missing and not others:
             _refuse(folder, "tensors of the adapter are missing, which would be random numbers", missing, advice)
         wrong = [
@@ -269,14 +271,14 @@ def attach(
 
 @contextlib.contextmanager
 def unmatched_ranks() -> Iterator[None]:
-    """Silence PEFT on the ranks it sets for experts by itself, and then finds to match nothing."""
+    """Silence PEFT's warning of rank patterns that it sets for experts itself and that then match nothing."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The following (rank|alpha)_pattern keys did not match", RuntimeWarning)
         yield
 
 
 def tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
-    """Return name → shape of an adapter's tensors. Raises ModelError where they are pickled, not finite, or not there."""
+    """Return name → shape of an adapter's tensors. Raises ModelError where they are missing, pickled, or not finite."""
     check_weights(folder)
     with safe_open(folder / ADAPTER_WEIGHTS, "pt") as tensors:  # type: ignore[no-untyped-call]
         names = tensors.keys()
@@ -289,7 +291,7 @@ def tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
 
 
 def _lengthen(model: PreTrainedModel, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Give the base as many embeddings as an adapter brings that was saved with some more tokens."""
+    """Resize the base's embeddings to those of an adapter that was saved with added tokens."""
     ends = {id(model.get_input_embeddings()), id(model.get_output_embeddings())}
     names = [name for name, module in model.named_modules() if id(module) in ends]
     keys = [f"base_model.model.{name}.{part}weight" for name in names for part in ("", "base_layer.")]

@@ -1,4 +1,4 @@
-"""What each expert of a layer is given, where a library keeps the matrices of all experts in one tensor."""
+"""The inputs of each expert of a layer whose matrices are stacked in one tensor."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Stack:
 
 
 See = Callable[[Stack, int, Tensor], None]
-"""Is shown a stack, the number of an expert, and its inputs [tokens features]."""
+"""Called with a stack, the index of an expert, and its inputs [tokens features]."""
 
 _SLICE = (torch.Tensor.__getitem__, torch.select, torch.Tensor.select)
 _PRODUCTS = (
@@ -97,11 +97,11 @@ class _Watch(TorchFunctionMode):
         self._taken: dict[int, tuple[Tensor, Stack, int]] = {}
 
     def enter(self, owner: nn.Module, _: Any) -> None:
-        """Note that a layer begins."""
+        """Called before the layer runs."""
         self._open.append(owner)
 
     def leave(self, owner: nn.Module, _: Any, __: Any) -> None:
-        """Note that it ends."""
+        """Called after the layer has run."""
         self._open.remove(owner)
         self._taken.clear()
 
@@ -121,7 +121,7 @@ class _Watch(TorchFunctionMode):
                 return result
             elif len(stack.shape) == 2:
                 self._see(stack, 0, given.detach().reshape(-1, given.shape[-1]))
-            else:  # all experts at once, each with rows of its own
+            else:  # all experts at a time, each with its own rows
                 for index, rows in enumerate(given.detach()):
                     self._see(stack, index, rows)
         return result

@@ -17,7 +17,7 @@ from scopewise.data.batch import Batch
 
 
 class FlopCounter:
-    """Counts what is forwarded (and backwarded) while it is open, without waiting for the device.
+    """Counts the tokens and operations of forwards and backwards while it is open, without synchronizing the device.
 
     Attributes:
         tokens: Prompt and answer tokens, without padding, as often as they were forwarded.
@@ -48,7 +48,7 @@ class FlopCounter:
         _OPEN.remove(self)
 
     def add(self, tokens: int, operations: float) -> None:
-        """Count what was done elsewhere, or before an interruption."""
+        """Add what was done before an interruption."""
         self._tokens = self._tokens + tokens
         self._operations = self._operations + operations
 
@@ -68,16 +68,16 @@ def uncounted() -> Iterator[None]:
 
 
 def count_forward(model: nn.Module, batch: Batch, head: nn.Module) -> None:
-    """Let the open counters count a forward of a batch, and the backward that follows where gradients are recorded.
+    """Add a forward of a batch to the open counters, and the backward that follows where gradients are recorded.
 
     Args:
         model: Without wrappers.
-        batch: What is forwarded; logits are counted at `position`.
+        batch: The batch; logits are counted at `position`.
         head: The model's head.
     """
     if not _OPEN:
         return
-    # Where answers share prompts the attention mask is no list of tokens, and positions are.
+    # Where answers share prompts, the attention mask has another shape; positions tell the lengths.
     shared = "position_ids" in batch and "order" not in batch
     lengths = (batch["position_ids"] > 0).sum(-1) + 1 if shared else batch["attention_mask"].sum(-1)
     per_token, per_pair, per_answer = count_flops(model, head)
@@ -112,7 +112,7 @@ def count_flops(model: nn.Module, head: nn.Module) -> tuple[float, float, float]
             if below != name and (
                 name.rpartition(".")[2] not in active or getattr(model.get_submodule(below), "merged", False)
             ):
-                continue  # of an adapter that is kept aside, or folded into the weight below
+                continue  # an inactive adapter, or one that is merged
             layer: Any = module
             weight = layer.weight
             packed = not weight.dtype.is_floating_point  # 4 bits: two weights in a byte
@@ -161,9 +161,9 @@ def _attention_width(config: Any) -> int:
 
 @functools.cache
 def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """Return the operations per second of the best of several large matrix products on this device, as it is used now.
+    """Return the operations per second of the best of several large matrix products on this device.
 
-    Not a data sheet's peak: what a program could reach here, with the threads that it has.
+    Not the data sheet's peak, but what a program can reach here with its number of threads.
     """
     size, rounds = (8192, 20) if device.type == "cuda" else (1024, 8)
     generator = torch.Generator(device=device).manual_seed(0)

@@ -1,4 +1,4 @@
-"""One generation pass: greedy or sampled, sorted by length, with finished rows dropped from the batch."""
+"""Generation in batches: greedy or sampled, sorted by length; finished rows are dropped from the batch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from scopewise.models.steps import Steps
 from scopewise.models.vocabulary import padding_id
 
 _DROP_FRACTION = 0.25
-"""Rows are dropped when this share of the batch has ended: copying the cache costs about a step."""
+"""Finished rows are dropped when they are this share of the batch: copying the cache costs about one step."""
 
 
 def generate(
@@ -32,22 +32,22 @@ def generate(
     samples: int = 1,
     seed: int = 0,
 ) -> list[list[str]]:
-    """Continue prompts, each unique one forwarded once, however many samples are drawn of it.
+    """Continue prompts; each unique prompt is forwarded once, however many samples are drawn.
 
     Args:
         forward: Of a causal LM, which is put into evaluation mode and back.
         tokenizer: Decodes what is generated; special tokens are left out.
         prompts: Ids of each prompt.
-        max_new_tokens: Where a model that never stops is stopped.
+        max_new_tokens: Most new tokens.
         max_tokens: Padded tokens per batch, prompt and new ones, over all samples.
         description: Of the progress bar.
         temperature: 0 continues greedily; above it, tokens are sampled from the whole vocabulary (no top-k, no top-p).
-        samples: Continuations of each prompt.
-        seed: Of the sampling. A prompt's samples depend on it and on the prompt alone, not on the batch; the state of
-            torch's generators is left as it was.
+        samples: Continuations per prompt.
+        seed: Of the sampling. Samples depend on the seed and the prompt alone, not on the batch; torch's generators are not
+            touched.
 
     Returns:
-        For each prompt, in order, its continuations, stripped of surrounding white space.
+        The continuations of each prompt, in order, without surrounding white space.
 
     Raises:
         ModelError: a logit is not a number.
@@ -85,7 +85,7 @@ def _continue(
     new: list[list[int]] = [[] for _ in draws]
     alive = list(range(len(draws)))  # which row of the result each row of the batch is
     done: set[int] = set()
-    spread = is_sharded(forward.model)  # then whoever is done forwards on, as often as the slowest
+    spread = is_sharded(forward.model)  # then all processes run as many forwards as the slowest
     for _ in range(max_new_tokens):
         token = next_tokens(steps.logits, [draws[row] for row in alive], temperature)
         for row, chosen in zip(alive, token.tolist(), strict=True):
@@ -106,7 +106,7 @@ def _continue(
 
 
 class Draws:
-    """A stream of uniform numbers for one sample: what is drawn does not depend on the rows beside it."""
+    """Uniform random numbers for one sample, independent of the other rows in the batch."""
 
     def __init__(self, seed: int, prompt: tuple[int, ...], sample: int, temperature: float) -> None:
         self._generator = torch.Generator()
@@ -119,7 +119,7 @@ class Draws:
 
 
 def next_tokens(logits: Tensor, draws: Sequence[Draws], temperature: float) -> Tensor:
-    """Return the arg-max of each row, or where its uniform number falls in the cumulative distribution."""
+    """Return each row's next token: the arg-max, or a draw by inverting the cumulative distribution."""
     if temperature == 0:
         return logits.argmax(-1)
     cumulative = (logits.double() / temperature).softmax(-1).cumsum(-1)
@@ -132,7 +132,7 @@ def next_tokens(logits: Tensor, draws: Sequence[Draws], temperature: float) -> T
 
 
 def end_ids(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    """Return the tokens that end an answer: the tokenizer's, and those the model's own generation config names."""
+    """Return the ids that end an answer: the tokenizer's EOS and those of the model's generation config."""
     config = getattr(unwrap(model), "generation_config", None)
     named = getattr(config, "eos_token_id", None)
     ids = {tokenizer.eos_token_id, *(named if isinstance(named, list) else [named])}

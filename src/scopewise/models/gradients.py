@@ -1,4 +1,4 @@
-"""Gradients of a loss on rows with respect to the matrices a region may choose from; the model is left as it was.
+"""Gradients and activations over rows, for the matrices that a region may choose from; the model is left as it was.
 
 Under several processes each forwards a share of the batches, and all get the same sums.
 """
@@ -60,10 +60,10 @@ def mean_gradients(
     vocab_size = forward.vocab_size
     generator = torch.Generator().manual_seed(seed)
     inputs = bool(repeats) and corrupt == "inputs"
-    # Where the head is one of the matrices its logits are there anyway, and for every group of matrices alike.
+    # Losses in chunks give the head no gradient; all groups of matrices must be computed in the same way.
     head = any(p is forward.head.weight for p in matrices(forward.model).values())
     passes = repeats if inputs else 1
-    # The gradients of what is spread are averaged over the processes as they come.
+    # FSDP2 averages the gradients of sharded parameters over the processes.
     scale = processes().num_processes if is_sharded(forward.model) else 1
     with _gradients_of(forward, only) as gradients:
         progress = bar(passes * len(items), f"localize: gradients, {what}")
@@ -71,7 +71,7 @@ def mean_gradients(
             given = [_corrupted(item, vocab_size, generator) for item in items] if inputs else items
             for number, (batch, counted) in enumerate(_batches(forward, given, max_tokens)):
                 labels = batch["label"].unsqueeze(0)
-                if repeats and not inputs:  # whoever forwards the batch: every process draws the same
+                if repeats and not inputs:  # in every process, so that all draw the same
                     drawn = torch.randint(vocab_size, (repeats, labels.shape[1]), generator=generator)
                     labels = drawn.to(labels.device)
                 rows = len(batch["input_ids"])
@@ -79,7 +79,7 @@ def mean_gradients(
                 if not is_mine(number):
                     continue
                 nll = mean_nll(forward.logits(batch), labels) if head else forward.nll(batch, labels, packed=True)
-                if nll.requires_grad:  # not where the wanted matrices are of layers that the model never calls
+                if nll.requires_grad:  # false where the model never calls the wanted layers
                     (counted * scale * sequence_mean(nll, batch["row"], rows).sum() / (passes * len(items))).backward()
         progress.close()
         found = {name: full_tensor(gradient).clone() for name, gradient in gradients().items()}
@@ -104,15 +104,13 @@ def mean_squared_gradients(forward: Forward, items: Sequence[Encoded], max_token
     seen = _Seen()
 
     def watch(name: str, _: nn.Module, args: tuple[Tensor, ...], output: Any) -> None:
-        if not torch.is_grad_enabled():  # the head is being tried
-            return
         inputs = args[0].detach()
-        # A router gives more than a product.
+        # A router returns more than a product.
         if not isinstance(output, Tensor) or not output.requires_grad or not seen.in_rows(name, inputs):
             return
 
         def add(gradient: Tensor) -> None:
-            # [rows out in], one row at a time: a matrix for each row of a batch at once would be the largest tensor of all.
+            # One row at a time: a [rows out in] tensor would be the largest of all.
             for given, wanted in zip(inputs.float(), gradient.float(), strict=True):
                 product = wanted.T @ given
                 totals[name] += (product if found[name].inputs == -1 else product.T).square() / len(items)
@@ -130,7 +128,7 @@ def mean_squared_gradients(forward: Forward, items: Sequence[Encoded], max_token
                     continue
                 seen.begin(batch)
                 nll = forward.nll(batch)
-                # The sum over rows: each row's own gradient, undivided, reaches its own tokens.
+                # Summed over rows, so that each token gets its own row's undivided gradient.
                 (counted * sequence_mean(nll, batch["row"], rows).sum()).backward()
         finally:
             progress.close()
@@ -161,11 +159,11 @@ def _squares_by_row(
             progress.update(1)
             if is_mine(number):
                 loss = forward.nll(batch).mean()
-                if not loss.requires_grad:  # of layers that the model never calls alone
+                if not loss.requires_grad:  # false where the model never calls the layers
                     continue
                 gradients = torch.autograd.grad(loss, wanted, allow_unused=True)
                 for name, gradient in zip(names, gradients, strict=True):
-                    if gradient is not None:  # of an expert that no token is sent to there is none
+                    if gradient is not None:  # None for an expert without tokens
                         totals[name] += gradient.float().square() / len(items)
         progress.close()
 
@@ -190,7 +188,7 @@ class _Seen:
         self._called, self._shape = set(), batch["input_ids"].shape
 
     def in_rows(self, name: str, inputs: Tensor) -> bool:
-        """Return whether this call is the only one in a forward so far, and sees [rows seq features]."""
+        """Return whether this is the layer's first call in a forward, and its input is [rows seq features]."""
         if name in self._called or inputs.dim() != 3 or inputs.shape[:2] != self._shape:
             self._odd.add(name)
         self._called.add(name)
@@ -265,7 +263,7 @@ def mean_activations(forward: Forward, items: Sequence[Encoded], max_tokens: int
                 for number, (batch, counted) in enumerate(_batches(forward, items, max_tokens, last=True)):
                     if is_mine(number):
                         seen.begin(batch)
-                        read.append(batch["position"] + 1)  # where the answer tokens have been read
+                        read.append(batch["position"] + 1)  # where the answer tokens are the input
                         counts.append(counted)
                         forward.logits(batch)
                     progress.update(counted * len(batch["input_ids"]))
@@ -280,7 +278,7 @@ def mean_activations(forward: Forward, items: Sequence[Encoded], max_tokens: int
 
 
 _SUMS: defaultdict[str, torch.dtype] = defaultdict(lambda: torch.float64, mps=torch.float32)
-"""Dtype that sums of many activations are taken in, by the kind of device."""
+"""Dtype for sums of many activations, by device type."""
 
 
 def _activations_by_row(
@@ -324,7 +322,7 @@ def _activations_by_row(
     with _hooks(layers, add), expert_inputs(forward.model, watched, add_expert) if watched else nullcontext():
         for number, item in enumerate(items):
             if is_sharded(forward.model) or is_mine(number):
-                # Of what is spread all forward equally often, and each counts its share.
+                # Sharded: all processes run all forwards, and each counts its share.
                 share = processes().num_processes if is_sharded(forward.model) else 1
                 for sign, ids in ((1.0 / share, item.prompt_ids + item.answer_ids), (-1.0 / share, item.prompt_ids)):  # noqa: B007
                     with forward.autocast():
@@ -348,7 +346,7 @@ def _of_inputs(matrix: Matrix) -> tuple[int, ...]:
 
 @contextmanager
 def _hooks(layers: Mapping[str, Any], see: Callable[..., None]) -> Iterator[None]:
-    """Let `see` look at each call of some layers, with the layer's name, while the context is open."""
+    """Call `see` with the name and inputs of each call of some layers while the context is open."""
     handles = [layer.register_forward_pre_hook(partial(see, name)) for name, layer in layers.items()]
     try:
         yield
@@ -360,7 +358,7 @@ def _hooks(layers: Mapping[str, Any], see: Callable[..., None]) -> Iterator[None
 def _batches(
     forward: Forward, items: Sequence[Encoded], max_tokens: int, *, last: bool = False
 ) -> Iterator[tuple[Batch, int]]:
-    """Yield the batches, each with 1; of a model spread over processes, the last with 0 until all forward equally often."""
+    """Yield each batch with weight 1; if sharded, repeat the last with weight 0 until all processes have as many."""
     batches = list(length_batches([len(item) for item in items], max_tokens))
     fill = -len(batches) % processes().num_processes if is_sharded(forward.model) else 0
     for indices, counted in [(indices, 1) for indices in batches] + [(batches[-1], 0)] * fill:
@@ -368,7 +366,7 @@ def _batches(
 
 
 def _corrupted(item: Encoded, vocab_size: int, generator: torch.Generator) -> Encoded:
-    """Replace tokens of the answer half as often as it has tokens, at places drawn with replacement."""
+    """Replace half as many answer tokens as there are, at positions drawn with replacement."""
     answer = list(item.answer_ids)
     for _ in range(len(answer) // 2):
         place = int(torch.randint(len(answer), (), generator=generator))
@@ -390,7 +388,7 @@ def _gradients_of(forward: Forward, only: Collection[str] | None = None) -> Iter
         parameter.grad = None
         parameter.requires_grad_(id(parameter) in wanted)
     for name, parameter in targets.items():
-        if parameter.dtype not in (torch.float32, torch.float64):  # a sum over many batches would round in 16 bits
+        if parameter.dtype not in (torch.float32, torch.float64):  # 16 bits would round a sum over many batches
 
             def accumulate(p: Tensor, name: str = name) -> None:
                 assert p.grad is not None

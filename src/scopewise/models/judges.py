@@ -1,4 +1,4 @@
-"""Local models that judge generated texts: entailment, fluency. Nothing leaves the machine."""
+"""Local classifiers that judge generated texts: entailment, fluency. No text leaves the machine."""
 
 from __future__ import annotations
 

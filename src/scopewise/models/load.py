@@ -1,4 +1,4 @@
-"""Load a causal LM and its tokenizer by path or hub name, and save what was made of it. safetensors only."""
+"""Load and save causal LMs, adapters and tokenizers, by path or hub name. safetensors only."""
 
 from __future__ import annotations
 
@@ -78,9 +78,7 @@ def load_model(
         below: Any = load_model(
             base, dtype, quantization=quantization, attention=attention, dequantized=dequantized, outline=outline
         )
-        if isinstance(
-            below, PeftModel
-        ):  # an adapter on an adapter: PEFT holds both side by side, which is another model
+        if isinstance(below, PeftModel):  # an adapter on an adapter: PEFT would activate only one of them
             below = below.merge_and_unload()
         return attach(below, _adapter_folder(path, revision), trainable=trainable).eval()
     if outline and not is_folder(path):
@@ -109,7 +107,7 @@ def load_classifier(path: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase
 
 
 def _loaded(auto: Any, path: str | Path, setting: str, kind: str, revision: str = "main", **settings: Any) -> Any:
-    """Load a full model and check that its folder gave all of it."""
+    """Load a full model, and check that the folder has all of its tensors."""
     local = find_model(path, None if revision == "main" else revision, setting)
     if is_folder(path, setting):
         check_weights(Path(path), setting)
@@ -123,7 +121,7 @@ def _loaded(auto: Any, path: str | Path, setting: str, kind: str, revision: str 
                 trust_remote_code=False,
                 local_files_only=local,
                 output_loading_info=True,
-                ignore_mismatched_sizes=True,  # they are refused below, by name
+                ignore_mismatched_sizes=True,  # refused below, by name
                 **settings,
             )
     except ImportError as error:
@@ -139,14 +137,14 @@ def _advice(kind: str) -> str:
 
 
 def _config(path: str | Path, revision: str, local: bool, setting: str) -> Any:
-    """Return a model's configuration. Raises ModelError where its numbers are none that a model can have."""
+    """Return a model's configuration. Raises ModelError where a number in it is out of range."""
     config = AutoConfig.from_pretrained(str(path), revision=revision, local_files_only=local, trust_remote_code=False)
     check_config(config, path, setting)
     return config
 
 
 def loading(section: ModelSection, path: str | Path | None = None) -> dict[str, Any]:
-    """Return how a run file's `model` section wants models to be loaded, as `load_model` takes it.
+    """Return the arguments of `load_model` that a run file's `model` section gives.
 
     Args:
         section: The section.
@@ -165,7 +163,7 @@ def quantized(quantization: str) -> dict[str, Any]:
             f"model.quantization: {quantization}; bitsandbytes is not installed; pip install 'scopewise[quantize]', or set none"
         )
     if default_device().type == "cpu":
-        # After a forward in evaluation mode its weights are packed for inference, and a backward then reads rubbish.
+        # bitsandbytes packs the weights for inference at the first forward in evaluation mode, and a backward is then wrong.
         raise ModelError(
             f"model.quantization: {quantization} on the CPU, where bitsandbytes does not train; use a GPU, or set none"
         )
@@ -232,7 +230,7 @@ def find_model(path: str | Path, revision: str | None = None, setting: str = "mo
             return False
         except (EntryNotFoundError, RepositoryNotFoundError, HFValidationError):
             continue
-        except Exception as error:  # the client raises many kinds; all mean that the hub did not answer
+        except Exception as error:  # the client raises many kinds of errors; all mean that the hub did not answer
             if isinstance(try_to_load_from_cache(name, file, revision=revision), str):
                 return True
             reason = f"is no folder here, and the hub did not answer ({type(error).__name__})"
@@ -279,7 +277,7 @@ def _adapter_folder(path: str | Path, revision: str | None) -> Path:
 
 
 def with_padding(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
-    """Return the tokenizer, with EOS for padding where it names none (padding never enters a loss or a measure)."""
+    """Return the tokenizer, with EOS as padding token where it has none (padding never enters a loss or a metric)."""
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -295,11 +293,11 @@ def save_model(model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenize
 
 
 def _is_resized(model: PeftModel) -> bool:
-    """Return whether the base has other embeddings than where it was saved: an adapter then has to bring them along."""
+    """Return whether the base's embeddings were resized since it was saved: the adapter then has to save them, too."""
     base = str(model.peft_config[active_adapter(model)].base_model_name_or_path)
     try:
         saved = AutoConfig.from_pretrained(base, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError):  # a base that was made in memory
+    except (OSError, ValueError):  # a base that was never saved
         return False
     embeddings: Any = model.get_input_embeddings()
     return int(saved.get_text_config().vocab_size) != int(embeddings.weight.shape[0])

@@ -1,4 +1,4 @@
-"""The matrices that a region may choose from, and which way round each is."""
+"""The matrices that a region may choose from, and their orientation."""
 
 from __future__ import annotations
 

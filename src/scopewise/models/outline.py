@@ -1,4 +1,4 @@
-"""A model without its weights, on the meta device: names and shapes, in which a run's settings find something or nothing."""
+"""A model on the meta device, without weights: are there modules that a run's settings match, and does it fit the memory?"""
 
 from __future__ import annotations
 

@@ -29,12 +29,12 @@ Reference = Callable[[], AbstractContextManager[Forward]]
 
 @contextmanager
 def frozen_reference(forward: Forward) -> Iterator[Reference]:
-    """Keep the present state of the model as the reference, for as long as the context is open.
+    """Keep the model's current state as the reference while the context is open.
 
-    With a fresh adapter the reference is the adapter switched off. With an adapter that was there before, it is that adapter
-    as it is now: a copy of what is trained takes its place while the reference is open, whatever the kind of adapter. A
-    second adapter of the same configuration would not do: to add one may write to the base (PiSSA, OLoRA), and some kinds
-    train parameters of the base itself (biases). Without adapters there is no way but a copy of the model.
+    With a fresh adapter, the reference is the model with the adapter disabled. With an adapter that was there before, copies of
+    the trained parameters are swapped in while the reference is used, whatever the kind of adapter. A second adapter with the
+    same configuration would not do: adding one may change the base (PiSSA, OLoRA), and some kinds train parameters of the base
+    itself (biases). Without an adapter the whole model is copied.
 
     Raises:
         ConfigError: a second copy of the model with FSDP2; an adapter other than LoRA with DeepSpeed.

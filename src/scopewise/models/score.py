@@ -1,7 +1,7 @@
-"""One forward pass over answers: log-probabilities, arg-max hits and moments, from which every teacher-forced measure is made.
+"""Scoring answers under teacher forcing: log-probabilities, arg-max hits and moments, from which all such metrics are made.
 
-A prompt that several answers share (paraphrases, wrong answers) is forwarded once: the answers stand one after the other
-behind it, each with the positions it would have alone, and a mask keeps them from seeing each other.
+A prompt that several answers share (paraphrases, wrong answers) is forwarded once. Its answers follow one after the other, each
+with its own position ids, and a mask keeps them from attending to each other.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ Pair = tuple[tuple[int, ...], tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Scored:
-    """What a model makes of an answer, given its prompt, under teacher forcing.
+    """The score of an answer given its prompt, under teacher forcing.
 
     Attributes:
         log_probs: log P of each answer token given everything before it, in nats, float32.
         hits: Whether each answer token is the arg-max.
         predicted_ids: The arg-max tokens.
-        means: Mean of log P over the vocabulary under P itself, of each position, in nats (minus the entropy); NaN where
-            nobody asked for moments.
-        variances: Variance of the same, in nats².
-        ends: Whether the last token is an end of sequence that was put there.
+        means: Mean of log P over the vocabulary under P itself (minus the entropy) at each position, in nats; NaN without
+            moments.
+        variances: Variance of log P, in nats².
+        ends: Whether the last token is an end of sequence that was appended.
     """
 
     log_probs: tuple[float, ...]
@@ -102,7 +102,7 @@ def score_pairs(
 
     def run(indices: list[int]) -> None:
         chosen = [units[i] for i in indices]
-        # A mask of our own has no window in it, so rows that are longer than one must have the model's own.
+        # Our mask has no window, so rows longer than the window need the model's own mask.
         for part in _parts(chosen, window):
             for unit, results in zip(part, _scored(forward, part, moments), strict=True):
                 found.update(((unit.prompt, answer), r) for answer, r in zip(unit.answers, results, strict=True))
@@ -113,7 +113,7 @@ def score_pairs(
 
 
 def _units(pairs: Sequence[Pair], window: int | None) -> list[Unit]:
-    """Return units of the answers that share a prompt; answers that would together be longer than a window stay apart."""
+    """Group answers by prompt; a group longer than the attention window is split into single answers."""
     by_prompt: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
     for prompt, answer in pairs:
         by_prompt.setdefault(prompt, []).append(answer)
@@ -126,7 +126,7 @@ def _units(pairs: Sequence[Pair], window: int | None) -> list[Unit]:
 
 
 def _parts(units: list[Unit], window: int | None) -> list[list[Unit]]:
-    """Return the units together, or those that share a prompt and the others apart where some are longer than a window."""
+    """Return the units as one batch, or with shared prompts apart where some unit is longer than the window."""
     together = [unit for unit in units if len(unit.answers) > 1]
     if window is None or not together or max(map(len, units)) <= window:
         return [units]
@@ -136,7 +136,7 @@ def _parts(units: list[Unit], window: int | None) -> list[list[Unit]]:
 def over_batches(
     forward: Forward, lengths: Sequence[int], max_tokens: int, description: str, run: Callable[[list[int]], None]
 ) -> None:
-    """Run this process's share of the batches in evaluation mode, without gradients; halve what does not fit."""
+    """Run this process's batches in evaluation mode, without gradients; batches that run out of memory are halved."""
     spread = is_sharded(forward.model)
     batches = share_of(list(length_batches(lengths, max_tokens)), equal=spread)
     with forward.evaluating(), bar(sum(map(len, batches)), description) as progress:
@@ -169,7 +169,7 @@ def _scored(forward: Forward, units: Sequence[Unit], moments: bool = False) -> I
     """Score the answers of some units in one forward."""
     batch = to_device(collate_units(units), forward.device)
     log_probs, predicted, means, variances = forward.statistics(batch, moments)
-    # -inf is a token of probability zero, and legitimate; +inf is no distribution, and leaves no number.
+    # -inf is a token of probability zero, which is legitimate; NaN and +inf are no distribution.
     if bool(torch.isnan(log_probs).any() | (moments and torch.isnan(means).any())):
         raise ModelError("evaluate: a logit is not a number; check the model's weights and dtype")
     hit = predicted == batch["label"]

@@ -1,4 +1,4 @@
-"""Several models in the memory of few: adapters of one base share it."""
+"""Several models in memory at a time: adapters of one base share it."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from scopewise.models.parallel.processes import default_device
 
 
 class SharedModels:
-    """Models by path, each loaded once; an adapter goes onto the base that is there already.
+    """Models by path, each loaded once; an adapter is attached to a base that is loaded already.
 
-    A run's target is the base of its unlearned adapters (full fine-tuning), or target and unlearned models are adapters of
-    one base (LoRA): either way three answers need the memory of one or two models, not of three. Not for threads.
+    Target, unlearned model and oracle of a run then need the memory of one or two models: unlearned adapters sit on the target
+    (full fine-tuning), or all are adapters of one base (LoRA). Not thread-safe.
 
     Args:
         section: How models are loaded; None as they are stored.
@@ -34,12 +34,12 @@ class SharedModels:
         self._adapters: dict[str, tuple[str, str]] = {}  # path → its base, and the adapter's name on it
 
     def load(self, path: str | Path) -> None:
-        """Load a model, unless it is here. Raises ModelError as `load_model` does."""
+        """Load a model that is not loaded yet. Raises ModelError as `load_model` does."""
         self._find(path)
 
     @contextmanager
     def use(self, path: str | Path) -> Iterator[PreTrainedModel | PeftModel]:
-        """Give the model at `path`, in evaluation mode; its adapter is switched on, or all are switched off."""
+        """Return the model at `path` in evaluation mode, with its adapter active, or with all adapters disabled."""
         base, adapter = self._find(path)
         model = self._bases[base]
         if adapter is not None:
@@ -60,7 +60,7 @@ class SharedModels:
             return key, None
         settings = loading(self._section, path)
         below = adapter_base(path, settings.get("revision"))
-        # An adapter of an adapter is rare enough to stand by itself, and so is one that changes the base.
+        # An adapter on an adapter, and one that changes the base, get a base of their own.
         if below is None or adapter_base(below) is not None or not self._shares_base(Path(path)):
             model: Any = load_model(path, **settings)
             placed = model if is_quantized(model) else model.to(default_device())

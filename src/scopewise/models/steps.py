@@ -1,4 +1,4 @@
-"""Rows that grow by a token at a time: from a cache where the model keeps one rightly, from whole rows where it does not."""
+"""Step-by-step generation, from a key-value cache where the model has a correct one, else from whole rows."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from scopewise.models.forward import Forward
 
 
 class Steps:
-    """Rows of a batch, and the logits after the last token of each.
+    """A batch of growing rows, and the logits after the last token of each.
 
     Args:
         forward: Of a model in evaluation mode.
-        prompts: Ids that the rows begin with.
-        copies: Rows of each prompt, one after the other.
-        pad: What fills shorter rows.
-        cached: Whether keys and values of what was read are kept; None asks the model's abilities.
+        prompts: Ids of each prompt.
+        copies: Rows per prompt.
+        pad: Padding id.
+        cached: Whether to use a key-value cache; None: where the model's abilities allow it.
 
     Attributes:
         logits: [rows vocab], float32.
@@ -57,7 +57,7 @@ class Steps:
             )
 
     def keep(self, rows: Sequence[int]) -> None:
-        """Go on with some of the rows alone, named by their places in the batch."""
+        """Drop all rows but these, given by their index in the batch."""
         if not self._cached:
             self._rows = [self._rows[i] for i in rows]
             return
@@ -66,7 +66,7 @@ class Steps:
         self._mask, self._position = self._mask[kept], self._position[kept]
 
     def read(self, tokens: Tensor) -> None:
-        """Let each row read a token [rows], and make the logits after it."""
+        """Append a token [rows] to each row, and compute the logits after it."""
         if not self._cached:
             for row, token in zip(self._rows, tokens.tolist(), strict=True):
                 row.append(token)

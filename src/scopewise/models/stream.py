@@ -1,4 +1,4 @@
-"""One answer, token by token: each with its probability and what else might have stood there."""
+"""Streaming one answer token by token, with each token's probability and the most probable alternatives."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from scopewise.models.generate import Draws, end_ids, next_tokens
 from scopewise.models.steps import Steps
 
 _INCOMPLETE = "\ufffd"
-"""What a tokenizer decodes bytes to that are no whole character yet."""
+"""What a tokenizer decodes an incomplete character to."""
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,9 @@ class Token:
     """A token of an answer.
 
     Attributes:
-        text: The characters that are complete with it; empty where it holds a part of one. The pieces join to the answer.
-        probability: The model's own (temperature 1, whole vocabulary), however the token was chosen. In 0-1.
-        others: The most probable tokens at this place and their probabilities, highest first.
+        text: The characters that it completes, possibly none; the texts of all tokens join to the answer.
+        probability: Under the model (temperature 1, whole vocabulary), however the token was chosen, 0-1.
+        others: The most probable tokens at this position with their probabilities, highest first.
     """
 
     text: str
@@ -46,14 +46,14 @@ def stream(
 ) -> Iterator[Token]:
     """Continue one prompt, a token per `next`; with top_p 1 these are the tokens that `generate` gives.
 
-    Nothing is computed between two calls of `next`, so a reader that stops asking stops the model. The model is as the
-    caller left it (evaluation mode, an adapter switched on): several streams may take turns on one model.
+    Nothing is computed between two calls of `next`, so several streams may take turns on one model. The caller sets evaluation
+    mode and the active adapter.
 
     Args:
         forward: Of a causal LM in evaluation mode.
         tokenizer: Decodes what is generated; special tokens are left out.
         prompt: Its ids.
-        max_new_tokens: Where a model that never stops is stopped.
+        max_new_tokens: Most new tokens.
         temperature: 0 takes the most probable token; above it, tokens are drawn.
         top_p: Draws from the most probable tokens alone, as many as are needed to reach this share of the probability.
         seed: Of the drawing.
@@ -83,7 +83,7 @@ def stream(
             return
         text = cast(str, tokenizer.decode(chosen, skip_special_tokens=True))
         whole = text[: len(text.rstrip(_INCOMPLETE))]
-        # Some decoders take back white space before what follows; what was shown stays shown.
+        # Some decoders remove white space before the next token; text that was yielded stays.
         new, shown = (whole[len(shown) :], whole) if whole.startswith(shown) else ("", shown)
         named = tuple(
             (cast(str, tokenizer.decode([i])), p)

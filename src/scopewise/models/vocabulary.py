@@ -1,4 +1,4 @@
-"""Ids that a model has an embedding for: a tokenizer may know more tokens than its model."""
+"""Checks that a tokenizer fits its model: every id needs an embedding."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ _POSITIONS = ("wpe", "embed_positions", "position_embeddings", "positions_embed"
 def padding_id(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> int:
     """Return the id to pad with: the tokenizer's own, or 0 where the model has no embedding for that.
 
-    Padding is never attended to and carries no loss, so any id serves that the model can look up.
+    Padding is never attended to and has no loss, so any id with an embedding will do.
     """
     wanted = tokenizer.pad_token_id
     return wanted if isinstance(wanted, int) and 0 <= wanted < vocabulary_size(model) else 0
 
 
 def check_vocabulary(model: nn.Module, tokenizer: PreTrainedTokenizerBase, items: Iterable[Encoded] = ()) -> None:
-    """Raise ModelError where a tokenizer is another model's: ordinary tokens, or tokens of rows, without an embedding.
+    """Raise ModelError where ordinary tokens, or tokens of rows, have no embedding: the tokenizer is another model's.
 
-    Special tokens beyond the vocabulary are none of ours as long as no row has them (a padding token that was added, a
-    picture's token of a model of texts). Rows longer than the positions that a model has learned are refused, too.
+    Special tokens without an embedding are fine as long as no row has them (an added padding token, an image token of a
+    text-only model). Rows longer than a model's learned positions are refused, too.
 
     Args:
         model: The model.
@@ -73,7 +73,7 @@ def _positions(model: nn.Module) -> int | None:
 
 @contextlib.contextmanager
 def loadable_padding(model: nn.Module) -> Iterator[None]:
-    """Keep a padding id without an embedding out of a model's configuration, with which it could not be loaded again.
+    """Keep a padding id without an embedding out of the model's configuration, since it could not be loaded again with it.
 
     `transformers.Trainer` writes the tokenizer's into it when training begins.
     """

@@ -1,7 +1,7 @@
-"""A model spread over the processes of `accelerate launch` (FSDP2): each holds its share of every parameter.
+"""FSDP2: a model sharded over the processes of `accelerate launch`, each of which holds its part of every parameter.
 
-A block's parameters are gathered for its forward and its backward, so every process has to forward, and backward, equally
-often. Gradients of what is spread are averaged over the processes, and are spread as it is.
+A block's parameters are gathered for its forward and its backward, so all processes must run the same number of forwards and
+backwards. Gradients are averaged over the processes and sharded like their parameters.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ _REFUSED = {
 
 
 def uses_fsdp() -> bool:
-    """Return whether models are to be spread: several processes, started with a configuration of FSDP2.
+    """Return whether models are sharded: there are several processes, started with an FSDP2 configuration.
 
     Raises:
-        ConfigError: the configuration asks for what is not there.
+        ConfigError: the configuration asks for something that is not supported.
     """
     if processes().num_processes == 1 or not parse_flag_from_env("ACCELERATE_USE_FSDP"):
         return False
@@ -51,20 +51,20 @@ def uses_fsdp() -> bool:
 
 
 def is_sharded(model: nn.Module) -> bool:
-    """Return whether a model is spread over the processes."""
+    """Return whether a model is sharded over the processes."""
     return isinstance(model, FSDPModule)
 
 
 def shard_model(model: Model, *, train: bool = False) -> Model:
-    """Put a model where it works: on this process's device, or spread over those of all processes; block by block.
+    """Move a model to this process's device, or shard it over all processes, block by block.
 
     Args:
-        model: On the CPU, as it was loaded, or there already.
-        train: Whether its trainable parameters are to be trained: those of 16 bits become float32 before they are spread,
-            since FSDP2 does not allow it afterwards (`float32_masters` says why).
+        model: On the CPU, as it was loaded; one that is sharded or moved already is returned as it is.
+        train: Whether its trainable parameters will be trained: 16-bit ones become float32 first, since FSDP2 does not allow
+            it afterwards (see `float32_masters`).
 
     Raises:
-        ConfigError: it is in 4 bits, which cannot be spread.
+        ConfigError: it is in 4 bits, which cannot be sharded.
     """
     if is_sharded(model):
         return model
@@ -72,15 +72,14 @@ def shard_model(model: Model, *, train: bool = False) -> Model:
         return model if is_quantized(model) else model.to(default_device())  # type: ignore[arg-type, return-value]
     if is_quantized(model):
         raise ConfigError(
-            "model.quantization: nf4, with FSDP2; 4-bit weights are not spread; take ddp.yaml, or set none"
+            "model.quantization: nf4, with FSDP2; 4-bit weights cannot be sharded; take ddp.yaml, or set none"
         )
     mesh = init_device_mesh(default_device().type, (processes().num_processes,))
     ends = [model.get_input_embeddings(), lm_head(model)]
     tied = ends[0].weight is ends[1].weight
-    # The model itself too gives its parameters back after a forward: else what is found in it would be the gathered ones.
+    # The root is resharded after a forward, too: else its parameters would stay gathered where others read them.
     for module in (*decoder_blocks(model), *([] if tied else ends), model):
-        # One by one: until it is spread a block that was loaded as it is stored is a file's, in memory once for all
-        # processes, and in float32 it is each process's own.
+        # Block by block: an unsharded block is mapped from its file, once for all processes, until it is cast to float32.
         for parameter in module.parameters():
             if train and parameter.requires_grad and parameter.dtype in LOW:
                 parameter.data = parameter.data.float()
@@ -89,12 +88,12 @@ def shard_model(model: Model, *, train: bool = False) -> Model:
 
 
 def full_tensor(tensor: Tensor) -> Tensor:
-    """Return a tensor in one piece. Every process has to call this where it is spread."""
+    """Return the full tensor of a sharded one. All processes have to call this."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def shard_like(tensor: Tensor, other: Tensor) -> Tensor:
-    """Return a tensor that every process has, on the device of another and spread as that one is."""
+    """Return a tensor that every process has, moved to the device of `other` and sharded like it."""
     tensor = tensor.to(other.device)
     if not isinstance(other, DTensor):
         return tensor
@@ -102,13 +101,13 @@ def shard_like(tensor: Tensor, other: Tensor) -> Tensor:
 
 
 def full_state_dict(model: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Return what is saved of a model, in one piece and on the CPU: of one with adapters, all but the frozen base.
+    """Return what is saved of a model, as full tensors on the CPU; of a model with an adapter, everything but the frozen base.
 
-    A parameter that has two names is in it once. Every process has to call this.
+    A parameter with two names is in it once. All processes have to call this.
 
     Args:
-        model: As `placed` gave it.
-        dtype: Of the model as it was loaded. If that has 16 bits, float32 is rounded to it; adapters stay float32.
+        model: As `shard_model` returned it.
+        dtype: Of the model as it was loaded; float32 masters are rounded to a 16-bit one. Adapters stay float32.
     """
     adapted, adapter = isinstance(model, PeftModel), active_adapter(model)
     left_out = {name for name, _ in model.named_parameters(remove_duplicate=False)}
@@ -121,7 +120,7 @@ def full_state_dict(model: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
 
 
 def load_full_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Put parameters in one piece, which every process has, in the place of a spread model's; the others stay."""
+    """Copy full tensors, which every process has, into the parameters of a sharded model; the others stay."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name in state:

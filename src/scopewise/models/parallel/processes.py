@@ -14,12 +14,12 @@ T = TypeVar("T")
 
 
 def processes() -> PartialState:
-    """Return what this process knows of the others. Without an accelerator they meet on the CPU, through gloo."""
+    """Return this process's rank and the number of processes. Without an accelerator they communicate through gloo."""
     return PartialState(cpu=on_cpu())
 
 
 def on_cpu() -> bool:
-    """Return whether there is no accelerator, or it is not wanted (`ACCELERATE_USE_CPU=true`)."""
+    """Return whether the CPU is used: there is no accelerator, or `ACCELERATE_USE_CPU=true`."""
     return not torch.accelerator.is_available() or parse_flag_from_env("ACCELERATE_USE_CPU")
 
 
@@ -34,11 +34,11 @@ def on_deepspeed() -> bool:
 
 
 def share_of(items: Sequence[T], *, equal: bool = False) -> list[T]:
-    """Return this process's share: every n-th item, so that long and short batches are spread.
+    """Return this process's share: every n-th item, so that each gets long and short batches.
 
     Args:
         items: Of all processes.
-        equal: Whether all get as many; where items run out the first ones are given once more.
+        equal: Whether all get the same number; where items run out, the first ones are repeated.
     """
     state = processes()
     stop = len(items) + (-len(items) % state.num_processes if equal else 0)
@@ -46,14 +46,14 @@ def share_of(items: Sequence[T], *, equal: bool = False) -> list[T]:
 
 
 def any_process(mine: bool) -> bool:
-    """Return whether any process says yes. All have to call it."""
+    """Return whether the value is true in any process. All have to call it."""
     told = torch.tensor(float(mine), device=processes().device)
     sum_over_processes([told])
     return bool(told)
 
 
 def gathered(part: T) -> list[T]:
-    """Return what every process found, in the order of the processes; all of them get it."""
+    """Return the values of all processes, in their order, to every process."""
     return gather_object([part]) if processes().num_processes > 1 else [part]
 
 
@@ -63,7 +63,7 @@ def is_main() -> bool:
 
 
 def wait() -> None:
-    """Wait until every process has come here."""
+    """Wait for all processes."""
     processes().wait_for_everyone()
 
 
