@@ -70,7 +70,7 @@ def adapted(base: PreTrainedModel, seed: int = 0, *, trained: bool) -> PeftModel
         seed: Of the adapter.
         trained: Whether B is small and random, as after a fine-tuning, or zero, as it is when just added.
     """
-    model = with_adapter(base, lora_config(LoraSection(dropout=0.0)), seed)
+    model = with_adapter(base, lora_config(LoraSection(lora_dropout=0.0)), seed)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():

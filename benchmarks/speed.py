@@ -105,7 +105,7 @@ def prepare(data: str, model: str | None, seed: int, threads: int) -> Setup:
         base, tokenizer = build_tiny(tokenizer_texts(benchmark.rows), TinyConfig(), seed)
     else:
         base, tokenizer = load_model(model, "float32"), load_tokenizer(model)
-    peft_model = with_adapter(base, lora_config(LoraSection(dropout=0.0)), seed)
+    peft_model = with_adapter(base, lora_config(LoraSection(lora_dropout=0.0)), seed)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in peft_model.named_parameters():

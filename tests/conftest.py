@@ -137,7 +137,7 @@ def trained_adapter(tiny: tuple[Any, Any]) -> tuple[Any, Any]:
     from scopewise.models.adapters import lora_config, with_adapter
 
     model, tokenizer = tiny
-    model = with_adapter(model, lora_config(LoraSection(r=2, alpha=4, dropout=0.0)), seed=0)
+    model = with_adapter(model, lora_config(LoraSection(r=2, lora_alpha=4, lora_dropout=0.0)), seed=0)
     torch.manual_seed(1)
     with torch.no_grad():
         for name, parameter in model.named_parameters():

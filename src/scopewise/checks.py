@@ -70,7 +70,7 @@ def check_run(config: RunConfig, *, length: bool = True) -> Checked:
     """
     data, model, evaluate = config.data, config.model, config.evaluate
     _check_training(config, config.finetune, "finetune")
-    check_deepspeed(Descent(), config.finetune.optimizer, float(config.finetune.weight_decay))
+    check_deepspeed(Descent(), config.finetune.optim, float(config.finetune.weight_decay))
     benchmark = load_benchmark(data.benchmark, data.path, data.domain, data.general)
     check_splits(benchmark, evaluate)
     for row in benchmark.rows if evaluate.metrics else ():
@@ -124,7 +124,7 @@ def check_unlearning(checked: Checked, section: UnlearnSection, where: str = "un
     config, benchmark = checked.config, checked.benchmark
     method = make_method(section.method, **section.method_args)
     _check_training(config, section, where)
-    check_deepspeed(method, section.optimizer, float(section.weight_decay), section.guard.keep_best)
+    check_deepspeed(method, section.optim, float(section.weight_decay), section.guard.keep_best)
     rows = section.batch_size * section.gradient_accumulation_steps
     if method.retain_terms and rows % 2:
         raise ConfigError(
@@ -198,7 +198,7 @@ def _check_files(path: str, revision: str | None, setting: str) -> None:
 
 
 def _check_training(config: RunConfig, section: TrainingSection, where: str) -> None:
-    check_optimizer(section.optimizer, where)
+    check_optimizer(section.optim, where)
     if config.model.quantization != "none" and section.parameters == "all":
         raise ConfigError(
             f"{where}.parameters: all, on a base with model.quantization={config.model.quantization}; 4-bit weights "

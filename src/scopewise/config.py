@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -20,6 +20,8 @@ class Section(BaseModel):
     """Base of the sections: no unknown keys, finite numbers, no `true` for 1, no change after it was read."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    REFUSED: ClassVar[Mapping[str, str]] = {}
+    """Keys that somebody may well write, and why they are not taken."""
 
     @field_validator("*", mode="before")
     @classmethod
@@ -151,40 +153,128 @@ class DataSection(Section):
         return value
 
 
+def _renamed(**names: str) -> dict[str, str]:
+    """Return the sentences that refuse old names: old name → new name."""
+    return {old: f"it is now called {new!r}, as in the library; rename it" for old, new in names.items()}
+
+
 class LoraSection(Section):
-    """LoRA, by default as in Table 7 of the paper."""
+    """LoRA, under the names of `peft.LoraConfig`; by default as in Table 7 of the paper.
+
+    `use_dora`, `use_rslora`, `lora_bias` and `init_lora_weights` choose a variant of LoRA. `rank_pattern` and `alpha_pattern`
+    give single layers another rank or alpha, `layers_to_transform` adapts these blocks alone, `modules_to_save` trains whole
+    modules, `trainable_token_indices` rows of the embedding, `target_parameters` parameters outside linear layers.
+    """
+
+    REFUSED: ClassVar[Mapping[str, str]] = {
+        **_renamed(alpha="lora_alpha", dropout="lora_dropout"),
+        "fan_in_fan_out": "it follows from the model; remove it",
+        "task_type": "it is always CAUSAL_LM; remove it",
+        "inference_mode": "it follows from the command; remove it",
+        "alora_invocation_tokens": "a mask that depends on the prompt is not supported; remove it",
+        "arrow_config": "routing among several adapters is not supported; remove it",
+        "layer_replication": "it makes another model, without an oracle to compare with; remove it",
+        "megatron_config": "Megatron's layers are not supported; remove it",
+        "megatron_core": "Megatron's layers are not supported; remove it",
+        "runtime_config": "it is for inference; remove it",
+        "use_bdlora": "it is for serving on several devices; remove it",
+        "use_qalora": "GPTQ models are not trained here; set model.quantization=nf4",
+        "qalora_group_size": "GPTQ models are not trained here; set model.quantization=nf4",
+        **dict.fromkeys(
+            ("loftq_config", "eva_config", "corda_config", "lora_ga_config"),
+            "such an initialization is computed from data or from a quantized base; make the adapter with PEFT, and name its "
+            "folder as model.path",
+        ),
+        **dict.fromkeys(
+            ("velora_config", "monteclora_config", "kasa_config"),
+            "this variant changes how LoRA is trained or merged, which regions do not allow; remove it",
+        ),
+    }
 
     r: int = Field(8, ge=1)
-    alpha: int = Field(16, gt=0)
-    dropout: float = Field(0.1, ge=0, lt=1)
-    target_modules: str | tuple[str, ...] = "all-linear"
+    lora_alpha: int = Field(16, gt=0)
+    lora_dropout: float = Field(0.1, ge=0, lt=1)
+    target_modules: str | tuple[str, ...] | None = "all-linear"
+    exclude_modules: str | tuple[str, ...] | None = None
+    bias: Literal["none", "all", "lora_only"] = "none"
+    use_rslora: bool = False
+    use_dora: bool = False
+    lora_bias: bool = False
+    init_lora_weights: bool | str = True
+    modules_to_save: tuple[str, ...] | None = None
+    trainable_token_indices: tuple[Annotated[int, Field(ge=0)], ...] | None = None
+    layers_to_transform: tuple[Annotated[int, Field(ge=0)], ...] | None = None
+    layers_pattern: str | tuple[str, ...] | None = None
+    rank_pattern: dict[str, Annotated[int, Field(ge=1)]] = {}
+    alpha_pattern: dict[str, Annotated[int, Field(ge=1)]] = {}
+    target_parameters: tuple[str, ...] | None = None
+    ensure_weight_tying: bool = False
 
-    @field_validator("target_modules")
+    def __hash__(self) -> int:
+        """Return a hash; the mappings in it have none."""
+        return hash(self.model_dump_json())
+
+    @field_validator("target_modules", "exclude_modules")
     @classmethod
-    def _regular(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
-        return value if isinstance(value, tuple) or value == "all-linear" else _pattern(value)
+    def _regular(cls, value: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
+        return _pattern(value) if isinstance(value, str) and value != "all-linear" else value
+
+    @field_validator("rank_pattern", "alpha_pattern")
+    @classmethod
+    def _patterns(cls, value: dict[str, int]) -> dict[str, int]:
+        return {_pattern(key): number for key, number in value.items()}
+
+    @field_validator("init_lora_weights")
+    @classmethod
+    def _initialized(cls, value: bool | str) -> bool | str:
+        known = ("gaussian", "orthogonal", "mica", "olora", "pissa")
+        if isinstance(value, str) and value not in known:
+            if value.startswith("pissa_niter"):
+                raise ValueError("its random decomposition cannot be repeated when the adapter is loaded; set pissa")
+            if value in ("eva", "corda", "loftq", "lora_ga"):
+                raise ValueError(
+                    "such an initialization is computed from data or from a quantized base; make the adapter with PEFT, and "
+                    "name its folder as model.path"
+                )
+            raise ValueError(allowed(value, ("true", "false", *known)))
+        return value
 
 
 class TrainingSection(Section):
-    """What fine-tuning and unlearning have in common. Rows per optimiser step = batch size x accumulation.
+    """Training settings of fine-tuning and unlearning, under their names in `transformers.TrainingArguments`.
 
-    Under several processes the batch is shared among them, so that a run file means the same on any number of them.
-    `scheduler` is one of those of `transformers` that need no argument.
-    `optimizer` is a name of `transformers` (`paged_adamw_32bit` keeps its state in the host's memory where the device's is
-    short); `compile` runs the decoder blocks through `torch.compile`. A checkpoint is saved every `checkpoint_steps`, and when
-    the last one is `checkpoint_minutes` old (null: never by time), so that a kill costs minutes; where saving is slow, as much
-    later as keeps it below 2 % of the time.
+    Three are our own: `parameters` (train LoRA, or all parameters), `batch_size` and `save_minutes`. `batch_size` is shared
+    among all processes, so that a run file gives the same numbers on any number of them; rows per optimizer step =
+    `batch_size` x `gradient_accumulation_steps`. `warmup_steps` below 1 is a fraction of all steps.
+    `lr_scheduler_type` is one that needs no arguments. `optim` may be any optimizer of `transformers` (`paged_adamw_32bit`
+    keeps its state in host memory). `torch_compile` compiles each decoder block. A checkpoint is saved every `save_steps`, and
+    when the last one is `save_minutes` old (null: not by time); where saving is slow, less often, so that it takes below 2 % of
+    the time.
     """
+
+    REFUSED: ClassVar[Mapping[str, str]] = {
+        **_renamed(
+            epochs="num_train_epochs",
+            warmup_ratio="warmup_steps",
+            scheduler="lr_scheduler_type",
+            gradient_checkpointing="activation_checkpointing",
+            optimizer="optim",
+            compile="torch_compile",
+            checkpoint_steps="save_steps",
+            checkpoint_minutes="save_minutes",
+        ),
+        "per_device_train_batch_size": "a batch is shared among all processes; set batch_size to the rows of all of them",
+    }
 
     parameters: Literal["lora", "all"] = "lora"
     learning_rate: float = Field(1e-4, gt=0)
-    epochs: float = Field(10, gt=0)
+    num_train_epochs: float = Field(10.0, gt=0)
     batch_size: int = Field(16, ge=1)
     gradient_accumulation_steps: int = Field(1, ge=1)
-    warmup_ratio: float = Field(0.03, ge=0, lt=1)
-    weight_decay: float = Field(0, ge=0)
+    warmup_steps: float = Field(0.03, ge=0)
+    weight_decay: float = Field(0.0, ge=0)
     max_grad_norm: float = Field(1.0, ge=0)
-    scheduler: Literal[
+    lr_scheduler_type: Literal[
         "linear",
         "cosine",
         "cosine_with_restarts",
@@ -194,11 +284,11 @@ class TrainingSection(Section):
         "inverse_sqrt",
     ] = "cosine"
     bf16: bool = False
-    gradient_checkpointing: bool = False
-    optimizer: str = "adamw_torch_fused"
-    compile: bool = False
-    checkpoint_steps: int = Field(500, ge=1)
-    checkpoint_minutes: float | None = Field(5.0, gt=0)
+    activation_checkpointing: bool = False
+    optim: str = "adamw_torch_fused"
+    torch_compile: bool = False
+    save_steps: int = Field(500, ge=1)
+    save_minutes: float | None = Field(5.0, gt=0)
 
 
 class FinetuneSection(TrainingSection):
@@ -270,7 +360,7 @@ class UnlearnSection(TrainingSection):
     localizer: str | None = None
     region: str | None = None
     learning_rate: float = Field(5e-5, gt=0)
-    epochs: float = Field(2, gt=0)
+    num_train_epochs: float = Field(2.0, gt=0)
     batch_size: int = Field(16, ge=1)
     method_args: dict[str, float | str] = {}
     guard: GuardSection = GuardSection()
@@ -609,8 +699,10 @@ def _sentence(error: ValidationError, section: Any = None, *inside: str) -> str:
     first = error.errors()[0]
     path = ".".join((*inside, *map(str, first["loc"])))
     if first["type"] == "extra_forbidden":
-        known = _fields_at(section or RunConfig, first["loc"][:-1])
-        return f"unknown key {path!r}; {allowed(str(first['loc'][-1]), known, 'remove or rename it')}"
+        inner, key = _section_at(section or RunConfig, first["loc"][:-1]), str(first["loc"][-1])
+        if (why := getattr(inner, "REFUSED", {}).get(key)) is not None:
+            return f"{path}: no setting; {why}"
+        return f"unknown key {path!r}; {allowed(key, getattr(inner, 'model_fields', {}), 'remove or rename it')}"
     message = f"{first['msg'][0].lower()}{first['msg'][1:]}".removeprefix("value error, ")
     if first["type"] == "literal_error":
         message = allowed(shown(first["input"]), re.findall(r"'([^']*)'", first["ctx"]["expected"]))
@@ -623,14 +715,14 @@ def _sentence(error: ValidationError, section: Any = None, *inside: str) -> str:
     return f"{path}: {shown(first['input'])}; {message}"
 
 
-def _fields_at(section: Any, loc: Sequence[Any]) -> list[str]:
-    """Return the keys of the section that a path of keys leads to, through mappings of sections."""
+def _section_at(section: Any, loc: Sequence[Any]) -> Any:
+    """Return the section that a path of keys leads to, through mappings of sections."""
     for part in loc:
         if part in getattr(section, "model_fields", {}):
             section = section.model_fields[part].annotation
         else:
             section = next(iter(get_args(section)[1:]), section)
-    return list(getattr(section, "model_fields", {}))
+    return section
 
 
 def shown(value: Any) -> str:

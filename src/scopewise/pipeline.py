@@ -57,6 +57,8 @@ from scopewise.training.trainer import UnlearningConfig, UnlearningTrainer
 
 logger = logging.getLogger("scopewise")
 
+_ARGUMENTS = set(TrainingSection.model_fields) - {"parameters", "batch_size", "bf16", "save_steps", "save_minutes"}
+"""Settings that are handed on to `UnlearningConfig` under their own names."""
 BENCH_PROTOCOLS = ("paper", "tuned")
 
 
@@ -453,21 +455,12 @@ class Pipeline:
         checkpoints = work / "checkpoints"
         arguments = UnlearningConfig(
             output_dir=str(checkpoints),
-            learning_rate=section.learning_rate,
-            num_train_epochs=float(section.epochs),
+            **section.model_dump(include=_ARGUMENTS),
             per_device_train_batch_size=_rows_per_process(section),
-            gradient_accumulation_steps=section.gradient_accumulation_steps,
-            lr_scheduler_type=section.scheduler,
-            warmup_steps=section.warmup_ratio,
-            weight_decay=float(section.weight_decay),
-            max_grad_norm=float(section.max_grad_norm),
             bf16=section.bf16 or (on_deepspeed() and given["model"].dtype == torch.bfloat16),
-            activation_checkpointing=section.gradient_checkpointing,
-            optim=section.optimizer,
-            compile_blocks=section.compile,
             seed=seed,
             save_strategy="steps",
-            save_steps=float(section.checkpoint_steps),
+            save_steps=float(section.save_steps),
             save_total_limit=2,
             disable_tqdm=True,
             guard=guard,
@@ -482,7 +475,7 @@ class Pipeline:
             trainer = UnlearningTrainer(
                 args=arguments,
                 peft_config=lora_config(self.config.lora) if fresh else None,
-                callbacks=[TrainingProgress(name, cost), Checkpoints(section.checkpoint_minutes)],
+                callbacks=[TrainingProgress(name, cost), Checkpoints(section.save_minutes)],
                 **given,
             )
             quiet(trainer)
@@ -569,9 +562,9 @@ def _decisive(section: TrainingSection) -> dict[str, Any]:
     """Return the settings that decide what training gives; how often it is saved on the way does not."""
     values = section.model_dump(
         mode="json",
-        exclude={"checkpoint_steps", "checkpoint_minutes", "method", "localizer", "region", "optimizer", "compile"},
+        exclude={"save_steps", "save_minutes", "method", "localizer", "region", "optim", "torch_compile"},
     )
-    return values | _changed(section, "optimizer", "compile")
+    return values | _changed(section, "optim", "torch_compile")
 
 
 def _changed(section: Section, *names: str) -> dict[str, Any]:

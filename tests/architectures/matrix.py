@@ -86,7 +86,7 @@ def prepared(model: Any, parameters: str, dropout: float) -> Any:
     """Return the model as unlearning takes it: with the default adapter, which does something, or by itself."""
     if parameters == "all":
         return model
-    adapted = with_adapter(model, lora_config(LoraSection(dropout=dropout)), seed=0)
+    adapted = with_adapter(model, lora_config(LoraSection(lora_dropout=dropout)), seed=0)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, parameter in adapted.named_parameters():

@@ -20,7 +20,12 @@ from scopewise.cli.list_ import Kind
 ROOT = Path(__file__).parents[2]
 SCOPEWISE = [sys.executable, "-m", "scopewise"]
 TINY = ["model.tiny.width=32", "model.tiny.layers=1", "model.tiny.heads=2", "model.tiny.vocab_size=400"]
-SHORT = ["finetune.epochs=0.2", "unlearn.epochs=0.2", "evaluate.max_new_tokens=4", "evaluate.splits=[val]"]
+SHORT = [
+    "finetune.num_train_epochs=0.2",
+    "unlearn.num_train_epochs=0.2",
+    "evaluate.max_new_tokens=4",
+    "evaluate.splits=[val]",
+]
 
 
 def scopewise(*arguments: str, settings: list[str] | None = None, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
@@ -251,7 +256,7 @@ def test_staged_commands_from_own_data_to_a_measured_adapter(tmp_path: Path) -> 
         )
     rows += [{**r, "question": "Please: " + r["question"], "split": "val"} for r in rows]
     (tmp_path / "mine.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
-    own = ["data.benchmark=jsonl", f"data.path={tmp_path / 'mine.jsonl'}", *TINY, *SHORT, "finetune.epochs=1"]
+    own = ["data.benchmark=jsonl", f"data.path={tmp_path / 'mine.jsonl'}", *TINY, *SHORT, "finetune.num_train_epochs=1"]
 
     target = scopewise("finetune", settings=[*own, f"run.dir={tmp_path / 'a'}", "finetune.parameters=all"])
     assert target.returncode == 0, target.stderr
@@ -287,9 +292,9 @@ def test_a_refused_resume_leaves_the_record_of_the_run(tmp_path: Path) -> None:
     made = scopewise("finetune", settings=words)
     assert made.returncode == 0, made.stderr
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.suffix != ".lock"}
-    refused = scopewise("unlearn", "--resume", settings=[*words, "finetune.epochs=0.3"])
+    refused = scopewise("unlearn", "--resume", settings=[*words, "finetune.num_train_epochs=0.3"])
     assert refused.returncode == 2
-    assert "finetune.epochs was 0.2, now 0.3" in refused.stderr
+    assert "finetune.num_train_epochs was 0.2, now 0.3" in refused.stderr
     assert {path: path.read_bytes() for path in before} == before
     assert not (run / "models").exists()
 

@@ -28,8 +28,8 @@ FENCE = re.compile(
 RUN = {"bash", "console", "python"}
 SMALL = {
     "model": {"tiny": {"width": 32, "layers": 2, "heads": 2, "vocab_size": 400}},
-    "finetune": {"parameters": "all", "epochs": 0.2},
-    "unlearn": {"epochs": 0.2},
+    "finetune": {"parameters": "all", "num_train_epochs": 0.2},
+    "unlearn": {"num_train_epochs": 0.2},
     "evaluate": {"max_new_tokens": 4, "splits": ["val"], "direct_splits": []},
     "bench": {"methods": ["gradient_ascent", "memflex"]},
 }

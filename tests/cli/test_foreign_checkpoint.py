@@ -27,7 +27,7 @@ def test_stories260k_is_fine_tuned_localized_unlearned_measured_and_loads_elsewh
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(r) + "\n" for group in some.values() for r in group))
     settings = [
         f"model.path={STORIES}", "data.benchmark=jsonl", f"data.path={tmp_path / 'rows.jsonl'}", "data.max_length=400",
-        f"run.dir={tmp_path / 'run'}", "finetune.epochs=3", "finetune.learning_rate=1e-2", "finetune.batch_size=8",
+        f"run.dir={tmp_path / 'run'}", "finetune.num_train_epochs=3", "finetune.learning_rate=1e-2", "finetune.batch_size=8",
         "unlearn.method=memflex", "evaluate.splits=[val]", "evaluate.direct_splits=[]", "evaluate.max_new_tokens=8",
     ]  # fmt: skip
     words = [sys.executable, "-m", "scopewise", "run", "--json"]

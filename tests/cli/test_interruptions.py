@@ -19,7 +19,7 @@ from scopewise.cli.memory import is_out_of_memory
 ROOT = Path(__file__).parents[2]
 SMALL = [
     "model.tiny.width=32", "model.tiny.layers=2", "model.tiny.heads=2", "model.tiny.vocab_size=400",
-    "finetune.epochs=40", "finetune.batch_size=8", "evaluate.splits=[val]", "evaluate.max_new_tokens=2",
+    "finetune.num_train_epochs=40", "finetune.batch_size=8", "evaluate.splits=[val]", "evaluate.max_new_tokens=2",
 ]  # fmt: skip
 
 

@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SETTINGS = [
     "model.tiny.width=32", "model.tiny.layers=2", "model.tiny.heads=2", "model.tiny.vocab_size=400",
-    "finetune.epochs=3", "finetune.checkpoint_steps=2", "unlearn.epochs=0.5", "unlearn.checkpoint_steps=2",
+    "finetune.num_train_epochs=3", "finetune.save_steps=2", "unlearn.num_train_epochs=0.5", "unlearn.save_steps=2",
     "evaluate.max_new_tokens=4", "evaluate.splits=[val]", "bench.methods=[ga_kl,memflex]",
 ]  # fmt: skip
 

@@ -13,7 +13,7 @@ import pytest
 
 SETTINGS = [
     "model.tiny.width=32", "model.tiny.layers=1", "model.tiny.heads=2", "model.tiny.vocab_size=400",
-    "finetune.epochs=0.2", "unlearn.epochs=0.2", "evaluate.splits=[val]", "evaluate.direct_splits=[]",
+    "finetune.num_train_epochs=0.2", "unlearn.num_train_epochs=0.2", "evaluate.splits=[val]", "evaluate.direct_splits=[]",
     "evaluate.generate_splits=[]", "unlearn.guard.rows=0", "bench.oracle=false",
 ]  # fmt: skip
 BENCHES = [

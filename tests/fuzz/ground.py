@@ -15,10 +15,10 @@ RUN_FILE = {
     "run": {"dir": "runs/new"},
     "model": {"tiny": {"width": 16, "layers": 1, "heads": 2, "vocab_size": 300, "context": 256}},
     "data": {"benchmark": "jsonl", "path": "rows.jsonl", "general": "general.jsonl", "max_length": 200},
-    "finetune": {"parameters": "all", "epochs": 1, "batch_size": 8},
+    "finetune": {"parameters": "all", "num_train_epochs": 1, "batch_size": 8},
     "lora": {"r": 2, "alpha": 4, "dropout": 0.0},
     "localize": {"repeats": 1},
-    "unlearn": {"method": "gradient_ascent", "epochs": 0.5, "batch_size": 4, "guard": {"rows": 2}},
+    "unlearn": {"method": "gradient_ascent", "num_train_epochs": 0.5, "batch_size": 4, "guard": {"rows": 2}},
     "evaluate": {
         "metrics": ["unlearn_success", "retention_success", "perplexity", "rouge_l_generated"],
         "splits": ["val"],

@@ -29,7 +29,7 @@ def held(model: nn.Module) -> float:
 def main() -> None:
     """Print the largest difference of a gradient to that of the same model in one piece, the largest gradient, and `held`."""
     base, _ = build_tiny(["a few words"], TinyConfig(vocab_size=300, width=32, layers=2, heads=2, context=64), 0)
-    model = with_adapter(base, lora_config(LoraSection(r=2, dropout=0.0)), 0)
+    model = with_adapter(base, lora_config(LoraSection(r=2, lora_dropout=0.0)), 0)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "lora_B" in name:

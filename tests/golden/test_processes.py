@@ -29,8 +29,8 @@ from scopewise.training.pairing import PairedSampler, Rows, parts_by_length
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "src" / "scopewise" / "configs" / "accelerate"
 COMMON = [
-    "lora.dropout=0", "lora.r=2", "unlearn.batch_size=16", "unlearn.epochs=1", "unlearn.learning_rate=1e-3",
-    "unlearn.checkpoint_steps=2", "evaluate.splits=[val]", "evaluate.direct_splits=[]", "evaluate.max_new_tokens=2",
+    "lora.lora_dropout=0", "lora.r=2", "unlearn.batch_size=16", "unlearn.num_train_epochs=1", "unlearn.learning_rate=1e-3",
+    "unlearn.save_steps=2", "evaluate.splits=[val]", "evaluate.direct_splits=[]", "evaluate.max_new_tokens=2",
     "localize.repeats=2", "localize.max_tokens=1024",
 ]  # fmt: skip
 
@@ -210,7 +210,7 @@ def test_the_configs_are_what_accelerate_reads() -> None:
 def test_a_micro_batch_in_parts_of_similar_length_is_the_same_step(tiny: Any, make_trainer: Any, encoded: Any) -> None:
     """Long rows and short ones: two parts, the same gradient; a batch of one length stays whole."""
     short, long = encoded[0][0], replace(encoded[0][1], prompt_ids=encoded[0][1].prompt_ids * 3)
-    trainer = make_trainer(tiny[0], tiny[1], "ga_kl", peft_config=lora_config(LoraSection(r=2, dropout=0.0)))
+    trainer = make_trainer(tiny[0], tiny[1], "ga_kl", peft_config=lora_config(LoraSection(r=2, lora_dropout=0.0)))
     rows = Rows([long] * 6 + [short] * 6, [long] * 6 + [short] * 6)
     trainer.train_dataset = rows
     batch = rows.collate(list(range(24)))

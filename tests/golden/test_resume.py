@@ -13,8 +13,8 @@ from scopewise.config import GuardSection, LoraSection
 from scopewise.models.adapters import lora_config, with_adapter
 from scopewise.region import parameter_name
 
-DROPOUT = lora_config(LoraSection(r=2, alpha=4, dropout=0.2))
-NONE = lora_config(LoraSection(r=2, alpha=4, dropout=0.0))
+DROPOUT = lora_config(LoraSection(r=2, lora_alpha=4, lora_dropout=0.2))
+NONE = lora_config(LoraSection(r=2, lora_alpha=4, lora_dropout=0.0))
 
 
 def adapter_of(model: Any) -> dict[str, torch.Tensor]:

@@ -22,8 +22,8 @@ from scopewise.sweep.on_slurm import make_executor, submit
 ROOT = Path(__file__).parents[2]
 SETTINGS = [
     "model.tiny.width=32", "model.tiny.layers=2", "model.tiny.heads=2", "model.tiny.vocab_size=400",
-    "finetune.epochs=1", "unlearn.epochs=0.5", "evaluate.max_new_tokens=2", "evaluate.splits=[val]",
-    "evaluate.direct_splits=[]", "bench.methods=[ga_descent,memflex,memflex@random]", "unlearn.checkpoint_steps=1",
+    "finetune.num_train_epochs=1", "unlearn.num_train_epochs=0.5", "evaluate.max_new_tokens=2", "evaluate.splits=[val]",
+    "evaluate.direct_splits=[]", "bench.methods=[ga_descent,memflex,memflex@random]", "unlearn.save_steps=1",
 ]  # fmt: skip
 
 

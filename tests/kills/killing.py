@@ -27,7 +27,7 @@ from typing import Any
 
 SETTINGS = [
     "model.tiny.width=32", "model.tiny.layers=2", "model.tiny.heads=2", "model.tiny.vocab_size=400",
-    "finetune.epochs=3", "finetune.checkpoint_steps=3", "unlearn.epochs=0.5", "unlearn.checkpoint_steps=2",
+    "finetune.num_train_epochs=3", "finetune.save_steps=3", "unlearn.num_train_epochs=0.5", "unlearn.save_steps=2",
     "evaluate.max_new_tokens=2", "evaluate.splits=[val]", "bench.methods=[ga_kl,memflex]",
 ]  # fmt: skip
 """A bench of every kind of stage: a base, target and oracle, a region, a method with a reference, one on a region."""

@@ -56,8 +56,8 @@ def made_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "run": {"dir": str(folder / "run")},
         "model": {"tiny": {"width": 64, "layers": 2, "heads": 2, "vocab_size": 300, "context": 256}},
         "data": {"benchmark": "jsonl", "path": str(folder / "rows.jsonl")},
-        "finetune": {"parameters": "all", "learning_rate": 0.01, "epochs": 120, "batch_size": 4},
-        "unlearn": {"learning_rate": 0.001, "epochs": 1, "guard": {"rows": 0}},
+        "finetune": {"parameters": "all", "learning_rate": 0.01, "num_train_epochs": 120, "batch_size": 4},
+        "unlearn": {"learning_rate": 0.001, "num_train_epochs": 1, "guard": {"rows": 0}},
         "evaluate": {"splits": ["train"], "generate_splits": [], "direct_splits": [], "metrics": ["unlearn_success"]},
         "bench": {"methods": ["gradient_ascent", "ga_descent"]},
     }

@@ -23,7 +23,7 @@ from scopewise.models.matrices import matrices
 from scopewise.region import Region, module_of, parameter_name
 from scopewise.training.mask import RegionMask
 
-LORA = lora_config(LoraSection(r=2, alpha=4, dropout=0.1))
+LORA = lora_config(LoraSection(r=2, lora_alpha=4, lora_dropout=0.1))
 localizers = pytest.mark.parametrize("name", LOCALIZERS)
 
 

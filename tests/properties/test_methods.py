@@ -43,7 +43,7 @@ ON_AN_UNTRAINED_MODEL = {
 """Hyper-parameters with which a loss has a gradient where every token is unlikely, as these leave such tokens alone."""
 
 methods = pytest.mark.parametrize("name", METHODS)
-LORA = lora_config(LoraSection(r=2, alpha=4, dropout=0.0))
+LORA = lora_config(LoraSection(r=2, lora_alpha=4, lora_dropout=0.0))
 
 
 def make_method(name: str, **arguments: Any) -> Method:

@@ -47,8 +47,8 @@ def made_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "run": {"dir": str(folder / "first")},
         "data": {"benchmark": "jsonl", "path": str(folder / "rows.jsonl")},
         "model": {"tiny": {"width": 32, "layers": 2, "heads": 2, "vocab_size": 400}},
-        "finetune": {"parameters": "all", "epochs": 20, "batch_size": 8, "learning_rate": 0.005},
-        "unlearn": {"learning_rate": 0.02, "epochs": 4, "batch_size": 4, "guard": {"rows": 4, "steps": 1}},
+        "finetune": {"parameters": "all", "num_train_epochs": 20, "batch_size": 8, "learning_rate": 0.005},
+        "unlearn": {"learning_rate": 0.02, "num_train_epochs": 4, "batch_size": 4, "guard": {"rows": 4, "steps": 1}},
         "evaluate": {"splits": ["val"], "direct_splits": [], "max_new_tokens": 8},
         "bench": {"methods": ["gradient_ascent", "memflex", "memflex@random"], "seeds": [0]},
     }
@@ -94,7 +94,7 @@ def second_run(made_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     folder = tmp_path_factory.mktemp("other") / "second"
     shutil.copytree(made_run, folder, ignore=shutil.ignore_patterns("*.safetensors", "cache", "attacks.json"))
     results = json.loads((folder / "results.json").read_text())
-    results["config"]["unlearn"]["epochs"] = 5.0
+    results["config"]["unlearn"]["num_train_epochs"] = 5.0
     for comparison in results["comparisons"]:
         if comparison["method"] == "memflex":
             comparison["success"]["unlearn_success"] = {"value": 1.0, "low": 0.5, "high": 1.5}

@@ -76,7 +76,7 @@ def test_none_asks_for_none() -> None:
 
 
 def test_how_often_is_saved_decides_no_stage() -> None:
-    assert _decisive(FinetuneSection()) == _decisive(FinetuneSection(checkpoint_minutes=1, checkpoint_steps=3))
+    assert _decisive(FinetuneSection()) == _decisive(FinetuneSection(save_minutes=1, save_steps=3))
 
 
 def test_the_loss_since_the_last_log_goes_through_a_checkpoint() -> None:
@@ -142,7 +142,7 @@ def config_in(folder: Path, data: Path) -> RunConfig:
             "run": {"dir": str(folder)},
             "model": {"tiny": {"width": 16, "layers": 1, "heads": 2, "vocab_size": 300}},
             "data": {"benchmark": "jsonl", "path": str(data)},
-            "finetune": {"epochs": 2, "batch_size": 8, "checkpoint_steps": 1, "learning_rate": 1e-2},
+            "finetune": {"num_train_epochs": 2, "batch_size": 8, "save_steps": 1, "learning_rate": 1e-2},
             "evaluate": {"splits": ["train"], "generate_splits": [], "direct_splits": []},
         }
     )

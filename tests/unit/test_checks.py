@@ -66,8 +66,8 @@ BAD = {
     "a row too long": ["data.max_length=8"],
     "nothing fits": ["data.max_length=8", "data.over_length=drop"],
     "arguments": ["unlearn.method_args={betta: 1}"],
-    "an optimizer": ["unlearn.optimizer=adamm"],
-    "an optimizer without its library": ["unlearn.optimizer=galore_adamw"],
+    "an optimizer": ["unlearn.optim=adamm"],
+    "an optimizer without its library": ["unlearn.optim=galore_adamw"],
     "no unit so small": ["unlearn.localizer=random", "localize.size_of=fisher_ratio", *SMALL],
     "no unit so small of a score": ["unlearn.localizer=fisher_ratio", *SMALL],
     "layers by a broken pattern": ["lora.target_modules='(['"],
@@ -245,7 +245,7 @@ def test_positions_that_are_scaled_and_classes_that_are_known(settings: list[str
 @pytest.fixture
 def adapter(saved: Path, settings: list[str]) -> Path:
     """An adapter on `saved` of rank 2, alpha 4, without dropout, on q_proj and up_proj."""
-    lora = LoraSection(r=2, alpha=4, dropout=0.0, target_modules=("q_proj", "up_proj"))
+    lora = LoraSection(r=2, lora_alpha=4, lora_dropout=0.0, target_modules=("q_proj", "up_proj"))
     model = with_adapter(load_model("saved"), lora_config(lora), seed=0)
     save_model(model, load_tokenizer("saved"), "adapter")
     return Path("adapter")
@@ -253,8 +253,8 @@ def adapter(saved: Path, settings: list[str]) -> Path:
 
 GIVEN = {
     "lora.r": (3, 2),
-    "lora.alpha": (5, 4),
-    "lora.dropout": (0.2, 0.0),
+    "lora.lora_alpha": (5, 4),
+    "lora.lora_dropout": (0.2, 0.0),
     "lora.target_modules": (["q_proj"], ["up_proj", "q_proj"]),
 }
 
@@ -308,8 +308,14 @@ def test_a_pattern_that_is_given_is_checked_though_the_method_has_another_locali
 
 def test_all_parameters_of_a_target_that_is_an_adapter(settings: list[str], adapter: Path) -> None:
     """Merged, the base is trained, which was frozen below the adapter; without a region nobody else says so."""
-    settings = [*settings, "data.max_length=200", "model.target=adapter", "unlearn.parameters=all", "unlearn.epochs=2"]
-    settings += ["unlearn.learning_rate=0.01", "unlearn.warmup_ratio=0", "evaluate.metrics=[unlearn_success]"]
+    settings = [
+        *settings,
+        "data.max_length=200",
+        "model.target=adapter",
+        "unlearn.parameters=all",
+        "unlearn.num_train_epochs=2",
+    ]
+    settings += ["unlearn.learning_rate=0.01", "unlearn.warmup_steps=0", "evaluate.metrics=[unlearn_success]"]
     settings += ["evaluate.splits=[val]", "evaluate.direct_splits=[]"]
     sets = [part for setting in settings for part in ("--set", setting)]
     done = subprocess.run(

@@ -23,7 +23,7 @@ from scopewise.models.matrices import gradient_groups, matrices
 from scopewise.models.reference import frozen_reference
 from scopewise.ops import token_kl, token_log_probs, token_statistics
 
-NONE = lora_config(LoraSection(r=2, alpha=4, dropout=0.0))
+NONE = lora_config(LoraSection(r=2, lora_alpha=4, lora_dropout=0.0))
 
 TRIAL = 13
 """Rows of logits in the trial of packing, the largest there is; that of the head has 5, and a chunk 3."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from scopewise.config import RunConfig, find_config, load_config, parse_config
+from scopewise.config import RunConfig, TrainingSection, find_config, load_config, parse_config
 from scopewise.errors import ConfigError
 
 CONFIGS = Path(__file__).parents[2] / "src" / "scopewise" / "configs"
@@ -155,7 +156,7 @@ def test_exponents_are_numbers(tmp_path: Path, text: str, value: float) -> None:
     [
         ("unlearn.learning_rate=0", "unlearn.learning_rate"),
         ("unlearn.learning_rate=fast", "unlearn.learning_rate"),
-        ("lora.dropout=1", "lora.dropout"),
+        ("lora.lora_dropout=1", "lora.lora_dropout"),
         ("data.prompt=poem", "data.prompt"),
         ("bench.seeds=[]", "bench.seeds"),
         ("model.tiny.vocab_size=10", "model.tiny.vocab_size"),
@@ -173,8 +174,8 @@ def test_settings_of_one_method_are_checked_in_one_sentence() -> None:
     text = message(None, "bench.paper={memflex: {learning_rat: 1}}")
     assert text.startswith("unknown key 'bench.paper.memflex.learning_rat'; allowed are parameters, learning_rate,")
     assert text.endswith("Did you mean 'learning_rate'?")
-    text = message(None, "bench.settings={npo: {epochs: 0}}")
-    assert text.startswith("bench.settings.npo.epochs: 0; input should be greater than 0")
+    text = message(None, "bench.settings={npo: {num_train_epochs: 0}}")
+    assert text.startswith("bench.settings.npo.num_train_epochs: 0; input should be greater than 0")
 
 
 @pytest.mark.parametrize(
@@ -229,7 +230,7 @@ def test_config_cannot_be_changed_and_survives_a_round_trip() -> None:
     "setting",
     [
         "finetune.learning_rate=.inf",
-        "finetune.epochs=.nan",
+        "finetune.num_train_epochs=.nan",
         "unlearn.batch_size=true",
         "unlearn.method_args={retain_weight: yes}",
         "evaluate.ability.shots={mmlu: true}",
@@ -245,8 +246,8 @@ def test_config_cannot_be_changed_and_survives_a_round_trip() -> None:
         "bench.tune.retain_weight=[1, .inf]",
         "model.tiny={width: 18, heads: 4}",
         "model.tiny={width: 18, heads: 2}",
-        "unlearn.scheduler=cosin",
-        "unlearn.scheduler=cosine_with_min_lr",
+        "unlearn.lr_scheduler_type=cosin",
+        "unlearn.lr_scheduler_type=cosine_with_min_lr",
     ],
 )
 def test_a_value_that_cannot_work_is_refused_by_its_key(setting: str) -> None:
@@ -258,12 +259,10 @@ def test_switches_stay_switches_and_every_scheduler_is_known_to_the_library() ->
 
     from transformers import SchedulerType
 
-    from scopewise.config import TrainingSection
-
     config = load_config(None, ["unlearn.bf16=true", "bench.settings={npo: {guard: {keep_best: true}}}"])
     assert config.unlearn.bf16
     assert config.bench.settings["npo"]["guard"]["keep_best"]
-    names = get_args(TrainingSection.model_fields["scheduler"].annotation)
+    names = get_args(TrainingSection.model_fields["lr_scheduler_type"].annotation)
     assert set(names) <= {kind.value for kind in SchedulerType}
 
 
@@ -364,3 +363,39 @@ def test_a_run_folder_is_read_from_any_other(tmp_path: Path, monkeypatch: pytest
 
 def test_a_pattern_that_is_no_regular_expression() -> None:
     assert message(None, "localize.pattern='['").startswith("run file: localize.pattern: '['")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("finetune.epochs=3", "num_train_epochs"),
+        ("unlearn.warmup_ratio=0.1", "warmup_steps"),
+        ("unlearn.scheduler=linear", "lr_scheduler_type"),
+        ("finetune.gradient_checkpointing=true", "activation_checkpointing"),
+        ("unlearn.optimizer=sgd", "optim"),
+        ("unlearn.compile=true", "torch_compile"),
+        ("finetune.checkpoint_steps=3", "save_steps"),
+        ("finetune.checkpoint_minutes=3", "save_minutes"),
+        ("finetune.per_device_train_batch_size=3", "batch_size"),
+        ("bench.settings={npo: {epochs: 3}}", "num_train_epochs"),
+        ("bench.paper={npo: {compile: true}}", "torch_compile"),
+        ("lora.alpha=3", "lora_alpha"),
+        ("lora.dropout=0", "lora_dropout"),
+    ],
+)
+def test_an_old_name_is_refused_with_the_new_one(old: str, new: str, tmp_path: Path) -> None:
+    """By `--set`, and in a run file."""
+    key, _, value = old.partition("=")
+    section, _, name = key.partition(".")
+    (tmp_path / "run.yaml").write_text(f"{section}: {{{name}: {value}}}\n")
+    for found in (message(None, old), message(str(tmp_path / "run.yaml"))):
+        assert key in found
+        assert re.search(rf"\b{new}\b", found)
+
+
+def test_a_training_setting_has_the_name_that_transformers_gives_it() -> None:
+    """But for three that are ours: what is trained, the batch of all processes, and checkpoints by time."""
+    from transformers import TrainingArguments
+
+    own = set(TrainingSection.model_fields) - set(TrainingArguments.__dataclass_fields__)
+    assert own == {"parameters", "batch_size", "save_minutes"}

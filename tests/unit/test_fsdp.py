@@ -44,7 +44,7 @@ def two(monkeypatch: pytest.MonkeyPatch) -> None:
             "accelerate: fsdp_offload_params true; false alone is supported; take fsdp2.yaml",
         ),
         ("FSDP_CPU_RAM_EFFICIENT_LOADING", "true", "fsdp_cpu_ram_efficient_loading true; false alone is supported"),
-        ("FSDP_ACTIVATION_CHECKPOINTING", "true", "supported; set unlearn.gradient_checkpointing"),
+        ("FSDP_ACTIVATION_CHECKPOINTING", "true", "supported; set unlearn.activation_checkpointing"),
     ],
 )
 def test_configurations_that_are_refused(

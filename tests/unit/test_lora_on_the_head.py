@@ -24,7 +24,7 @@ def test_lora_on_the_head_is_what_the_library_computes(check: Any, tied: bool) -
     model.config.tie_word_embeddings = tied
     if tied:
         model.lm_head.weight = model.model.embed_tokens.weight
-    section = LoraSection(r=4, dropout=0.0, target_modules=("lm_head", "q_proj", "down_proj"))
+    section = LoraSection(r=4, lora_dropout=0.0, target_modules=("lm_head", "q_proj", "down_proj"))
     model = with_adapter(model, lora_config(section), seed=0).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():

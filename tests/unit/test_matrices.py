@@ -101,7 +101,7 @@ def test_activations_are_those_of_answer_tokens_alone(kind: str) -> None:
     model = made(kind)
     if kind == "qwen3_next":  # a layer of an adapter beside its experts
         model = with_adapter(
-            model, lora_config(LoraSection(r=2, dropout=0.0, target_modules=("q_proj", "in_proj_qkvz")))
+            model, lora_config(LoraSection(r=2, lora_dropout=0.0, target_modules=("q_proj", "in_proj_qkvz")))
         )
     found = mean_activations(forward_of(model), ROWS, 4096, "rows")
     for name, matrix in localizable(model).items():
@@ -112,7 +112,7 @@ def test_activations_are_those_of_answer_tokens_alone(kind: str) -> None:
 def test_an_adapter_on_a_layer_that_is_never_called_has_no_gradient() -> None:
     """Jamba multiplies by the weight of `dt_proj` itself."""
     model = with_adapter(
-        made("jamba"), lora_config(LoraSection(r=2, dropout=0.0, target_modules=("dt_proj", "x_proj")))
+        made("jamba"), lora_config(LoraSection(r=2, lora_dropout=0.0, target_modules=("dt_proj", "x_proj")))
     )
     squares = mean_squared_gradients(forward_of(model), ROWS, 4096, "rows")
     never = [name for name in squares if "dt_proj" in name]
@@ -219,7 +219,7 @@ def test_experts_in_one_tensor_have_the_inputs_of_their_own_tokens(kind: str) ->
 @pytest.mark.parametrize("kind", ["mixtral", "gpt_oss"])
 def test_an_adapter_on_experts_has_its_rows_and_columns_by_expert(kind: str) -> None:
     """PEFT puts the rows of A expert by expert, and the columns of B rank by rank: B's are given A_e x."""
-    model = with_adapter(made(kind), lora_config(LoraSection(r=2, dropout=0.0)))
+    model = with_adapter(made(kind), lora_config(LoraSection(r=2, lora_dropout=0.0)))
     with torch.no_grad():
         for parameter_name, parameter in model.named_parameters():
             if "lora_B" in parameter_name:
@@ -277,7 +277,7 @@ def test_experts_that_cannot_be_followed_are_refused_not_left_out() -> None:
 def test_lora_on_the_head_is_localized(name: str) -> None:
     """The head reads states of its own, at answer tokens alone, and none where it computes nothing."""
     model = with_adapter(
-        made("llama"), lora_config(LoraSection(r=2, dropout=0.1, target_modules=("lm_head", "q_proj")))
+        made("llama"), lora_config(LoraSection(r=2, lora_dropout=0.1, target_modules=("lm_head", "q_proj")))
     )
     with torch.no_grad():
         for parameter_name, parameter in model.named_parameters():
@@ -291,7 +291,7 @@ def test_lora_on_the_head_is_localized(name: str) -> None:
 @pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`:UserWarning")
 def test_gradients_of_lora_on_the_head_are_autograds() -> None:
     model = with_adapter(
-        made("llama"), lora_config(LoraSection(r=2, dropout=0.0, target_modules=("lm_head", "q_proj")))
+        made("llama"), lora_config(LoraSection(r=2, lora_dropout=0.0, target_modules=("lm_head", "q_proj")))
     )
     with torch.no_grad():
         for name, parameter in model.named_parameters():

@@ -26,7 +26,7 @@ from scopewise.pipeline import Pipeline
 from scopewise.region import Entry, Region
 from scopewise.training.optimizer import check_optimizer
 
-NONE = lora_config(LoraSection(r=2, alpha=4, dropout=0.0))
+NONE = lora_config(LoraSection(r=2, lora_alpha=4, lora_dropout=0.0))
 
 
 class Kept(TrainerCallback):
@@ -201,7 +201,7 @@ def test_compiled_training_takes_the_same_step(tiny: Any, make_trainer: Any, mon
     torch._dynamo.reset()
     plain = _one_step(*tiny, make_trainer, "all")
     monkeypatch.setattr("scopewise.training.trainer.compiled_blocks", lambda m: compiled_blocks(m, backend="eager"))
-    compiled = _one_step(*tiny, make_trainer, "all", compile_blocks=True)
+    compiled = _one_step(*tiny, make_trainer, "all", torch_compile=True)
     assert all(torch.allclose(plain[n], compiled[n], atol=1e-5) for n in plain)
 
 
@@ -231,7 +231,7 @@ def test_four_bits(tiny: Any, make_trainer: Any, tmp_path: Path) -> None:
 
 def test_what_cannot_be_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Any) -> None:
     save_model(*tiny, tmp_path / "base")
-    with pytest.raises(ConfigError, match=r"unlearn\.optimizer: 'adamw_torhc'.*Did you mean 'adamw_torch'"):
+    with pytest.raises(ConfigError, match=r"unlearn\.optim: 'adamw_torhc'.*Did you mean 'adamw_torch'"):
         check_optimizer("adamw_torhc", "unlearn")
     with pytest.raises(ConfigError, match=r"finetune\.parameters: all, on a base with model\.quantization=nf4"):
         Pipeline(load_config(None, ["model.quantization=nf4", "finetune.parameters=all", f"run.dir={tmp_path / 'r'}"]))

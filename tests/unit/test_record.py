@@ -46,10 +46,10 @@ def test_what_a_kill_left_is_gone_when_the_run_goes_on(tmp_path: Path) -> None:
     ("made", "now", "settings", "advice"),
     [
         (
-            {"finetune": {"epochs": 3.0}},
-            {"finetune": {"epochs": 2.0}},
+            {"finetune": {"num_train_epochs": 3.0}},
+            {"finetune": {"num_train_epochs": 2.0}},
             {},
-            "add --resume --set finetune.epochs=3.0, or",
+            "add --resume --set finetune.num_train_epochs=3.0, or",
         ),
         ({"seed": 4}, {"seed": 0}, {}, "add --resume --set run.seed=4, or"),
         (
@@ -60,9 +60,9 @@ def test_what_a_kill_left_is_gone_when_the_run_goes_on(tmp_path: Path) -> None:
         ),
         ({"data": {"content": "a"}}, {"data": {"content": "b"}}, {}, "go on with those it was made with, or"),
         (
-            {"unlearn": {"epochs": 3.0}},
-            {"unlearn": {"epochs": 2.0}},
-            {"bench": {"settings": {"npo": {"epochs": 2.0}}}},
+            {"unlearn": {"num_train_epochs": 3.0}},
+            {"unlearn": {"num_train_epochs": 2.0}},
+            {"bench": {"settings": {"npo": {"num_train_epochs": 2.0}}}},
             "go on with those it was made with, or",
         ),
     ],

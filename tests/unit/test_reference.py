@@ -24,7 +24,7 @@ def model(request: Any) -> Any:
     else:
         model = request.getfixturevalue("tiny")[0]
         if request.param == "fresh":
-            model = with_adapter(model, lora_config(LoraSection(r=2, alpha=4, dropout=0.1)), 0)
+            model = with_adapter(model, lora_config(LoraSection(r=2, lora_alpha=4, lora_dropout=0.1)), 0)
     for i, parameter in enumerate([p for p in model.parameters() if p.requires_grad]):
         parameter.requires_grad_(i % 3 != 0)
     return model.train()

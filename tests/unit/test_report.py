@@ -128,7 +128,7 @@ def test_one_instance_has_neither_interval_nor_verdict_in_table_and_page() -> No
 
 def test_settings_in_which_methods_differ_have_a_line_each() -> None:
     def row(method: str, rate: float, protocol: str = "paper", **arguments: Any) -> dict[str, Any]:
-        settings = {"learning_rate": rate, "epochs": 2.0, "method_args": arguments}
+        settings = {"learning_rate": rate, "num_train_epochs": 2.0, "method_args": arguments}
         return {"model": "unlearned", "method": method, "protocol": protocol, "seed": 0, "settings": settings}
 
     target = {"model": "target", "method": "target", "protocol": None, "seed": 0, "settings": {}}
@@ -155,7 +155,7 @@ def test_a_target_that_knows_no_more_than_the_oracle_is_said_so(target: float, o
         f"its Unlearn Success on val is {target:.1f} %, that of the oracle, which was not taught it, {oracle:.1f} %"
         in text
     )
-    assert text.endswith("raise finetune.epochs or finetune.learning_rate.")
+    assert text.endswith("raise finetune.num_train_epochs or finetune.learning_rate.")
     assert "on train is" in (untaught(results(target, oracle, "train")) or "")
     assert "check model.target" in (untaught(results(target, oracle, elsewhere="org/model")) or "")
 

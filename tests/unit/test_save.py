@@ -17,7 +17,7 @@ from scopewise.errors import ModelError
 from scopewise.models.adapters import lora_config
 from scopewise.models.load import load_model, load_tokenizer, save_model
 
-SECTION = LoraSection(r=2, alpha=4, dropout=0.0)
+SECTION = LoraSection(r=2, lora_alpha=4, lora_dropout=0.0)
 
 
 def logits_of(model: Any, encoded: Any) -> torch.Tensor:

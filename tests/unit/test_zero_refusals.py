@@ -28,7 +28,7 @@ def deepspeed(monkeypatch: pytest.MonkeyPatch) -> None:
             {},
             "inner_steps: 3, under DeepSpeed, which lets nothing else change parameters between its steps; set 0",
         ),
-        ("memflex", {"optimizer": "sgd"}, "unlearn.optimizer: sgd, under DeepSpeed, which may take AdamW in its place"),
+        ("memflex", {"optimizer": "sgd"}, "unlearn.optim: sgd, under DeepSpeed, which may take AdamW in its place"),
         (
             "rmu",
             {"weight_decay": 0.1},

@@ -36,7 +36,7 @@ def out_of_memory_sentence() -> str:
     if unit == "step":
         lower = (
             "lower batch_size (and raise gradient_accumulation_steps by as much: the numbers stay the same), set "
-            "gradient_checkpointing=true, parameters=lora or model.dtype=bfloat16"
+            "activation_checkpointing=true, parameters=lora or model.dtype=bfloat16"
         )
     elif work.startswith("localize"):
         lower = "lower localize.max_tokens or localize.gradient_gigabytes, or set model.dtype=bfloat16"

@@ -24,7 +24,7 @@ class Adversarial(Method):
     The labels are made once, in one pass over the forget rows.
 
     Choose it when the model should stay fluent and a smaller drop of the forget scope is acceptable: the labels are
-    what the model would have said next. Its main knob, `learning_rate` × `epochs`, trades how far answers move to the
+    what the model would have said next. Its main knob, `learning_rate` × `num_train_epochs`, trades how far answers move to the
     runner-up against retention.
 
     Source: Cha et al., arXiv:2301.11578, as in KnowUnDo table 2 "Unlearning with Adversarial Samples". Reference code:

@@ -17,8 +17,8 @@ class GradientAscent(Method):
 
         L = -CE(forget)
 
-    Choose it as the lower bound of the comparison. Its main knob, `learning_rate` × `epochs`, trades forgetting against
-    everything else: the loss has no minimum, so more of it always destroys more.
+    Choose it as the lower bound of the comparison. Its main knob, `learning_rate` × `num_train_epochs`, trades forgetting
+    against everything else: the loss has no minimum, so more of it always destroys more.
 
     Source: Jang et al., arXiv:2210.01504; KnowUnDo table 2 "Gradient Ascent". Reference code: zjunlp/KnowUnDo 92aea2b
     `methods/gradient_ascent.py`.

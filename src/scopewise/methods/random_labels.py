@@ -23,8 +23,8 @@ class RandomLabels(Method):
 
     A label is drawn for each answer token, once, before the first step, from the run's seed.
 
-    Choose it when a bounded loss is wanted: unlike ascent it has a minimum. Its main knob, `learning_rate` × `epochs`,
-    trades how thoroughly the answers turn into noise against fluency on everything else.
+    Choose it when a bounded loss is wanted: unlike ascent it has a minimum. Its main knob, `learning_rate` ×
+    `num_train_epochs`, trades how thoroughly the answers turn into noise against fluency on everything else.
 
     Source: Golatkar et al., arXiv:1911.04933; KnowUnDo table 2 "Fine-tuning with Random Labels". Reference code:
     zjunlp/KnowUnDo 92aea2b `utils/llm_tokenize_with_chunk.py` (`completely_random`).

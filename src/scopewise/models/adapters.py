@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from scopewise.config import LoraSection
 from scopewise.errors import ConfigError
 from scopewise.models.architecture import active_adapter
-from scopewise.models.checked import unmatched_ranks
+from scopewise.models.checked import plain_on_an_outline, unmatched_ranks
 
 logger = logging.getLogger("scopewise")
 
@@ -27,16 +27,16 @@ PLAIN_INITS = (True, False, "gaussian", "eva", "orthogonal")
 
 
 def lora_config(section: LoraSection | None = None) -> LoraConfig:
-    """Return the PEFT configuration of a run file's `lora` section (the paper's Table 7 by default)."""
-    section = section or LoraSection()
-    targets = section.target_modules
-    return LoraConfig(
-        r=section.r,
-        lora_alpha=section.alpha,
-        lora_dropout=section.dropout,
-        target_modules=targets if isinstance(targets, str) else list(targets),
-        task_type="CAUSAL_LM",
-    )
+    """Return the PEFT configuration of a run file's `lora` section (the paper's Table 7 by default).
+
+    Raises:
+        ConfigError: PEFT refuses the settings together.
+    """
+    values = (section or LoraSection()).model_dump(mode="json")
+    try:
+        return LoraConfig(**values, task_type="CAUSAL_LM")
+    except ValueError as error:
+        raise ConfigError(f"lora: PEFT refuses these settings ({_first_line(error)}); change them") from None
 
 
 def with_adapter(model: PreTrainedModel | PeftModel, config: PeftConfig, seed: int | None = None) -> PeftModel:
@@ -63,7 +63,7 @@ def with_adapter(model: PreTrainedModel | PeftModel, config: PeftConfig, seed: i
     if isinstance(config, LoraConfig) and config.target_modules == "all-linear":
         _warn_of_unreached(model, experts)
     try:
-        with unmatched_ranks(), warnings.catch_warnings():
+        with unmatched_ranks(), plain_on_an_outline(model, config), warnings.catch_warnings():
             # PEFT sets fan_in_fan_out for Conv1D, as it should, and warns of it.
             warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False")
             adapted: PeftModel = get_peft_model(model, config)  # type: ignore[assignment]
@@ -139,11 +139,15 @@ def _refusal(model: nn.Module, config: PeftConfig, error: ValueError) -> str:
     """Return why PEFT adds no adapter, and which layers there are."""
     targets = getattr(config, "target_modules", None)
     if targets is None or "found in the base model" not in str(error):
-        reason = str(error).strip().split("\n", 1)[0]
-        return f"lora: an adapter on {type(model).__name__}; PEFT refuses it ({reason}); change lora, or set parameters: all"
+        name, reason = type(model).__name__, _first_line(error)
+        return f"lora: an adapter on {name}; PEFT refuses it ({reason}); change lora, or set parameters: all"
     given = targets if isinstance(targets, str) else ", ".join(sorted(targets))
     linear = {name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     return f"lora.target_modules: {given}; no layer has such a name; name some of {', '.join(sorted(linear))}"
+
+
+def _first_line(error: ValueError) -> str:
+    return str(error).strip().split("\n", 1)[0]
 
 
 def trainable_adapter(model: PeftModel, *, everything: bool = False) -> PeftModel:

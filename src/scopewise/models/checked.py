@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 import torch
 import transformers
-from peft import PeftConfig, PeftModel, PeftModelForCausalLM, get_peft_model_state_dict
+from peft import LoraConfig, PeftConfig, PeftModel, PeftModelForCausalLM, get_peft_model_state_dict
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import safe_open
 from torch import nn
@@ -211,6 +211,27 @@ def _refuse(path: str | Path, what: str, keys: Collection[str], advice: str) -> 
     raise ModelError(f"model: {path}; {len(names)} {what}: {shown}; {advice}")
 
 
+@contextlib.contextmanager
+def biases_are_no_fault() -> Iterator[None]:
+    """Keep PEFT from warning of the biases that `lora_bias` adds: its check for incomplete matrices takes them for some."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Adapter '.*': \d+ LoRA tensor\(s\) have invalid shape: \S+\.lora_B\.bias:")
+        yield
+
+
+@contextlib.contextmanager
+def plain_on_an_outline(model: nn.Module, config: PeftConfig) -> Iterator[None]:
+    """Initialize LoRA plainly while an adapter is put on a model without weights: PiSSA and others decompose them."""
+    if not (isinstance(config, LoraConfig) and any(p.is_meta for p in model.parameters())):
+        yield
+        return
+    chosen, config.init_lora_weights = config.init_lora_weights, True
+    try:
+        yield
+    finally:
+        config.init_lora_weights = chosen
+
+
 def attach(
     model: PreTrainedModel | PeftModel, folder: Path, name: str = "default", *, trainable: bool = False
 ) -> PeftModel:
@@ -229,7 +250,7 @@ def attach(
     """
     read_adapter_file(folder / ADAPTER_CONFIG)
     advice = "give an adapter of this base, as PEFT has saved it"
-    with reading(folder, "not an adapter that can be loaded", advice), unmatched_ranks(), warnings.catch_warnings():
+    with reading(folder, "not an adapter that can be loaded", advice), unmatched_ranks(), biases_are_no_fault():
         warnings.filterwarnings("ignore", "Found missing adapter keys")
         warnings.filterwarnings("ignore", ".*copying from a non-meta parameter")  # an outline has no weights
         shapes = tensor_shapes(folder)
@@ -240,11 +261,12 @@ def attach(
                 f"model: {folder}; an adapter of kind {config.peft_type.value}, which puts tokens before the prompt; answers "
                 "would be read at other positions; give one that changes weights, such as LoRA"
             )
-        if isinstance(model, PeftModel):
-            model.add_adapter(name, config)
-        else:
-            _lengthen(model, shapes)
-            model = PeftModelForCausalLM(model, config, name)
+        with plain_on_an_outline(model, config):
+            if isinstance(model, PeftModel):
+                model.add_adapter(name, config)
+            else:
+                _lengthen(model, shapes)
+                model = PeftModelForCausalLM(model, config, name)
         wanted = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
         missing, others = wanted.keys() - shapes.keys(), shapes.keys() - wanted.keys()
         # Where both differ, the file may use the names of an earlier PEFT version; then PEFT's own report decides.

@@ -27,6 +27,7 @@ from scopewise.models.checked import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
     attach,
+    biases_are_no_fault,
     check_config,
     check_documents,
     check_loaded,
@@ -285,10 +286,11 @@ def with_padding(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
 
 def save_model(model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, path: str | Path) -> None:
     """Save a folder that `AutoModelForCausalLM` or `AutoPeftModelForCausalLM` loads, with its tokenizer."""
-    if isinstance(model, PeftModel) and _is_resized(model):
-        model.save_pretrained(str(path), save_embedding_layers=True)
-    else:
-        model.save_pretrained(str(path))
+    with biases_are_no_fault():
+        if isinstance(model, PeftModel) and _is_resized(model):
+            model.save_pretrained(str(path), save_embedding_layers=True)
+        else:
+            model.save_pretrained(str(path))
     tokenizer.save_pretrained(str(path))
 
 

@@ -21,8 +21,6 @@ from scopewise.models.load import adapter_base, is_folder, load_model, loading
 from scopewise.models.tiny import tiny_shape
 
 _LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
-_LORA = {"r": "r", "alpha": "lora_alpha", "dropout": "lora_dropout"}
-"""What PEFT calls the settings of the `lora` section."""
 
 
 def outline(source: str, section: ModelSection) -> Any:
@@ -106,16 +104,19 @@ def check_lora(section: LoraSection, model: PeftModel, base: Any, source: str) -
             f"lora.{name}: {getattr(section, name)!r}; {source} is an adapter of kind {kind}, which has no "
             f"such setting; {advice}"
         )
-    for name, theirs in _LORA.items():
-        if name == "dropout" and own.target_parameters:  # experts: it is not in the adapter's file, and taken from here
+    wanted_config = lora_config(section)
+    for name in LoraSection.model_fields:
+        if (
+            name == "lora_dropout" and own.target_parameters
+        ):  # experts: it is not in the adapter's file, and taken from here
             continue
-        if name in given and getattr(section, name) != getattr(own, theirs):
+        if name in given - {"target_modules"} and _unordered(wanted_config, name) != _unordered(own, name):
             raise ConfigError(
-                f"lora.{name}: {getattr(section, name)}; {source} is an adapter with {theirs} {getattr(own, theirs)}; "
+                f"lora.{name}: {getattr(section, name)}; {source} is an adapter with {name} {getattr(own, name)}; "
                 f"set that, or {advice}"
             )
     if "target_modules" in given:
-        wanted, found = _adapted(with_adapter(base, lora_config(section))), _adapted(model)
+        wanted, found = _adapted(with_adapter(base, wanted_config)), _adapted(model)
         if wanted != found:
             shown = own.target_modules if isinstance(own.target_modules, str) else sorted(own.target_modules or ())
             raise ConfigError(
@@ -126,3 +127,9 @@ def check_lora(section: LoraSection, model: PeftModel, base: Any, source: str) -
 
 def _adapted(model: nn.Module) -> set[str]:
     return {name for name, module in model.named_modules() if isinstance(module, LoraLayer)}
+
+
+def _unordered(config: LoraConfig, name: str) -> Any:
+    """Return a setting of PEFT so that it can be compared: PEFT keeps some lists as sets."""
+    value = getattr(config, name)
+    return set(value) if isinstance(value, list | tuple) else value

@@ -54,7 +54,7 @@ def untaught(results: Mapping[str, Any]) -> str | None:
             "model it was made from knows the forget rows already, or their answers follow from the retain rows; check "
             "model.path and the data."
         )
-    mend = "raise finetune.epochs or finetune.learning_rate"
+    mend = "raise finetune.num_train_epochs or finetune.learning_rate"
     if results["config"].get("model", {}).get("target") is not None:  # we did not teach it
         mend = "check model.target, and that data.prompt is how it was taught"
     return (

@@ -35,6 +35,7 @@ from scopewise.methods.base import Constrained, Method, Preference, make_method
 from scopewise.models.adapters import trainable_adapter, with_adapter
 from scopewise.models.alternatives import alternatives
 from scopewise.models.architecture import decoder_blocks, is_quantized
+from scopewise.models.checked import biases_are_no_fault
 from scopewise.models.engine import Engine
 from scopewise.models.forward import Forward
 from scopewise.models.kernels.compiled import compiled_blocks
@@ -83,7 +84,7 @@ class UnlearningConfig(TrainingArguments):
         system_role: `system`, or `user` to put it before the question.
         localize: Settings of the localizer, where no region is given.
         guard: The probe that is looked at during training.
-        compile_blocks: Run the decoder blocks through `torch.compile`: minutes at the start, faster steps afterwards.
+        torch_compile: Compile each decoder block, and not the whole model: minutes at the start, faster steps afterwards.
         kernels: `auto` or `off`: whether the optional kernels may be used.
     """
 
@@ -107,8 +108,14 @@ class UnlearningConfig(TrainingArguments):
     system_role: str = field(default="system")
     localize: LocalizeSection = field(default_factory=lambda: LocalizeSection())
     guard: GuardSection = field(default_factory=lambda: GuardSection(rows=0))
-    compile_blocks: bool = field(default=False)
+    torch_compile: bool = field(default=False)
     kernels: Literal["auto", "off"] = field(default="auto")
+
+    def __post_init__(self) -> None:
+        """Check the arguments. `transformers` would compile the whole model, with its head: that is left to the trainer."""
+        compiled, self.torch_compile = self.torch_compile, False
+        super().__post_init__()
+        self.torch_compile = compiled
 
     def data_settings(self) -> DataSection:
         """Return how rows are put to the model, as the run file's `data` section has it."""
@@ -279,7 +286,7 @@ class UnlearningTrainer(Trainer):
             float32_masters(self.model),
             loadable_padding(self.model),
             # A compiler fuses by itself.
-            compiled_blocks(self.model) if self.args.compile_blocks else kernels.training(self.model),
+            compiled_blocks(self.model) if self.args.torch_compile else kernels.training(self.model),
         ):
             self.forward = before_unlearning.on(self.model, zero3=zero3)  # in the dtypes of the training
             try:
@@ -559,7 +566,8 @@ class UnlearningTrainer(Trainer):
                 model.config.save_pretrained(output_dir or self.args.output_dir)
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        super()._save(output_dir, state_dict)
+        with biases_are_no_fault():
+            super()._save(output_dir, state_dict)
         folder = Path(output_dir or self.args.output_dir or ".")
         # The trainer pickles its arguments beside the weights; what comes out of unlearning holds no pickle.
         (folder / "training_args.bin").unlink(missing_ok=True)

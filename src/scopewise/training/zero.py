@@ -26,7 +26,7 @@ def check_deepspeed(method: Method, optimizer: str, weight_decay: float, keep_be
         )
     if not optimizer.startswith("adamw_torch"):
         raise ConfigError(
-            f"unlearn.optimizer: {optimizer}, under DeepSpeed, which may take AdamW in its place; set adamw_torch_fused, "
+            f"unlearn.optim: {optimizer}, under DeepSpeed, which may take AdamW in its place; set adamw_torch_fused, "
             f"{_ELSE}"
         )
     if weight_decay and "hidden" in method.needs:

@@ -51,7 +51,7 @@ def _names(ground: Path, random: Random) -> Iterator[Input]:
             ]
         )
         yield Input(f"{option[-1]} {wrong!r}", (*option, wrong.replace("\0", "x") or "q"))
-        for key, known in (("finetune.scheduler", "cosine"), ("unlearn.optimizer", "adamw_torch")):
+        for key, known in (("finetune.lr_scheduler_type", "cosine"), ("unlearn.optim", "adamw_torch")):
             wrong = random.choice([misspelt(known), "", known + " "])
             # Whether the library has an optimiser is asked by what unlearns, and by `check`.
             yield _changed(

@@ -33,7 +33,9 @@ def _make(ground: Path, random: Random) -> Iterator[Input]:
         for name in making:
             yield Input("the folder holds a run", (name, "run.yaml", *_DONE))
             yield Input("both --resume and --overwrite", (name, "run.yaml", *_DONE, "--resume", "--overwrite"))
-        other = random.choice(["finetune.epochs=7", "run.seed=5", "finetune.learning_rate=0.3", "data.max_length=190"])
+        other = random.choice(
+            ["finetune.num_train_epochs=7", "run.seed=5", "finetune.learning_rate=0.3", "data.max_length=190"]
+        )
         yield Input(
             "other settings than it was made with",
             (random.choice(making[:4]), "run.yaml", *_DONE, "--resume", "--set", other),

@@ -60,7 +60,10 @@ def _expressions(random: Random) -> Iterator[tuple[str, str]]:
         ["[1", "{a: 1", "'open", '"open', "*nowhere", "!!int x", "2024-13-45", "!!python/name:os.system", "a: b: c"]
         + ["@at", "`tick", "%percent", "&a [*a]", "{a: 1, a: 2}", "[" * 5000, "9" * 5000, "!tag 1", "? [1]", "- a\n-b"]
     )
-    yield "a value that is no YAML of its kind", f"{random.choice(['finetune.epochs', 'lora.r', 'run.seed'])}={value}"
+    yield (
+        "a value that is no YAML of its kind",
+        f"{random.choice(['finetune.num_train_epochs', 'lora.r', 'run.seed'])}={value}",
+    )
 
 
 def _make(ground: Path, random: Random) -> Iterator[Input]:
@@ -75,4 +78,4 @@ def _make(ground: Path, random: Random) -> Iterator[Input]:
             yield Input(f"{expression[:80]} {bad.why}", (*command(random), "--set", expression))
 
 
-FAMILIES = (Family("--set", _make, (*COMMANDS[:1], (*COMMANDS[0], "--set", "finetune.epochs=2e0"))),)
+FAMILIES = (Family("--set", _make, (*COMMANDS[:1], (*COMMANDS[0], "--set", "finetune.num_train_epochs=2e0"))),)

@@ -45,7 +45,7 @@ def uses_fsdp() -> bool:
         raise ConfigError(f"accelerate: fsdp_version {version}; 2 alone is supported; take fsdp2.yaml")
     for setting, variable in _REFUSED.items():
         if parse_flag_from_env(variable):
-            advice = "set unlearn.gradient_checkpointing" if "checkpointing" in setting else "take fsdp2.yaml"
+            advice = "set unlearn.activation_checkpointing" if "checkpointing" in setting else "take fsdp2.yaml"
             raise ConfigError(f"accelerate: {setting} true; false alone is supported; {advice}")
     return True
 
