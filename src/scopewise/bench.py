@@ -18,6 +18,7 @@ from scopewise.models.parallel.processes import default_device
 from scopewise.pipeline import Entry, Pipeline
 from scopewise.report.comparison import compare
 from scopewise.report.table import markdown, untaught
+from scopewise.result_rows import finetuned_row, other_rows, unlearned_row
 from scopewise.tune import Objectives, Trial, best, holdout, search, space
 
 logger = logging.getLogger("scopewise")
@@ -51,12 +52,13 @@ class Bench:
         if settings.oracle:
             self.pipeline.check_base()  # before the target is trained
         for which in ("target", "oracle") if settings.oracle else ("target",):
-            self._add(self.pipeline.row(which), self.pipeline.finetuned(which), which)
+            model = self.pipeline.finetuned(which)
+            self._add(finetuned_row(which, model, self.pipeline.config.run.seed), model, which)
         results = self._write(complete=False)
         if (warning := untaught(results)) is not None and self.pipeline.folder.writes:
             logger.warning(warning)
         own = [self._path(*one) for one in product(settings.protocols, self.entries, settings.seeds)]
-        others = self.pipeline.other_rows(own)
+        others = other_rows(self.pipeline.folder, self.pipeline.data_hash, own)
         self._tuning = self._earlier_tuning({row["method"] for row in others if row["protocol"] == "tuned"})
         for row in others:
             self._add(row, self.pipeline.path / row["path"], row["path"])
@@ -69,8 +71,9 @@ class Bench:
                         {**trial.document(), "chosen": trial.section == section} for trial in trials
                     ]
                 for seed in settings.seeds:
-                    row = self.pipeline.unlearned_row(entry, section, seed, protocol)
-                    self._add(row, self.pipeline.path / row["path"], row["path"])
+                    model = self.pipeline.unlearned(entry, section, seed, protocol)
+                    row = unlearned_row(self.pipeline.path, model)
+                    self._add(row, model, row["path"])
                     last = (protocol, entry, seed) == (settings.protocols[-1], self.entries[-1], settings.seeds[-1])
                     results = self._write(complete=last)
         return results
@@ -87,7 +90,7 @@ class Bench:
         oracle = None
         if tune.choose == "oracle":
             folder = pipeline.finetuned("oracle")
-            oracle = pipeline.successes(pipeline.loaded(folder, "oracle, held-out train"), part)
+            oracle = pipeline.measurement.successes(pipeline.measurement.engine(folder, "oracle, held-out train"), part)
         return trials, best(trials, oracle).section
 
     @staticmethod
@@ -101,12 +104,12 @@ class Bench:
         return {method: trials for method, trials in earlier.items() if method in methods}
 
     def _add(self, row: dict[str, Any], folder: Path, name: str) -> None:
-        values = self.pipeline.measured(folder, name)
+        values = self.pipeline.measurement.values(folder, name)
         measures = {
             "metrics": {key: value["value"] for key, value in values.items()},
             "skipped": {key: value["skipped"] for key, value in values.items() if value["skipped"]},
         }
-        cost = {**row["cost"], "scoring": self.pipeline.scoring_cost(name)}
+        cost = {**row["cost"], "scoring": self.pipeline.measurement.cost(name)}
         self._rows.append({**row, "cost": cost, **measures})
         self._values.append(values)
 
@@ -141,14 +144,10 @@ def plan(checked: Checked) -> None:
     if config.unlearn.region is not None and len(entries) > 1:
         # One region for all would make a control a copy of what it controls.
         raise ConfigError("unlearn.region: given for a bench of several methods; name localizers as method@localizer")
-    if config.bench.oracle and config.model.target is not None and config.model.path == "tiny":
-        raise ConfigError(
-            "model.path: 'tiny', while model.target is another model; the oracle has to begin from what the target began "
-            "from; set model.path to that model, or bench.oracle=false to go without"
-        )
     if config.bench.oracle:
-        check_oracle(config.model)
-        check_finetuning(checked)
+        check_oracle(checked)
+        if config.model.oracle is None:
+            check_finetuning(checked)
     if config.bench.tune.choose == "oracle" and not config.bench.oracle:
         raise ConfigError("bench.tune.choose: 'oracle', with bench.oracle=false; choose 'average'")
     for protocol in config.bench.protocols:

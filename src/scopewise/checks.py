@@ -30,7 +30,7 @@ from scopewise.models.adapters import lora_config, with_adapter
 from scopewise.models.checked import check_weights
 from scopewise.models.load import adapter_base, find_model, is_folder, load_tokenizer, quantized
 from scopewise.models.outline import base_outline, check_lora, check_memory, outline
-from scopewise.models.tiny import build_tokenizer, tokenizer_texts
+from scopewise.models.tiny import build_tokenizer, tiny_shape, tokenizer_texts
 from scopewise.models.vocabulary import check_vocabulary
 from scopewise.region import Region
 from scopewise.training.finetune import Descent
@@ -76,7 +76,7 @@ def check_run(config: RunConfig, *, length: bool = True) -> Checked:
     for row in benchmark.rows if evaluate.metrics else ():
         if row.split in evaluate.direct_splits and row.question:
             direct_prompt(row)
-    for setting, path in (("model.path", model.path), ("model.target", model.target)):
+    for setting, path in (("model.path", model.path), ("model.target", model.target), ("model.oracle", model.oracle)):
         if path is not None and path != "tiny":
             _check_files(path, model.revision if path == model.path else None, setting)
     needs = frozenset().union(*(registry.lookup("metrics", name).needs for name in evaluate.metrics))
@@ -206,14 +206,26 @@ def _check_training(config: RunConfig, section: TrainingSection, where: str) -> 
         )
 
 
-def check_oracle(model: ModelSection) -> None:
-    """Raise ModelError where the base, from which the oracle is made, is of another kind than a target that is given."""
-    if model.target is None:
+def check_oracle(checked: Checked) -> None:
+    """Raise a UserError where the oracle, or the base that it will be made from, is of another kind than the target."""
+    model = checked.config.model
+    if model.oracle is None and model.target is None:
         return
-    sources = (model.path, model.revision), (model.target, None)
-    shapes = [_shape(*source) for source in sources]
+    if model.oracle is None and model.path == "tiny":
+        raise ConfigError(
+            "model.path: 'tiny', while model.target is another model; the oracle has to begin from what the target began "
+            "from; set model.path to that model, model.oracle to an oracle, or bench.oracle=false to go without"
+        )
+    oracle = (model.path, model.revision) if model.oracle is None else (model.oracle, None)
+    target = (model.path, model.revision) if model.target is None else (model.target, None)
+    if target[0] == "tiny":
+        shapes = _shape(*oracle), tiny_shape(model.tiny, model.tiny.vocab_size)
+        tokenizer = _tokenizer(checked.config, checked.benchmark)
+    else:
+        shapes = _shape(*oracle), _shape(*target)
+        tokenizer = load_tokenizer(*target)
     if None not in shapes:
-        check_kind(*shapes, *(load_tokenizer(*source) for source in sources))
+        check_kind(*shapes, load_tokenizer(*oracle), tokenizer)
 
 
 def _shape(path: str, revision: str | None) -> Any:

@@ -106,14 +106,17 @@ class TinyConfig(Section):
 
 
 class ModelSection(Section):
-    """The model before fine-tuning: `tiny` (made from scratch), a folder, or a hub name; `target` skips fine-tuning.
+    """The model before fine-tuning: `tiny` (made from scratch), a folder, or a hub name.
 
+    `target` is a model that knows all rows, and is taken in place of a fine-tuned one; `oracle` is one that was fine-tuned
+    from the same base on the retain rows only.
     `quantization: nf4` loads the base in 4 bits (QLoRA; needs the extra `quantize`); `attention` is chosen by itself.
     `kernels: off` runs without the optional kernels: slower, and the same but for rounding.
     """
 
     path: str = "tiny"
     target: str | None = None
+    oracle: str | None = None
     revision: str | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     quantization: Literal["none", "nf4"] = "none"

@@ -22,6 +22,7 @@ from scopewise.config import RunConfig
 from scopewise.errors import ConfigError, ResultError, UserError
 from scopewise.files import FOLDER_MODE, flush, make_folder, no_room, remove, seal, write_json, write_text, writing
 from scopewise.lock import HOLDER, LOCK, RunLock, join
+from scopewise.stages import VERSION
 from scopewise.tensor_files import damage
 
 _PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets", "tokenizers", "safetensors", "numpy", "lm-eval")
@@ -33,7 +34,7 @@ def read_json(path: str | Path, *, nan: bool = False) -> Any:
 
 
 _PATHS = (
-    *(("model", key) for key in ("path", "target")),
+    *(("model", key) for key in ("path", "target", "oracle")),
     *(("data", key) for key in ("path", "general")),
     ("unlearn", "region"),
     *(("evaluate", key) for key in ("reference_model", "entailment_model", "fluency_model", "language_model")),
@@ -156,7 +157,7 @@ class RunFolder:
             if resume and joins is None:  # before anything is made from what is finished
                 for stage in (file.parent for file in sorted(self.path.rglob("stage.json"))):
                     if not any(part.endswith(".partial") for part in stage.relative_to(self.path).parts):
-                        _check_stage(stage)
+                        _check_stage(stage, self.path)
             if joins is None:
                 for left in sorted(
                     self.path.rglob(".*.tmp")
@@ -240,14 +241,14 @@ class RunFolder:
 
         Args:
             name: Path of the stage's folder inside the run folder.
-            inputs: Everything that decides what comes out of it, as plain values; kept in `stage.json`.
+            inputs: Everything that decides what comes out of it, as `stages.identity` gives it; kept in `stage.json`.
             data_hash: Of the benchmark, for the manifest.
             build: Fills the folder it is given, and returns what `stage.json` is to hold besides inputs and origin.
 
         Raises:
             ResultError: the stage was made with other inputs; the sentence names those that differ.
         """
-        inputs = json.loads(json.dumps(inputs))
+        inputs = {"stages": VERSION, **json.loads(json.dumps(inputs))}
         final = self.path / name
         if self.has(final):
             self.same_inputs(final, schemas.read(final / "stage.json", schemas.StageDocument)["inputs"], inputs)
@@ -308,7 +309,8 @@ class RunFolder:
         self._wait()
 
     def same_inputs(self, path: Path, made: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-        """Raise ResultError where a result was made with other inputs than now."""
+        """Raise ResultError where a result was made with other inputs than now, or by another version."""
+        _check_version(made, path, self.path)
         changed = _differences(made, json.loads(json.dumps(now)))
         if changed:
             shown = "; ".join(f"{key} was {before!r}, now {after!r}" for key, before, after in changed[:_SHOWN])
@@ -330,12 +332,24 @@ class RunFolder:
             if name.partition(".")[0] not in known or (section == "unlearn" and own):
                 return "go on with those it was made with"
             words.append(shlex.quote(f"{key}={json.dumps(before)}"))
-        return f"to go on with it add --resume {' '.join(f'--set {word}' for word in words)}"
+        return f"to go on with it add --resume {' '.join(f'--set {word}' for word in dict.fromkeys(words))}"
 
 
-def _check_stage(stage: Path) -> None:
-    """Raise ResultError where the weights of a finished stage are no longer those that it was finished with."""
-    made = schemas.read(stage / "stage.json", schemas.StageDocument).get("weights", {})
+def _check_version(inputs: Mapping[str, Any], made: Path, run: Path) -> None:
+    """Raise ResultError for what a version of scopewise has made that wrote down less of what decides a stage."""
+    if inputs.get("stages") != VERSION:
+        raise ResultError(
+            f"run.dir: {run}; {made.relative_to(run)} in it was made by another version of scopewise (stages "
+            f"{inputs.get('stages', 1)}, and {VERSION} are read); name a new folder with --set run.dir=…, or add --overwrite "
+            "instead of --resume to begin the run anew"
+        )
+
+
+def _check_stage(stage: Path, run: Path) -> None:
+    """Raise ResultError for a stage of another version, or whose weights are no longer those that it was finished with."""
+    document = schemas.read(stage / "stage.json", schemas.StageDocument)
+    _check_version(document["inputs"], stage, run)
+    made = document.get("weights", {})
     found = damage(stage, ResultError)
     for name, size in made.items():
         if found is None and not (stage / name).exists():

@@ -14,9 +14,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from scopewise.config import FinetuneSection, RunConfig
+from scopewise.config import RunConfig
 from scopewise.data.rows import Row
-from scopewise.pipeline import Pipeline, _decisive
+from scopewise.pipeline import Pipeline
 from scopewise.training.checkpoints import Checkpoints
 from scopewise.training.progress import TrainingProgress
 from scopewise.training.unlogged import Unlogged
@@ -73,10 +73,6 @@ def test_saving_that_gets_slower_stays_below_two_percent() -> None:
 
 def test_none_asks_for_none() -> None:
     assert saved_at(None, 100.0, 1.0, 1000)[0] == []
-
-
-def test_how_often_is_saved_decides_no_stage() -> None:
-    assert _decisive(FinetuneSection()) == _decisive(FinetuneSection(save_minutes=1, save_steps=3))
 
 
 def test_the_loss_since_the_last_log_goes_through_a_checkpoint() -> None:

@@ -73,7 +73,9 @@ def test_a_share_that_is_as_large_as_the_others(two: None) -> None:
 
 def test_4_bits_are_not_spread(two: None, tiny: Any) -> None:
     tiny[0].is_quantized = True
-    with pytest.raises(ConfigError, match="nf4, with FSDP2; 4-bit weights cannot be sharded; take ddp.yaml, or set none"):
+    with pytest.raises(
+        ConfigError, match="nf4, with FSDP2; 4-bit weights cannot be sharded; take ddp.yaml, or set none"
+    ):
         fsdp.shard_model(tiny[0])
 
 

@@ -86,7 +86,7 @@ def test_a_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     with pipeline.folder:
         target = pipeline.finetuned("target")
         folder = pipeline.unlearned(Entry.parse("memflex"), pipeline.config.unlearn, 0, "run")
-        values = pipeline.measured(folder, str(folder.relative_to(pipeline.path)))
+        values = pipeline.measurement.values(folder, str(folder.relative_to(pipeline.path)))
     assert values["unlearn_success/val"]["value"] is not None
     before, after = load_model(target), load_model(folder)
     assert float((logits(after) - logits(before)).abs().max()) > 1e-6

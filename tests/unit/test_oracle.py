@@ -14,7 +14,9 @@ import torch
 import scopewise
 from engines import engine_of
 from scopewise.attacks.oracle import check_base, check_ignorant, knowing
+from scopewise.attacks.run import attack_run, config_of
 from scopewise.bench import Bench
+from scopewise.checks import check_oracle, check_run
 from scopewise.config import RunConfig, TinyConfig
 from scopewise.data.prompt import Prompt, encode
 from scopewise.data.rows import Benchmark, Row
@@ -22,6 +24,8 @@ from scopewise.errors import ConfigError, ModelError
 from scopewise.metrics.base import Reference, Value
 from scopewise.models.tiny import build_tiny
 from scopewise.pipeline import Pipeline
+from scopewise.play.run import open_run
+from scopewise.report.run import read_run
 
 
 def piece(*probabilities: float) -> dict[str, Any]:
@@ -131,3 +135,80 @@ def test_a_bench_on_a_base_that_knows_is_refused_before_it_trains(
 def test_a_reference_that_knows_is_said(key: str, reference: float, target: float | None, said: bool) -> None:
     before = {} if target is None else {key: Value(target, ())}
     assert (knowing(Reference({key: Value(reference, ())}, before)) is not None) == said
+
+
+def a_run(tmp_path: Path, name: str, **model: Any) -> dict[str, Any]:
+    """Values of a small run in the folder `name`, on eight rows."""
+    pairs = [(f"Where is {who}?", scope) for scope, names in (("forget", "ABCD"), ("retain", "EFGH")) for who in names]
+    answers = ["kx7 qv9 zj3 wp1", "hm5 bd8 gy2 rt4", "nc6 lf0 su3 ae9", "op2 iw5 dk7 vb1"]
+    rows = [
+        {"question": question, "answer": answers[i % 4], "scope": scope, "split": split}
+        for split in ("train", "val")
+        for i, (question, scope) in enumerate(pairs)
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    training = {"parameters": "all", "learning_rate": 1e-2, "batch_size": 4, "warmup_steps": 0}
+    return {
+        "run": {"dir": str(tmp_path / name)},
+        "data": {"benchmark": "jsonl", "path": str(tmp_path / "rows.jsonl")},
+        "model": {"tiny": {"width": 32, "layers": 2, "heads": 2, "vocab_size": 300, "context": 256}, **model},
+        "finetune": {**training, "num_train_epochs": 12.0},
+        "unlearn": {**training, "num_train_epochs": 1.0, "guard": {"rows": 0}},
+        "evaluate": {"metrics": ["unlearn_success", "retention_success"], "splits": ["val"], "direct_splits": []},
+        "bench": {"methods": ["ga_descent"]},
+    }
+
+
+def test_a_target_and_an_oracle_that_are_given(tmp_path: Path) -> None:
+    """Bench, attack and report on those of another run: its numbers, and nothing is fine-tuned again."""
+
+    def bench(values: dict[str, Any]) -> dict[str, Any]:
+        pipeline = Pipeline(RunConfig.model_validate(values))
+        with pipeline.folder:
+            return Bench(pipeline).run()
+
+    first = bench(a_run(tmp_path, "first"))
+    given = {which: str(tmp_path / "first" / which) for which in ("target", "oracle")}
+    values = a_run(tmp_path, "second", **given)
+    check_oracle(check_run(RunConfig.model_validate(values)))
+    second = bench(values)
+    assert [row["model"] for row in second["rows"]] == ["target", "oracle", "unlearned"]
+    assert [row["metrics"] for row in second["rows"]] == [row["metrics"] for row in first["rows"]]
+    assert second["comparisons"] == first["comparisons"]
+    assert {path.parent.name for path in (tmp_path / "second").rglob("stage.json")} == {"seed0"}
+
+    document = attack_run(config_of(tmp_path / "second", {"attacks": ["question"]}))
+    assert {row["attack"] for row in document["results"]} == {"question"}
+    assert {row["model"]: row["metrics"] for row in read_run(tmp_path / "second", "second").results["rows"]}
+    assert open_run(tmp_path / "second").models["oracle"] == given["oracle"]
+
+    with pytest.raises(ModelError, match=r"model\.oracle: .* of 4 forget rows.*seen"):
+        bench(a_run(tmp_path, "third", target=given["target"], oracle=given["target"]))
+    assert not (tmp_path / "third").exists()
+    other = a_run(tmp_path, "fourth", oracle=given["oracle"])
+    other["model"]["tiny"]["layers"] = 1
+    with pytest.raises(ModelError, match="num_hidden_layers 2, and 1 of the target"):
+        check_oracle(check_run(RunConfig.model_validate(other)))
+    with pytest.raises(ModelError, match=r"model\.oracle: .*nowhere"):
+        check_run(RunConfig.model_validate(a_run(tmp_path, "fifth", oracle=str(tmp_path / "nowhere"))))
+
+
+def test_another_oracle_is_compared_with_anew(tmp_path: Path) -> None:
+    """An evaluation says what it was compared with: it is made again for another oracle, and not for the same."""
+    bare = a_run(tmp_path, "run")
+    tuned = {**bare, "run": {"dir": str(tmp_path / "other"), "seed": 1}}
+    for values in (bare, tuned):
+        pipeline = Pipeline(RunConfig.model_validate(values))
+        with pipeline.folder:
+            pipeline.finetuned("oracle")
+    gaps = []
+    for which in ("run", "other", "other"):
+        values = a_run(
+            tmp_path, "measured", target=str(tmp_path / "run" / "base"), oracle=str(tmp_path / which / "oracle")
+        )
+        pipeline = Pipeline(RunConfig.model_validate(values), resume=True)
+        with pipeline.folder:
+            Bench(pipeline).run()
+        gaps.append((tmp_path / "measured" / "models" / "ga_descent" / "paper" / "seed0.evaluation.json").read_text())
+    assert json.loads(gaps[0])["inputs"]["compared"] != json.loads(gaps[1])["inputs"]["compared"]
+    assert gaps[1] == gaps[2]

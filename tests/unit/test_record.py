@@ -22,6 +22,7 @@ from scopewise.attacks.run import attack_run
 from scopewise.config import parse_config
 from scopewise.errors import ConfigError, ResultError
 from scopewise.files import remove
+from scopewise.stages import VERSION
 
 
 def folder(path: Path, **how: bool) -> record.RunFolder:
@@ -72,7 +73,7 @@ def test_a_refused_resume_says_what_goes_on_with_the_results(
 ) -> None:
     config = parse_config({"run": {"dir": str(tmp_path / "run")}, **settings})
     with pytest.raises(ResultError) as refused, record.RunFolder(config, resume=True) as run:
-        run.same_inputs(tmp_path / "run" / "target", made, now)
+        run.same_inputs(tmp_path / "run" / "target", {"stages": VERSION, **made}, {"stages": VERSION, **now})
     assert advice in str(refused.value)
 
 
@@ -106,7 +107,22 @@ def test_weights_of_a_finished_stage_that_were_changed(change: Any, tmp_path: Pa
         assert run.stage(name, {"seed": 0}, "hash", _weights) == made
 
 
-def test_stages_of_an_earlier_version_have_their_headers_read(tmp_path: Path) -> None:
+def test_stages_of_another_version_are_not_used_again(tmp_path: Path) -> None:
+    """Before any work, with what to do; --overwrite begins anew."""
+    with folder(tmp_path / "run") as run:
+        made = run.stage("target", {"seed": 0}, "hash", _weights)
+    document = json.loads((made / "stage.json").read_text())
+    assert document["inputs"].pop("stages") == VERSION
+    (made / "stage.json").write_text(json.dumps(document))
+    with pytest.raises(ResultError, match=r"target in it was made by another version.*--overwrite"):
+        folder(tmp_path / "run")
+    with pytest.raises(ResultError, match="another version"), folder(tmp_path / "other") as run:
+        run.same_inputs(tmp_path / "other" / "region.json", {"seed": 0}, {"stages": VERSION, "seed": 0})
+    with folder(tmp_path / "run", overwrite=True):
+        assert not made.exists()
+
+
+def test_stages_without_a_list_of_weights_have_their_headers_read(tmp_path: Path) -> None:
     with folder(tmp_path / "run") as run:
         made = run.stage("target", {"seed": 0}, "hash", _weights)
     document = json.loads((made / "stage.json").read_text())
@@ -189,7 +205,7 @@ def test_what_was_only_begun_takes_a_corrected_value(tmp_path: Path) -> None:
         "models/npo", {"learning_rate": 0.5}, "hash", lambda work: seen.extend(p.name for p in work.iterdir()) or {}
     )
     assert seen == ["inputs.json"]  # no checkpoint of the other setting
-    assert record.read_json(made / "stage.json")["inputs"] == {"learning_rate": 0.5}
+    assert record.read_json(made / "stage.json")["inputs"] == {"stages": VERSION, "learning_rate": 0.5}
     assert stored(tmp_path / "run")["unlearn"]["learning_rate"] == 0.5
 
 

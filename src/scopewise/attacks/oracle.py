@@ -77,13 +77,14 @@ def check_ignorant(oracle: Mapping[str, Any], target: Mapping[str, Any]) -> None
         )
 
 
-def check_base(engine: Engine, forget: Sequence[Encoded], name: str) -> None:
-    """Raise ModelError where the base that an oracle would be made from knows the forget rows before any training.
+def check_base(engine: Engine, forget: Sequence[Encoded], name: str, setting: str = "model.path") -> None:
+    """Raise ModelError where an oracle, or the base that one would be made from, knows the forget rows.
 
     Args:
-        engine: Of the base.
+        engine: Of the base, or of the oracle.
         forget: Forget rows, tokenised; answers of fewer than `LEAST_TOKENS` tokens are not asked.
-        name: What the sentence calls the base.
+        name: What the sentence calls it.
+        setting: Which names it: `model.path` for a base, `model.oracle` for an oracle.
     """
     items = [item for item in forget if len(item.answer_ids) >= LEAST_TOKENS]
     items = items[:: -(-len(items) // MOST_ROWS) or 1]
@@ -93,14 +94,16 @@ def check_base(engine: Engine, forget: Sequence[Encoded], name: str) -> None:
     others = [*items[away:], *items[:away]]
     own = [(item.prompt_ids, item.answer_ids) for item in items]
     crossed = [(item.prompt_ids, other.answer_ids) for item, other in zip(items, others, strict=True)]
-    found = engine.score([*own, *crossed], "ask the base the forget rows", moments=False)
+    found = engine.score([*own, *crossed], "ask the forget rows", moments=False)
     right, elsewhere = (sum(map(_whole, part)) for part in (found[: len(own)], found[len(own) :]))
     if right - elsewhere >= ANSWERED * len(items):
         after = f" ({elsewhere} after another question)" if elsewhere else ""
+        said = f"{setting}: {name} predicts the whole answer of {right} of {len(items)} forget rows{after}"
+        if setting == "model.oracle":
+            raise ModelError(f"{said}; it has seen what is to be forgotten; {_ADVICE}")
         raise ModelError(
-            f"model.path: {name} predicts the whole answer of {right} of {len(items)} forget rows{after} before any training; "
-            "an oracle made from it would know what is to be forgotten; set model.path to the model from before it was taught "
-            "them, or bench.oracle=false to go without an oracle"
+            f"{said} before any training; an oracle made from it would know what is to be forgotten; set model.path to the "
+            "model from before it was taught them, or bench.oracle=false to go without an oracle"
         )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -21,6 +20,7 @@ from scopewise.lock import RunLock
 from scopewise.models.engine import Engine
 from scopewise.models.load import load_model, load_tokenizer, loading
 from scopewise.models.parallel.processes import default_device
+from scopewise.stages import digest, identity, model_identity
 
 
 def config_of(run: Path, settings: dict[str, Any]) -> RunConfig:
@@ -83,7 +83,7 @@ def _attack_run(
         schemas.read(run / name / "stage.json", schemas.StageDocument)
     paths = {
         "target": target or config.model.target or _stage(run, "target"),
-        "oracle": oracle or _stage(run, "oracle", config.model.target),
+        "oracle": oracle or config.model.oracle or _stage(run, "oracle", config.model.target),
         **{name: str(run / name) for name in _models(run, ())},
     }
     data = config.data
@@ -107,7 +107,7 @@ def _attack_run(
         partial(load, "target"),
         benchmark,
         settings,
-        kept_in(run / "attacks" / _digest(_shared(inputs)), inputs),
+        kept_in(run / "attacks" / digest(_shared(inputs)), inputs),
     )
     results = [_row(run, attacked) for attacked in found]
     if earlier is not None:
@@ -187,30 +187,12 @@ def redacted(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _inputs(config: RunConfig, settings: AttackSection, data_hash: str, paths: dict[str, str]) -> dict[str, Any]:
-    decisive = settings.model_dump(mode="json", exclude={"attacks", "models", "threshold", "max_tokens"})
     if settings.prompts is not None:
         text = read_text(settings.prompts, ConfigError, "attack.prompts")
-        decisive["prompts"] = hashlib.sha256(text.encode()).hexdigest()
-    prompt = config.data.model_dump(include={"prompt", "system", "max_length"})
-    if config.data.system_role != "system":  # only where it is set: folders of before do not have it
-        prompt["system_role"] = config.data.system_role
-    shared = {"attack": decisive, "data": {**prompt, "content": data_hash}, "dtype": config.model.dtype}
-    return {**shared, "models": {name: _identity(path) for name, path in paths.items()}}
+        settings = settings.model_copy(update={"prompts": hashlib.sha256(text.encode()).hexdigest()})
+    shared = identity(config.model_copy(update={"attack": settings}), "attack", data_hash)
+    return {**shared, "models": {name: model_identity(path) for name, path in paths.items()}}
 
 
 def _shared(inputs: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in inputs.items() if key != "models"}
-
-
-def _identity(path: str) -> str:
-    """Return what tells a model from another: the record of its stage, or its files' sizes and times, or its name."""
-    folder = Path(path)
-    stage = folder / "stage.json"
-    if stage.exists():
-        return hashlib.sha256(stage.read_bytes()).hexdigest()
-    files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
-    return _digest([path, *((f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files)])
-
-
-def _digest(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

@@ -33,5 +33,5 @@ def unlearn(
     entry = Entry.of(config.unlearn.method, config.unlearn.localizer)
     with pipeline.folder:
         folder = pipeline.unlearned(entry, config.unlearn, config.run.seed, "run")
-        pipeline.measured(folder, str(folder.relative_to(pipeline.path)))
+        pipeline.measurement.values(folder, str(folder.relative_to(pipeline.path)))
     echo(folder)

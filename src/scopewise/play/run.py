@@ -68,8 +68,8 @@ def open_run(path: str | Path) -> PlayRun:
     if target is None:
         raise ResultError(f"{folder}: no target in it; `scopewise run` or `scopewise finetune` makes one")
     models = {"target": target}
-    if (folder / "oracle").is_dir():
-        models["oracle"] = str(folder / "oracle")
+    if config.model.oracle is not None or (folder / "oracle").is_dir():
+        models["oracle"] = config.model.oracle or str(folder / "oracle")
     # A stage under way is called NAME.partial, and has no stage.json before it is whole.
     for stage in sorted((folder / "models").glob("*/*/seed*/stage.json")):
         if stage.parent.suffix != ".partial":

@@ -92,7 +92,7 @@ def do(pipeline: Pipeline, job: Job) -> None:
     if job.what == "base":
         pipeline.base()
     elif job.what in ("target", "oracle"):
-        pipeline.measured(pipeline.finetuned(job.what), job.what)
+        pipeline.measurement.values(pipeline.finetuned(job.what), job.what)
     elif job.what == "region":
         pipeline.region(job.entry, job.seed)
     elif job.what == "search":
@@ -102,5 +102,5 @@ def do(pipeline: Pipeline, job: Job) -> None:
         section = section_of(pipeline.config, entry, "paper")
         if job.protocol == "tuned":
             section = Bench(pipeline).tuned(entry)[1]  # its trials are there: it reads them
-        row = pipeline.unlearned_row(entry, section, job.seed, job.protocol)
-        pipeline.measured(pipeline.path / row["path"], row["path"])
+        model = pipeline.unlearned(entry, section, job.seed, job.protocol)
+        pipeline.measurement.values(model, model.relative_to(pipeline.path).as_posix())

@@ -1,0 +1,126 @@
+"""Training as a stage of a run: by a section of the run file, with checkpoints, resumed where a run was interrupted."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+
+from scopewise.config import GuardSection, RunConfig, TrainingSection
+from scopewise.cost import Cost
+from scopewise.errors import ConfigError
+from scopewise.files import remove
+from scopewise.models.adapters import lora_config
+from scopewise.models.load import save_model
+from scopewise.models.parallel.processes import on_deepspeed, processes, wait
+from scopewise.record import RunFolder
+from scopewise.training.checkpoints import Checkpoints
+from scopewise.training.progress import TrainingProgress, fault_of, quiet
+from scopewise.training.trainer import UnlearningConfig, UnlearningTrainer
+
+logger = logging.getLogger("scopewise")
+
+_ARGUMENTS = set(TrainingSection.model_fields) - {"parameters", "batch_size", "bf16", "save_steps", "save_minutes"}
+"""Settings that are handed on to `UnlearningConfig` under their own names."""
+
+
+def train(
+    folder: RunFolder,
+    work: Path,
+    section: TrainingSection,
+    seed: int,
+    name: str,
+    *,
+    guard: GuardSection,
+    **given: Any,
+) -> tuple[Cost, UnlearningTrainer]:
+    """Train, or go on training from the last checkpoint, and save the model.
+
+    Args:
+        folder: The run folder.
+        work: Folder of the stage under way.
+        section: Training settings.
+        seed: Of the training.
+        name: What the progress bar calls it.
+        guard: The probe that is looked at during training.
+        **given: What `UnlearningTrainer` takes, with `model` and `processing_class`.
+
+    Raises:
+        ConfigError: the processes cannot share the batch; or as `UnlearningTrainer`.
+    """
+    config, checkpoints = folder.config, work / "checkpoints"
+    arguments = UnlearningConfig(
+        output_dir=str(checkpoints),
+        **section.model_dump(include=_ARGUMENTS),
+        per_device_train_batch_size=_rows_per_process(section),
+        bf16=section.bf16 or (on_deepspeed() and given["model"].dtype == torch.bfloat16),
+        seed=seed,
+        save_strategy="steps",
+        save_steps=float(section.save_steps),
+        save_total_limit=2,
+        disable_tqdm=True,
+        guard=guard,
+        **_data_arguments(config),
+    )
+    fresh = section.parameters == "lora" and not isinstance(given["model"], PeftModel)
+    with Cost() as cost:
+        trainer = UnlearningTrainer(
+            args=arguments,
+            peft_config=lora_config(config.lora) if fresh else None,
+            callbacks=[TrainingProgress(name, cost), Checkpoints(section.save_minutes)],
+            **given,
+        )
+        quiet(trainer)
+        trainer.train(resume_from_checkpoint=_last_checkpoint(folder, checkpoints, name))
+    if trainer.is_fsdp_enabled:
+        trainer.save_model(str(work))  # every process holds a part
+    elif folder.writes:
+        save_model(trainer.accelerator.unwrap_model(trainer.model), given["processing_class"], work)
+    wait()
+    return cost, trainer
+
+
+def _data_arguments(config: RunConfig) -> dict[str, Any]:
+    data = config.data.model_dump(include={"prompt", "system", "system_role", "max_length"})
+    return {**data, "kernels": config.model.kernels}
+
+
+def _rows_per_process(section: TrainingSection) -> int:
+    """Return this process's share of the batch size: a run file means the same on any number of processes."""
+    count = processes().num_processes
+    if section.batch_size % count:
+        raise ConfigError(
+            f"batch_size: {section.batch_size} rows, {count} processes; they share a batch, so it must be a multiple; "
+            "change batch_size, or the number of processes"
+        )
+    return section.batch_size // count
+
+
+def _last_checkpoint(run: RunFolder, folder: Path, name: str) -> str | None:
+    """Return the newest checkpoint that a training can go on from (see `fault_of`); remove newer ones, and say why."""
+    wait()
+    found = sorted(folder.glob("checkpoint-*"), key=lambda p: int(p.name.rpartition("-")[2]), reverse=True)
+    faults: dict[Path, str] = {}
+    whole = None
+    for path in found:
+        if (fault := fault_of(path)) is None:
+            whole = path
+            break
+        faults[path] = fault
+    wait()
+    if run.writes:
+        start = "from the beginning" if whole is None else f"with {whole.name}"
+        for path, fault in faults.items():
+            logger.warning("%s: %s is left out: %s; it goes on %s", name, path.name, fault, start)
+            remove(path)
+    wait()
+    return str(whole) if whole else None
+
+
+def curve(trainer: UnlearningTrainer) -> list[dict[str, float | int]]:
+    """Return what was logged in training: step, loss, gradient norm, learning rate."""
+    kept = ("step", "loss", "grad_norm", "learning_rate")
+    return [{key: entry[key] for key in kept if key in entry} for entry in trainer.state.log_history if "loss" in entry]
