@@ -6,9 +6,10 @@ import pytest
 
 from architectures.matrix import PARAMETERS, Data, data, examined
 from architectures.models import CONFIGS
+from often import often
 
-OFTEN = ("llama", "mistral", "gemma2", "gpt2", "qwen2_moe", "lfm2")
-"""Those that every run of the tests looks at: plain, a window, caps, matrices the other way round, experts, convolutions."""
+OFTEN = {("llama", "lora"), ("gemma2", "lora"), ("gpt2", "all"), ("qwen2_moe", "lora"), ("lfm2", "all")}
+"""Checked in every run of the tests: plain, a window and caps, transposed matrices, experts, convolutions."""
 
 
 @pytest.fixture(scope="module")
@@ -17,8 +18,7 @@ def given() -> Data:
     return data()
 
 
-@pytest.mark.parametrize("parameters", PARAMETERS)
-@pytest.mark.parametrize("kind", [k if k in OFTEN else pytest.param(k, marks=pytest.mark.long) for k in CONFIGS])
+@pytest.mark.parametrize(("kind", "parameters"), often([(k, p) for k in CONFIGS for p in PARAMETERS], OFTEN))
 def test_what_is_computed_is_what_the_library_computes(kind: str, parameters: str, given: Data) -> None:
     cells = examined(kind, parameters, given)
     assert {name: text for name, text in cells.items() if not text.startswith(("ok", "refused"))} == {}

@@ -18,6 +18,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from often import often
+
 ROOT = Path(__file__).parents[2]
 HOWTO = ["own-data", "one-gpu", "several-gpus", "pick-a-method", "read-the-report"]
 DOCUMENTS = ["README.md", "docs/tutorial.md", "docs/ability.md", *(f"docs/howto/{name}.md" for name in HOWTO)]
@@ -88,7 +90,7 @@ def run(words: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("document", DOCUMENTS)
+@pytest.mark.parametrize("document", often(DOCUMENTS, {"README.md"}))
 def test_a_document_runs_from_top_to_bottom(document: str, folder: Path) -> None:
     code = ""
     for block in blocks(document):

@@ -32,6 +32,7 @@ class Loads(HTMLParser):
             self.found.append(str(given["href"]))
 
 
+@pytest.mark.long
 def test_the_site_builds_strictly_and_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
     words = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
@@ -50,7 +51,7 @@ def test_the_site_builds_strictly_and_loads_nothing_from_elsewhere(tmp_path: Pat
     assert not list((tmp_path / "site").rglob("*.py"))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_notebook_runs_and_is_kept_without_outputs(tmp_path: Path) -> None:
     kept = json.loads(NOTEBOOK.read_text(encoding="utf-8"))
     code = [cell for cell in kept["cells"] if cell["cell_type"] == "code"]

@@ -66,7 +66,11 @@ def evaluate(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variables", [{}, {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}], ids=["ddp", "fsdp2"])
+@pytest.mark.parametrize(
+    "variables",
+    [{}, pytest.param({"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}, marks=pytest.mark.long)],
+    ids=["ddp", "fsdp2"],
+)
 def test_two_processes_measure_what_one_does(variables: dict[str, str], files: Path) -> None:
     """Every value, every row and every interval; printed and written once. Also where each holds half of the model."""
     alone, _ = evaluate([sys.executable, "-m"], files, "alone")

@@ -66,7 +66,12 @@ def descendants(pid: int, words: tuple[str, ...]) -> list[psutil.Process]:
     ("engine", "more", "worker"),
     [
         ("ray", ("bench.engine=ray",), ("ray::_run",)),
-        ("slurm", ("bench.engine=slurm", "bench.cluster.scheduler=local"), ("submitit.core._submit",)),
+        pytest.param(
+            "slurm",
+            ("bench.engine=slurm", "bench.cluster.scheduler=local"),
+            ("submitit.core._submit",),
+            marks=pytest.mark.long,
+        ),
     ],
 )
 def test_an_engine_gives_the_same_results(

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from engines import engine_of, forward_of, localized
+from often import often
 from scopewise.api import localize
 from scopewise.config import LocalizeSection, LoraSection
 from scopewise.data.batch import length_batches
@@ -74,7 +75,7 @@ def test_inputs_mode_makes_as_many_passes_as_repeats(trained_adapter: Any, encod
 
 
 @localizers
-@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("training", often([True, False], {True}))
 @pytest.mark.parametrize("adapter", [True, False])
 def test_model_is_left_as_it_was(name: str, adapter: bool, training: bool, tiny: Any, encoded: Any) -> None:
     model = with_adapter(tiny[0], LORA, 0) if adapter else tiny[0]
@@ -228,7 +229,7 @@ SCORED = ["gradient", "weight_attribution", "fisher_ratio", "activation_ratio"]
 
 @pytest.mark.parametrize("unit", UNITS)
 @pytest.mark.parametrize("name", SCORED)
-@pytest.mark.parametrize("adapter", [True, False])
+@pytest.mark.parametrize("adapter", often([True, False], {True}))
 def test_a_budget_is_kept_and_filled(name: str, unit: str, adapter: bool, request: Any, encoded: Any) -> None:
     """At most the fraction asked for, and no unit more would fit; the masks hold whole units."""
     model = request.getfixturevalue("trained_adapter" if adapter else "tiny")[0]

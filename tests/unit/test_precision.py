@@ -138,7 +138,7 @@ def _one_step(model: Any, tokenizer: Any, make_trainer: Any, region: Any, **args
     return {n: p.detach().clone() for n, p in trainer.model.named_parameters() if "lora_" in n}
 
 
-@pytest.mark.parametrize("every_n_layers", [1, 2])
+@pytest.mark.parametrize("every_n_layers", [1, pytest.param(2, marks=pytest.mark.long)])
 def test_checkpointing_with_lora_gives_the_same_step(every_n_layers: int, tiny: Any, make_trainer: Any) -> None:
     """OpenUnlearning #178: there, LoRA with checkpointing leaves every B zero."""
     plain = _one_step(*tiny, make_trainer, "all")

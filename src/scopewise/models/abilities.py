@@ -37,7 +37,8 @@ def find_abilities(forward: Forward) -> Abilities:
     Args:
         forward: The model's plain forward; with adapters, and sharded, as it will be used.
     """
-    with evaluation_mode(forward.model), uncounted(), torch.no_grad(), torch.random.fork_rng():
+    devices = [forward.device] if forward.device.type == "cuda" else []
+    with evaluation_mode(forward.model), uncounted(), torch.no_grad(), torch.random.fork_rng(devices):
         return Abilities(
             plain_head=_holds(_plain_head, forward),
             packs=_holds(_packs, forward),
