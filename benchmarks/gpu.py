@@ -27,7 +27,6 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 import restated
-from scopewise.config import LocalizeSection
 from scopewise.cost import Cost
 from scopewise.data.batch import to_device
 from scopewise.data.prompt import Encoded
@@ -110,7 +109,7 @@ class Bench:
 
     def localization(self) -> dict[str, Any]:
         """Eq. 8's averaged gradient of the forget rows, three corrupted copies of each."""
-        localizer = Gradient(LocalizeSection(corrupt="inputs", repeats=REPEATS))
+        localizer = Gradient(corrupt="inputs", repeats=REPEATS)
         generator = torch.Generator().manual_seed(self.seed)
         many = [_corrupted(item, self.shape.vocab, generator) for _ in range(REPEATS) for item in self.forget]
         for name, parameter in self.model.named_parameters():

@@ -30,19 +30,18 @@ import torch
 from torch import Tensor, nn
 
 from scopewise.cli import quiet_libraries
-from scopewise.config import LocalizeSection, TinyConfig
+from scopewise.config import TinyConfig
 from scopewise.data.load import load_benchmark
 from scopewise.data.prompt import Encoded, encode
 from scopewise.data.rows import FORGET, RETAIN
 from scopewise.localizers import LOCALIZERS
-from scopewise.localizers.base import Scopes, build_region, highest, unit_means
+from scopewise.localizers.base import Scopes, build_region, highest, localizer_of, unit_means
 from scopewise.models.engine import Engine
 from scopewise.models.matrices import matrices
 from scopewise.models.parallel.processes import default_device
 from scopewise.models.tiny import build_tiny, tokenizer_texts
 from scopewise.record import manifest, write_json
 from scopewise.region import Region
-from scopewise.registry import lookup
 from scopewise.training.finetune import Descent
 from scopewise.training.progress import quiet
 from scopewise.training.trainer import UnlearningConfig, UnlearningTrainer
@@ -98,7 +97,7 @@ def measure(engine: Engine, unit: str, truth: Mapping[str, Tensor], scopes: Scop
     """Return area and recall of every localizer, and of scores drawn at random."""
     found = {}
     for name in SCORED:
-        scores = lookup("localizers", name)(LocalizeSection(unit=unit)).unit_scores(engine, scopes)
+        scores = localizer_of(name, {"unit": unit}).unit_scores(engine, scopes)
         assert scores is not None
         scores = {key: value.cpu() for key, value in scores.items()}
         found[name] = {"auc": area(scores, truth), "recall": recall(scores, truth)}

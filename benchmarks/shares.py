@@ -17,7 +17,6 @@ from pathlib import Path
 from torch.profiler import ProfilerActivity, profile
 
 from scopewise.allocator import keep_freed_memory
-from scopewise.config import LocalizeSection
 from scopewise.data.rows import FORGET, TRAIN, VAL
 from scopewise.evaluation import score
 from scopewise.localizers.gradient import Gradient
@@ -61,7 +60,7 @@ def pieces(setup: Setup, folder: str) -> dict[str, Callable[[], object]]:
     trainer = make_trainer(setup, folder)
     trainer.model.eval()
     steps = sampled_steps(trainer, 8)
-    localizer = Gradient(LocalizeSection(corrupt="inputs", repeats=3))
+    localizer = Gradient(corrupt="inputs", repeats=3)
 
     def unlearn() -> None:
         with training(trainer):

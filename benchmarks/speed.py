@@ -33,7 +33,7 @@ from transformers import PreTrainedTokenizerBase
 import restated
 from memory import alone, peak_of
 from scopewise.allocator import keep_freed_memory
-from scopewise.config import LocalizeSection, LoraSection, TinyConfig
+from scopewise.config import LoraSection, TinyConfig
 from scopewise.data.batch import length_batches
 from scopewise.data.load import load_benchmark
 from scopewise.data.prompt import Encoded, encode
@@ -228,7 +228,7 @@ def localization(setup: Setup, rows: int, rounds: int) -> dict[str, Any]:
     scopes = [(sample(setup.rows(s, TRAIN), rows, setup.seed), setup.seed + i) for i, s in enumerate((FORGET, RETAIN))]
     model, vocab_size, pad_id, engine = setup.model, setup.vocab_size, setup.pad_id, setup.engine
 
-    code = Gradient(LocalizeSection(corrupt="inputs", repeats=REPEATS_PAPER_CODE))
+    code = Gradient(corrupt="inputs", repeats=REPEATS_PAPER_CODE)
     given = [corrupted_rows(items, REPEATS_PAPER_CODE, vocab_size, seed) for items, seed in scopes]
     theirs = [named(restated.localization_gradient(model, many, pad_id)) for many in given]
     ours = [code.gradients(engine, items, seed) for items, seed in scopes]
@@ -247,7 +247,7 @@ def localization(setup: Setup, rows: int, rounds: int) -> dict[str, Any]:
     result["operation_ratio"] = padded / result["operations"]
 
     # The plain loop of the default reading is five passes: one scope is enough.
-    text = Gradient(LocalizeSection(corrupt="labels", repeats=REPEATS_DEFAULT))
+    text = Gradient(corrupt="labels", repeats=REPEATS_DEFAULT)
     items, seed = scopes[0]
     labels = drawn_labels(items, REPEATS_DEFAULT, vocab_size, seed, text.settings.max_tokens)
     many = list(items) * REPEATS_DEFAULT
@@ -436,7 +436,7 @@ def memory_of_one(setup: Setup, what: str, side: str, batch: int) -> dict[str, i
         engine = Engine(model, setup.tokenizer, max_tokens=fits)
         work: Callable[[], object]
         if what == "localization":
-            localizer = Gradient(LocalizeSection(corrupt="inputs", repeats=1))
+            localizer = Gradient(corrupt="inputs", repeats=1)
             localizer.gradients(engine, [short], setup.seed)
             many = corrupted_rows(items, 1, setup.vocab_size, setup.seed)
             if side == "restated":
@@ -444,7 +444,7 @@ def memory_of_one(setup: Setup, what: str, side: str, batch: int) -> dict[str, i
             else:
                 work = lambda: localizer.gradients(engine, items, setup.seed)  # noqa: E731
         elif what == "unlearning step":
-            Gradient(LocalizeSection(repeats=1)).gradients(engine, [short], setup.seed)
+            Gradient(repeats=1).gradients(engine, [short], setup.seed)
             if side == "restated":
                 work = lambda: restated.step_gradient(model, items, factors, pad_id, batch=batch)  # noqa: E731
             else:

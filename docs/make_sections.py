@@ -11,7 +11,6 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
-from scopewise.config import LocalizeSection
 from scopewise.localizers.base import Localizer, ScoreLocalizer
 from scopewise.methods.base import Constrained, Method, Preference
 from scopewise.metrics.base import Aggregate, RowMetric
@@ -79,7 +78,7 @@ def localizer(cls: type[Localizer]) -> str:
     users = [f"`{name}`" for name in names if lookup("methods", name).localizer == cls.name]
     of = f"{len(users)} of {len(names)} methods" if len(users) > 3 else " and ".join(users) or "no method"
     scores = "scores every weight; " if issubclass(cls, ScoreLocalizer) else ""
-    size = "takes the size of another region; " if cls.needs_size else ""
+    size = "takes the size of another region; " if cls().takes_size_of else ""
     return f"{scores}{size}the default of {of}"
 
 
@@ -114,10 +113,10 @@ HYPER_PARAMETERS = Options(
 )
 SETTINGS = Options(
     called="setting",
-    heading="Settings",
+    heading="Attributes",
     base=Localizer,
-    defaults=lambda cls: {name: field.default for name, field in LocalizeSection.model_fields.items()},
-    own=lambda cls: set(re.findall(r"\bsettings\.(\w+)", inspect.getsource(cls))),
+    defaults=lambda cls: {field.name: field.default for field in fields(cls)},
+    own=lambda cls: set(inspect.get_annotations(cls)),
 )
 
 

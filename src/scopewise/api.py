@@ -19,7 +19,7 @@ from scopewise.data.rows import FORGET, RETAIN, VAL, Benchmark, as_rows, check_s
 from scopewise.errors import ConfigError
 from scopewise.evaluation import Evaluation
 from scopewise.evaluation import evaluate as _evaluate
-from scopewise.localizers.base import Scopes, localize_encoded
+from scopewise.localizers.base import Scopes, check_arguments, localize_encoded
 from scopewise.metrics.base import Reference
 from scopewise.models.adapters import lora_config
 from scopewise.models.engine import Engine
@@ -108,7 +108,7 @@ def localize(
         max_length: Most tokens of a row.
         prompt: `plain`, `chat`, or a text with `{question}` in it.
         kernels: `off` runs without the optional kernels.
-        **settings: Of the run file's `localize` section, such as `repeats`, `threshold`, `mu`, `sigma`.
+        **settings: Of the run file's `localize` section, such as `localizer_args={"mu": 0.8}`.
 
     Returns:
         A region; `region.save(path)` writes the file that `unlearn` and the command line take.
@@ -116,11 +116,12 @@ def localize(
     rows = [as_rows(forget, FORGET), as_rows(retain, RETAIN)]
     check_scopes([*rows[0], *rows[1]])
     section = make_section(LocalizeSection, settings, "localize")
+    check_arguments([localizer], section.localizer_args)
     data = make_section(DataSection, {"max_length": max_length, "prompt": prompt}, "data")
     engine = Engine(model, tokenizer, data, max_tokens=section.max_tokens, kernels=kernels)
     scopes = Scopes(engine.encode(rows[0]), engine.encode(rows[1]), seed, size)
     check_vocabulary(model, engine.tokenizer, (*scopes.forget, *scopes.retain))
-    return localize_encoded(localizer, engine, scopes, section)
+    return localize_encoded(localizer, engine, scopes, section.localizer_args)
 
 
 def evaluate(

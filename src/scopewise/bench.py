@@ -14,6 +14,7 @@ from scopewise import record, schemas
 from scopewise.checks import Checked, check_finetuning, check_oracle, check_unlearning
 from scopewise.config import RunConfig, UnlearnSection
 from scopewise.errors import ConfigError
+from scopewise.localizers.base import check_arguments
 from scopewise.models.parallel.processes import default_device
 from scopewise.pipeline import Entry, Pipeline
 from scopewise.report.comparison import compare
@@ -137,10 +138,17 @@ class Bench:
         return results
 
 
-def plan(checked: Checked) -> None:
-    """Raise ConfigError for anything wrong with a bench that can be known before it begins."""
+def plan(checked: Checked, localizers: Collection[str] = ()) -> None:
+    """Raise ConfigError for anything wrong with a bench that can be known before it begins.
+
+    Args:
+        checked: The run.
+        localizers: Others that the run file's `localize.localizer_args` may be for.
+    """
     config = checked.config
     entries = [Entry.parse(text) for text in config.bench.methods]
+    if config.unlearn.region is None:
+        check_arguments([*localizers, *(entry.localizer for entry in entries)], config.localize.localizer_args)
     if config.unlearn.region is not None and len(entries) > 1:
         # One region for all would make a control a copy of what it controls.
         raise ConfigError("unlearn.region: given for a bench of several methods; name localizers as method@localizer")

@@ -25,6 +25,7 @@ from scopewise.data.prompt import Encoded, Prompt, direct_prompt, dropped_rows, 
 from scopewise.data.rows import FORGET, SCOPES, TRAIN, Benchmark, Row, each_row
 from scopewise.documents import read_text
 from scopewise.errors import ConfigError, DataError
+from scopewise.localizers.base import localizer_of
 from scopewise.methods.base import Method, Preference, make_method
 from scopewise.models.adapters import lora_config, with_adapter
 from scopewise.models.checked import check_weights
@@ -166,11 +167,11 @@ def check_localizing(checked: Checked, localizer: str) -> None:
     """Raise a UserError where a localizer, or the one that it takes its size from, finds nothing to choose in the model."""
     config = checked.config
     model = _check_trained(config, config.model.target or config.model.path, config.unlearn.parameters)
-    kind = registry.lookup("localizers", localizer)
+    made = localizer_of(localizer, config.localize.localizer_args)
     if model is not None:
-        kind(config.localize).check(model)
-    if kind.needs_size and config.localize.size_of != localizer:
-        check_localizing(checked, config.localize.size_of)
+        made.check(model)
+    if made.takes_size_of is not None:
+        check_localizing(checked, made.takes_size_of)
 
 
 def _check_models(config: RunConfig) -> Any:

@@ -301,46 +301,26 @@ class FinetuneSection(TrainingSection):
     batch_size: int = Field(64, ge=1)
 
 
-class LocalizeSection(Section):
-    """Stage 2: which part of the parameters unlearning may change; docs/methods.md says which localizer reads what.
+Arguments = dict[str, bool | int | float | str | None]
+"""Settings of one method, localizer, metric or attack; its class checks them when it is made."""
 
-    `gradient_gigabytes` is the memory that the gradients of `gradient` may take: where those of all matrices need more, the
-    rows are passed several times, for some modules at a time. Unset it is half of what the accelerator has free.
+
+class LocalizeSection(Section):
+    """Stage 2: which part of the parameters unlearning may change; `localizer_args` are the settings of the localizer.
+
+    docs/methods.md lists them. In a bench of several localizers each takes those that it has; one that none has is refused.
     """
 
-    repeats: int = Field(5, ge=1)
-    threshold: Literal["quantile", "absolute", "fraction"] = "quantile"
-    mu: float = 0.75
-    sigma: float = 0.25
-    fraction: float = Field(0.5, gt=0, le=1)
-    unit: Literal["module", "matrix", "row", "column", "weight"] = "module"
-    corrupt: Literal["labels", "inputs"] = "labels"
-    gamma: float = Field(1e-8, gt=0)
-    overlap_fraction: float = Field(0.1, gt=0, lt=1)
-    core_fraction: float = Field(0.2, gt=0, lt=1)
-    pattern: str = "."
-    size_of: str = "gradient"
+    localizer_args: Arguments = {}
     max_tokens: int = Field(4096, ge=1)
-    gradient_gigabytes: float | None = Field(None, gt=0)
 
-    @model_validator(mode="after")
-    def _quantiles(self) -> LocalizeSection:
-        for name in ("mu", "sigma"):
-            if self.threshold == "quantile" and not 0 <= getattr(self, name) <= 1:
-                raise ValueError(
-                    f"{name} {getattr(self, name)}; a quantile is from 0 to 1; threshold=absolute takes any"
-                )
-        return self
-
-    @field_validator("pattern")
-    @classmethod
-    def _regular(cls, value: str) -> str:
-        return _pattern(value)
-
-    @field_validator("size_of")
-    @classmethod
-    def _known_size(cls, value: str) -> str:
-        return canonical("localizers", value)
+    REFUSED: ClassVar[Mapping[str, str]] = {
+        name: f"it is now localize.localizer_args.{name}; write it there"
+        for name in (
+            *("repeats", "threshold", "mu", "sigma", "fraction", "unit", "corrupt", "gamma", "overlap_fraction"),
+            *("core_fraction", "pattern", "size_of", "gradient_gigabytes"),
+        )
+    }
 
 
 class GuardSection(Section):
@@ -365,7 +345,7 @@ class UnlearnSection(TrainingSection):
     learning_rate: float = Field(5e-5, gt=0)
     num_train_epochs: float = Field(2.0, gt=0)
     batch_size: int = Field(16, ge=1)
-    method_args: dict[str, float | str] = {}
+    method_args: Arguments = {}
     guard: GuardSection = GuardSection()
 
     @field_validator("localizer")

@@ -32,7 +32,7 @@ from scopewise.data.prompt import Encoded, Prompt, dropped_rows, encode, warn_of
 from scopewise.data.rows import FORGET, RETAIN, SCOPES, TRAIN, Benchmark, Row
 from scopewise.errors import DataError
 from scopewise.files import remove
-from scopewise.localizers.base import Scopes, localize_encoded
+from scopewise.localizers.base import Scopes, localize_encoded, localizer_of
 from scopewise.measurement import Measurement
 from scopewise.methods.base import make_method
 from scopewise.models.adapters import lora_config, with_adapter
@@ -189,11 +189,9 @@ class Pipeline:
             made = Region.load(path).origin or {}
             self.folder.same_inputs(path, made.get("inputs", {}), inputs)
             return path
-        from scopewise import registry
-
         check_localizing(self.checked, localizer)
-        needs_size = registry.lookup("localizers", localizer).needs_size
-        size = Region.load(self.region(self.config.localize.size_of, seed, benchmark, prefix)) if needs_size else None
+        sized = localizer_of(localizer, self.config.localize.localizer_args).takes_size_of
+        size = None if sized is None else Region.load(self.region(sized, seed, benchmark, prefix))
         target = self.finetuned("target")
         tokenizer = load_tokenizer(target)
         model = shard_model(self._prepared(target, seed))
@@ -202,7 +200,7 @@ class Pipeline:
         settings, kernels = self.config.localize, self.config.model.kernels
         engine = Engine(model, tokenizer, self.config.data, max_tokens=settings.max_tokens, kernels=kernels)
         with Cost() as cost, cost.step():
-            found = localize_encoded(localizer, engine, Scopes(forget, retain, seed, size), self.config.localize)
+            found = localize_encoded(localizer, engine, Scopes(forget, retain, seed, size), settings.localizer_args)
         origin = {**record.manifest(self.config, self.data_hash), "inputs": inputs}
         rates = cost.rates()
         self.folder.keep_config()

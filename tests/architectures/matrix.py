@@ -29,7 +29,7 @@ from architectures import plain
 from architectures.models import CONFIGS, build, spread
 from scopewise import UnlearningConfig, UnlearningTrainer, evaluate
 from scopewise.attacks.base import attacked_engine, score_answers
-from scopewise.config import LocalizeSection, LoraSection
+from scopewise.config import LoraSection
 from scopewise.data.load import load_benchmark
 from scopewise.data.prompt import Encoded, encode
 from scopewise.data.rows import FORGET, RETAIN, TRAIN, Benchmark, Row
@@ -165,7 +165,7 @@ def check_localizers(model: Any, given: Data) -> str:
     shares, refused = [], []
     for name in LOCALIZERS:
         try:
-            region = localize_encoded(name, engine, scopes, LocalizeSection(repeats=2))
+            region = localize_encoded(name, engine, scopes, {"repeats": 2})
         except UserError as error:
             refused.append(f"{name} refused: {error}")
             continue

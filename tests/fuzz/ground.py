@@ -35,7 +35,7 @@ _FIRST = (
     ("attack", "runs/done", "--attack", "question", "--attack", "noise"),
     ("unlearn", "run.yaml", "--model", "runs/done/target", "--set", "run.dir=runs/adapted"),
     ("localize", "run.yaml", "--model", "runs/done/target", "--set", "run.dir=runs/weights")
-    + ("--localizer", "random", "--set", "localize.unit=weight"),
+    + ("--localizer", "random", "--set", "localize.localizer_args.unit=weight"),
     ("evaluate", "runs/done/target", "run.yaml", "--output", "evaluation.json", "--cache", "cache"),
 )
 

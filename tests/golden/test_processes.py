@@ -32,7 +32,7 @@ CONFIGS = ROOT / "src" / "scopewise" / "configs" / "accelerate"
 COMMON = [
     "lora.lora_dropout=0", "lora.r=2", "unlearn.batch_size=16", "unlearn.num_train_epochs=1", "unlearn.learning_rate=1e-3",
     "unlearn.save_steps=2", "evaluate.splits=[val]", "evaluate.direct_splits=[]", "evaluate.max_new_tokens=2",
-    "localize.repeats=2", "localize.max_tokens=1024",
+    "localize.localizer_args.repeats=2", "localize.max_tokens=1024",
 ]  # fmt: skip
 
 
@@ -129,8 +129,8 @@ def test_two_processes_that_hold_half_of_the_model_do_what_one_does(method: str,
 def test_all_parameters_of_a_model_held_in_halves(target: Path, tmp_path: Path) -> None:
     """Rows of matrices may change, by gradients in several groups; micro-batches; what is outside stays, decay or not."""
     more = ["unlearn.parameters=all", "unlearn.weight_decay=0.1", "unlearn.gradient_accumulation_steps=2"]
-    more += ["localize.unit=row", "localize.threshold=fraction", "localize.fraction=0.3"]
-    more += ["localize.gradient_gigabytes=0.0001", "unlearn.batch_size=8"]
+    more += ["localize.localizer_args={unit: row, threshold: fraction, fraction: 0.3, gradient_gigabytes: 0.0001}"]
+    more += ["unlearn.batch_size=8"]
     settings = [word for setting in more for word in ("--set", setting)]
     both = [start(target, tmp_path / str(n), "memflex", n, *settings, how="fsdp2") for n in (1, 2)]
     for process in both:

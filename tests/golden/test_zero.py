@@ -62,7 +62,7 @@ def test_zero_does_what_one_process_does(method: str, target: Path, tmp_path: Pa
         (
             "ga_descent",
             (
-                "unlearn.localizer=weight_attribution", "localize.threshold=fraction", "localize.unit=weight",
+                "unlearn.localizer=weight_attribution", "localize.localizer_args={threshold: fraction, unit: weight}",
                 "unlearn.parameters=all",
             ),
         ),

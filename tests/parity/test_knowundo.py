@@ -32,7 +32,6 @@ from tiny import (
 )
 from torch import Tensor, nn
 
-from scopewise.config import LocalizeSection
 from scopewise.data.prompt import Encoded, encode
 from scopewise.data.rows import Row
 from scopewise.evaluation import score
@@ -205,10 +204,8 @@ def corrupted_as_recorded(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Enc
     return {scope: [copies[0] for copies in rows[scope]] for scope in rows}
 
 
-def settings(corrupt: str, **others: Any) -> LocalizeSection:
-    return LocalizeSection(
-        **{"threshold": "absolute", "unit": "matrix", "corrupt": corrupt, "repeats": REPEATS, **others}
-    )
+def settings(corrupt: str, **others: Any) -> dict[str, Any]:
+    return dict(**{"threshold": "absolute", "unit": "matrix", "corrupt": corrupt, "repeats": REPEATS, **others})
 
 
 def test_gradients_of_corrupted_rows(corrupted_as_recorded: dict[str, list[Encoded]]) -> None:
@@ -216,7 +213,7 @@ def test_gradients_of_corrupted_rows(corrupted_as_recorded: dict[str, list[Encod
 
     Ours pads and batches by length; theirs passes one row at a time, padded to a fixed width.
     """
-    model, localizer = build_model(), Gradient(settings("inputs"))
+    model, localizer = build_model(), Gradient(**settings("inputs"))
     for scope in ("forget", "retain"):
         ours = localizer.gradients(Engine(model, build_tokenizer()), corrupted_as_recorded[scope], seed=0)
         theirs = THEIRS["localization"]["inputs"]["gradients"][scope]
@@ -232,7 +229,7 @@ def test_region_of_corrupted_rows(index: int, corrupted_as_recorded: dict[str, l
     """Cosine (Eq. 8), magnitudes and the chosen names (Eq. 9), decided by matrix, at three pairs of thresholds."""
     theirs = THEIRS["localization"]["inputs"]
     chosen = theirs["chosen"][index]
-    localizer = Gradient(settings("inputs", mu=chosen["mu"], sigma=chosen["sigma"]))
+    localizer = Gradient(**settings("inputs", mu=chosen["mu"], sigma=chosen["sigma"]))
     region = localizer.region(
         Engine(build_model(), build_tokenizer()),
         Scopes(corrupted_as_recorded["forget"], corrupted_as_recorded["retain"]),
@@ -250,7 +247,7 @@ def test_region_of_corrupted_rows(index: int, corrupted_as_recorded: dict[str, l
 def test_region_decided_by_module(corrupted_as_recorded: dict[str, list[Encoded]]) -> None:
     """Intended difference, `unit="module"`, the default: A and B of a layer are one vector, from their gradients."""
     theirs = THEIRS["localization"]["inputs"]["gradients"]
-    localizer = Gradient(settings("inputs", unit="module", mu=2.0, sigma=0.0))
+    localizer = Gradient(**settings("inputs", unit="module", mu=2.0, sigma=0.0))
     region = localizer.region(
         Engine(build_model(), build_tokenizer()),
         Scopes(corrupted_as_recorded["forget"], corrupted_as_recorded["retain"]),
@@ -272,7 +269,7 @@ def test_gradients_of_relabelled_rows(labels_as_recorded: dict[str, list[Encoded
     The loss is linear in the one-hot labels, so the mean over repeats of N gradients is the gradient for the mean
     label.
     """
-    model, localizer = build_model(), Gradient(settings("labels"))
+    model, localizer = build_model(), Gradient(**settings("labels"))
     for scope in ("forget", "retain"):
         ours = localizer.gradients(Engine(model, build_tokenizer()), labels_as_recorded[scope], seed=0)
         assert_same_gradients(ours, THEIRS["localization"]["labels"]["gradients"][scope])
@@ -288,7 +285,7 @@ def test_region_of_relabelled_rows(adapter: str, labels_as_recorded: dict[str, l
     (chosen,) = theirs["chosen"]
     model = build_model()
     set_adapter(model, 0.0, b_scale=0.0 if adapter == "fresh" else 0.1)
-    localizer = Gradient(settings("labels", mu=chosen["mu"], sigma=chosen["sigma"]))
+    localizer = Gradient(**settings("labels", mu=chosen["mu"], sigma=chosen["sigma"]))
     scopes = Scopes(labels_as_recorded["forget"], labels_as_recorded["retain"])
     region = localizer.region(Engine(model, build_tokenizer()), scopes)
     entries = {entry.name: entry for entry in region.entries}

@@ -31,7 +31,6 @@ from tiny import (
 )
 from torch import Tensor
 
-from scopewise.config import LocalizeSection
 from scopewise.data.prompt import Encoded
 from scopewise.localizers.base import Scopes
 from scopewise.localizers.grail import Grail
@@ -86,7 +85,7 @@ def test_relearn_with_ce_and_kl(step: Step) -> None:
 @pytest.fixture
 def grail_region(labels_as_recorded: dict[str, list[Encoded]]) -> Region:
     """The localizer's region, on the labels that theirs was given."""
-    localizer = Grail(LocalizeSection(repeats=3, corrupt="labels", overlap_fraction=0.1, core_fraction=0.2))
+    localizer = Grail(repeats=3, corrupt="labels", overlap_fraction=0.1, core_fraction=0.2)
     scopes = Scopes(labels_as_recorded["forget"], labels_as_recorded["retain"])
     return localizer.region(Engine(build_model(), build_tokenizer()), scopes)
 
@@ -145,7 +144,7 @@ def test_weight_attribution() -> None:
     They store it negated. On the linear layers but the head, of a model that is trained as a whole.
     """
     theirs = THEIRS["weight_attribution"]
-    localizer = WeightAttribution(LocalizeSection(gamma=theirs["mu"] / theirs["rows"]))
+    localizer = WeightAttribution(gamma=theirs["mu"] / theirs["rows"])
     scores = localizer.scores(
         Engine(build_base(), build_tokenizer()), Scopes(items(FORGET, "forget"), items(RETAIN, "retain"))
     )

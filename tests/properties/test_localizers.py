@@ -12,12 +12,13 @@ import torch
 from engines import engine_of, forward_of, localized
 from often import often
 from scopewise.api import localize
-from scopewise.config import LocalizeSection, LoraSection
+from scopewise.config import LoraSection
 from scopewise.data.batch import length_batches
 from scopewise.data.prompt import Encoded
 from scopewise.errors import ConfigError, ResultError
 from scopewise.localizers import LOCALIZERS
 from scopewise.localizers.base import Scopes
+from scopewise.localizers.fisher_ratio import FisherRatio
 from scopewise.localizers.gradient import Gradient
 from scopewise.models.adapters import lora_config, with_adapter
 from scopewise.models.matrices import matrices
@@ -47,7 +48,7 @@ def test_fused_repeats_are_the_mean_of_single_passes(adapter: bool, repeats: int
     """The same labels, drawn as `Gradient` draws them, in `repeats` separate passes."""
     model, _ = request.getfixturevalue("trained_adapter" if adapter else "tiny")
     items = encoded[0]
-    got = Gradient(LocalizeSection(repeats=repeats)).gradients(engine_of(model, max_tokens=256), items, seed=5)
+    got = Gradient(repeats=repeats).gradients(engine_of(model, max_tokens=256), items, seed=5)
     generator = torch.Generator().manual_seed(5)
     draws: dict[int, list[tuple[int, ...]]] = {}
     batches = list(length_batches([len(i) for i in items], 256))
@@ -67,8 +68,8 @@ def test_fused_repeats_are_the_mean_of_single_passes(adapter: bool, repeats: int
 def test_inputs_mode_makes_as_many_passes_as_repeats(trained_adapter: Any, encoded: Any) -> None:
     """Two repeats are the mean of both, hence neither the first alone nor the sum."""
     model, _ = trained_adapter
-    one = Gradient(LocalizeSection(repeats=1, corrupt="inputs")).gradients(engine_of(model), encoded[0], 5)
-    two = Gradient(LocalizeSection(repeats=2, corrupt="inputs")).gradients(engine_of(model), encoded[0], 5)
+    one = Gradient(repeats=1, corrupt="inputs").gradients(engine_of(model), encoded[0], 5)
+    two = Gradient(repeats=2, corrupt="inputs").gradients(engine_of(model), encoded[0], 5)
     name = next(iter(one))
     assert not torch.allclose(one[name], two[name])
     assert 0.3 < float(two[name].norm() / one[name].norm()) < 1.5
@@ -110,7 +111,7 @@ def test_same_seed_same_region(name: str, adapter: bool, tiny: Any, encoded: Any
 @pytest.mark.parametrize("unit", ["module", "matrix"])
 def test_random_region_has_exactly_the_size(unit: str, trained_adapter: Any, encoded: Any) -> None:
     model, _ = trained_adapter
-    settings = LocalizeSection(unit=unit)
+    settings = {"unit": unit}
     size = localized("gradient", model, encoded, settings)
     regions = [localized("random", model, encoded, settings, seed, size) for seed in range(5)]
     assert {r.parameters for r in regions} == {size.parameters}
@@ -146,7 +147,7 @@ def test_fresh_adapter_is_localized_by_its_b(tiny: Any, encoded: Any) -> None:
 
 
 def test_impossible_threshold_gives_the_range(trained_adapter: Any, encoded: Any) -> None:
-    settings = LocalizeSection(threshold="absolute", mu=-2, sigma=0.0)
+    settings = {"threshold": "absolute", "mu": -2, "sigma": 0.0}
     with pytest.raises(ConfigError, match=r"no module has cosine < -2 .* cosines are .* magnitudes"):
         localized("gradient", trained_adapter[0], encoded, settings)
 
@@ -233,7 +234,7 @@ SCORED = ["gradient", "weight_attribution", "fisher_ratio", "activation_ratio"]
 def test_a_budget_is_kept_and_filled(name: str, unit: str, adapter: bool, request: Any, encoded: Any) -> None:
     """At most the fraction asked for, and no unit more would fit; the masks hold whole units."""
     model = request.getfixturevalue("trained_adapter" if adapter else "tiny")[0]
-    settings = LocalizeSection(unit=unit, threshold="fraction", fraction=0.3)
+    settings = {"unit": unit, "threshold": "fraction", "fraction": 0.3}
     region = localized(name, model, encoded, settings)
     total = sum(p.numel() for p in matrices(model).values())
     largest = {"weight": 1, "row": 128, "column": 128}.get(unit, 0.25 * total)
@@ -248,7 +249,7 @@ def test_a_budget_is_kept_and_filled(name: str, unit: str, adapter: bool, reques
 @pytest.mark.parametrize("name", SCORED)
 def test_random_control_of_any_unit_has_the_same_size(name: str, unit: str, trained_adapter: Any, encoded: Any) -> None:
     model = trained_adapter[0]
-    settings = LocalizeSection(unit=unit, threshold="fraction", fraction=0.4)
+    settings = {"unit": unit, "threshold": "fraction", "fraction": 0.4}
     region = localized(name, model, encoded, settings)
     controls = [localized("random", model, encoded, settings, seed=seed, size=region) for seed in (0, 1)]
     assert [c.parameters for c in controls] == [region.parameters] * 2
@@ -264,7 +265,7 @@ def test_higher_score_is_chosen_first(unit: str, threshold: str, tiny: Any, enco
     generator = torch.Generator().manual_seed(0)
     scores = {name: torch.randn(p.shape, generator=generator) for name, p in matrices(model).items()}
     means = unit_means(scores, unit, {})
-    chosen = choose(means, unit_sizes(scores, unit, {}), LocalizeSection(unit=unit, threshold=threshold, fraction=0.5))
+    chosen = choose(means, unit_sizes(scores, unit, {}), FisherRatio(unit=unit, threshold=threshold, fraction=0.5))
     inside = torch.cat([means[u][chosen[u]] for u in means])
     outside = torch.cat([means[u][~chosen[u]] for u in means])
     assert len(inside)
@@ -323,7 +324,7 @@ def test_weight_attribution_by_hand(tiny: Any, encoded: Any) -> None:
 
     model = tiny[0]
     plain = [plain_gradients(model, items, [i.answer_ids for i in items]) for items in encoded]
-    got = WeightAttribution(LocalizeSection(gamma=1e-3)).scores(engine_of(model), Scopes(*encoded))
+    got = WeightAttribution(gamma=1e-3).scores(engine_of(model), Scopes(*encoded))
     for name, parameter in matrices(model).items():
         want = (plain[0][name] * (parameter - plain[1][name] / 1e-3)).abs().detach()
         assert torch.allclose(got[name], want, rtol=1e-3, atol=1e-6 * float(want.max()))
@@ -334,7 +335,7 @@ def test_grail_masks_each_terms_gradient(trained_adapter: Any, encoded: Any, mak
     import copy
 
     model, tokenizer = trained_adapter
-    settings = LocalizeSection(overlap_fraction=0.5, core_fraction=0.2)
+    settings = {"overlap_fraction": 0.5, "core_fraction": 0.2}
     region = localized("grail", model, encoded, settings)
     assert region.splits_terms
     start = {n: p.detach().clone() for n, p in matrices(model).items()}
@@ -361,24 +362,24 @@ def test_grail_masks_each_terms_gradient(trained_adapter: Any, encoded: Any, mak
 
 
 def test_named_matches_or_says_how_names_look(tiny: Any, encoded: Any) -> None:
-    region = localized("named", tiny[0], encoded, LocalizeSection(pattern=r"layers\.1\.mlp"))
+    region = localized("named", tiny[0], encoded, {"pattern": r"layers\.1\.mlp"})
     assert {n.split(".")[2] for n in region.names} == {"1"}
     assert len(region.names) == 3
     with pytest.raises(ConfigError, match=r"model\.layers\.0"):
-        localized("named", tiny[0], encoded, LocalizeSection(pattern="nothing"))
+        localized("named", tiny[0], encoded, {"pattern": "nothing"})
 
 
 def test_python_settings_are_checked_as_those_of_a_run_file(tiny: Any, forget: Any, retain: Any) -> None:
     with pytest.raises(ConfigError, match="pattern"):
-        localize(*tiny, forget, retain, "named", pattern="(")
+        localize(*tiny, forget, retain, "named", localizer_args={"pattern": "("})
     with pytest.raises(ConfigError, match="repeats"):
-        localize(*tiny, forget, retain, repeat=3)
+        localize(*tiny, forget, retain, localizer_args={"repeat": 3})
 
 
 def test_masks_are_saved_and_a_region_without_them_is_refused(
     trained_adapter: Any, encoded: Any, tmp_path: Path
 ) -> None:
-    settings = LocalizeSection(unit="weight", threshold="fraction", fraction=0.1)
+    settings = {"unit": "weight", "threshold": "fraction", "fraction": 0.1}
     region = localized("fisher_ratio", trained_adapter[0], encoded, settings)
     region.save(tmp_path / "r.json")
     again = Region.load(tmp_path / "r.json")
@@ -390,7 +391,7 @@ def test_masks_are_saved_and_a_region_without_them_is_refused(
 
 
 def test_part_of_a_weight_cannot_be_expressed_by_lora(tiny: Any, encoded: Any, make_trainer: Any) -> None:
-    region = localized("gradient", tiny[0], encoded, LocalizeSection(unit="weight"))
+    region = localized("gradient", tiny[0], encoded, {"unit": "weight"})
     with pytest.raises(ConfigError, match="which LoRA's matrices on it cannot express"):
         make_trainer(*tiny, "ga_descent", peft_config=LORA, region=region)
 
@@ -400,7 +401,7 @@ def test_a_trained_model_has_its_gradients_back(tiny: Any, encoded: Any, make_tr
     from scopewise.models.gradients import mean_gradients
 
     model, tokenizer = tiny
-    region = localized("fisher_ratio", model, encoded, LocalizeSection(unit="weight"))
+    region = localized("fisher_ratio", model, encoded, {"unit": "weight"})
     trainer = make_trainer(model, tokenizer, "ga_descent", region=region, learning_rate=1e-9)
     trainer.train()
     gradients = mean_gradients(forward_of(trainer.model), encoded[0], 4096, "rows")

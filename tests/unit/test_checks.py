@@ -15,9 +15,12 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from scopewise.bench import Bench, plan
 from scopewise.checks import check_run, check_unlearning
+from scopewise.cli.bench import bench
 from scopewise.cli.check import check
 from scopewise.cli.finetune import finetune
+from scopewise.cli.localize import localize
 from scopewise.cli.tune import tune
+from scopewise.cli.unlearn import unlearn
 from scopewise.config import LoraSection, load_config
 from scopewise.data.load import with_suite
 from scopewise.errors import ConfigError, ModelError, ResultError, UserError
@@ -52,7 +55,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     ]
 
 
-SMALL = ["localize.threshold=fraction", "localize.fraction=1e-9"]
+SMALL = ["localize.localizer_args.threshold=fraction", "localize.localizer_args.fraction=1e-9"]
 BAD = {
     "an odd batch": ["unlearn.batch_size=3"],
     "no region": ["unlearn.region=gone.json"],
@@ -68,11 +71,14 @@ BAD = {
     "arguments": ["unlearn.method_args={betta: 1}"],
     "an optimizer": ["unlearn.optim=adamm"],
     "an optimizer without its library": ["unlearn.optim=galore_adamw"],
-    "no unit so small": ["unlearn.localizer=random", "localize.size_of=fisher_ratio", *SMALL],
+    "no unit so small": ["unlearn.localizer=random", "localize.localizer_args.size_of=fisher_ratio", *SMALL],
     "no unit so small of a score": ["unlearn.localizer=fisher_ratio", *SMALL],
     "layers by a broken pattern": ["lora.target_modules='(['"],
-    "a pattern": ["unlearn.localizer=named", "localize.pattern=nothing_like_it"],
-    "a pattern of a control": ["unlearn.localizer=random", "localize.size_of=named", "localize.pattern=layers.7"],
+    "a pattern": ["unlearn.localizer=named", "localize.localizer_args.pattern=nothing_like_it"],
+    "a pattern of a control": [
+        "unlearn.localizer=random",
+        "localize.localizer_args={size_of: named, pattern: layers.7}",
+    ],
     "no layer to fine-tune": ["unlearn.parameters=all", "lora.target_modules=[nothing_like_it]"],
     "no memory": ["model.tiny={width: 1048576, layers: 1, heads: 2}"],
 }
@@ -300,10 +306,17 @@ def test_an_adapter_that_is_none_of_its_base(settings: list[str], adapter: Path)
         check.__wrapped__(None, [*settings, "model.target=adapter"])  # type: ignore[attr-defined]
 
 
-def test_a_pattern_that_is_given_is_checked_though_the_method_has_another_localizer(settings: list[str]) -> None:
-    """`localize --localizer named` and `bench` of other methods read the same file."""
-    with pytest.raises(ConfigError, match="pattern"):
-        check.__wrapped__(None, [*settings, "localize.pattern=nothing_like_it"])  # type: ignore[attr-defined]
+@pytest.mark.parametrize("command", [check, unlearn, localize, bench])
+def test_a_setting_that_no_localizer_of_the_run_has(settings: list[str], command: Any) -> None:
+    """MemFlex's is `gradient`: what `named` reads would change nothing."""
+    with pytest.raises(ConfigError, match=r"localize\.localizer_args: unknown 'pattern'"):
+        command.__wrapped__(run_file=None, set_=[*settings, "localize.localizer_args.pattern=layers"])
+    assert not Path("out").exists()
+
+
+def test_each_localizer_of_a_bench_takes_its_own_settings(settings: list[str]) -> None:
+    both = ["bench.methods=[memflex, npo@named]", "localize.localizer_args={pattern: layers, mu: 0.5}"]
+    check.__wrapped__(run_file=None, set_=[*settings, *both])  # type: ignore[attr-defined]
 
 
 def test_all_parameters_of_a_target_that_is_an_adapter(settings: list[str], adapter: Path) -> None:
@@ -341,7 +354,7 @@ def test_rows_longer_than_learned_positions(settings: list[str], saved: Path, co
 
 def test_the_localize_command_checks_its_own_localizer(settings: list[str]) -> None:
     """Not the run file's method: `localize --localizer named` before the target is made."""
-    config = load_config(None, [*settings, "localize.pattern=nothing_like_it"])
+    config = load_config(None, [*settings, "localize.localizer_args.pattern=nothing_like_it"])
     with pytest.raises(ConfigError, match="pattern"), Pipeline(config).folder:
         Pipeline(config, resume=True).region("named", 0)
     assert not Path("out").exists()

@@ -10,7 +10,7 @@ import torch
 from transformers import Gemma2Config, Gemma2ForCausalLM
 
 from engines import forward_of
-from scopewise.config import LocalizeSection, LoraSection
+from scopewise.config import LoraSection
 from scopewise.data.batch import collate
 from scopewise.localizers.base import Scopes
 from scopewise.localizers.gradient import Gradient
@@ -176,11 +176,11 @@ def test_regions_module_by_module_are_exactly_the_same(
     largest = max(p.numel() for p in matrices(model).values())
     regions = []
     for gigabytes in (None, largest * 8 / 1e9):
-        settings = LocalizeSection(unit=unit, gradient_gigabytes=gigabytes, repeats=2, threshold="fraction")
+        settings = {"unit": unit, "gradient_gigabytes": gigabytes, "repeats": 2, "threshold": "fraction"}
         groups = gradient_groups(model, gigabytes)
         assert sorted(n for group in groups for n in group) == sorted(matrices(model))
         assert len(groups) == 1 if gigabytes is None else len(groups) > 4
-        regions.append(Gradient(settings).region(Engine(model, tiny[1]), Scopes(*encoded)))
+        regions.append(Gradient(**settings).region(Engine(model, tiny[1]), Scopes(*encoded)))
     one, many = regions
     assert one.entries == many.entries
     assert {n: m.bits.tobytes() for n, m in one.masks.items()} == {n: m.bits.tobytes() for n, m in many.masks.items()}

@@ -186,7 +186,6 @@ def test_settings_of_one_method_are_checked_in_one_sentence() -> None:
         ("bench.tune.knobs={npoo: {beta: [0.1, 1]}}", "Did you mean 'npo'?"),
         ("bench.settings={npoo: {}}", "Did you mean 'npo'?"),
         ("bench.methods=ga_kl", "a list, for example [ga_kl]"),
-        ("localize.size_of=gradiant", "Did you mean 'gradient'?"),
     ],
 )
 def test_wrong_bench_settings(text: str, part: str) -> None:
@@ -232,7 +231,6 @@ def test_config_cannot_be_changed_and_survives_a_round_trip() -> None:
         "finetune.learning_rate=.inf",
         "finetune.num_train_epochs=.nan",
         "unlearn.batch_size=true",
-        "unlearn.method_args={retain_weight: yes}",
         "evaluate.ability.shots={mmlu: true}",
         "bench.seeds=[true]",
         "bench.seeds=[1, 1]",
@@ -278,8 +276,6 @@ def test_switches_stay_switches_and_every_scheduler_is_known_to_the_library() ->
         ("run.dir=''", "run.dir"),
         (f"unlearn.batch_size={2**63}", "unlearn.batch_size"),
         ("evaluate.ability.shots={mmlu: -1}", "evaluate.ability.shots.mmlu"),
-        ("localize.sigma=1.5", "localize"),
-        ("localize.mu=-0.5", "localize"),
     ],
 )
 def test_what_no_setting_means(override: str, key: str) -> None:
@@ -290,10 +286,14 @@ def test_what_stays_allowed() -> None:
     """Line breaks in what is put to a model; a threshold that is no quantile; ordinary letters of any script."""
     config = load_config(
         None,
-        ['data.prompt="{question}\\n\\t"', "localize.threshold=absolute", "localize.sigma=7.5", "run.dir=läufe/東京"],
+        [
+            'data.prompt="{question}\\n\\t"',
+            "localize.localizer_args={threshold: absolute, sigma: 7.5}",
+            "run.dir=läufe/東京",
+        ],
     )
     assert config.data.prompt == "{question}\n\t"
-    assert config.localize.sigma == 7.5
+    assert config.localize.localizer_args["sigma"] == 7.5
 
 
 @pytest.mark.parametrize("overrides", [["run.seed=1", "run.seed.x=1"], ["data.path=a", "data.path.b.c=1"]])
@@ -359,10 +359,6 @@ def test_a_run_folder_is_read_from_any_other(tmp_path: Path, monkeypatch: pytest
         hashes.add(config_hash(config))
         assert config_hash(parse_config({**kept, "lora": {"r": 3}})) not in hashes
     assert len(hashes) == 1
-
-
-def test_a_pattern_that_is_no_regular_expression() -> None:
-    assert message(None, "localize.pattern='['").startswith("run file: localize.pattern: '['")
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def test_localizer(tmp_path: Path, tiny: Any, encoded: Any, sections: Any) -> No
     cls = example("attention", tmp_path).Attention
     region = cls().region(engine_of(tiny[0]), Scopes(*encoded))
     assert len(region.names) == 8  # q, k, v, o of two layers
-    assert sections.section("localizers", "attention", cls).endswith("No setting of its own.\n")
+    assert "| `part` | `attn` | " in sections.section("localizers", "attention", cls)
 
 
 def test_metric(tmp_path: Path) -> None:

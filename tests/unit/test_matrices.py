@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from architectures import plain
 from architectures.models import build, spread
 from engines import forward_of, localized
-from scopewise.config import LocalizeSection, LoraSection
+from scopewise.config import LoraSection
 from scopewise.data.prompt import Encoded
 from scopewise.data.rows import Row
 from scopewise.errors import ConfigError
@@ -69,7 +69,7 @@ def test_a_row_makes_one_output_however_the_matrix_is_stored(unit: str) -> None:
 def test_a_region_of_gpt2_holds_whole_units(unit: str) -> None:
     model = made("gpt2")
     for name in ("gradient", "activation_ratio", "random"):
-        settings = LocalizeSection(unit=unit, threshold="fraction", fraction=0.4, repeats=2)
+        settings = {"unit": unit, "threshold": "fraction", "fraction": 0.4, "repeats": 2}
         region = localized(name, model, (ROWS, ROWS[::-1]), settings)
         assert 0.2 < region.fraction <= 0.4
         for key in region.masks:
@@ -211,7 +211,7 @@ def test_experts_in_one_tensor_have_the_inputs_of_their_own_tokens(kind: str) ->
         "activation_ratio",
         model,
         (ROWS, ROWS[::-1]),
-        LocalizeSection(unit="column", threshold="fraction", fraction=0.4),
+        {"unit": "column", "threshold": "fraction", "fraction": 0.4},
     )
     assert any("experts" in entry.name for entry in region.entries)
 
@@ -238,7 +238,7 @@ def test_an_adapter_on_experts_has_its_rows_and_columns_by_expert(kind: str) -> 
     with torch.no_grad():
         want = by_expert(given, sent, count, lambda e, x: x @ a[e * rank : (e + 1) * rank].T)
     assert torch.allclose(found[name_b], want.T.flatten(), rtol=1e-4, atol=1e-6)
-    assert localized("activation_ratio", model, (ROWS, ROWS[::-1]), LocalizeSection(unit="row")).names
+    assert localized("activation_ratio", model, (ROWS, ROWS[::-1]), {"unit": "row"}).names
 
 
 def test_llama_4_multiplies_all_experts_at_once_by_what_is_scaled_for_each() -> None:
@@ -283,7 +283,7 @@ def test_lora_on_the_head_is_localized(name: str) -> None:
         for parameter_name, parameter in model.named_parameters():
             if "lora_B" in parameter_name:
                 parameter.normal_(std=0.1)
-    region = localized(name, model, (ROWS, ROWS[::-1]), LocalizeSection(repeats=2))
+    region = localized(name, model, (ROWS, ROWS[::-1]), {"repeats": 2})
     assert {e.module for e in region.entries} >= {"lm_head"}
     assert region.names
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -38,6 +38,7 @@ class Small(Preference):
     retain_weight: float = 2.0
 
 
+@dataclass(frozen=True, kw_only=True)
 class Few(ScoreLocalizer):
     """A small localizer.
 
@@ -47,14 +48,13 @@ class Few(ScoreLocalizer):
 
     Deviations: none.
 
-    Settings:
+    Attributes:
         gamma: A number. Default: a guess.
     """
 
-    name = "few"
+    gamma: float = 1e-8
 
-    def scores(self, *args: Any) -> Any:
-        return self.settings.gamma
+    name: ClassVar[str] = "few"
 
 
 CLASSES: dict[str, type] = {"methods": Small, "localizers": Few}
@@ -123,11 +123,11 @@ def test_one_without_options_says_so(sections: Any) -> None:
             "methods few: the hyper-parameter 'size' is not described; add",
         ),
         ("methods", "size: Of", "seize: Of", "methods few: 'seize' stands under 'Attributes:' and is no hyper-parameter;"),
-        ("localizers", "gamma: A", "gramma: A", "localizers few: 'gramma' stands under 'Settings:' and is no setting;"),
+        ("localizers", "gamma: A", "gramma: A", "localizers few: 'gramma' stands under 'Attributes:' and is no setting;"),
         (
-            "localizers", "gamma: A number.", "mu: A number.",
+            "localizers", "gamma: A number.", "unit: A number.",
             "localizers few: the setting 'gamma' is not described; add 'gamma: what it is. Default: its origin.' to "
-            "'Settings:' of Few",
+            "'Attributes:' of Few",
         ),
     ],
 )  # fmt: skip

@@ -12,9 +12,11 @@ import pytest
 import scopewise
 from scopewise import registry
 from scopewise.attacks.base import Attack
+from scopewise.config import parse_config
 from scopewise.data.rows import BenchmarkLoader
 from scopewise.errors import ConfigError
-from scopewise.localizers.base import Localizer
+from scopewise.localizers.base import Localizer, make_localizer
+from scopewise.localizers.gradient import Gradient
 from scopewise.methods.base import Method, make_method
 from scopewise.metrics.base import Metric
 
@@ -92,6 +94,7 @@ def test_unknown_kind() -> None:
     ("arguments", "part"),
     [
         ({"retain_wieght": 1.0}, "Did you mean 'retain_weight'?"),
+        ({"retain_weight": True}, "unlearn.method_args.retain_weight: True; must be a number"),
         ({"retain_weight": "much"}, "unlearn.method_args.retain_weight: 'much'; must be a number"),
         pytest.param(
             {"retain": "l2"},
@@ -112,3 +115,45 @@ def test_wrong_hyper_parameters(arguments: dict[str, object], part: str) -> None
 def test_public_names_exist() -> None:
     assert all(getattr(scopewise, name) is not None for name in scopewise.__all__)
     assert set(scopewise.__all__) == set(scopewise._WHERE)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "key"),
+    [
+        ("gradient", {"sigma": 1.5}, "sigma"),
+        ("gradient", {"mu": -0.5}, "mu"),
+        ("gradient", {"threshold": "quantiles"}, "threshold"),
+        ("gradient", {"repeats": 0}, "repeats"),
+        ("gradient", {"repeats": 1.5}, "repeats"),
+        ("gradient", {"gradient_gigabytes": 0}, "gradient_gigabytes"),
+        ("gradient", {"gradient_gigabytes": True}, "gradient_gigabytes"),
+        ("fisher_ratio", {"fraction": 1.5}, "fraction"),
+        ("fisher_ratio", {"fraction": float("nan")}, "fraction"),
+        ("weight_attribution", {"gamma": 0}, "gamma"),
+        ("grail", {"core_fraction": 1}, "core_fraction"),
+        ("named", {"pattern": "["}, "pattern"),
+        ("named", {"pattern": 3}, "pattern"),
+        ("random", {"size_of": "gradiant"}, "size_of"),
+        ("random", {"size_of": "random"}, "size_of"),
+    ],
+)
+def test_wrong_settings_of_a_localizer(name: str, arguments: dict[str, object], key: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        make_localizer(name, **arguments)
+    assert str(caught.value).startswith(f"localize.localizer_args.{key}: ")
+
+
+def test_settings_of_a_localizer() -> None:
+    assert make_localizer(
+        "gradient", gradient_gigabytes=None, sigma=7.5, threshold="absolute", repeats=3.0
+    ) == Gradient(sigma=7.5, threshold="absolute", repeats=3)
+    with pytest.raises(ConfigError, match="unknown 'mmu'.*Did you mean 'mu'"):
+        make_localizer("gradient", mmu=1)
+    with pytest.raises(ConfigError, match="takes none"):
+        make_localizer("all", mu=1)
+
+
+@pytest.mark.parametrize("key", ["mu", "threshold", "size_of", "gradient_gigabytes"])
+def test_a_setting_by_its_old_name(key: str) -> None:
+    with pytest.raises(ConfigError, match=rf"localize\.{key}: .* localize\.localizer_args\.{key}"):
+        parse_config({"localize": {key: "x"}})

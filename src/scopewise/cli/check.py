@@ -23,16 +23,14 @@ def check(
     config = load_config(run_file, set_ or [])
     quiet_libraries()
     from scopewise.bench import plan
-    from scopewise.checks import check_localizing, check_run, check_unlearning
+    from scopewise.checks import check_run, check_unlearning
     from scopewise.data.load import with_suite
     from scopewise.data.rows import ALL_SCOPES, SCOPES, SPLITS
 
     config = with_suite(config)
     checked = check_run(config, length=length)
-    check_unlearning(checked, config.unlearn)
-    if "pattern" in config.localize.model_fields_set:
-        check_localizing(checked, "named")
-    plan(checked)
+    method = check_unlearning(checked, config.unlearn)
+    plan(checked, [config.unlearn.localizer or method.localizer])
     benchmark = checked.benchmark
     counts = {f"{scope}_{split}": len(benchmark.select(scope, split)) for scope in ALL_SCOPES for split in SPLITS}
     counts = {name: count for name, count in counts.items() if count or name.startswith(SCOPES)}

@@ -26,10 +26,12 @@ def localize(
     config = load_config(run_file, [*(set_ or []), *([f"model.target={model}"] if model else [])])
     name = canonical("localizers", localizer)
     quiet_libraries()
+    from scopewise.localizers.base import check_arguments
     from scopewise.pipeline import Pipeline
     from scopewise.region import Region
     from scopewise.report.regions import region_table
 
+    check_arguments([name], config.localize.localizer_args)
     pipeline = Pipeline(config, resume=resume, overwrite=overwrite)
     with pipeline.folder:
         path = pipeline.region(name, config.run.seed)

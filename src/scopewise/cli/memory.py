@@ -39,7 +39,7 @@ def out_of_memory_sentence() -> str:
             "activation_checkpointing=true, parameters=lora or model.dtype=bfloat16"
         )
     elif work.startswith("localize"):
-        lower = "lower localize.max_tokens or localize.gradient_gigabytes, or set model.dtype=bfloat16"
+        lower = "lower localize.max_tokens or localize.localizer_args.gradient_gigabytes, or set model.dtype=bfloat16"
     else:
         lower = "lower evaluate.max_tokens (attack.max_tokens for an attack), or set model.dtype=bfloat16"
     return f"out of memory in {work!r}; {lower}"

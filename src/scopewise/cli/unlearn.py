@@ -27,10 +27,13 @@ def unlearn(
     given = {"unlearn.method": method, "model.target": model, "unlearn.region": region}
     config = load_config(run_file, [*(set_ or []), *(f"{key}={value}" for key, value in given.items() if value)])
     quiet_libraries()
+    from scopewise.localizers.base import check_arguments
     from scopewise.pipeline import Entry, Pipeline
 
-    pipeline = Pipeline(config, resume=resume, overwrite=overwrite)
     entry = Entry.of(config.unlearn.method, config.unlearn.localizer)
+    if config.unlearn.region is None:
+        check_arguments([entry.localizer], config.localize.localizer_args)
+    pipeline = Pipeline(config, resume=resume, overwrite=overwrite)
     with pipeline.folder:
         folder = pipeline.unlearned(entry, config.unlearn, config.run.seed, "run")
         pipeline.measurement.values(folder, str(folder.relative_to(pipeline.path)))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -11,6 +13,7 @@ from scopewise.models.engine import Engine
 from scopewise.models.matrices import localizable
 
 
+@dataclass(frozen=True, kw_only=True)
 class ActivationRatio(ScoreLocalizer):
     """Inputs of a layer that are more active on forget answers than on retain answers.
 
@@ -30,12 +33,9 @@ class ActivationRatio(ScoreLocalizer):
     of an adapter's matrices on it, its rows of A that of the same inputs, its columns of B that of A x. ε is then a thousandth
     of the mean over all experts of the layer. These take two forwards of each row, one for answer and prompt and one for the
     prompt alone. A model whose experts multiply in a way that cannot be followed is refused.
-
-    Settings:
-        max_tokens: Padded tokens per batch; changes no number but by rounding. Default: ours.
     """
 
-    name = "activation_ratio"
+    name: ClassVar[str] = "activation_ratio"
 
     def scores(self, engine: Engine, scopes: Scopes) -> Mapping[str, Tensor]:
         """Return the ratio of each weight's input."""

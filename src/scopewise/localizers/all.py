@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 from peft import PeftModel
 
 from scopewise.localizers.base import Localizer, Scopes
@@ -10,6 +13,7 @@ from scopewise.models.matrices import matrices
 from scopewise.region import Entry, Region, module_of, parameter_name
 
 
+@dataclass(frozen=True, kw_only=True)
 class All(Localizer):
     """No restriction: every parameter that would be trained; the control that asks what localization does.
 
@@ -22,7 +26,7 @@ class All(Localizer):
     Deviations: none.
     """
 
-    name = "all"
+    name: ClassVar[str] = "all"
 
     def region(self, engine: Engine, scopes: Scopes) -> Region:
         """Return the region of all LoRA matrices, or of all parameters of a model without adapters."""

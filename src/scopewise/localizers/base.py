@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
+from annotated_types import Interval
 from torch import Tensor, nn
 
 from scopewise import registry
-from scopewise.config import LocalizeSection
 from scopewise.data.prompt import Encoded
 from scopewise.errors import ConfigError
 from scopewise.models.engine import Engine
 from scopewise.models.matrices import input_dims, matrices
 from scopewise.region import Entry, Mask, Region, module_of
+from scopewise.settings import knobs, make
 
 WHOLE = ("module", "matrix")
 """Units that are whole matrices; the others (row, column, weight) are parts of them."""
@@ -40,19 +41,16 @@ class Scopes:
     size: Region | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
 class Localizer:
-    """Base of the localizers: settings, and `region`.
-
-    Args:
-        settings: The run file's `localize` section.
-    """
+    """Base of the localizers: settings as fields, and `region`."""
 
     name: ClassVar[str]
-    needs_size: ClassVar[bool] = False
-    """Whether it must be told how many parameters to choose (a control of another localizer)."""
 
-    def __init__(self, settings: LocalizeSection | None = None) -> None:
-        self.settings = settings or LocalizeSection()
+    @property
+    def takes_size_of(self) -> str | None:
+        """The localizer whose region this one, a control, takes its size from; None for none."""
+        return None
 
     def check(self, model: nn.Module) -> None:
         """Raise ConfigError where the settings find nothing in a model; its weights are not looked at."""
@@ -72,64 +70,120 @@ class Localizer:
         raise NotImplementedError
 
 
-class ScoreLocalizer(Localizer):
-    """Base of the localizers that score every weight: `scores`; units are chosen by the mean score of their weights.
+@dataclass(frozen=True, kw_only=True)
+class UnitLocalizer(Localizer):
+    """Base of the localizers that choose units, by a score of each.
 
-    Settings:
+    Attributes:
         unit: What is chosen as a whole. Default: as for `gradient`.
         threshold: How much is chosen. Default: as for `gradient`.
         sigma: Least score, or its quantile, where `threshold` is not `fraction`. Default: as for `gradient`.
         fraction: Share (0-1) of the localizable parameters, where `threshold` is `fraction`. Default: ours.
     """
 
+    unit: Literal["module", "matrix", "row", "column", "weight"] = "module"
+    threshold: Literal["quantile", "absolute", "fraction"] = "quantile"
+    sigma: float = 0.25
+    fraction: Annotated[float, Interval(gt=0, le=1)] = 0.5
+
+    def __post_init__(self) -> None:
+        self._check_quantile("sigma", self.sigma)
+
+    def _check_quantile(self, name: str, value: float) -> None:
+        if self.threshold == "quantile" and not 0 <= value <= 1:
+            raise ValueError(f"{name}: {value}; a quantile is from 0 to 1; threshold=absolute takes any")
+
+    def check(self, model: nn.Module) -> None:
+        """Raise ConfigError where `fraction` is less than the smallest unit."""
+        if self.threshold != "fraction":
+            return
+        parameters = matrices(model)
+        smallest = min(unit_sizes(parameters, self.unit, input_dims(model)).values())
+        total = sum(parameter.numel() for parameter in parameters.values())
+        if smallest > self.fraction * total:
+            raise ConfigError(
+                f"{ARGUMENTS}.fraction: {self.fraction:g} of {total} parameters; a {self.unit} has {smallest} "
+                "or more; raise it, or take a smaller unit"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreLocalizer(UnitLocalizer):
+    """Base of the localizers that score every weight: `scores`; units are chosen by the mean score of their weights."""
+
     def scores(self, engine: Engine, scopes: Scopes) -> Mapping[str, Tensor]:
         """Return a score for each entry of each of `matrices(engine.model)`, float32, higher = rather to be changed."""
         raise NotImplementedError
 
-    def check(self, model: nn.Module) -> None:
-        """Raise ConfigError where `localize.fraction` is less than the smallest unit."""
-        if self.settings.threshold != "fraction":
-            return
-        parameters = matrices(model)
-        smallest = min(unit_sizes(parameters, self.settings.unit, input_dims(model)).values())
-        total = sum(parameter.numel() for parameter in parameters.values())
-        if smallest > self.settings.fraction * total:
-            raise ConfigError(
-                f"localize.fraction: {self.settings.fraction:g} of {total} parameters; a {self.settings.unit} has {smallest} "
-                "or more; raise it, or take a smaller localize.unit"
-            )
-
     def unit_scores(self, engine: Engine, scopes: Scopes) -> Mapping[str, Tensor]:
         """Return the mean score of each unit."""
-        return unit_means(self.scores(engine, scopes), self.settings.unit, input_dims(engine.model))
+        return unit_means(self.scores(engine, scopes), self.unit, input_dims(engine.model))
 
     def region(self, engine: Engine, scopes: Scopes) -> Region:
-        """Return the units with the highest scores, as `localize.unit` and `localize.threshold` say."""
+        """Return the units with the highest scores, as `unit` and `threshold` say."""
         start = time.perf_counter()
         scores = self.scores(engine, scopes)
-        settings, inputs = self.settings, input_dims(engine.model)
-        sizes = unit_sizes(matrices(engine.model), settings.unit, inputs)
-        chosen = choose(unit_means(scores, settings.unit, inputs), sizes, settings)
+        inputs = input_dims(engine.model)
+        sizes = unit_sizes(matrices(engine.model), self.unit, inputs)
+        chosen = choose(unit_means(scores, self.unit, inputs), sizes, self)
         means = {name: float(score.mean()) for name, score in scores.items()}
         return build_region(
             self.name,
-            {**settings.model_dump(), "seed": scopes.seed},
+            {**asdict(self), "seed": scopes.seed},
             matrices(engine.model),
             chosen,
-            settings.unit,
+            self.unit,
             {name: {"score": mean} for name, mean in means.items()},
             time.perf_counter() - start,
         )
 
 
-def localize_encoded(name: str, engine: Engine, scopes: Scopes, settings: LocalizeSection | None = None) -> Region:
-    """Run a localizer by name; a control without a size takes that of the region `localize.size_of` makes."""
-    cls = registry.lookup("localizers", name)
-    settings = settings or LocalizeSection()
-    if cls.needs_size and scopes.size is None:
-        scopes = replace(scopes, size=localize_encoded(settings.size_of, engine, scopes, settings))
-    region: Region = cls(settings).region(engine, scopes)
-    return region
+ARGUMENTS = "localize.localizer_args"
+
+
+def make_localizer(name: str, **arguments: Any) -> Localizer:
+    """Build a localizer by name.
+
+    Raises:
+        ConfigError: unknown localizer or setting (with the nearest name), or a value that does not fit.
+    """
+    made: Localizer = make("localizers", name, ARGUMENTS, arguments)
+    return made
+
+
+def localizer_of(name: str, arguments: Mapping[str, Any]) -> Localizer:
+    """Build a localizer with those of a run's arguments that it has: the others are for other localizers of the run."""
+    own = knobs(registry.lookup("localizers", name))
+    return make_localizer(name, **{key: value for key, value in arguments.items() if key in own})
+
+
+def check_arguments(names: Iterable[str], arguments: Mapping[str, Any]) -> None:
+    """Raise ConfigError where none of the localizers of a run, or of those they take a size from, has an argument.
+
+    Args:
+        names: The localizers.
+        arguments: The run's `localize.localizer_args`.
+    """
+    used: dict[str, tuple[str, ...]] = {}
+    for name in names:
+        chain: str | None = name
+        while chain is not None and chain not in used:
+            made = localizer_of(chain, arguments)
+            used[chain] = knobs(type(made))
+            chain = made.takes_size_of
+    known = dict.fromkeys(key for own in used.values() for key in own)
+    for key in arguments:
+        if key not in known:
+            advice = registry.allowed(key, known) if known else "it takes none; remove it"
+            raise ConfigError(f"{ARGUMENTS}: unknown {key!r}; of {', '.join(used)} {advice}")
+
+
+def localize_encoded(name: str, engine: Engine, scopes: Scopes, arguments: Mapping[str, Any] | None = None) -> Region:
+    """Run a localizer by name; a control without a size takes that of the region that its `takes_size_of` makes."""
+    localizer = localizer_of(name, arguments or {})
+    if localizer.takes_size_of is not None and scopes.size is None:
+        scopes = replace(scopes, size=localize_encoded(localizer.takes_size_of, engine, scopes, arguments))
+    return localizer.region(engine, scopes)
 
 
 # -- units: what a region chooses as a whole ----------------------------------------------------------------------
@@ -179,35 +233,34 @@ def unit_means(values: Mapping[str, Tensor], unit: str, inputs: Mapping[str, int
     return {key: total / sizes[key] for key, total in unit_sums(values, unit, inputs).items()}
 
 
-def choose(scores: Mapping[str, Tensor], sizes: Mapping[str, int], settings: LocalizeSection) -> dict[str, Tensor]:
+def choose(scores: Mapping[str, Tensor], sizes: Mapping[str, int], how: UnitLocalizer) -> dict[str, Tensor]:
     """Return which units are chosen, as boolean unit tensors.
 
     Args:
         scores: One per unit.
         sizes: Weights per unit.
-        settings: `absolute` takes scores above sigma; `quantile` those above the sigma-quantile of the units' scores;
-            `fraction` the highest ones that together have at most that share of the parameters. Of equal scores the
+        how: Its `threshold`: `absolute` takes scores above sigma; `quantile` those above the sigma-quantile of the units'
+            scores; `fraction` the highest ones that together have at most that share of the parameters. Of equal scores the
             first in the model's order is taken.
 
     Raises:
         ConfigError: nothing is chosen; the sentence gives the range of the scores.
     """
     flat = {key: score.flatten() for key, score in scores.items()}
-    if settings.threshold == "absolute":
-        chosen = {key: score > settings.sigma for key, score in flat.items()}
+    if how.threshold == "absolute":
+        chosen = {key: score > how.sigma for key, score in flat.items()}
     else:
         units = sum(len(score) for score in flat.values())
-        if settings.threshold == "quantile":
-            _check_share("sigma", settings.sigma)
-            count = units - math.floor(settings.sigma * units)
+        if how.threshold == "quantile":
+            count = units - math.floor(how.sigma * units)
         else:
-            count = _count_within(flat, sizes, settings.fraction)
+            count = _count_within(flat, sizes, how.fraction)
         chosen = highest(flat, count)
     if not any(bool(mask.any()) for mask in chosen.values()):
         low, high = min(float(s.min()) for s in flat.values()), max(float(s.max()) for s in flat.values())
         raise ConfigError(
-            f"localize: no unit is chosen; scores are {low:.3g} to {high:.3g}, a unit has {min(sizes.values())} weights or "
-            "more; lower localize.sigma, raise localize.fraction, or take a smaller localize.unit"
+            f"{ARGUMENTS}: no unit is chosen; scores are {low:.3g} to {high:.3g}, a unit has {min(sizes.values())} weights or "
+            "more; lower sigma, raise fraction, or take a smaller unit"
         )
     return {key: mask.reshape(scores[key].shape) for key, mask in chosen.items()}
 
@@ -252,11 +305,6 @@ def _count_within(scores: Mapping[str, Tensor], sizes: Mapping[str, int], fracti
     weights = torch.cat([torch.full((len(score),), sizes[key]) for key, score in scores.items()])
     order = torch.sort(values, descending=True, stable=True).indices
     return int((weights[order].cumsum(0) <= budget).sum())
-
-
-def _check_share(name: str, value: float) -> None:
-    if not 0 <= value <= 1:
-        raise ConfigError(f"localize.{name}: {value}; a quantile is 0 to 1; or set localize.threshold=absolute")
 
 
 def build_region(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -10,6 +12,7 @@ from scopewise.localizers.base import Scopes, ScoreLocalizer
 from scopewise.models.engine import Engine
 
 
+@dataclass(frozen=True, kw_only=True)
 class FisherRatio(ScoreLocalizer):
     """Weights that matter more to the forget scope than to the retain scope, by squared gradients.
 
@@ -25,12 +28,9 @@ class FisherRatio(ScoreLocalizer):
 
     Deviations: squares of each *row's* gradient (there of each batch's, so that its size matters); ε relative, since
     1e-5 swamps the F of a trained model.
-
-    Settings:
-        max_tokens: Padded tokens per batch; changes no number but by rounding. Default: ours.
     """
 
-    name = "fisher_ratio"
+    name: ClassVar[str] = "fisher_ratio"
 
     def scores(self, engine: Engine, scopes: Scopes) -> Mapping[str, Tensor]:
         """Return the ratio of each weight."""

@@ -4,21 +4,34 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import torch
+from annotated_types import Ge, Gt
 from torch import Tensor
 
 from scopewise.data.prompt import Encoded
 from scopewise.errors import ConfigError
-from scopewise.localizers.base import WHOLE, Localizer, Scopes, build_region, choose, unit_sizes, unit_sums
+from scopewise.localizers.base import (
+    ARGUMENTS,
+    WHOLE,
+    Scopes,
+    UnitLocalizer,
+    build_region,
+    choose,
+    unit_sizes,
+    unit_sums,
+)
 from scopewise.models.engine import Engine
 from scopewise.models.gradients import Gradients
 from scopewise.models.matrices import gradient_groups, input_dims, matrices
 from scopewise.region import Region, module_of
 
 
-class Gradient(Localizer):
+@dataclass(frozen=True, kw_only=True)
+class Gradient(UnitLocalizer):
     """Modules whose forget gradient is strong and points away from the retain gradient (MemFlex).
 
         θ_loc = { θ_i : cos(G_UL,i , G_RT,i) < µ  and  mean |G_UL,i| > σ }
@@ -52,7 +65,7 @@ class Gradient(Localizer):
     Deviations: train rows only (the code lets val in), N = 5 as in the paper (code: 3), no end-of-sequence label, all
     rows of both scopes.
 
-    Settings:
+    Attributes:
         repeats: N. Default: the paper; the code uses 3.
         threshold: How µ and σ are read. Default: ours, since absolute thresholds do not transfer between models.
         mu: µ. Default: ours; as a quantile it leaves its condition three quarters of the modules.
@@ -60,12 +73,20 @@ class Gradient(Localizer):
         fraction: Share (0-1) of the localizable parameters, where `threshold` is `fraction`. Default: ours.
         unit: What is chosen as a whole. Default: the paper, whose θ_i is a module; `matrix` is the code.
         corrupt: What is made random. Default: the paper, labels replaced and input left; `inputs` is the code.
-        max_tokens: Padded tokens per batch; changes no number but by rounding. Default: ours.
         gradient_gigabytes: Memory that the gradients may take; where those of all matrices need more, the rows are
             passed several times, for some modules at a time. Default: half of what the accelerator has free.
     """
 
-    name = "gradient"
+    repeats: Annotated[int, Ge(1)] = 5
+    mu: float = 0.75
+    corrupt: Literal["labels", "inputs"] = "labels"
+    gradient_gigabytes: Annotated[float | None, Gt(0)] = None
+
+    name: ClassVar[str] = "gradient"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_quantile("mu", self.mu)
 
     def region(self, engine: Engine, scopes: Scopes) -> Region:
         """Return the region by Eq. 9.
@@ -74,13 +95,13 @@ class Gradient(Localizer):
             ConfigError: no module satisfies both conditions; the sentence gives the observed range.
         """
         start = time.perf_counter()
-        settings, unit = self.settings, self.settings.unit
+        unit = self.unit
         shown_unit = unit if unit in WHOLE else "matrix"
         (cosines, magnitude, _), shown = self._measured(engine, scopes, (unit, shown_unit))
         used: dict[str, float] = {}
-        if settings.threshold == "fraction":
+        if self.threshold == "fraction":
             sizes = unit_sizes(matrices(engine.model), unit, input_dims(engine.model))
-            chosen = choose(_score(cosines, magnitude), sizes, settings)
+            chosen = choose(_score(cosines, magnitude), sizes, self)
         else:
             mu, sigma = self._thresholds(cosines, magnitude)
             used = {"mu_used": mu, "sigma_used": sigma}
@@ -95,20 +116,20 @@ class Gradient(Localizer):
                 "magnitude": at[1],
                 "magnitude_retain": at[2],
             }
-        made = {**settings.model_dump(), **used, "seed": scopes.seed}
+        made = {**asdict(self), **used, "seed": scopes.seed}
         return build_region(
             self.name, made, matrices(engine.model), chosen, unit, measures, seconds=time.perf_counter() - start
         )
 
     def unit_scores(self, engine: Engine, scopes: Scopes) -> Mapping[str, Tensor]:
         """Return mean|G_UL| · (1 - cos) / 2 of each unit."""
-        ((cosines, magnitude, _),) = self._measured(engine, scopes, (self.settings.unit,))
+        ((cosines, magnitude, _),) = self._measured(engine, scopes, (self.unit,))
         return _score(cosines, magnitude)
 
     def _measured(self, engine: Engine, scopes: Scopes, units: Sequence[str]) -> list[tuple[dict[str, Tensor], ...]]:
         """Return `_measures` by each kind of unit, of which no more gradients exist at once than the memory allows."""
         found: list[tuple[dict[str, Tensor], ...]] = [({}, {}, {}) for _ in units]
-        groups, inputs = gradient_groups(engine.model, self.settings.gradient_gigabytes), input_dims(engine.model)
+        groups, inputs = gradient_groups(engine.model, self.gradient_gigabytes), input_dims(engine.model)
         for number, group in enumerate(groups):
             part = f", part {number + 1} of {len(groups)}" if len(groups) > 1 else ""
             unlearn = self.gradients(engine, scopes.forget, scopes.seed, f"forget{part}", group)
@@ -127,15 +148,13 @@ class Gradient(Localizer):
         only: Collection[str] | None = None,
     ) -> Gradients:
         """Return the gradient of the relabelled loss on each matrix, averaged over rows and repeats."""
-        repeats, corrupt = self.settings.repeats, self.settings.corrupt
+        repeats, corrupt = self.repeats, self.corrupt
         return engine.mean_gradients(items, what, repeats=repeats, corrupt=corrupt, seed=seed, only=only)
 
     def _thresholds(self, cosines: Mapping[str, Tensor], magnitude: Mapping[str, Tensor]) -> tuple[float, float]:
-        mu, sigma = self.settings.mu, self.settings.sigma
-        if self.settings.threshold == "absolute":
+        mu, sigma = self.mu, self.sigma
+        if self.threshold == "absolute":
             return mu, sigma
-        if not (0 <= mu <= 1 and 0 <= sigma <= 1):
-            raise ConfigError(f"localize: mu={mu}, sigma={sigma}; quantiles are 0 to 1; or set threshold=absolute")
         known = _flat(cosines)
         known = known[~np.isnan(known)]
         if not len(known):
@@ -183,8 +202,8 @@ def _nothing_chosen(cosines: Mapping[str, Tensor], magnitude: Mapping[str, Tenso
     known = known[~np.isnan(known)]
     low, high = (known.min(), known.max()) if len(known) else (0.0, 0.0)
     return (
-        f"localize: no module has cosine < {mu:.3g} and magnitude > {sigma:.3g}; cosines are {low:.3g} to {high:.3g}, "
-        f"magnitudes {sizes.min():.3g} to {sizes.max():.3g}; raise localize.mu, lower localize.sigma, or use "
+        f"{ARGUMENTS}: no module has cosine < {mu:.3g} and magnitude > {sigma:.3g}; cosines are {low:.3g} to {high:.3g}, "
+        f"magnitudes {sizes.min():.3g} to {sizes.max():.3g}; raise mu, lower sigma, or use "
         "threshold=quantile"
     )
 

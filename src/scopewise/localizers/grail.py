@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Annotated, ClassVar, Literal
 
 import torch
+from annotated_types import Ge, Interval
 from torch import Tensor
 
 from scopewise.data.prompt import Encoded
@@ -16,6 +19,7 @@ from scopewise.models.matrices import matrices
 from scopewise.region import Entry, Mask, Region, module_of
 
 
+@dataclass(frozen=True, kw_only=True)
 class Grail(Localizer):
     """Everything but the weights both scopes need, for the forget term; everything but retention's core, for the retain term.
 
@@ -23,7 +27,7 @@ class Grail(Localizer):
 
     G_UL and G_RT are the gradients on randomly relabelled answers of the two scopes; with z the gradient standardised
     within its matrix, Top_p are the entries whose |z| is among the highest share p of their matrix. A matrix whose
-    gradient does not vary has no top. It decides by weight: `unit` and `threshold` have no meaning for it.
+    gradient does not vary has no top. It decides by weight.
 
     Choose it with the method `grail`, or with any method that has a retain term; it runs the two terms one after the
     other. Its fractions trade as that method says.
@@ -34,35 +38,38 @@ class Grail(Localizer):
     Deviations: one pair of scopes (there unions and intersections over two domains); every label replaced as in
     MemFlex's paper (there half of them: `corrupt: inputs`); train rows only.
 
-    Settings:
+    Attributes:
         overlap_fraction: p. Default: the code's scripts.
         core_fraction: q. Default: the code's scripts.
         repeats: Relabellings that are averaged. Default: as for `gradient`.
         corrupt: What is made random, as for `gradient`. Default: as for `gradient`.
-        max_tokens: Padded tokens per batch; changes no number but by rounding. Default: ours.
     """
 
-    name = "grail"
+    overlap_fraction: Annotated[float, Interval(gt=0, lt=1)] = 0.1
+    core_fraction: Annotated[float, Interval(gt=0, lt=1)] = 0.2
+    repeats: Annotated[int, Ge(1)] = 5
+    corrupt: Literal["labels", "inputs"] = "labels"
+
+    name: ClassVar[str] = "grail"
 
     def region(self, engine: Engine, scopes: Scopes) -> Region:
         """Return the region with a mask for each term of the loss."""
         start = time.perf_counter()
-        settings = self.settings
 
         def gradients(items: Sequence[Encoded], what: str, seed: int) -> Gradients:
-            return engine.mean_gradients(items, what, repeats=settings.repeats, corrupt=settings.corrupt, seed=seed)
+            return engine.mean_gradients(items, what, repeats=self.repeats, corrupt=self.corrupt, seed=seed)
 
         unlearn = gradients(scopes.forget, "forget", scopes.seed)
         keep = gradients(scopes.retain, "retain", scopes.seed + 1)
         entries, masks = [], {}
         for name, parameter in matrices(engine.model).items():
-            shared = _top(unlearn[name], settings.overlap_fraction) & _top(keep[name], settings.overlap_fraction)
-            core = _top(keep[name], settings.core_fraction)
+            shared = _top(unlearn[name], self.overlap_fraction) & _top(keep[name], self.overlap_fraction)
+            core = _top(keep[name], self.core_fraction)
             masks[f"forget:{name}"] = Mask.pack((~shared).cpu().numpy())
             masks[f"retain:{name}"] = Mask.pack((~core).cpu().numpy())
             selected = parameter.numel() - int((shared & core).sum())
             entries.append(Entry(name, parameter.numel(), selected > 0, module_of(name), selected))
-        made = {**settings.model_dump(), "seed": scopes.seed}
+        made = {**asdict(self), "seed": scopes.seed}
         return Region(self.name, made, tuple(entries), seconds=time.perf_counter() - start, masks=masks)
 
 

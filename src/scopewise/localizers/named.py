@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import nn
 
 from scopewise.errors import ConfigError
-from scopewise.localizers.base import Localizer, Scopes
+from scopewise.localizers.base import ARGUMENTS, Localizer, Scopes
 from scopewise.models.engine import Engine
 from scopewise.models.matrices import matrices
 from scopewise.region import Entry, Region, module_of
 
 
+@dataclass(frozen=True, kw_only=True)
 class Named(Localizer):
     r"""The matrices whose name matches a pattern, whatever the data say: layers or modules known beforehand.
 
-        { θ_i : localize.pattern is found in the name of θ_i }
+        { θ_i : pattern is found in the name of θ_i }
 
     Choose it where the place is known beforehand, such as RMU's `layers\.[567]\.mlp\.down_proj`, where its authors
     train.
@@ -25,11 +28,19 @@ class Named(Localizer):
 
     Deviations: none.
 
-    Settings:
+    Attributes:
         pattern: A regular expression, searched in the name. Default: ours, which matches every matrix.
     """
 
-    name = "named"
+    pattern: str = "."
+
+    name: ClassVar[str] = "named"
+
+    def __post_init__(self) -> None:
+        try:
+            re.compile(self.pattern)
+        except (re.error, RecursionError, OverflowError) as error:
+            raise ValueError(f"pattern: {self.pattern!r} is no regular expression ({error}); correct it") from None
 
     def check(self, model: nn.Module) -> None:
         """Raise ConfigError where nothing matches; the sentence shows how names look."""
@@ -41,17 +52,13 @@ class Named(Localizer):
         entries = tuple(
             Entry(name, parameter.numel(), found[name], module_of(name)) for name, parameter in parameters.items()
         )
-        return Region(self.name, {"pattern": self.settings.pattern}, entries)
+        return Region(self.name, {"pattern": self.pattern}, entries)
 
     def _found(self, model: nn.Module) -> dict[str, bool]:
-        pattern = self.settings.pattern
-        try:
-            found = {name: bool(re.search(pattern, name)) for name in matrices(model)}
-        except re.error as error:
-            raise ConfigError(f"localize.pattern: {pattern!r} is no regular expression ({error}); correct it") from None
+        found = {name: bool(re.search(self.pattern, name)) for name in matrices(model)}
         if not any(found.values()):
             raise ConfigError(
-                f"localize.pattern: {pattern!r} matches none of {len(found)} matrices; they are named like "
+                f"{ARGUMENTS}.pattern: {self.pattern!r} matches none of {len(found)} matrices; they are named like "
                 f"{next(iter(found))}"
             )
         return found

@@ -8,6 +8,8 @@ import math
 import random
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -17,8 +19,10 @@ from scopewise.localizers.base import WHOLE, Localizer, Scopes, build_region, un
 from scopewise.models.engine import Engine
 from scopewise.models.matrices import input_dims, matrices
 from scopewise.region import Region, module_of
+from scopewise.registry import canonical
 
 
+@dataclass(frozen=True, kw_only=True)
 class Random(Localizer):
     """As many parameters as another region, chosen at random: the control that asks whether *where* matters.
 
@@ -34,13 +38,26 @@ class Random(Localizer):
 
     Deviations: none.
 
-    Settings:
+    Attributes:
         size_of: The localizer whose region it takes the size and the unit from; it must have one mask for both terms.
             Default: ours, MemFlex's.
     """
 
-    name = "random"
-    needs_size = True
+    size_of: str = "gradient"
+
+    name: ClassVar[str] = "random"
+
+    def __post_init__(self) -> None:
+        try:
+            if canonical("localizers", self.size_of) == self.name:
+                raise ValueError(f"size_of: {self.size_of!r}; a region cannot take its size from itself; name another")
+        except ConfigError as error:
+            raise ValueError(f"size_of: {error}") from None
+
+    @property
+    def takes_size_of(self) -> str:
+        """The localizer whose region it takes the size from."""
+        return self.size_of
 
     def region(self, engine: Engine, scopes: Scopes) -> Region:
         """Return a random region with the size of `size`.

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
 
+from annotated_types import Gt
 from torch import Tensor
 
 from scopewise.localizers.base import Scopes, ScoreLocalizer
@@ -12,6 +15,7 @@ from scopewise.models.matrices import matrices
 from scopewise.models.parallel.fsdp import full_tensor
 
 
+@dataclass(frozen=True, kw_only=True)
 class WeightAttribution(ScoreLocalizer):
     """Weights whose removal would raise the forget loss, corrected for what retaining would do about it (WAGLE).
 
@@ -30,19 +34,20 @@ class WeightAttribution(ScoreLocalizer):
     Deviations: float32 and means (there sums over the rows); linear layers alone (there embeddings, norms and head
     too), so that a share of the parameters is of fewer; every retain row once (there one is drawn for each forget row).
 
-    Settings:
+    Attributes:
         gamma: γ. Default: the code's 1e-6, which is of gradients summed over 400 rows with the loss divided by 4
             accumulation steps: 1e-6 · 4 / 400.
-        max_tokens: Padded tokens per batch; changes no number but by rounding. Default: ours.
     """
 
-    name = "weight_attribution"
+    gamma: Annotated[float, Gt(0)] = 1e-8
+
+    name: ClassVar[str] = "weight_attribution"
 
     def scores(self, engine: Engine, scopes: Scopes) -> Mapping[str, Tensor]:
         """Return S of each weight."""
         unlearn = engine.mean_gradients(scopes.forget, "forget")
         keep = engine.mean_gradients(scopes.retain, "retain")
         return {
-            name: (unlearn[name] * (full_tensor(parameter.detach()).float() - keep[name] / self.settings.gamma)).abs()
+            name: (unlearn[name] * (full_tensor(parameter.detach()).float() - keep[name] / self.gamma)).abs()
             for name, parameter in matrices(engine.model).items()
         }

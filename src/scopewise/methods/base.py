@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Literal, get_args, get_type_hints
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from scopewise import registry
 from scopewise.data.prompt import Encoded
-from scopewise.errors import ConfigError
 from scopewise.models.engine import Engine
 from scopewise.ops import Reduction, sequence_mean, sequence_sum, squared_distance, token_kl, token_log_probs
+from scopewise.settings import make
 
 Need = Literal["nll", "logits", "reference_logits", "reference_nll", "alternative", "hidden"]
 
@@ -127,6 +125,10 @@ class Method:
         """Return the decoder block (from 0) whose states are needed, of a model with `layers` blocks; None for none."""
         return round(0.5 * (layers - 1)) if "hidden" in self.retain_terms else None
 
+    def __post_init__(self) -> None:
+        if self.retain != "none" and not set(self.retain.split("+")) <= set(RETAIN_LOSSES):
+            raise ValueError(f"retain: {self.retain!r}; none, or some of {', '.join(RETAIN_LOSSES)} joined by '+'")
+
     @property
     def change_factor(self) -> float:
         """Factor that the whole change of the parameters is multiplied by when training has ended; 1 leaves it."""
@@ -218,31 +220,7 @@ def make_method(name: str, **arguments: Any) -> Method:
     Raises:
         ConfigError: unknown method or hyper-parameter (with the nearest name), or a value that does not fit.
     """
-    cls = registry.lookup("methods", name)
-    known = {f.name: f for f in fields(cls)}
-    types = get_type_hints(cls)
-    for key, value in arguments.items():
-        if key not in known:
-            raise ConfigError(
-                f"unlearn.method_args: unknown {key!r}; of {registry.canonical('methods', name)} "
-                f"{registry.allowed(key, known)}"
-            )
-        if types[key] in (int, float) and (isinstance(value, bool) or not isinstance(value, int | float)):
-            raise ConfigError(f"unlearn.method_args.{key}: {value!r}; must be a number")
-        if isinstance(value, float) and not math.isfinite(value):
-            raise ConfigError(f"unlearn.method_args.{key}: {value!r}; must be finite")
-        if types[key] is str and not isinstance(value, str):
-            raise ConfigError(f"unlearn.method_args.{key}: {value!r}; must be a text")
-        if types[key] is int and value != int(value):
-            raise ConfigError(f"unlearn.method_args.{key}: {value!r}; must be a whole number")
-        if key == "retain" and value != "none" and not set(str(value).split("+")) <= set(RETAIN_LOSSES):
-            raise ConfigError(
-                f"unlearn.method_args.retain: {value!r}; none, or some of {', '.join(RETAIN_LOSSES)} joined by '+'"
-            )
-        choices = get_args(types[key])
-        if choices and value not in choices:
-            raise ConfigError(f"unlearn.method_args.{key}: {value!r}; {registry.allowed(str(value), choices)}")
-    method: Method = cls(**{k: int(v) if types[k] is int else v for k, v in arguments.items()})
+    method: Method = make("methods", name, "unlearn.method_args", arguments)
     return method
 
 

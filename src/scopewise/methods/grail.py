@@ -21,8 +21,8 @@ class GRAIL(Method):
     the second on the most important of retention.
 
     Choose it when forget and retain rows share weights and a whole matrix is too coarse. Its main knobs are the
-    localizer's two fractions: more overlap left alone (`localize.overlap_fraction`) protects retention and slows
-    forgetting; a larger core (`localize.core_fraction`) holds retention still.
+    localizer's two fractions: more overlap left alone (`localize.localizer_args.overlap_fraction`) protects retention and slows
+    forgetting; a larger core (`localize.localizer_args.core_fraction`) holds retention still.
 
     Source: Kim et al., arXiv:2504.12681. Reference code: piso7/GRAIL 5cd74dd (the formulas are read from it: the
     paper's equations were not to be had).

@@ -6,10 +6,10 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from scopewise import registry
 from scopewise.bench import Bench, section_of
 from scopewise.config import RunConfig, parse_config
 from scopewise.errors import UserError
+from scopewise.localizers.base import localizer_of
 from scopewise.pipeline import Entry, Pipeline
 
 
@@ -64,11 +64,11 @@ def waves(config: RunConfig) -> list[list[Job]]:
     if config.unlearn.region is None:
         for entry in entries:
             if entry.localizer != "all":
-                after = bool(registry.lookup("localizers", entry.localizer).needs_size)
+                sized = localizer_of(entry.localizer, config.localize.localizer_args).takes_size_of
                 for seed in bench.seeds:
-                    regions[after][Job("region", entry.localizer, seed)] = None
-                    if after:
-                        regions[False][Job("region", config.localize.size_of, seed)] = None
+                    regions[sized is not None][Job("region", entry.localizer, seed)] = None
+                    if sized is not None:
+                        regions[False][Job("region", sized, seed)] = None
     models = [
         Job("model", entry.name, seed, protocol)
         for protocol in bench.protocols

@@ -30,7 +30,7 @@ from scopewise.data.prompt import Encoded, Prompt, encode
 from scopewise.data.rows import FORGET, RETAIN, Row, as_rows, check_scopes
 from scopewise.errors import ConfigError
 from scopewise.files import write_json
-from scopewise.localizers.base import Scopes, localize_encoded
+from scopewise.localizers.base import Scopes, check_arguments, localize_encoded
 from scopewise.methods.base import Constrained, Method, Preference, make_method
 from scopewise.models.adapters import trainable_adapter, with_adapter
 from scopewise.models.alternatives import alternatives
@@ -631,4 +631,5 @@ def _region(
         return None
     if not scopes.retain:
         raise ConfigError(f"retain_dataset: none given; the localizer {name!r} compares both scopes")
-    return localize_encoded(name, engine, scopes, args.localize)
+    check_arguments([name], args.localize.localizer_args)
+    return localize_encoded(name, engine, scopes, args.localize.localizer_args)
