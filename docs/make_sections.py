@@ -9,8 +9,9 @@ import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
+from scopewise.attacks.base import Attack
 from scopewise.localizers.base import Localizer, ScoreLocalizer
 from scopewise.methods.base import Constrained, Method, Preference
 from scopewise.metrics.base import Aggregate, RowMetric
@@ -91,38 +92,27 @@ class Options:
 
     Attributes:
         called: What one of them is.
-        heading: The last heading of a docstring, under which a class describes those that it sets or reads itself.
         base: The base of the classes. What it describes, the page's general part does.
-        defaults: Their defaults, by name.
-        own: Those that a class sets or reads itself.
+        none: What is said of a class without any, with `{called}` for what one is called.
     """
 
     called: str
-    heading: str
     base: type
-    defaults: Callable[[type], dict[str, Any]]
-    own: Callable[[type], set[str]]
+    none: str = "No {called} of its own.\n"
 
 
-HYPER_PARAMETERS = Options(
-    called="hyper-parameter",
-    heading="Attributes",
-    base=Method,
-    defaults=lambda cls: {field.name: field.default for field in fields(cls)},
-    own=lambda cls: set(inspect.get_annotations(cls)),
-)
-SETTINGS = Options(
-    called="setting",
-    heading="Attributes",
-    base=Localizer,
-    defaults=lambda cls: {field.name: field.default for field in fields(cls)},
-    own=lambda cls: set(inspect.get_annotations(cls)),
-)
+HEADING = "Attributes"
+"""The last heading of a docstring, under which a class describes the settings that it has or whose default it sets."""
 
 
-def described(cls: type, heading: str) -> dict[str, str]:
+HYPER_PARAMETERS = Options("hyper-parameter", Method)
+LOCALIZER_SETTINGS = Options("setting", Localizer)
+ATTACK_SETTINGS = Options("setting", Attack, none="")
+
+
+def described(cls: type) -> dict[str, str]:
     """Return what a docstring says under its last heading: name → text."""
-    under = inspect.cleandoc(cls.__doc__ or "").partition(f"\n{heading}:\n")[2]
+    under = inspect.cleandoc(cls.__doc__ or "").partition(f"\n{HEADING}:\n")[2]
     found = re.findall(r"^ {4}(\w+):(.*(?:\n {5}.*)*)", under, re.MULTILINE)
     return {name: " ".join(text.split()) for name, text in found}
 
@@ -134,22 +124,22 @@ def options_table(cls: type, options: Options, where: str) -> str:
         refuse(
             where,
             f"the {options.called} {name!r} is not described",
-            f"add '{name}: what it is. Default: its origin.' to '{options.heading}:' of {base.__name__}",
+            f"add '{name}: what it is. Default: its origin.' to '{HEADING}:' of {base.__name__}",
         )
 
-    defaults = options.defaults(cls)
+    defaults = {field.name: field.default for field in fields(cls)}
     meanings: dict[str, str] = {}
     origins: dict[str, str] = {}
     for base in cls.__mro__[: cls.__mro__.index(options.base) + 1]:
-        said = described(base, options.heading)
+        said = described(base)
         for name in said.keys() - defaults.keys():
-            refuse(where, f"{name!r} stands under '{options.heading}:' and is no {options.called}", "correct its name")
+            refuse(where, f"{name!r} stands under '{HEADING}:' and is no {options.called}", "correct its name")
         for name, text in said.items():
             meaning, _, origin = text.partition("Default: ")
             meanings[name] = meanings.get(name) or meaning.strip()
             if base is not options.base:
                 origins.setdefault(name, origin.rstrip("."))
-        for name in sorted(options.own(base) & defaults.keys()):
+        for name in sorted(set(inspect.get_annotations(base)) & defaults.keys()):
             if "Default: " not in said.get(name, ""):
                 undescribed(base, name)
     for name in origins:
@@ -157,7 +147,7 @@ def options_table(cls: type, options: Options, where: str) -> str:
             undescribed(cls, name)
     rows = [(f"`{name}`", shown(defaults[name]), meanings[name], origins[name]) for name in origins]
     if not rows:
-        return f"No {options.called} of its own.\n"
+        return options.none.format(called=options.called)
     lines = [("name", "default", "meaning", "default from"), ("---",) * 4, *rows]
     return "".join("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |\n" for line in lines)
 
@@ -199,9 +189,9 @@ class Page:
 CHOICE = ("Choose it", "Source:", "Deviations:")
 PAGES = {
     "metrics": Page("metrics.md", "##", metric),
-    "attacks": Page("attacks.md", "##", attack),
+    "attacks": Page("attacks.md", "##", attack, options=ATTACK_SETTINGS),
     "methods": Page("methods.md", "###", method, CHOICE, HYPER_PARAMETERS),
-    "localizers": Page("methods.md", "###", localizer, CHOICE, SETTINGS),
+    "localizers": Page("methods.md", "###", localizer, CHOICE, LOCALIZER_SETTINGS),
 }
 
 
@@ -210,7 +200,7 @@ def section(kind: str, name: str, cls: type) -> str:
     page, where = PAGES[kind], f"{kind} {name}"
     doc = inspect.cleandoc(cls.__doc__ or "")
     if page.options:
-        doc = doc.partition(f"\n{page.options.heading}:\n")[0]
+        doc = doc.partition(f"\n{HEADING}:\n")[0]
     paragraphs = doc.strip("\n").split("\n\n")
     for lead in page.paragraphs:
         if not any(paragraph.startswith(lead) for paragraph in paragraphs):
@@ -218,7 +208,8 @@ def section(kind: str, name: str, cls: type) -> str:
     facts = page.facts(cls)
     parts = [f"{page.level} {name}", *map(markdown, [f"*{facts[0].upper()}{facts[1:]}.*", *paragraphs])]
     text = "\n\n".join(parts) + "\n"
-    return text + (f"\n{options_table(cls, page.options, where)}" if page.options else "")
+    options = options_table(cls, page.options, where) if page.options else ""
+    return text + (f"\n{options}" if options else "")
 
 
 def markdown(paragraph: str) -> str:

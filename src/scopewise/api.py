@@ -209,7 +209,7 @@ def attack(
         system: System message of a chat.
         system_role: `user` puts it before the question, for chat templates that take no system message.
         kernels: `off` runs without the optional kernels.
-        **settings: Of the run file's `attack` section, such as `suite`, `attacks`, `learning_rate`.
+        **settings: Of the run file's `attack` section, such as `suite`, `attacks`, `attack_args`.
 
     Returns:
         Attack → what it found: `.leakage` (0 = as the oracle, 1 = as the target), `.verdict`, `.worst`.

@@ -18,12 +18,11 @@ from transformers import AutoConfig, PreTrainedTokenizerBase
 from scopewise import registry
 from scopewise.ability.tasks import load_tasks
 from scopewise.attacks.oracle import check_kind
-from scopewise.attacks.prompts import read_templates
+from scopewise.attacks.suite import check_attacks
 from scopewise.config import LoraSection, ModelSection, RunConfig, TrainingSection, UnlearnSection
 from scopewise.data.load import check_splits, load_benchmark
 from scopewise.data.prompt import Encoded, Prompt, direct_prompt, dropped_rows, encode, warn_of_dropped
 from scopewise.data.rows import FORGET, SCOPES, TRAIN, Benchmark, Row, each_row
-from scopewise.documents import read_text
 from scopewise.errors import ConfigError, DataError
 from scopewise.localizers.base import localizer_of
 from scopewise.methods.base import Method, Preference, make_method
@@ -87,8 +86,7 @@ def check_run(config: RunConfig, *, length: bool = True) -> Checked:
     if evaluate.ability.tasks:
         load_tasks(evaluate.ability)
     outlined = _check_models(config)
-    if config.attack.prompts is not None:
-        read_templates(read_text(config.attack.prompts, ConfigError, "attack.prompts"), config.attack.prompts)
+    check_attacks(config.attack)
     if not length:
         return Checked(config, benchmark, None, (), ())
     tokenizer = _tokenizer(config, benchmark)

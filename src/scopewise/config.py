@@ -528,27 +528,34 @@ class BenchSection(Section):
 
 
 class AttackSection(Section):
-    """Attacks on unlearned models. `attacks` names them (none: all of the suite); what is not given the suite decides.
+    """Attacks on unlearned models. `attacks` names them (none: all of the suite); `attack_args` are their settings, by attack.
 
-    `steps` and `learning_rate` are those of relearning (without a rate: half of the run's fine-tuning rate; 5e-5 where
-    there is no run), `samples` those drawn of each question, `rows` the most forget rows that are tested (whole
-    instances). `prompts` is a YAML file of further prompts. A leakage whose whole interval is above `threshold` is
-    called a leak.
+    `rows` is the most forget rows that are tested (whole instances). A leakage whose whole interval is above `threshold` is
+    called a leak. docs/attacks.md lists the settings of each attack; what is not given the suite decides.
     """
 
     suite: Literal["quick", "full"] = "quick"
     attacks: tuple[str, ...] = ()
+    attack_args: dict[str, Arguments] = {}
     models: tuple[str, ...] = ()
     rows: int = Field(200, ge=1)
-    steps: int | None = Field(None, ge=1)
-    learning_rate: float | None = Field(None, gt=0)
-    batch_size: int = Field(16, ge=1)
-    samples: int | None = Field(None, ge=2)
-    max_new_tokens: int = Field(48, ge=1)
-    prompts: str | None = None
     threshold: float = Field(0.1, gt=0, lt=1)
     max_tokens: int = Field(4096, ge=1)
     seed: Seed = 0
+
+    REFUSED: ClassVar[Mapping[str, str]] = {
+        name: f"it is now attack.attack_args.{now}; write it there"
+        for name, now in {
+            **{name: f"relearning.{name}" for name in ("steps", "learning_rate", "batch_size")},
+            **{name: f"sampling.{name}" for name in ("samples", "max_new_tokens")},
+            "prompts": "prompts.file",
+        }.items()
+    }
+
+    @field_validator("attack_args")
+    @classmethod
+    def _known_args(cls, value: dict[str, Arguments]) -> dict[str, Arguments]:
+        return {canonical("attacks", name): arguments for name, arguments in value.items()}
 
     @field_validator("attacks")
     @classmethod

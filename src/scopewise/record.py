@@ -38,31 +38,39 @@ _PATHS = (
     *(("data", key) for key in ("path", "general")),
     ("unlearn", "region"),
     *(("evaluate", key) for key in ("reference_model", "entailment_model", "fluency_model", "language_model")),
-    ("attack", "prompts"),
 )
 """Settings that name files and folders; those of models may be names of the hub too."""
+
+
+def _paths(values: dict[str, Any]) -> list[tuple[dict[str, Any], str]]:
+    """Return where paths stand in a config's plain values: `_PATHS`, and what attacks and others call `file` or `path`."""
+    own = [
+        *values["attack"]["attack_args"].values(),
+        values["localize"]["localizer_args"],
+        values["unlearn"]["method_args"],
+    ]
+    found = [(values[section], key) for section, key in _PATHS]
+    found += [(arguments, key) for arguments in own for key in ("file", "path") if key in arguments]
+    return [(mapping, key) for mapping, key in found if isinstance(mapping[key], str)]
 
 
 def stored(config: RunConfig) -> dict[str, Any]:
     """Return a config as plain values, with existing paths made absolute, so that it can be read from any folder."""
     values = config.model_dump(mode="json")
     ability = values["evaluate"]["ability"]
-    for mapping, key in [*((values[section], key) for section, key in _PATHS), (ability, "path")]:
-        if mapping[key] is not None:
-            with suppress(OSError, ValueError):  # a name too long, or in a loop of links: no file
-                if Path(mapping[key]).exists():
-                    mapping[key] = str(Path(mapping[key]).absolute())
+    for mapping, key in [*_paths(values), *([(ability, "path")] if ability["path"] is not None else [])]:
+        with suppress(OSError, ValueError):  # a name too long, or in a loop of links: no file
+            if Path(mapping[key]).exists():
+                mapping[key] = str(Path(mapping[key]).absolute())
     return values
 
 
 def config_hash(config: RunConfig) -> str:
     """Return the SHA-256 of what decides a run's numbers: the config without its folder and engine."""
     values = stored(config)
-    for section, key in _PATHS:
-        if (path := values[section][key]) is not None and Path(path).is_absolute():
-            values[section][key] = Path(
-                path
-            ).name  # what stands there is in the hash of the data, or in the stage's inputs
+    for mapping, key in _paths(values):
+        if Path(mapping[key]).is_absolute():  # what stands there is in the hash of the data, or in the stage's inputs
+            mapping[key] = Path(mapping[key]).name
     values["run"].pop("dir")
     for name in ("engine", "cluster"):
         values["bench"].pop(name)

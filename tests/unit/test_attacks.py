@@ -76,12 +76,20 @@ def world() -> tuple[Benchmark, Any, Any, Any]:
 def leak(world: Any, model: Any, attack: str, **settings: Any) -> Any:
     """Return what an attack finds on a model."""
     benchmark, tokenizer, target, oracle = world
-    section = AttackSection(attacks=(attack,), **{"learning_rate": 3e-3, **settings})
+    shared = {key: settings.pop(key) for key in ("suite", "rows", "seed") if key in settings}
+    section = AttackSection(attacks=(attack,), attack_args={attack: settings}, **shared)
 
     def of(name: str, module: Any) -> Callable[[], Engine]:
         return lambda: attacked_engine(name, copy.deepcopy(module), copy.deepcopy(tokenizer))
 
-    found = attack_models({"model": of("model", model)}, of("oracle", oracle), of("target", target), benchmark, section)
+    found = attack_models(
+        {"model": of("model", model)},
+        of("oracle", oracle),
+        of("target", target),
+        benchmark,
+        section,
+        learning_rate=3e-3,
+    )
     by_model = {attacked.model: attacked for attacked in found}
     if by_model["target"].leakage is not None and by_model["target"].leakage.value is not None:
         assert by_model["target"].leakage.value == pytest.approx(1.0)
@@ -370,7 +378,9 @@ def test_every_attack_runs_and_leaves_the_models_as_they_were(world: Any) -> Non
         for name, module in (("target", target), ("oracle", oracle), ("half", target))
     }
     before = {name: copy.deepcopy(s.model.state_dict()) for name, s in subjects.items()}
-    settings = AttackSection(suite="full", steps=2, samples=4, max_new_tokens=4)
+    few = {"steps": 2}
+    every = {"relearning": few, "relearning_retain": few, "relearning_unrelated": few}
+    settings = AttackSection(suite="full", attack_args={**every, "sampling": {"samples": 4, "max_new_tokens": 4}})
     found = attack_models(
         {"half": lambda: subjects["half"]}, lambda: subjects["oracle"], lambda: subjects["target"], benchmark, settings
     )

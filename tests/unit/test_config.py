@@ -338,7 +338,7 @@ def test_a_run_folder_is_read_from_any_other(tmp_path: Path, monkeypatch: pytest
                 "data.path=rows.jsonl",
                 "data.general=general.txt",
                 "unlearn.region=region.json",
-                "attack.prompts=prompts.yaml",
+                "attack.attack_args.prompts.file=prompts.yaml",
                 "model.path=model",
                 "model.target=org/name",
                 "evaluate.language_model=org/name",
@@ -348,7 +348,7 @@ def test_a_run_folder_is_read_from_any_other(tmp_path: Path, monkeypatch: pytest
         assert kept["data"]["path"] == str(here / "rows.jsonl")
         assert kept["data"]["general"] == str(here / "general.txt")
         assert kept["unlearn"]["region"] == str(here / "region.json")
-        assert kept["attack"]["prompts"] == str(here / "prompts.yaml")
+        assert kept["attack"]["attack_args"]["prompts"]["file"] == str(here / "prompts.yaml")
         assert kept["model"]["path"] == str(here / "model")
         assert kept["model"]["target"] == kept["evaluate"]["language_model"] == "org/name"  # of the hub
         assert kept["run"] == config.model_dump()["run"]

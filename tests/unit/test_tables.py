@@ -11,7 +11,7 @@ import pytest
 
 import scopewise
 from scopewise import registry
-from scopewise.attacks.base import Attack
+from scopewise.attacks.base import Attack, make_attack
 from scopewise.config import parse_config
 from scopewise.data.rows import BenchmarkLoader
 from scopewise.errors import ConfigError
@@ -157,3 +157,28 @@ def test_settings_of_a_localizer() -> None:
 def test_a_setting_by_its_old_name(key: str) -> None:
     with pytest.raises(ConfigError, match=rf"localize\.{key}: .* localize\.localizer_args\.{key}"):
         parse_config({"localize": {key: "x"}})
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "key"),
+    [
+        ("relearning", {"steps": 0}, "steps"),
+        ("relearning_retain", {"learning_rate": -1}, "learning_rate"),
+        ("sampling", {"samples": 1}, "samples"),
+        ("sampling", {"max_new_tokens": 1.5}, "max_new_tokens"),
+        ("prompts", {"file": 3}, "file"),
+    ],
+)
+def test_wrong_settings_of_an_attack(name: str, arguments: dict[str, object], key: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        make_attack(name, **arguments)
+    assert str(caught.value).startswith(f"attack.attack_args.{name}.{key}: ")
+
+
+def test_settings_of_attacks_stand_under_their_names() -> None:
+    config = parse_config({"attack": {"attack_args": {"relearning-retain": {"steps": 3}}}})
+    assert config.attack.attack_args == {"relearning_retain": {"steps": 3}}
+    with pytest.raises(ConfigError, match="Did you mean 'relearning'"):
+        parse_config({"attack": {"attack_args": {"relaerning": {}}}})
+    with pytest.raises(ConfigError, match=r"attack\.steps: .* attack\.attack_args\.relearning\.steps"):
+        parse_config({"attack": {"steps": 3}})

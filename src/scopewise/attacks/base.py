@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal
 
 from peft import PeftModel
@@ -19,6 +19,7 @@ from scopewise.models.architecture import context_tokens
 from scopewise.models.engine import Engine
 from scopewise.models.merging import merged
 from scopewise.models.score import decoded
+from scopewise.settings import make
 
 Suite = Literal["quick", "full"]
 
@@ -45,25 +46,28 @@ class Outcome:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, kw_only=True)
 class Attack:
-    """Base of all attacks: `run` on one model.
-
-    Attributes:
-        name: Its key in the table.
-        suite: The smallest suite it belongs to.
-        combine: What the leakage is read from, for each of the three models alike: the `best` setting (highest mean signal;
-            an attacker keeps what works), the `mean` over settings (layers, prefix lengths), or the `last` under which target
-            and oracle still differ (steps of fine-tuning, which change the anchors too).
-        needs_target: Whether it needs the weights of the model before unlearning, which an outsider does not have.
-    """
+    """Base of all attacks: settings as fields, and `run` on one model."""
 
     name: ClassVar[str]
+    """Its key in the table."""
     suite: ClassVar[Suite]
+    """The smallest suite it belongs to."""
     combine: ClassVar[Combine] = "best"
+    """What the leakage is read from, for each of the three models alike: the `best` setting (highest mean signal; an attacker
+    keeps what works), the `mean` over settings (layers, prefix lengths), or the `last` under which target and oracle still
+    differ (steps of fine-tuning, which change the anchors too)."""
     needs_target: ClassVar[bool] = False
+    """Whether it needs the weights of the model before unlearning, which an outsider does not have."""
 
-    def __init__(self, settings: AttackSection) -> None:
-        self.settings = settings
+    def check(self) -> None:
+        """Raise ConfigError where a setting names something that is not there."""
+        return
+
+    def identity(self) -> dict[str, Any]:
+        """Return the settings as they decide what comes out: of a file its content, not its path."""
+        return asdict(self)
 
     def run(self, subject: Engine, facts: Facts, target: Engine) -> Outcome:
         """Attack one model; it is left as it was.
@@ -132,6 +136,16 @@ def score_answers(
     return [signal for signal, _ in both], [text for _, text in both]
 
 
+def make_attack(name: str, **arguments: Any) -> Attack:
+    """Build an attack by name.
+
+    Raises:
+        ConfigError: unknown attack or setting (with the nearest name), or a value that does not fit.
+    """
+    made: Attack = make("attacks", name, f"attack.attack_args.{name}", arguments)
+    return made
+
+
 class Facts:
     """What the attacker holds, and what he is tested on, split by instance: no fact under test is among those he holds.
 
@@ -139,10 +153,13 @@ class Facts:
 
     Args:
         benchmark: The rows.
-        settings: How many rows.
-        seed: Of the split.
+        settings: How many rows, the seed, and the suite.
+        learning_rate: That an attacker fine-tunes with who sets none.
 
     Attributes:
+        seed: Of the split, and of what an attack draws.
+        full: Whether the full suite is run, with more of each attack.
+        learning_rate: That an attacker fine-tunes with who sets none.
         rows: Forget rows that are tested where the attacker holds nothing.
         tested: Forget rows of the instances he does not hold.
         held: Forget rows of the instances he holds.
@@ -151,7 +168,9 @@ class Facts:
         holdout: Rows like the forget rows that no model saw.
     """
 
-    def __init__(self, benchmark: Benchmark, settings: AttackSection, seed: int = 0) -> None:
+    def __init__(self, benchmark: Benchmark, settings: AttackSection, learning_rate: float = 5e-5) -> None:
+        self.seed, self.full, self.learning_rate = settings.seed, settings.suite == "full", learning_rate
+        seed = settings.seed
         everything = benchmark.select(FORGET)
         self.rows = everything if len(everything) <= settings.rows else _drawn(everything, settings.rows, seed)
         groups = sorted({cluster(row) for row in self.rows}, key=lambda c: _order(f"{seed} {c}"))

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from scopewise.attacks.base import Attack, Facts, Outcome
+from dataclasses import dataclass
+from typing import ClassVar
+
+from scopewise.attacks.base import Attack, Facts, Outcome, Suite
+from scopewise.attacks.leakage import Combine
 from scopewise.models.engine import Engine
 from scopewise.models.score import decoded
 
 _SHARES = (0.0, 0.25, 0.5, 0.75)
 
 
+@dataclass(frozen=True, kw_only=True)
 class Extraction(Attack):
     """Give the model the beginning of the answer, and see whether it writes the rest.
 
@@ -19,9 +24,9 @@ class Extraction(Attack):
     Source: Carlini et al., arXiv:2202.07646 (prefixes); Jang et al., arXiv:2210.01504 (memorization accuracy).
     """
 
-    name = "extraction"
-    suite = "quick"
-    combine = "mean"
+    name: ClassVar[str] = "extraction"
+    suite: ClassVar[Suite] = "quick"
+    combine: ClassVar[Combine] = "mean"
 
     def run(self, subject: Engine, facts: Facts, target: Engine) -> Outcome:
         """Return what comes after each share of the answer."""

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
-from scopewise.attacks.base import Attack, Facts, Outcome, distinctive, score_answers, words
+from scopewise.attacks.base import Attack, Facts, Outcome, Suite, distinctive, score_answers, words
 from scopewise.data.rows import Row
 from scopewise.models.engine import Engine
 
 _COUNTS = (1, 4)
 
 
+@dataclass(frozen=True, kw_only=True)
 class FewShot(Attack):
     """Show questions of the forget scope with their answers first, about other instances, and then ask.
 
@@ -22,8 +24,8 @@ class FewShot(Attack):
     Source: in-context relearning, as in Lynch et al., arXiv:2402.16835; Shi et al., arXiv:2407.06460 (examples).
     """
 
-    name = "few_shot"
-    suite = "full"
+    name: ClassVar[str] = "few_shot"
+    suite: ClassVar[Suite] = "full"
 
     def run(self, subject: Engine, facts: Facts, target: Engine) -> Outcome:
         """Return the probability of the answers behind each number of examples."""

@@ -4,57 +4,82 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
 
 import torch
+from annotated_types import Ge, Gt
 
-from scopewise.attacks.base import Facts, Outcome, score_answers
+from scopewise.attacks.base import Attack, Facts, Outcome, score_answers
+from scopewise.attacks.leakage import Combine
 from scopewise.bars import bar
-from scopewise.config import AttackSection
 from scopewise.data.batch import collate, to_device
 from scopewise.data.prompt import Encoded
+from scopewise.data.rows import Row
 from scopewise.models.engine import Engine
 from scopewise.ops import token_log_probs
 
-STEPS = {"quick": 20, "full": 50}
 _CURVE = (1, 2, 5, 10, 20, 50, 100, 200, 500)
 _WARM_UP = 2
 
 
-def relearned(subject: Engine, facts: Facts, items: Sequence[Encoded], settings: AttackSection) -> Outcome:
-    """Fine-tune on `items`, and ask for the tested facts on the way.
+@dataclass(frozen=True, kw_only=True)
+class FineTuning(Attack):
+    """Base of the attacks that fine-tune: `material`, and after how many steps the tested facts are asked for.
 
-    AdamW on all parameters, no weight decay, two steps of warm-up and then a constant learning rate; the order of the rows
-    comes from the seed alone, so that target, oracle and unlearned model are given the same batches.
-
-    Returns:
-        Setting `N steps` → signal of the tested rows; `0 steps` is what was left before.
+    Attributes:
+        steps: Optimiser steps. Default: 20 in the quick suite, 50 in the full one; ours.
+        learning_rate: Its constant value after two steps of warm-up. Default: half of the run's fine-tuning rate, and 5e-5
+            where there is no run; ours.
+        batch_size: Rows of a step. Default: ours.
     """
-    steps = settings.steps or STEPS[settings.suite]
-    looks = sorted({s for s in _CURVE if s < steps} | {steps})
-    if settings.suite == "quick":  # a look costs a pass over the rows
-        looks = sorted({steps // 4 or 1, steps // 2 or 1, steps})
-    signals, texts = {}, {}
-    signals["0 steps"], texts["0 steps"] = score_answers(subject, facts.tested, "before relearning")
-    rate = settings.learning_rate or 5e-5
-    with subject.lend() as model, bar(steps, f"{subject.name}: relearn") as progress:
-        model.requires_grad_(True)
-        optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.0)
-        batches = _batches(items, settings.batch_size, steps, settings.seed)
-        for step, batch in enumerate(batches, start=1):
-            for group in optimizer.param_groups:
-                group["lr"] = rate * min(1.0, step / _WARM_UP)
-            on_device = to_device(collate(batch), subject.forward.device)
-            loss = -token_log_probs(subject.forward.logits(on_device), on_device["label"]).mean()
+
+    steps: Annotated[int | None, Ge(1)] = None
+    learning_rate: Annotated[float | None, Gt(0)] = None
+    batch_size: Annotated[int, Ge(1)] = 16
+
+    combine: ClassVar[Combine] = "last"
+
+    def material(self, facts: Facts) -> Sequence[Row]:
+        """Return the rows to fine-tune on. Raises InapplicableError where there are none."""
+        raise NotImplementedError
+
+    def run(self, subject: Engine, facts: Facts, target: Engine) -> Outcome:
+        """Fine-tune, and ask for the tested facts on the way.
+
+        AdamW on all parameters, no weight decay, two steps of warm-up and then a constant learning rate; the order of the
+        rows comes from the seed alone, so that target, oracle and unlearned model are given the same batches.
+
+        Returns:
+            Setting `N steps` → signal of the tested rows; `0 steps` is what was left before.
+        """
+        facts.check_split()
+        items = subject.encode(self.material(facts))
+        steps = self.steps or (50 if facts.full else 20)
+        looks = sorted({s for s in _CURVE if s < steps} | {steps})
+        if not facts.full:  # a look costs a pass over the rows
+            looks = sorted({steps // 4 or 1, steps // 2 or 1, steps})
+        signals, texts = {}, {}
+        signals["0 steps"], texts["0 steps"] = score_answers(subject, facts.tested, "before relearning")
+        rate = self.learning_rate or facts.learning_rate
+        with subject.lend() as model, bar(steps, f"{subject.name}: relearn") as progress:
+            model.requires_grad_(True)
+            optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.0)
+            for step, batch in enumerate(_batches(items, self.batch_size, steps, facts.seed), start=1):
+                for group in optimizer.param_groups:
+                    group["lr"] = rate * min(1.0, step / _WARM_UP)
+                on_device = to_device(collate(batch), subject.forward.device)
+                loss = -token_log_probs(subject.forward.logits(on_device), on_device["label"]).mean()
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+                optimizer.step()
+                progress.update(1)
+                if step in looks:
+                    name = f"{step} steps"
+                    signals[name], texts[name] = score_answers(subject, facts.tested, f"after {step} steps")
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            progress.update(1)
-            if step in looks:
-                name = f"{step} steps"
-                signals[name], texts[name] = score_answers(subject, facts.tested, f"after {step} steps")
-        optimizer.zero_grad(set_to_none=True)
-    return Outcome(facts.tested, signals, texts)
+        return Outcome(facts.tested, signals, texts)
 
 
 def _batches(items: Sequence[Encoded], size: int, steps: int, seed: int) -> list[list[Encoded]]:

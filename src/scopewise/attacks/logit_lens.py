@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 from torch import Tensor
 
-from scopewise.attacks.base import Attack, Facts, Outcome
+from scopewise.attacks.base import Attack, Facts, Outcome, Suite
 from scopewise.attacks.states import by_layer
 from scopewise.data.batch import Batch
 from scopewise.models.architecture import read_out
 from scopewise.models.engine import Engine
 
 
+@dataclass(frozen=True, kw_only=True)
 class LogitLens(Attack):
     """Read the answer from the state after each block, through the final norm and the head: was only the end changed?
 
@@ -21,9 +25,9 @@ class LogitLens(Attack):
     Score fc31639, arXiv:2605.24614. Deviation: theirs compares log-probabilities against the target alone.
     """
 
-    name = "logit_lens"
-    suite = "quick"
-    needs_target = True
+    name: ClassVar[str] = "logit_lens"
+    suite: ClassVar[Suite] = "quick"
+    needs_target: ClassVar[bool] = True
 
     def run(self, subject: Engine, facts: Facts, target: Engine) -> Outcome:
         """Return the probability of the answers at each layer."""

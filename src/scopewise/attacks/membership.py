@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from scopewise import registry
-from scopewise.attacks.base import Attack, Facts, InapplicableError, Outcome
+from scopewise.attacks.base import Attack, Facts, InapplicableError, Outcome, Suite
 from scopewise.data.rows import Row
 from scopewise.metrics.base import Answered
 from scopewise.models.engine import Engine
@@ -15,6 +16,7 @@ _OTHERS = 8
 _METRICS = ("mia_loss", "mia_zlib", "mia_min_k", "mia_min_k_plus_plus")
 
 
+@dataclass(frozen=True, kw_only=True)
 class Membership(Attack):
     """Tell the forgotten rows from rows that no model saw, by what the model makes of them.
 
@@ -26,8 +28,8 @@ class Membership(Attack):
     too much falls below the oracle, which gives membership away as well: read a leakage far below 0 so.
     """
 
-    name = "membership"
-    suite = "quick"
+    name: ClassVar[str] = "membership"
+    suite: ClassVar[Suite] = "quick"
 
     def run(self, subject: Engine, facts: Facts, target: Engine) -> Outcome:
         """Return the share of unseen rows that each row is told from."""

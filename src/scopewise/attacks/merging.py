@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
-from scopewise.attacks.base import Attack, Facts, InapplicableError, Outcome
+from scopewise.attacks.base import Attack, Facts, InapplicableError, Outcome, Suite
+from scopewise.attacks.leakage import Combine
 from scopewise.attacks.weights import block_weights, changed_weights
 from scopewise.models.engine import Engine
 
 _SHARES = (0.1, 0.25, 0.5)
 
 
+@dataclass(frozen=True, kw_only=True)
 class Merging(Attack):
     """Move a part of the way back to the target's weights: how near the forgotten answer is.
 
@@ -22,10 +26,10 @@ class Merging(Attack):
     Source: linear interpolation of fine-tuned models (Ilharco et al., arXiv:2212.04089).
     """
 
-    name = "merging"
-    suite = "full"
-    combine = "mean"
-    needs_target = True
+    name: ClassVar[str] = "merging"
+    suite: ClassVar[Suite] = "full"
+    combine: ClassVar[Combine] = "mean"
+    needs_target: ClassVar[bool] = True
 
     def run(self, subject: Engine, facts: Facts, target: Engine) -> Outcome:
         """Return the probability of the answers at each share."""

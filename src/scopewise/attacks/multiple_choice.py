@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
-from scopewise.attacks.base import Attack, Facts, Outcome
+from scopewise.attacks.base import Attack, Facts, Outcome, Suite
 from scopewise.data.rows import Row
 from scopewise.models.engine import Engine
 
 _OPTIONS = 4
 
 
+@dataclass(frozen=True, kw_only=True)
 class MultipleChoice(Attack):
     """Let the model choose: the answer among those of other instances to such a question.
 
@@ -24,15 +26,15 @@ class MultipleChoice(Attack):
     Source: the kind of RWKU, arXiv:2406.10890; options compared by text as in lm-evaluation-harness.
     """
 
-    name = "multiple_choice"
-    suite = "quick"
+    name: ClassVar[str] = "multiple_choice"
+    suite: ClassVar[Suite] = "quick"
 
     def run(self, subject: Engine, facts: Facts, target: Engine) -> Outcome:
         """Return the probability of the right option, listed and not."""
         options = [[row.answer, *(r.answer for r in facts.distractors(row, _OPTIONS - 1))] for row in facts.rows]
         plain = chosen(subject, [row.question for row in facts.rows], facts.rows, options, "choose")
         signals = {"not listed": plain}
-        if self.settings.suite == "full":
+        if facts.full:
             turns = []
             for turn in range(_OPTIONS):
                 asked = [

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from scopewise.attacks.base import Attack, Facts, Outcome
+from scopewise.attacks.base import Attack, Facts, Outcome, Suite
 from scopewise.attacks.weights import changed_weights
 from scopewise.models.engine import Engine
 
 _SIZES = (0.03, 0.1)
 
 
+@dataclass(frozen=True, kw_only=True)
 class Noise(Attack):
     """Add small random noise to the weights: what comes back then was balanced on an edge.
 
@@ -23,12 +26,12 @@ class Noise(Attack):
     Source: ours.
     """
 
-    name = "noise"
-    suite = "full"
+    name: ClassVar[str] = "noise"
+    suite: ClassVar[Suite] = "full"
 
     def run(self, subject: Engine, facts: Facts, target: Engine) -> Outcome:
         """Return the probability of the answers at each size of noise."""
-        changes = {f"{size:.0%}": _Add(size, self.settings.seed) for size in _SIZES}
+        changes = {f"{size:.0%}": _Add(size, facts.seed) for size in _SIZES}
         return changed_weights(subject, facts, changes, "noise")
 
 

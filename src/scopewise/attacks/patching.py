@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 from torch import Tensor
 
-from scopewise.attacks.base import Attack, Facts, InapplicableError, Outcome
+from scopewise.attacks.base import Attack, Facts, InapplicableError, Outcome, Suite
+from scopewise.attacks.leakage import Combine
 from scopewise.attacks.states import by_layer
 from scopewise.data.batch import Batch
 from scopewise.models.architecture import decoder_blocks
 from scopewise.models.engine import Engine
 
 
+@dataclass(frozen=True, kw_only=True)
 class Patching(Attack):
     """Put the model's state after each block into the target, and see whether the answer is still found in it.
 
@@ -23,10 +28,10 @@ class Patching(Attack):
     where theirs has annotated entities; nothing is clipped.
     """
 
-    name = "patching"
-    suite = "quick"
-    combine = "mean"
-    needs_target = True
+    name: ClassVar[str] = "patching"
+    suite: ClassVar[Suite] = "quick"
+    combine: ClassVar[Combine] = "mean"
+    needs_target: ClassVar[bool] = True
 
     def run(self, subject: Engine, facts: Facts, target: Engine) -> Outcome:
         """Return the probability of the answers under each patch."""

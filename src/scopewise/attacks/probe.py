@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
-from scopewise.attacks.base import Attack, Facts, InapplicableError, Outcome
+from scopewise.attacks.base import Attack, Facts, InapplicableError, Outcome, Suite
 from scopewise.attacks.states import batches, by_layer
 from scopewise.data.batch import Batch
 from scopewise.models.architecture import read_out
@@ -14,6 +17,7 @@ from scopewise.models.engine import Engine
 _RIDGE = 1e-2
 
 
+@dataclass(frozen=True, kw_only=True)
 class Probe(Attack):
     """Read each layer through a linear map to the target's last, fitted on facts the attacker holds and tested on others.
 
@@ -25,9 +29,9 @@ class Probe(Attack):
     Source: tuned lens, Belrose et al., arXiv:2303.08112, fitted in closed form; as a test of unlearning ours.
     """
 
-    name = "probe"
-    suite = "full"
-    needs_target = True
+    name: ClassVar[str] = "probe"
+    suite: ClassVar[Suite] = "full"
+    needs_target: ClassVar[bool] = True
 
     def run(self, subject: Engine, facts: Facts, target: Engine) -> Outcome:
         """Return the probability of the answers read at each layer."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from scopewise.attacks.base import Attack, Facts, Outcome, cluster, distinctive, score_answers, words
+from scopewise.attacks.base import Attack, Facts, Outcome, Suite, cluster, distinctive, score_answers, words
 from scopewise.data.rows import Row
 from scopewise.documents import parse_yaml, read_text
 from scopewise.errors import ConfigError
@@ -63,19 +64,25 @@ class Template:
         return replace(row, question=asked)
 
 
+@dataclass(frozen=True, kw_only=True)
 class Prompts(Attack):
     """Ask as jailbreaks ask: affirmative suffix, role play, synonyms, cloze, hints, an example, other languages.
 
     Signal: probability of the answer after each prompt; under each setting the model is asked every row that has such a
-    prompt. Prompts are shipped, and read from the file that `attack.prompts` names.
+    prompt. Prompts are shipped, and read from `file`.
 
     Source: the kinds of RWKU (Jin et al., arXiv:2406.10890); multiple choice and reverse query are attacks of their own.
     Deviations: RWKU's probes were written one by one and scored by ROUGE; ours are templates of our own wording, scored by
     the answer's probability; the affirmative start may also stand in the reply, as in Unlearning Depth Score fc31639.
+
+    Attributes:
+        file: A YAML file of further prompts, besides those that are shipped. Default: none.
     """
 
-    name = "prompts"
-    suite = "quick"
+    file: str | None = None
+
+    name: ClassVar[str] = "prompts"
+    suite: ClassVar[Suite] = "quick"
 
     def run(self, subject: Engine, facts: Facts, target: Engine) -> Outcome:
         """Return the probability of the answers under each prompt."""
@@ -96,10 +103,20 @@ class Prompts(Attack):
         """Return the shipped prompts and those of the user's file. ConfigError where that is wrong."""
         shipped = (resources.files("scopewise.attacks") / _SHIPPED).read_text(encoding="utf-8")
         found = read_templates(shipped, _SHIPPED)
-        if self.settings.prompts is not None:
-            path = Path(self.settings.prompts)
-            found += read_templates(read_text(path, ConfigError, "attack.prompts"), str(path))
+        if self.file is not None:
+            found += read_templates(self._text(), str(Path(self.file)))
         return found
+
+    def check(self) -> None:
+        """Raise ConfigError where the file is not there, or is wrong."""
+        self.templates()
+
+    def identity(self) -> dict[str, Any]:
+        """Return the file's content in place of its path."""
+        return {"file": None if self.file is None else hashlib.sha256(self._text().encode()).hexdigest()}
+
+    def _text(self) -> str:
+        return read_text(str(self.file), ConfigError, "attack.attack_args.prompts.file")
 
 
 def read_templates(text: str, where: str) -> list[Template]:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 from torch import Tensor
 
-from scopewise.attacks.base import Attack, Facts, Outcome
+from scopewise.attacks.base import Attack, Facts, Outcome, Suite
 from scopewise.attacks.weights import changed_weights
 from scopewise.models.engine import Engine
 
 _SHARES = (0.1, 0.3, 0.5)
 
 
+@dataclass(frozen=True, kw_only=True)
 class Pruning(Attack):
     """Set the smallest weights of each matrix to zero: an update made of many small changes goes with them.
 
@@ -20,8 +24,8 @@ class Pruning(Attack):
     model's own magnitudes.
     """
 
-    name = "pruning"
-    suite = "quick"
+    name: ClassVar[str] = "pruning"
+    suite: ClassVar[Suite] = "quick"
 
     def run(self, subject: Engine, facts: Facts, target: Engine) -> Outcome:
         """Return the probability of the answers at each share."""

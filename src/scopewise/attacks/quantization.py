@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
-from typing import Literal
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from scopewise.attacks.base import Attack, Facts, Outcome
+from scopewise.attacks.base import Attack, Facts, Outcome, Suite
 from scopewise.attacks.weights import changed_weights
 from scopewise.models.engine import Engine
 
@@ -36,6 +37,7 @@ _NF4 = (
 _FP4 = tuple(s * x / 12 for x in (0, 0.0625, 2, 3, 4, 6, 8, 12) for s in (-1, 1))
 
 
+@dataclass(frozen=True, kw_only=True)
 class Quantization(Attack):
     """Round the weights to 8 and 4 bits, as a deployment would: an update smaller than a step may vanish.
 
@@ -50,8 +52,8 @@ class Quantization(Attack):
     the flattened matrix) and pytorch/ao 36027d8 (groups of a row).
     """
 
-    name = "quantization"
-    suite = "quick"
+    name: ClassVar[str] = "quantization"
+    suite: ClassVar[Suite] = "quick"
 
     def run(self, subject: Engine, facts: Facts, target: Engine) -> Outcome:
         """Return the probability of the answers under each scheme."""
@@ -61,7 +63,7 @@ class Quantization(Attack):
             "int4 group 64": lambda _, w: round_symmetric(w, 4, 64),
             "nf4 block 64": lambda _, w: rounded(w, "nf4"),
         }
-        if self.settings.suite == "full":
+        if facts.full:
             schemes |= {
                 "int4 group 32": lambda _, w: round_symmetric(w, 4, 32),
                 "int4 group 128": lambda _, w: round_symmetric(w, 4, 128),

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from scopewise.attacks.base import Attack, Facts, Outcome, score_answers
+from dataclasses import dataclass
+from typing import ClassVar
+
+from scopewise.attacks.base import Attack, Facts, Outcome, Suite, score_answers
 from scopewise.models.engine import Engine
 
 
+@dataclass(frozen=True, kw_only=True)
 class Question(Attack):
     """Ask the question as it stands: what is left before any attack.
 
@@ -14,8 +18,8 @@ class Question(Attack):
     Source: ours; the zero point of every other attack.
     """
 
-    name = "question"
-    suite = "quick"
+    name: ClassVar[str] = "question"
+    suite: ClassVar[Suite] = "quick"
 
     def run(self, subject: Engine, facts: Facts, target: Engine) -> Outcome:
         """Return the probability of each answer."""

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from scopewise.attacks.base import Attack, Facts, Outcome
-from scopewise.attacks.fine_tune import relearned
-from scopewise.models.engine import Engine
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from scopewise.attacks.base import Facts, Suite
+from scopewise.attacks.fine_tune import FineTuning
+from scopewise.data.rows import Row
 
 
-class Relearning(Attack):
+@dataclass(frozen=True, kw_only=True)
+class Relearning(FineTuning):
     """Fine-tune briefly on what the attacker holds of the forget scope, and ask for the instances he does not hold.
 
     Signal: probability of the answer, after each of several numbers of steps. What comes back was suppressed, not removed:
@@ -17,11 +22,9 @@ class Relearning(Attack):
     instance, where theirs is by question; all parameters; the anchors of the scale are attacked as well.
     """
 
-    name = "relearning"
-    combine = "last"
-    suite = "quick"
+    name: ClassVar[str] = "relearning"
+    suite: ClassVar[Suite] = "quick"
 
-    def run(self, subject: Engine, facts: Facts, target: Engine) -> Outcome:
-        """Return the probability of the answers of the other instances."""
-        facts.check_split()
-        return relearned(subject, facts, subject.encode(facts.held), self.settings)
+    def material(self, facts: Facts) -> Sequence[Row]:
+        """Return what the attacker holds of the forget scope."""
+        return facts.held

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from scopewise.attacks.base import Attack, Facts, InapplicableError, Outcome
-from scopewise.attacks.fine_tune import relearned
-from scopewise.models.engine import Engine
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from scopewise.attacks.base import Facts, InapplicableError, Suite
+from scopewise.attacks.fine_tune import FineTuning
+from scopewise.data.rows import Row
 
 
-class RelearningRetain(Attack):
+@dataclass(frozen=True, kw_only=True)
+class RelearningRetain(FineTuning):
     """Fine-tune briefly on the retain scope, which is lawful to have, and ask for the forget scope.
 
     Signal: as in `relearning`, on the same rows.
@@ -15,13 +20,11 @@ class RelearningRetain(Attack):
     Source: Hu et al., arXiv:2406.13356 (benign relearning).
     """
 
-    name = "relearning_retain"
-    combine = "last"
-    suite = "full"
+    name: ClassVar[str] = "relearning_retain"
+    suite: ClassVar[Suite] = "full"
 
-    def run(self, subject: Engine, facts: Facts, target: Engine) -> Outcome:
-        """Return the probability of the answers."""
-        facts.check_split()
+    def material(self, facts: Facts) -> Sequence[Row]:
+        """Return the train rows of the retain scope."""
         if not facts.retain:
             raise InapplicableError("there is no train row of the retain scope")
-        return relearned(subject, facts, subject.encode(facts.retain), self.settings)
+        return facts.retain

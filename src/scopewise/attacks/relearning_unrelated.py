@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from scopewise.attacks.base import Attack, Facts, InapplicableError, Outcome
-from scopewise.attacks.fine_tune import relearned
-from scopewise.models.engine import Engine
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from scopewise.attacks.base import Facts, InapplicableError, Suite
+from scopewise.attacks.fine_tune import FineTuning
+from scopewise.data.rows import Row
 
 
-class RelearningUnrelated(Attack):
+@dataclass(frozen=True, kw_only=True)
+class RelearningUnrelated(FineTuning):
     """Fine-tune briefly on general text that says nothing of the instances, and ask for the forget scope.
 
     Signal: as in `relearning`, on the same rows. What any fine-tuning brings back was never far away.
@@ -15,13 +20,11 @@ class RelearningUnrelated(Attack):
     Source: Łucki et al., arXiv:2409.18025 (fine-tuning on unrelated text).
     """
 
-    name = "relearning_unrelated"
-    combine = "last"
-    suite = "full"
+    name: ClassVar[str] = "relearning_unrelated"
+    suite: ClassVar[Suite] = "full"
 
-    def run(self, subject: Engine, facts: Facts, target: Engine) -> Outcome:
-        """Return the probability of the answers."""
-        facts.check_split()
+    def material(self, facts: Facts) -> Sequence[Row]:
+        """Return the general text."""
         if not facts.general:
             raise InapplicableError("the benchmark has no general text; set data.general")
-        return relearned(subject, facts, subject.encode(facts.general), self.settings)
+        return facts.general

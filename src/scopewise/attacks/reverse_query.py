@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from scopewise.attacks.base import Attack, Facts, InapplicableError, Outcome, cluster
+from dataclasses import dataclass
+from typing import ClassVar
+
+from scopewise.attacks.base import Attack, Facts, InapplicableError, Outcome, Suite, cluster
 from scopewise.attacks.multiple_choice import chosen
 from scopewise.models.engine import Engine
 
 _OPTIONS = 8
 
 
+@dataclass(frozen=True, kw_only=True)
 class ReverseQuery(Attack):
     """Give the fact and ask whom or what it is about: does the link still hold?
 
@@ -17,8 +21,8 @@ class ReverseQuery(Attack):
     Source: the kind of RWKU, arXiv:2406.10890.
     """
 
-    name = "reverse_query"
-    suite = "full"
+    name: ClassVar[str] = "reverse_query"
+    suite: ClassVar[Suite] = "full"
 
     def run(self, subject: Engine, facts: Facts, target: Engine) -> Outcome:
         """Return the probability of the right name."""

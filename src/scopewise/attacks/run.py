@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from scopewise import record, registry, schemas
-from scopewise.attacks.base import attacked_engine
-from scopewise.attacks.prompts import read_templates
-from scopewise.attacks.suite import Attacked, attack_models, kept_in
+from scopewise.attacks.base import attacked_engine, make_attack
+from scopewise.attacks.suite import Attacked, attack_models, check_attacks, kept_in
 from scopewise.config import AttackSection, RunConfig, parse_config
 from scopewise.data.load import load_benchmark
 from scopewise.documents import parse_yaml, read_text
@@ -72,13 +71,9 @@ def _attack_run(
     config: RunConfig, target: str | None, oracle: str | None, overwrite: bool, redact: bool
 ) -> dict[str, Any]:
     run, settings = Path(config.run.dir), config.attack
-    settings = settings.model_copy(
-        update={"learning_rate": settings.learning_rate or config.finetune.learning_rate / 2}
-    )
     models = _models(run, settings.models)
     # Before anything is attacked, and what was kept of earlier attacks is made again.
-    if settings.prompts is not None:
-        read_templates(read_text(settings.prompts, ConfigError, "attack.prompts"), settings.prompts)
+    check_attacks(settings)
     for name in models:
         schemas.read(run / name / "stage.json", schemas.StageDocument)
     paths = {
@@ -108,6 +103,7 @@ def _attack_run(
         benchmark,
         settings,
         kept_in(run / "attacks" / digest(_shared(inputs)), inputs),
+        learning_rate=_learning_rate(config),
     )
     results = [_row(run, attacked) for attacked in found]
     if earlier is not None:
@@ -187,11 +183,15 @@ def redacted(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _inputs(config: RunConfig, settings: AttackSection, data_hash: str, paths: dict[str, str]) -> dict[str, Any]:
-    if settings.prompts is not None:
-        text = read_text(settings.prompts, ConfigError, "attack.prompts")
-        settings = settings.model_copy(update={"prompts": hashlib.sha256(text.encode()).hexdigest()})
-    shared = identity(config.model_copy(update={"attack": settings}), "attack", data_hash)
+    arguments = {name: make_attack(name, **given).identity() for name, given in settings.attack_args.items()}
+    attacked = config.model_copy(update={"attack": settings.model_copy(update={"attack_args": arguments})})
+    shared = identity(attacked, "attack", data_hash, learning_rate=_learning_rate(config))
     return {**shared, "models": {name: model_identity(path) for name, path in paths.items()}}
+
+
+def _learning_rate(config: RunConfig) -> float:
+    """Return what an attacker fine-tunes with where an attack sets no other: half of what taught the rows."""
+    return config.finetune.learning_rate / 2
 
 
 def _shared(inputs: dict[str, Any]) -> dict[str, Any]:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import math
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
 
-from scopewise.attacks.base import Attack, Facts, Outcome, recall
+from annotated_types import Ge
+
+from scopewise.attacks.base import Attack, Facts, Outcome, Suite, recall
 from scopewise.models.engine import Engine
 
-SAMPLES = {"quick": 20, "full": 200}
 _LEAKS = 0.8
 
 
+@dataclass(frozen=True, kw_only=True)
 class Sampling(Attack):
     """Sample many answers: a secret that comes in one of fifty has not gone.
 
@@ -22,20 +26,27 @@ class Sampling(Attack):
 
     Source: arXiv:2511.04934 (OptimAI-Lab/Leak-k a1c3db8). Deviations: theirs samples with the library's default top-k of
     50, which cuts off what is rare, and judges by entailment.
+
+    Attributes:
+        samples: Drawn of each question. Default: 20 in the quick suite, 200 in the full one; ours.
+        max_new_tokens: How far is written. Default: ours.
     """
 
-    name = "sampling"
-    suite = "quick"
+    samples: Annotated[int | None, Ge(2)] = None
+    max_new_tokens: Annotated[int, Ge(1)] = 48
+
+    name: ClassVar[str] = "sampling"
+    suite: ClassVar[Suite] = "quick"
 
     def run(self, subject: Engine, facts: Facts, target: Engine) -> Outcome:
         """Return leak@k of each row."""
-        n = self.settings.samples or SAMPLES[self.settings.suite]
+        n = self.samples or (200 if facts.full else 20)
         rows = facts.rows
         items = subject.encode(rows)
         prompts = [item.prompt_ids for item in items]
         # A seed of the model's own: with one seed for all, their noise would not be independent.
-        seed = int.from_bytes(hashlib.sha256(f"{self.settings.seed} {subject.name}".encode()).digest()[:4], "big")
-        longest = self.settings.max_new_tokens
+        seed = int.from_bytes(hashlib.sha256(f"{facts.seed} {subject.name}".encode()).digest()[:4], "big")
+        longest = self.max_new_tokens
         drawn = subject.generate(prompts, longest, "sample", temperature=1.0, samples=n, seed=seed)
         greedy = [texts[0] for texts in subject.generate(prompts, longest)]
         leaks = [[_leaks(recall(row, text)) for text in texts] for row, texts in zip(rows, drawn, strict=True)]

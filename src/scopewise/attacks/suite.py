@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from scopewise import record, registry, schemas
-from scopewise.attacks.base import Attack, Facts, InapplicableError, Outcome, cluster
+from scopewise.attacks.base import Attack, Facts, InapplicableError, Outcome, cluster, make_attack
 from scopewise.attacks.leakage import Leakage, leakage
 from scopewise.attacks.oracle import check_alike, check_ignorant
 from scopewise.config import AttackSection
@@ -62,9 +62,15 @@ class Attacked:
 def of_suite(settings: AttackSection) -> list[Attack]:
     """Return the attacks that the settings name, or those of the suite, in the order of the table."""
     table = registry.table("attacks")
-    chosen = [registry.lookup("attacks", name) for name in settings.attacks or table]
+    chosen = [make_attack(name, **settings.attack_args.get(name, {})) for name in settings.attacks or table]
     wanted = ("quick",) if settings.suite == "quick" and not settings.attacks else ("quick", "full")
-    return [attack(settings) for attack in chosen if attack.suite in wanted]
+    return [attack for attack in chosen if attack.suite in wanted]
+
+
+def check_attacks(settings: AttackSection) -> None:
+    """Raise ConfigError where the settings of an attack are wrong, whether it is run or not."""
+    for name, arguments in settings.attack_args.items():
+        make_attack(name, **arguments).check()
 
 
 def piece_of(attack: Attack, subject: Engine, facts: Facts, target: Engine) -> dict[str, Any]:
@@ -108,6 +114,8 @@ def attack_models(
     benchmark: Benchmark,
     settings: AttackSection,
     keep: Callable[[str, str, Callable[[], dict[str, Any]]], Piece] | None = None,
+    *,
+    learning_rate: float = 5e-5,
 ) -> list[Attacked]:
     """Run a suite on several unlearned models of one target; each model is loaded once, beside the target.
 
@@ -119,6 +127,7 @@ def attack_models(
         settings: Which attacks, and how hard.
         keep: Takes a model's name, an attack's name and a function that attacks, and returns what it gives or what was
             kept of an earlier time.
+        learning_rate: For attacks that fine-tune and set none.
 
     Returns:
         One entry per model and attack: target and oracle first, which are 1 and 0 by construction.
@@ -126,12 +135,12 @@ def attack_models(
     Raises:
         ModelError: the oracle is of another kind than the target, or knows the forget rows as the target does.
     """
-    facts = Facts(benchmark, settings, settings.seed)
+    facts = Facts(benchmark, settings, learning_rate)
     attacks = of_suite(settings)
     keep = keep or (lambda _, __, build: build())
     before = _Once(target)  # the target stays: patching and the probe read it beside the others
     ignorant = _Once(lambda: _alike(oracle(), before()))
-    question = registry.lookup("attacks", "question")(settings)
+    question = make_attack("question")
     asked = [
         keep(name, "question", lambda s=subject: piece_of(question, s(), facts, before()))  # type: ignore[misc]
         for name, subject in (("oracle", ignorant), ("target", before))

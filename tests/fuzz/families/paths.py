@@ -34,7 +34,7 @@ _READ_FILE = (
     ("bench", "{}.yaml"),
     ("check", "run.yaml", "--set", "data.path={}"),
     ("check", "run.yaml", "--set", "data.general={}"),
-    ("check", "run.yaml", "--set", "attack.prompts={}"),
+    ("check", "run.yaml", "--set", "attack.attack_args.prompts.file={}"),
     ("attack", "runs/done", "--attack", "prompts", "--overwrite", "--set", "prompts={}"),
     ("unlearn", "run.yaml", "--region", "{}"),
     ("unlearn", "run.yaml", "--model", "model", "--region", "{}"),
@@ -97,7 +97,15 @@ def _make(ground: Path, random: Random) -> Iterator[Input]:
         locked = random.choice(_READ_FOLDER + _READ_FILE + _WRITTEN)
         yield Input("below a folder without permission", _filled(locked, "./locked/x"), _LOCKED, as_nobody=True)
         key = random.choice(
-            ["run.dir", "data.path", "data.general", "model.path", "model.target", "unlearn.region", "attack.prompts"]
+            [
+                "run.dir",
+                "data.path",
+                "data.general",
+                "model.path",
+                "model.target",
+                "unlearn.region",
+                "attack.attack_args.prompts.file",
+            ]
         )
         wrong = random.choice(["nul \0 byte", "\0", "x\ud800", ""])
         document = to_yaml(with_bad(RUN_FILE, Bad(tuple(key.split(".")), wrong, "")))
@@ -111,7 +119,7 @@ FAMILIES = (
         _make,
         (
             ("report", "runs/done", "-o", "out.html"),
-            ("check", "run.yaml", "--set", "attack.prompts='./prompts.yaml'"),
+            ("check", "run.yaml", "--set", "attack.attack_args.prompts.file='./prompts.yaml'"),
             (
                 "evaluate",
                 "model",
