@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from scopewise.attacks.base import Attack
 from scopewise.localizers.base import Localizer, ScoreLocalizer
-from scopewise.methods.base import Constrained, Method, Preference
+from scopewise.methods.base import Method
 from scopewise.metrics.base import Aggregate, RowMetric
 from scopewise.registry import lookup, table
 
@@ -60,9 +60,9 @@ def method(cls: type[Method]) -> str:
     ]
     before = {
         "labels": cls.relabel is not Method.relabel,
-        "other answers": issubclass(cls, Preference),
+        "other answers": made.answers_from is not None,
         "the NLL of each answer": "reference_nll" in made.needs,
-        "the retain loss": issubclass(cls, Constrained),
+        "the retain loss": cls.dual is not Method.dual,
     }
     if any(before.values()):
         facts.append(f"made before the first step: {', '.join(what for what, wanted in before.items() if wanted)}")

@@ -25,7 +25,7 @@ from scopewise.data.prompt import Encoded, Prompt, direct_prompt, dropped_rows, 
 from scopewise.data.rows import FORGET, SCOPES, TRAIN, Benchmark, Row, each_row
 from scopewise.errors import ConfigError, DataError
 from scopewise.localizers.base import localizer_of
-from scopewise.methods.base import Method, Preference, make_method
+from scopewise.methods.base import Method, make_method
 from scopewise.models.adapters import lora_config, with_adapter
 from scopewise.models.checked import check_weights
 from scopewise.models.load import adapter_base, find_model, is_folder, load_tokenizer, quantized
@@ -131,7 +131,7 @@ def check_unlearning(checked: Checked, section: UnlearnSection, where: str = "un
             "change batch_size"
         )
     forget = benchmark.select(FORGET, TRAIN)
-    if isinstance(method, Preference) and method.alternative == "row":
+    if method.answers_from == "row":
 
         def has_alternative(origin: str, row: Row) -> None:
             if not row.alternative:

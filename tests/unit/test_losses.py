@@ -9,13 +9,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from scopewise.data.prompt import Encoded
-from scopewise.data.rows import Row
 from scopewise.methods.base import Answers, make_method
 from scopewise.methods.pdu import PDU
 from scopewise.models.adapters import lora_config, with_adapter
 from scopewise.models.scale_change import scale_change, trained_state
-from scopewise.training.dual import Dual
 
 LN2, LN3 = math.log(2), math.log(3)
 
@@ -143,19 +140,18 @@ def test_plain(name: str, sign: int) -> None:
 
 def test_dual_variable() -> None:
     """Two answers of 1 and 3 tokens with NLL 1 and 6 nats: token mean 7/4. Budget 2 · 7/4 + ½ = 4."""
-    items = [Encoded(Row("q", "a", "retain"), (0,), (0,) * n) for n in (1, 3)]
     method = PDU(retain_weight=10.0, budget_factor=2.0, budget_nats=0.5, dual_step=4.0, slack=0.5, penalty=3.0)
-    dual = Dual.begin(method, items, [1.0, 6.0])
+    dual = method.dual([1, 3], lambda: [1.0, 6.0])
     assert (dual.multiplier, dual.budget) == (10.0, 4.0)
-    assert dual.weight(method, 5.0) == 13.0  # λ + ρ · 1
-    assert dual.weight(method, 3.0) == 10.0
-    dual.update(method, 9.0, done_fraction=0.4)  # warm-up: half of the training
+    assert dual.weight(5.0) == 13.0  # λ + ρ · 1
+    assert dual.weight(3.0) == 10.0
+    dual.update(9.0, done_fraction=0.4)  # warm-up: half of the training
     assert dual.multiplier == 10.0
-    dual.update(method, 5.0, done_fraction=0.6)
+    dual.update(5.0, done_fraction=0.6)
     assert dual.multiplier == 14.0
-    dual.update(method, 1.0, done_fraction=0.6)  # slack: ½ · 4 · (1 - 4)
+    dual.update(1.0, done_fraction=0.6)  # slack: ½ · 4 · (1 - 4)
     assert dual.multiplier == 8.0
-    dual.update(method, -20.0, done_fraction=0.6)
+    dual.update(-20.0, done_fraction=0.6)
     assert dual.multiplier == 0.0
 
 

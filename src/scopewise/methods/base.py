@@ -130,6 +130,20 @@ class Method:
             raise ValueError(f"retain: {self.retain!r}; none, or some of {', '.join(RETAIN_LOSSES)} joined by '+'")
 
     @property
+    def answers_from(self) -> str | None:
+        """Where other answers for the forget rows come from: `row`, `refusal` or `generated`; None where none are read."""
+        return None
+
+    def dual(self, counts: Sequence[int], nll: Callable[[], Sequence[float]]) -> Dual | None:
+        """Return the variable that holds the retain loss within a budget during a training; None for a fixed weight.
+
+        Args:
+            counts: Tokens of each retain answer.
+            nll: Computes the NLL (nats, summed over tokens) of each retain answer, of the model before unlearning.
+        """
+        return None
+
+    @property
     def change_factor(self) -> float:
         """Factor that the whole change of the parameters is multiplied by when training has ended; 1 leaves it."""
         return 1.0
@@ -156,6 +170,11 @@ class Preference(Method):
     """
 
     alternative: Literal["row", "refusal", "generated"] = "refusal"
+
+    @property
+    def answers_from(self) -> str:
+        """Where other answers come from."""
+        return self.alternative
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,6 +207,46 @@ class Constrained(Method):
     warmup_fraction: float = 0.0
     inner_steps: int = 0
     inner_learning_rate: float = 2e-4
+
+    def dual(self, counts: Sequence[int], nll: Callable[[], Sequence[float]]) -> Dual:
+        """Return λ and the budget before the first step."""
+        loss = 0.0  # the other retain terms are distances to the model before unlearning
+        if "ce" in self.retain_terms:
+            tokens = torch.tensor(counts)
+            weight = self.weight(tokens)
+            loss = float((torch.tensor(nll()) / tokens * weight).sum() / weight.sum())
+        return Dual(self.retain_weight, self.budget_factor * loss + self.budget_nats, self)
+
+
+@dataclass
+class Dual:
+    """State of a `Constrained` method over the steps of a training; a checkpoint keeps λ and the budget.
+
+    Attributes:
+        multiplier: λ.
+        budget: What the retain loss may be, in its own unit (nats per token for CE).
+        method: Its steps, penalty and warm-up.
+    """
+
+    multiplier: float
+    budget: float
+    method: Constrained
+
+    def weight(self, loss: float) -> float:
+        """Return the factor of the retain term's gradient: that of λ r + ½ρ max(0, r)² is λ + ρ max(0, r)."""
+        return self.multiplier + self.method.penalty * max(0.0, loss - self.budget)
+
+    def update(self, loss: float, done_fraction: float) -> None:
+        """Move λ after a step whose rows had the retain loss `loss`."""
+        if done_fraction < self.method.warmup_fraction:
+            return
+        violation = loss - self.budget
+        step = self.method.dual_step * (1.0 if violation > 0 else self.method.slack)
+        self.multiplier = max(0.0, self.multiplier + step * violation)
+
+    def document(self) -> dict[str, float]:
+        """Return what a checkpoint keeps."""
+        return {"multiplier": self.multiplier, "budget": self.budget}
 
 
 RetainLoss = Callable[[Answers], Float[Tensor, "batch"]]

@@ -31,7 +31,7 @@ from scopewise.data.rows import FORGET, RETAIN, Row, as_rows, check_scopes
 from scopewise.errors import ConfigError
 from scopewise.files import write_json
 from scopewise.localizers.base import Scopes, check_arguments, localize_encoded
-from scopewise.methods.base import Constrained, Method, Preference, make_method
+from scopewise.methods.base import Dual, Method, make_method
 from scopewise.models.adapters import trainable_adapter, with_adapter
 from scopewise.models.alternatives import alternatives
 from scopewise.models.architecture import decoder_blocks, is_quantized
@@ -49,7 +49,6 @@ from scopewise.models.scale_change import check_scalable, scale_change, trained_
 from scopewise.models.score import hit_rate
 from scopewise.models.vocabulary import check_vocabulary, loadable_padding, padding_id
 from scopewise.region import Region
-from scopewise.training.dual import Dual
 from scopewise.training.guard import Guard
 from scopewise.training.mask import RegionMask
 from scopewise.training.pairing import (
@@ -144,7 +143,7 @@ class UnlearningTrainer(Trainer):
     Attributes:
         method: The method.
         region: The region it trains, or None for everything.
-        dual: State of a `Constrained` method during training.
+        dual: What holds the retain loss within a budget during training; None where the method has a fixed weight.
         guard: The probe, where `args.guard` asks for one and there are rows of both scopes.
 
     Raises:
@@ -315,8 +314,8 @@ class UnlearningTrainer(Trainer):
         assert isinstance(rows, Rows)
         assert isinstance(tokenizer, PreTrainedTokenizerBase)
         engine = self.engine
-        if isinstance(method, Preference) and not rows.alternatives:
-            texts = alternatives(method.alternative, rows.forget, engine, self.args.seed)
+        if method.answers_from is not None and not rows.alternatives:
+            texts = alternatives(method.answers_from, rows.forget, engine, self.args.seed)
             replaced = [replace(item.row, answer=text) for item, text in zip(rows.forget, texts, strict=True)]
             # What stands instead may be longer than the answer; a generated one is at most as long as the longest row.
             others = encode(replaced, tokenizer, engine.prompt, 2 * self.args.max_length)
@@ -329,8 +328,8 @@ class UnlearningTrainer(Trainer):
             rows.reference_nll = engine.sequence_nll(rows.forget, "reference")
             if rows.alternatives:
                 rows.alternative_nll = engine.sequence_nll(rows.alternatives, "reference of alternatives")
-        if isinstance(method, Constrained):
-            self.dual = Dual.begin(method, rows.retain, engine.sequence_nll(rows.retain, "retain loss"))
+        counts = [len(item.answer_ids) for item in rows.retain]
+        self.dual = method.dual(counts, lambda: engine.sequence_nll(rows.retain, "retain loss"))
 
     def _load_state(self, checkpoint: Any) -> None:
         """Take up what a checkpoint keeps of the dual variable and of the guard."""
@@ -342,7 +341,7 @@ class UnlearningTrainer(Trainer):
         path = Path(checkpoint) / _STATE
         kept = schemas.read(path, schemas.StateDocument) if path.exists() else {}
         if self.dual is not None and "dual" in kept:
-            self.dual = Dual(**kept["dual"])
+            self.dual = replace(self.dual, **kept["dual"])
         if len(kept.get("unlogged_losses", ())) == self.args.world_size:
             self._unlogged = Unlogged(kept["unlogged_losses"][self.args.process_index], kept["unlogged_steps"])
         if self.guard is not None:
@@ -358,8 +357,8 @@ class UnlearningTrainer(Trainer):
             self.control.should_training_stop = True
             return [], None
         batches, count = super().get_batch_samples(epoch_iterator, num_batches, device)
-        method = self.method
-        if isinstance(method, Constrained):
+        if self.dual is not None:
+            method = self.dual.method
             # Dropout here must not move the generators: a resumed training restores them after this.
             with torch.random.fork_rng():
                 torch.manual_seed(self.args.seed + self.state.global_step)
@@ -439,7 +438,7 @@ class UnlearningTrainer(Trainer):
         if not self.mask.splits_terms:
             # The parts' losses add up. A penalty on the retain loss needs it of the whole micro-batch, though, and processes
             # that share parameters have to forward equally often.
-            whole = isinstance(self.method, Constrained) or self.is_fsdp_enabled or self.is_deepspeed_enabled
+            whole = self.dual is not None or self.is_fsdp_enabled or self.is_deepspeed_enabled
             for part in [inputs] if whole else parts_by_length(inputs):
                 total = total + super().training_step(model, part, num_items_in_batch)
             return total
@@ -465,9 +464,9 @@ class UnlearningTrainer(Trainer):
         forget, retain = self.terms(self._forward_of(model), inputs)
         self._retain_loss = self._retain_loss + retain.detach()
         weight = self.method.retain_weight
-        if self.dual is not None and isinstance(self.method, Constrained):
+        if self.dual is not None:
             known = self._retain_loss_before_step
-            weight = self.dual.weight(self.method, float(self._retain_loss) if known is None else known)
+            weight = self.dual.weight(float(self._retain_loss) if known is None else known)
         total = self.method.forget_weight * forget + weight * retain
         # Gradients are averaged over processes, while the shares are to be summed.
         total = total * self.accelerator.num_processes
@@ -487,19 +486,19 @@ class UnlearningTrainer(Trainer):
         return self._wrapped
 
     def _inner_steps(self, count: int) -> None:
-        """Take the plain SGD steps on the retain loss of a `Constrained` method, over `count` rows each.
+        """Take the plain SGD steps on the retain loss before an optimiser step, over `count` rows each.
 
         The rows are drawn by seed and step alone, so that a resumed training draws the same.
         """
-        rows, method = self.train_dataset, self.method
+        rows, dual = self.train_dataset, self.dual
         assert isinstance(rows, Rows)
-        assert isinstance(method, Constrained)
+        assert dual is not None
         assert isinstance(self.model, nn.Module)
         rng = random.Random(f"{self.args.seed}/{self.state.global_step}/{self.accelerator.process_index}")
         trained = [p for p in self.model.parameters() if p.requires_grad]
         self.model.train()
         self.mask.term = "retain"
-        for _ in range(method.inner_steps):
+        for _ in range(dual.method.inner_steps):
             drawn = rng.sample(range(len(rows.retain)), min(count, len(rows.retain)))
             size = self.args.train_batch_size
             batches = [
@@ -515,7 +514,7 @@ class UnlearningTrainer(Trainer):
             with torch.no_grad():
                 for parameter in trained:
                     if parameter.grad is not None:
-                        parameter.add_(parameter.grad, alpha=-method.inner_learning_rate)
+                        parameter.add_(parameter.grad, alpha=-dual.method.inner_learning_rate)
                         parameter.grad = None
 
     # -- what the library asks for --------------------------------------------------------------------------------
@@ -582,9 +581,9 @@ class _AfterStep(TrainerCallback):
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Give the dual variable the retain loss of the whole step."""
         trainer = self.trainer
-        if trainer.dual is not None and isinstance(trainer.method, Constrained):
+        if trainer.dual is not None:
             loss = float(trainer.accelerator.reduce(trainer._retain_loss, "sum"))  # type: ignore[arg-type]
-            trainer.dual.update(trainer.method, loss, state.global_step / max(1, state.max_steps))
+            trainer.dual.update(loss, state.global_step / max(1, state.max_steps))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Count the step."""

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from scopewise.errors import ConfigError
-from scopewise.methods.base import Constrained, Method
+from scopewise.methods.base import Method
 from scopewise.models.parallel.processes import on_deepspeed
 
 _ELSE = "or launch with ddp.yaml"
@@ -19,9 +19,9 @@ def check_deepspeed(method: Method, optimizer: str, weight_decay: float, keep_be
     """Raise ConfigError where DeepSpeed is asked for, and the settings of a training are not for it."""
     if not on_deepspeed():
         return
-    if isinstance(method, Constrained) and method.inner_steps:
+    if steps := getattr(method, "inner_steps", 0):
         raise ConfigError(
-            f"unlearn.method_args.inner_steps: {method.inner_steps}, under DeepSpeed, which lets nothing else change "
+            f"unlearn.method_args.inner_steps: {steps}, under DeepSpeed, which lets nothing else change "
             f"parameters between its steps; set 0, {_ELSE}"
         )
     if not optimizer.startswith("adamw_torch"):
