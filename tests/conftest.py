@@ -23,16 +23,13 @@ import pytest
 import torch
 
 from loading import module_of
-from scopewise.config import TinyConfig
 from scopewise.data.load import load_benchmark
 from scopewise.data.prompt import encode
-from scopewise.data.rows import FORGET, RETAIN, TRAIN, Row
-from scopewise.models.tiny import build_tiny, tokenizer_texts
-from scopewise.training.trainer import UnlearningConfig, UnlearningTrainer
+from scopewise.data.rows import FORGET, RETAIN, Row
+from scopewise.testing.world import World, general_rows, short_rows, small_trainer, tiny_model
+from scopewise.training.trainer import UnlearningTrainer
 
 torch.set_num_threads(1)
-
-TINY = TinyConfig(vocab_size=300, width=32, layers=2, heads=2, context=256)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -47,13 +44,14 @@ def benchmark_rows() -> list[Row]:
 
 
 @pytest.fixture(scope="session")
-def _tiny(benchmark_rows: list[Row]) -> tuple[Any, Any]:
-    model, tokenizer = build_tiny(tokenizer_texts(benchmark_rows), TINY, seed=0)
-    with torch.no_grad():  # weights of std 0.02 give nearly uniform predictions and no arg-max worth the name
-        for parameter in model.parameters():
-            if parameter.dim() == 2:
-                parameter.mul_(4)
-    return model.eval(), tokenizer
+def _tiny() -> tuple[Any, Any]:
+    return tiny_model()
+
+
+@pytest.fixture(scope="session")
+def world(_tiny: tuple[Any, Any]) -> World:
+    """The small world that properties are tested in."""
+    return World(*_tiny)
 
 
 @pytest.fixture
@@ -63,29 +61,22 @@ def tiny(_tiny: tuple[Any, Any]) -> tuple[Any, Any]:
     return copy.deepcopy(model), copy.deepcopy(tokenizer)
 
 
-def _short(rows: list[Row], scope: str, tokenizer: Any, count: int) -> list[Row]:
-    chosen = [r for r in rows if r.scope == scope and r.split == TRAIN]
-    lengths = [len(tokenizer(r.question + r.answer)["input_ids"]) for r in chosen]
-    return [r for _, r in sorted(zip(lengths, chosen, strict=True), key=lambda p: p[0])[:count]]
-
-
 @pytest.fixture(scope="session")
-def forget(benchmark_rows: list[Row], _tiny: tuple[Any, Any]) -> list[Row]:
+def forget(_tiny: tuple[Any, Any]) -> list[Row]:
     """The eight shortest train rows of the forget scope."""
-    return _short(benchmark_rows, FORGET, _tiny[1], 8)
+    return short_rows(FORGET, _tiny[1])
 
 
 @pytest.fixture(scope="session")
-def retain(benchmark_rows: list[Row], _tiny: tuple[Any, Any]) -> list[Row]:
+def retain(_tiny: tuple[Any, Any]) -> list[Row]:
     """The eight shortest train rows of the retain scope."""
-    return _short(benchmark_rows, RETAIN, _tiny[1], 8)
+    return short_rows(RETAIN, _tiny[1])
 
 
 @pytest.fixture(scope="session")
 def general() -> list[Row]:
     """Eight short pieces of general text."""
-    words = ["snow", "iron", "wind", "tide", "moss", "salt", "rain", "sand"]
-    return [Row("", f"There is {word} in the valley, and none of it is new.", RETAIN, origin=word) for word in words]
+    return general_rows()
 
 
 @pytest.fixture
@@ -101,31 +92,13 @@ def make_trainer(forget: list[Row], retain: list[Row], general: list[Row], tmp_p
     def make(
         model: Any, tokenizer: Any, method: Any, *, peft_config: Any = None, region: Any = "all", **args: Any
     ) -> UnlearningTrainer:
-        settings: dict[str, Any] = {
-            "output_dir": str(tmp_path / "out"),
-            "use_cpu": True,
-            "optim": "sgd",
-            "learning_rate": 0.1,
-            "lr_scheduler_type": "constant",
-            "warmup_steps": 0.0,
-            "max_grad_norm": 0.0,
-            "max_steps": 1,
-            "per_device_train_batch_size": 8,
-            "disable_tqdm": True,
-            "logging_strategy": "no",
-            **args,
+        data = {
+            "forget_dataset": forget,
+            "retain_dataset": retain,
+            "general_dataset": general,
+            "processing_class": tokenizer,
         }
-        return UnlearningTrainer(
-            model=model,
-            method=method,
-            args=UnlearningConfig(**settings),
-            forget_dataset=forget,
-            retain_dataset=retain,
-            general_dataset=general,
-            processing_class=tokenizer,
-            peft_config=peft_config,
-            region=region,
-        )
+        return small_trainer(model, method, data, str(tmp_path / "out"), peft_config=peft_config, region=region, **args)
 
     return make
 

@@ -1,4 +1,4 @@
-"""The tables of methods, localizers, metrics and benchmarks are literal dicts of `module:Class`; this reads them."""
+"""The tables are literal dicts of `module:Class`; this reads them, and finds the plugins of other packages."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ import difflib
 import importlib
 import importlib.util
 import inspect
+import re
+import sys
 from collections.abc import Iterable, Mapping
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any
 
 from scopewise.errors import ConfigError
@@ -20,6 +24,14 @@ TABLES: Mapping[str, str] = {
     "attacks": "scopewise.attacks:ATTACKS",
 }
 
+BASES: Mapping[str, str] = {
+    "methods": "scopewise.methods.base:Method",
+    "localizers": "scopewise.localizers.base:Localizer",
+    "metrics": "scopewise.metrics.base:Metric",
+    "benchmarks": "scopewise.data.rows:BenchmarkLoader",
+    "attacks": "scopewise.attacks.base:Attack",
+}
+"""What a class of each kind derives from."""
 
 _ALIASES: Mapping[str, str] = {"validation": "val", "training": "train"}
 """What others call it, where that is too far from our name to be found by its letters."""
@@ -48,31 +60,90 @@ def table(kind: str) -> Mapping[str, str]:
     return getattr(importlib.import_module(module), attribute)
 
 
+def plugins(kind: str) -> dict[str, EntryPoint]:
+    """Return what installed packages add to a table, by name: their entry points of the group `scopewise.KIND`."""
+    found: dict[str, EntryPoint] = {}
+    for point in entry_points(group=f"scopewise.{kind}"):
+        name = point.name.replace("-", "_")
+        if (other := found.setdefault(name, point)) != point:
+            packages = " and ".join(sorted(package_of(each) for each in (other, point)))
+            raise ConfigError(
+                f"{kind[:-1]}: {name!r} is a plugin of {packages}; uninstall one, or write package.module:Class"
+            )
+    return found
+
+
+def package_of(point: EntryPoint) -> str:
+    """Return the name of the installed package that an entry point is of."""
+    return point.dist.name if point.dist is not None else "an unknown package"
+
+
 def canonical(kind: str, name: str) -> str:
-    """Return the table key for a name written with dashes or underscores.
+    """Return the key of a name written with dashes or underscores: of the table, or of a plugin. Imports nothing.
+
+    `package.module:Class` stays as it is; whether it can be imported `lookup` says.
 
     Raises:
         ConfigError: there is no such name; the sentence lists the known ones and the nearest.
     """
     known = table(kind)
     key = name.replace("-", "_")
-    if key not in known:
-        raise ConfigError(f"{kind[:-1]}: {name!r}; {allowed(key, known)}")
+    if key in known:
+        return key
+    if ":" in name:
+        if not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*", name):
+            raise ConfigError(f"{kind[:-1]}: {name!r}; a class of a package is written package.module:Class")
+        return name
+    if key not in (own := plugins(kind)):
+        raise ConfigError(f"{kind[:-1]}: {name!r}; {allowed(key, (*known, *own))}")
     return key
 
 
 def lookup(kind: str, name: str) -> Any:
-    """Import and return the class that a table gives for `name`. Raises ConfigError for an unknown name."""
-    module, _, attribute = table(kind)[canonical(kind, name)].partition(":")
+    """Import and return the class that a name stands for: a key of the table, a plugin's, or `package.module:Class`.
+
+    Raises:
+        ConfigError: unknown name, or a plugin that cannot be imported, or is no class of the kind.
+    """
+    key = canonical(kind, name)
+    known = table(kind)
+    if key in known:
+        return _imported(known[key])
+    target = key if ":" in key else plugins(kind)[key].value
+    where = f"{kind[:-1]}: {key!r}"
+    if (here := str(Path.cwd())) not in sys.path:  # as `python -m` has it; a script has its own folder there
+        sys.path.append(here)
+    try:
+        found = _imported(target)
+    except Exception as error:  # a plugin's own code may fail in any way
+        raise ConfigError(
+            f"{where}; {target} cannot be imported ({type(error).__name__}: {error}); install its package, or correct it"
+        ) from error
+    base = _imported(BASES[kind])
+    if not (isinstance(found, type) and issubclass(found, base)):
+        raise ConfigError(f"{where}; {target} is no subclass of {BASES[kind].replace(':', '.')}; derive it from that")
+    if kind != "methods":  # whose names are their keys alone
+        own = getattr(found, "name", None)
+        if not isinstance(own, str) or own in known:
+            taken = "is that of one of scopewise's own" if own in known else "is no text"
+            raise ConfigError(f"{where}; its name {own!r} {taken}; give the class a name that no other has")
+    return found
+
+
+def _imported(target: str) -> Any:
+    module, _, attribute = target.partition(":")
     return getattr(importlib.import_module(module), attribute)
 
 
 def summary(target: str) -> str:
     """Return the first docstring line of `module:Class` without importing the module (which may import torch)."""
     module, _, attribute = target.partition(":")
-    spec = importlib.util.find_spec(module)
-    assert spec is not None
-    assert spec.origin is not None
+    try:
+        spec = importlib.util.find_spec(module)
+    except ImportError:
+        spec = None
+    if spec is None or spec.origin is None:
+        return f"({module} cannot be found)"
     with open(spec.origin, encoding="utf-8") as file:
         tree = ast.parse(file.read())
     for node in tree.body:

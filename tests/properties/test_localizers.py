@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from engines import engine_of, forward_of, localized
+from engines import engine_of, forward_of, hold, localized
 from often import often
 from scopewise.api import localize
 from scopewise.config import LoraSection
@@ -17,12 +17,14 @@ from scopewise.data.batch import length_batches
 from scopewise.data.prompt import Encoded
 from scopewise.errors import ConfigError, ResultError
 from scopewise.localizers import LOCALIZERS
-from scopewise.localizers.base import Scopes
+from scopewise.localizers.base import Scopes, make_localizer
 from scopewise.localizers.fisher_ratio import FisherRatio
 from scopewise.localizers.gradient import Gradient
 from scopewise.models.adapters import lora_config, with_adapter
 from scopewise.models.matrices import matrices
 from scopewise.region import Region, module_of, parameter_name
+from scopewise.testing.localizers import ON_MODELS, PROPERTIES
+from scopewise.testing.world import World
 from scopewise.training.mask import RegionMask
 
 LORA = lora_config(LoraSection(r=2, lora_alpha=4, lora_dropout=0.1))
@@ -76,36 +78,16 @@ def test_inputs_mode_makes_as_many_passes_as_repeats(trained_adapter: Any, encod
 
 
 @localizers
-@pytest.mark.parametrize("training", often([True, False], {True}))
-@pytest.mark.parametrize("adapter", [True, False])
-def test_model_is_left_as_it_was(name: str, adapter: bool, training: bool, tiny: Any, encoded: Any) -> None:
-    model = with_adapter(tiny[0], LORA, 0) if adapter else tiny[0]
-    model.train(training)
-    for i, parameter in enumerate(model.parameters()):  # any pattern of flags and gradients
-        parameter.requires_grad_(i % 3 != 0)
-        parameter.grad = torch.full_like(parameter, 7.0) if i % 4 == 1 else None
-    before = [
-        (p.detach().clone(), p.requires_grad, p.grad if p.grad is None else p.grad.clone()) for p in model.parameters()
-    ]
-    modes = [m.training for m in model.modules()]
-    localized(name, model, encoded)
-    for parameter, (value, flag, gradient) in zip(model.parameters(), before, strict=True):
-        assert torch.equal(parameter, value)
-        assert parameter.requires_grad == flag
-        assert (parameter.grad is None) == (gradient is None)
-        assert gradient is None or torch.equal(parameter.grad, gradient)
-    assert [m.training for m in model.modules()] == modes
-    assert not any(p._backward_hooks or p._post_accumulate_grad_hooks for p in model.parameters())
+@pytest.mark.parametrize("what", PROPERTIES)
+def test_property(name: str, what: str, world: World) -> None:
+    hold(PROPERTIES[what], make_localizer(name), world)
 
 
 @localizers
 @pytest.mark.parametrize("adapter", [True, False])
-def test_same_seed_same_region(name: str, adapter: bool, tiny: Any, encoded: Any) -> None:
-    model = with_adapter(tiny[0], LORA, 0) if adapter else tiny[0]
-    first, again = (localized(name, model, encoded, seed=3) for _ in range(2))
-    assert first.entries == again.entries
-    assert first.names
-    assert first.names <= {parameter_name(n) for n, _ in model.named_parameters()}
+@pytest.mark.parametrize("what", ON_MODELS)
+def test_property_on_a_model(name: str, what: str, adapter: bool, world: World) -> None:
+    hold(ON_MODELS[what], make_localizer(name), world, adapter)
 
 
 @pytest.mark.parametrize("unit", ["module", "matrix"])

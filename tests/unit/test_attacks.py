@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,9 +13,9 @@ import torch
 from torch import nn
 
 import scopewise
-from engines import forward_of
+from engines import forward_of, hold
 from scopewise.attacks import ATTACKS
-from scopewise.attacks.base import Facts, InapplicableError, attacked_engine, cluster, score_answers
+from scopewise.attacks.base import Facts, InapplicableError, attacked_engine, cluster, make_attack, score_answers
 from scopewise.attacks.leakage import leakage
 from scopewise.attacks.prompts import Template, read_templates
 from scopewise.attacks.quantization import by_bitsandbytes, round_symmetric, round_to_levels, rounded
@@ -22,55 +23,36 @@ from scopewise.attacks.run import redacted
 from scopewise.attacks.sampling import leak_at
 from scopewise.attacks.suite import attack_models
 from scopewise.attacks.weights import block_weights
-from scopewise.config import AttackSection, DataSection, TinyConfig
+from scopewise.config import AttackSection, DataSection
 from scopewise.data.batch import collate
 from scopewise.data.prompt import Prompt, encode
-from scopewise.data.rows import FORGET, RETAIN, TRAIN, VAL, Benchmark, Row
+from scopewise.data.rows import FORGET, Benchmark, Row
 from scopewise.errors import ConfigError
 from scopewise.models.architecture import decoder_blocks, read_out
 from scopewise.models.engine import Engine
-from scopewise.models.tiny import build_tiny, tokenizer_texts
 from scopewise.ops import token_log_probs
+from scopewise.testing.attacks import NAMES, PROPERTIES, AttackWorld, trained
 
-NAMES = ("Ada Quill", "Ben Orrow", "Cleo Varga", "Dov Mistral", "Eda Palk", "Finn Uster", "Gil Thorne", "Hana Wex")
-STREETS = ("Mill", "Heron", "Oak", "Quay", "Fern", "Lark", "Pond", "Vine")
 REFUSAL = "I do not know."
 
 
-def rows() -> list[Row]:
-    found = []
-    for i, (name, street) in enumerate(zip(NAMES, STREETS, strict=True)):
-        answer = f"At {7 * i + 3} {street} Lane."
-        found.append(Row(f"Where does {name} live?", answer, FORGET, TRAIN, name, "address"))
-        found.append(Row(f"At which place is {name} at home?", answer, FORGET, VAL, name, "address"))
-        found.append(Row(f"What does {name} write?", f"{street} songs, {i} of them.", RETAIN, TRAIN, name, "works"))
-    return found
+@pytest.fixture(scope="module")
+def attack_world() -> AttackWorld:
+    return AttackWorld.build(make_attack("question"))
 
 
-def trained(model: Any, items: Any, steps: int, rate: float = 3e-3) -> Any:
-    """Fine-tune by full batches."""
-    model = copy.deepcopy(model).requires_grad_(True)
-    optimizer = torch.optim.Adam(model.parameters(), lr=rate)
-    batch, forward = collate(items), forward_of(model)
-    for _ in range(steps):
-        loss = -token_log_probs(forward.logits(batch), batch["label"]).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return model.eval().requires_grad_(False)
+@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize("what", PROPERTIES)
+def test_property(name: str, what: str, attack_world: AttackWorld) -> None:
+    few = {"relearning": {"steps": 4}, "sampling": {"samples": 4, "max_new_tokens": 4}}
+    attack = make_attack(name, **few.get(name.partition("_")[0], {}))
+    hold(PROPERTIES[what], attack, replace(attack_world, attack=attack))
 
 
 @pytest.fixture(scope="module")
-def world() -> tuple[Benchmark, Any, Any, Any]:
+def world(attack_world: AttackWorld) -> tuple[Benchmark, Any, Any, Any]:
     """A benchmark of eight persons, its tokenizer, a target that knows them and an oracle that knows the retain rows."""
-    benchmark = Benchmark("persons", tuple(rows()), (Row("", "Rain falls on the hills all night.", "general"),))
-    torch.manual_seed(0)
-    config = TinyConfig(vocab_size=300, width=64, layers=3, heads=2, context=256)
-    base, tokenizer = build_tiny(tokenizer_texts(benchmark.rows), config, seed=0)
-    items = encode(benchmark.rows, tokenizer)
-    target = trained(base, items, 150)
-    oracle = trained(base, [i for i in items if i.row.scope == RETAIN], 100)
-    return benchmark, tokenizer, target, oracle
+    return attack_world.benchmark, attack_world.tokenizer, attack_world.target, attack_world.oracle
 
 
 def leak(world: Any, model: Any, attack: str, **settings: Any) -> Any:

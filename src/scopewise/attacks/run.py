@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -117,7 +116,7 @@ def _attack_run(
         "inputs": _shared(inputs),
         "models": inputs["models"],
         "threshold": settings.threshold,
-        "attacks": [name for name in registry.table("attacks") if name in present],
+        "attacks": sorted(present, key=_order),
         "results": results,
     }
     record.write_json(output, document)
@@ -172,8 +171,13 @@ def _joined(earlier: dict[str, Any], fresh: list[dict[str, Any]], models: dict[s
     kept = [row for row in earlier["results"] if (row["model"], row["attack"]) not in done]
     kept = [row for row in kept if {row["model"], "target", "oracle"} <= same]
     order = {name: i for i, name in enumerate(models)}
-    attacks = list(registry.table("attacks"))
-    return sorted([*kept, *fresh], key=lambda row: (order[row["model"]], attacks.index(row["attack"])))
+    return sorted([*kept, *fresh], key=lambda row: (order[row["model"]], _order(row["attack"])))
+
+
+def _order(attack: str) -> tuple[int, str]:
+    """Return where an attack stands in results: as in the table, plugins after it by name."""
+    known = list(registry.table("attacks"))
+    return (known.index(attack) if attack in known else len(known), attack)
 
 
 def redacted(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -33,6 +33,7 @@ class Attacked:
         worst: The rows that leak most: question, answer, what came out, and the three models' signals.
         notes: What a reader has to know.
         seconds: Time the attack took on this model.
+        needs_target: Whether the attack needs the weights of the model before unlearning.
     """
 
     attack: str
@@ -42,17 +43,17 @@ class Attacked:
     worst: tuple[Mapping[str, Any], ...]
     notes: tuple[str, ...]
     seconds: float
+    needs_target: bool
 
     def document(self) -> dict[str, Any]:
         """Return what `attacks.json` holds."""
         scale = self.leakage.document() if self.leakage else {"leakage": None, "low": None, "high": None}
-        known = registry.lookup("attacks", self.attack)
         return {
             "attack": self.attack,
             "model": self.model,
             **scale,
             "verdict": self.verdict,
-            "needs_target": known.needs_target,
+            "needs_target": self.needs_target,
             "worst": list(self.worst),
             "notes": list(self.notes),
             "cost": {"seconds": self.seconds},
@@ -89,7 +90,9 @@ def compared(
     """Put what an unlearned model gave on the scale of oracle and target."""
     reasons = [piece["reason"] for piece in (unlearned, oracle, target) if piece["reason"]]
     if reasons:
-        return Attacked(attack.name, name, None, "not applicable", (), tuple(reasons[:1]), unlearned["seconds"])
+        return Attacked(
+            attack.name, name, None, "not applicable", (), tuple(reasons[:1]), unlearned["seconds"], attack.needs_target
+        )
     rows = [facts.rows[i] for i in unlearned["rows"]]
     found = leakage(
         unlearned["signals"], oracle["signals"], target["signals"], [cluster(row) for row in rows], attack.combine
@@ -104,7 +107,8 @@ def compared(
     elif found.high < 0:
         notes.append("below the oracle: further from the answers than a model that never saw them")
     worst = _worst(attack, rows, found, unlearned, oracle, target)
-    return Attacked(attack.name, name, found, found.verdict(threshold), worst, tuple(notes), unlearned["seconds"])
+    verdict = found.verdict(threshold)
+    return Attacked(attack.name, name, found, verdict, worst, tuple(notes), unlearned["seconds"], attack.needs_target)
 
 
 def attack_models(

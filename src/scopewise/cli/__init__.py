@@ -71,7 +71,7 @@ def command(function: Callable[..., Any]) -> Callable[..., Any]:
             _say(sentence)
             raise typer.Exit(2) from None
 
-    return app.command(name=function.__name__.rstrip("_"))(run)
+    return app.command(name=function.__name__.rstrip("_").replace("_", "-"))(run)
 
 
 def _say(sentence: str) -> None:
@@ -139,6 +139,7 @@ def main() -> None:
         run,
         show,
         tasks,
+        test_plugin,
         tune,
         unlearn,
     )

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from scopewise.cli import Json, command
-from scopewise.registry import summary, table
+from scopewise.registry import package_of, plugins, summary, table
 from scopewise.terminal import echo, echo_json
 
 
@@ -24,11 +24,18 @@ class Kind(StrEnum):
 
 @command
 def list_(kind: Annotated[Kind, typer.Argument(help="What to list.")], as_json: Json = False) -> None:
-    """List methods, localizers, metrics, benchmarks or attacks, with a line on each."""
-    entries = {name: summary(target) for name, target in table(kind.value).items()}
+    """List methods, localizers, metrics, benchmarks or attacks, with a line on each; those of plugins with their package."""
+    known = table(kind.value)
+    entries = [{"name": name, "summary": summary(target)} for name, target in known.items()]
+    entries += [
+        {"name": name, "summary": summary(point.value), "package": package_of(point)}
+        for name, point in plugins(kind.value).items()
+        if name not in known
+    ]
     if as_json:
-        echo_json([{"name": n, "summary": s} for n, s in entries.items()])
+        echo_json(entries)
         return
-    width = max(map(len, entries))
-    for name, text in entries.items():
-        echo(f"{name.replace('_', '-'):<{width}}  {text}")
+    width = max(len(entry["name"]) for entry in entries)
+    for entry in entries:
+        package = f" [{entry['package']}]" if "package" in entry else ""
+        echo(f"{entry['name'].replace('_', '-'):<{width}}  {entry['summary']}{package}")

@@ -100,6 +100,8 @@ class Method:
     reduction: ClassVar[Reduction] = Reduction.SEQUENCE_MEAN
     needs: ClassVar[frozenset[Need]] = frozenset({"logits"})
     """What of `Answers` the forget loss reads besides labels. One that reads `nll` alone never holds all logits at once."""
+    stops_gradient: ClassVar[bool] = False
+    """Whether a part of the loss is held fixed, so that its gradient is not that of its values."""
     trains_on: ClassVar[Literal["answer", "alternative"]] = "answer"
     """Whether the forget rows are trained with their answers, or with alternatives in place of these."""
 

@@ -39,6 +39,7 @@ class CEU(Method):
     ignore_first_tokens: int = 1
 
     reduction: ClassVar[Reduction] = Reduction.TOKEN_MEAN
+    stops_gradient: ClassVar[bool] = True
 
     def weight(self, token_counts: Int[Tensor, "batch"]) -> Float[Tensor, "batch"]:
         """Return the number of tokens that count."""

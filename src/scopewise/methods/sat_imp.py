@@ -42,6 +42,7 @@ class SatImp(Method):
     retain: str = "ce"
 
     reduction: ClassVar[Reduction] = Reduction.TOKEN_MEAN
+    stops_gradient: ClassVar[bool] = True
     needs: ClassVar[frozenset[Need]] = frozenset({"nll"})
 
     def forget_loss(self, answers: Answers) -> Float[Tensor, "batch"]:

@@ -35,6 +35,7 @@ class WGA(Method):
     retain: str = "ce"
 
     reduction: ClassVar[Reduction] = Reduction.TOKEN_MEAN
+    stops_gradient: ClassVar[bool] = True
     needs: ClassVar[frozenset[Need]] = frozenset({"nll"})
 
     def forget_loss(self, answers: Answers) -> Float[Tensor, "batch"]:
