@@ -185,8 +185,7 @@ class LoraSection(Section):
         "qalora_group_size": "GPTQ models are not trained here; set model.quantization=nf4",
         **dict.fromkeys(
             ("loftq_config", "eva_config", "corda_config", "lora_ga_config"),
-            "such an initialization is computed from data or from a quantized base; make the adapter with PEFT, and name its "
-            "folder as model.path",
+            "initializations that are computed from data or from a quantized base are not supported; remove it",
         ),
         **dict.fromkeys(
             ("velora_config", "monteclora_config", "kasa_config"),
@@ -236,8 +235,7 @@ class LoraSection(Section):
                 raise ValueError("its random decomposition cannot be repeated when the adapter is loaded; set pissa")
             if value in ("eva", "corda", "loftq", "lora_ga"):
                 raise ValueError(
-                    "such an initialization is computed from data or from a quantized base; make the adapter with PEFT, and "
-                    "name its folder as model.path"
+                    "it is computed from data or from a quantized base, which is not supported; choose another"
                 )
             raise ValueError(allowed(value, ("true", "false", *known)))
         return value
@@ -691,7 +689,7 @@ def _sentence(error: ValidationError, section: Any = None, *inside: str) -> str:
     if first["type"] == "extra_forbidden":
         inner, key = _section_at(section or RunConfig, first["loc"][:-1]), str(first["loc"][-1])
         if (why := getattr(inner, "REFUSED", {}).get(key)) is not None:
-            return f"{path}: no setting; {why}"
+            return f"{path}: not a setting; {why}"
         return f"unknown key {path!r}; {allowed(key, getattr(inner, 'model_fields', {}), 'remove or rename it')}"
     message = f"{first['msg'][0].lower()}{first['msg'][1:]}".removeprefix("value error, ")
     if first["type"] == "literal_error":
