@@ -1,1 +1,1 @@
-"""From records to tables. Imports no torch."""
+"""Tables, figures and pages from the records of a run. Imports no torch."""

@@ -12,7 +12,7 @@ _MARK = {"leaks": " **leaks**", "undecided": " ?", "holds": "", "one instance": 
 
 
 def attacks_table(document: Mapping[str, Any]) -> str:
-    """Return the content of `attacks.json` as a Markdown table, with what it means and where it comes from."""
+    """Return `attacks.json` as a Markdown table, with a legend and the origin of the numbers."""
     attacks: Sequence[str] = document["attacks"]
     rows: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for result in document["results"]:
@@ -52,7 +52,7 @@ def attacks_table(document: Mapping[str, Any]) -> str:
 
 
 def seconds(document: Mapping[str, Any]) -> float:
-    """Return the time that all attacks took."""
+    """Return the total time of all attacks."""
     return sum(result["cost"]["seconds"] for result in document["results"])
 
 
@@ -69,7 +69,7 @@ def _cell(results: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _together(verdicts: Sequence[str]) -> str:
-    """Return the verdict of several seeds: one they all have, else `undecided`."""
+    """Return the verdict over seeds: `undecided` unless all seeds agree."""
     return verdicts[0] if len(set(verdicts)) == 1 else "undecided"
 
 

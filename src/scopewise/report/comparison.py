@@ -1,4 +1,4 @@
-"""Methods against each other and against the oracle, with paired intervals. Imports no torch."""
+"""Compare methods with each other and with the oracle, with paired confidence intervals. Imports no torch."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from scopewise.statistics import mean_of, resample
 
 
 def compare(rows: Sequence[Mapping[str, Any]], values: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return what `results.json` keeps of each method and protocol: intervals, oracle gap, differences to the others.
+    """Return the `comparisons` of `results.json`: intervals, oracle gap and differences between methods.
 
     Args:
-        rows: The rows of results.
-        values: The evaluation document of each, metric key → value with `per_row`.
+        rows: The rows of `results.json`.
+        values: The evaluation document of each row: metric key → value with `per_row`.
 
     Returns:
-        One object per method and protocol. `success` has the interval of Unlearn, Retention and Average Success;
-        `oracle_gap` that of the mean absolute distance of the first two to the oracle's, in points; `differences` that of
-        the Average Success to every other method of the protocol, paired by row and seed.
+        One object per method and protocol, with three kinds of intervals. `success`: Unlearn, Retention and Average
+        Success. `oracle_gap`: mean absolute distance of Unlearn and Retention Success to the oracle's, in points.
+        `differences`: Average Success minus that of every other method of the protocol, paired by row and seed.
     """
     split = "val" if any(key.endswith("/val") for value in values for key in value) else "train"
     keys = {name: f"{name}/{split}" for name in ("unlearn_success", "retention_success")}

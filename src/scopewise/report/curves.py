@@ -1,4 +1,4 @@
-"""Training curves as small drawings: one per method and quantity, a line per seed. Imports no torch."""
+"""Training curves as small charts: one chart per method and quantity, one line per seed. Imports no torch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from scopewise.report.scatter import Axis
 WIDTH, HEIGHT = 320, 170
 LEFT, RIGHT, TOP, BOTTOM = 52, 10, 12, 30
 LOGGED_KEY = "loss"
-"""What of the log is drawn."""
+"""Key of the log that is drawn."""
 PROBED = {"unlearn_success": "Unlearn", "retention_success": "Retention"}
 
 
@@ -23,9 +23,9 @@ class Curve:
     """One line of a chart.
 
     Attributes:
-        name: What it shows.
-        style: Index of its look; lines of one name have one.
-        points: Of a polyline.
+        name: The quantity.
+        style: Index of its line style, the same for all lines of one name.
+        points: The `points` of an SVG polyline.
         last: Its last value, as text.
     """
 
@@ -37,16 +37,16 @@ class Curve:
 
 @dataclass(frozen=True)
 class Chart:
-    """A drawing.
+    """A chart.
 
     Attributes:
-        method: Whose training.
-        title: What is drawn.
+        method: The method that was trained.
+        title: The title.
         curves: The lines.
-        names: Style → what it shows.
-        x: Scale of steps.
-        y: Scale of values.
-        y_texts: Where a value is marked, and its text.
+        names: Style → quantity.
+        x: Axis of steps.
+        y: Axis of values.
+        y_texts: Position and label of each tick.
     """
 
     method: str
@@ -59,7 +59,7 @@ class Chart:
 
 
 def charts(run: Run) -> list[Chart]:
-    """Return the charts of a run: of every model what was logged, and of unlearned ones what the probes saw."""
+    """Return the charts of a run: the logged loss of every model, and the probes of unlearned ones."""
     found = []
     for group, models in run.groups().items():
         label = run.label(group)
@@ -71,7 +71,7 @@ def charts(run: Run) -> list[Chart]:
 
 
 def series(documents: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, float]]:
-    """Return (step, value) of what was logged under a key; what is not finite is left out."""
+    """Return (step, value) of a logged key, without values that are not finite."""
     pairs = [(d["step"], d[key]) for d in documents if d.get(key) is not None]
     return [(float(step), float(value)) for step, value in pairs if math.isfinite(value)]
 

@@ -1,4 +1,4 @@
-"""Several runs against the first: how far each figure differs, and which settings do. Imports no torch."""
+"""Compare several runs with the first: differences in figures and in settings. Imports no torch."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _SHOWN = ("unlearn_success", "retention_success", "average_success", "oracle_gap
 
 @dataclass(frozen=True)
 class Difference:
-    """A figure of a run beside that of the first run.
+    """A figure of a run, compared with that of the first run.
 
     Attributes:
-        text: The figure; empty where the run has none.
+        text: The figure; empty if the run has none.
         interval: Its interval.
-        change: Difference to the first run, with sign; empty for the first run and where one of the two is missing.
-        apart: Whether both have intervals and these do not overlap.
+        change: Signed difference to the first run; empty for the first run, or if one of the two figures is missing.
+        apart: Whether both figures have intervals and these do not overlap.
     """
 
     text: str
@@ -31,12 +31,12 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The runs side by side.
+    """Several runs side by side.
 
     Attributes:
-        columns: Measures, each of which has a column per run.
-        lines: Method → for each measure, for each run its figure.
-        settings: Setting → its value in each run, of those that differ.
+        columns: Metrics, each with one column per run.
+        lines: Method → for each metric, the figure of each run.
+        settings: Setting → its value in each run; only settings that differ.
     """
 
     columns: Sequence[Column]

@@ -1,4 +1,4 @@
-"""The table for papers and spreadsheets: Markdown, CSV, and LaTeX with booktabs. Imports no torch."""
+"""Export the table as Markdown, CSV, or LaTeX with booktabs. Imports no torch."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _LATEX = {
 
 
 def as_markdown(runs: Sequence[Run]) -> str:
-    """Return verdict and table of each run as Markdown."""
+    """Return the verdict and the table of each run as Markdown."""
     parts = []
     for run in runs:
         parts += [f"## {run.name}", "", verdict(run), "", table_of_run(run.results).rstrip(), ""]
@@ -34,7 +34,7 @@ def as_markdown(runs: Sequence[Run]) -> str:
 
 
 def as_csv(runs: Sequence[Run]) -> str:
-    """Return one line per method: of each measure value, interval (`_low`, `_high`) and deviation over seeds (`_sd`)."""
+    """Return a line per method: value, interval (`_low`, `_high`) and deviation over seeds (`_sd`) of each metric."""
     shown = _columns(runs)
     heads = [column.key for column in shown]
     out = io.StringIO()
@@ -57,7 +57,7 @@ def as_csv(runs: Sequence[Run]) -> str:
 
 
 def as_latex(runs: Sequence[Run]) -> str:
-    r"""Return a `tabular` with booktabs rules, to be `\input`; the interval (or the deviation over seeds) is a second line."""
+    r"""Return a `tabular` with booktabs rules, to be `\input`; intervals (or deviations) are on a second line."""
     shown = _columns(runs)
     heads = [r"\textbf{Method}", *(rf"\textbf{{{latex(column.heading)}}}" for column in shown)]
     out = [
@@ -80,7 +80,7 @@ def as_latex(runs: Sequence[Run]) -> str:
 
 
 def latex(text: str) -> str:
-    """Return a text with everything escaped that LaTeX would act on."""
+    """Escape the special characters of LaTeX."""
     return "".join(_LATEX.get(c, c) for c in text).replace("\n", " ")
 
 

@@ -1,4 +1,4 @@
-"""The table in numbers: one line per method, one column per measure, each a mean with its interval. Imports no torch."""
+"""The table as numbers: one line per method, one column per metric, each a mean with its interval. Imports no torch."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _SCALES = {"peak_memory_bytes": 1e-6}
 
 @dataclass(frozen=True)
 class Column:
-    """A measure of the table.
+    """A column of the table.
 
     Attributes:
-        key: Its key in the results.
-        heading: What the table calls it.
+        key: The metric's key in the results.
+        heading: Its heading.
         better: `higher`, `lower` or `to the oracle`.
     """
 
@@ -38,11 +38,11 @@ class Column:
 
 @dataclass(frozen=True)
 class Figure:
-    """A measure of a method.
+    """The value of a metric for a method.
 
     Attributes:
-        value: Mean over rows and seeds (of costs the median over seeds).
-        low: Lower end of its 95 % interval; None where there is none.
+        value: Mean over rows and seeds (for costs the median over seeds).
+        low: Lower end of its 95 % interval; None without an interval.
         high: Upper end.
         spread: Standard deviation over seeds; None for one seed.
     """
@@ -59,7 +59,7 @@ class Figure:
 
     @property
     def interval(self) -> str:
-        """The interval, or the deviation over seeds where there is no interval; empty without both."""
+        """The interval, or else the deviation over seeds; empty without both."""
         if self.low is not None and self.high is not None:
             return f"{number(self.low)} to {number(self.high)}"
         if self.spread is None:

@@ -1,4 +1,4 @@
-"""A region as tables of colours: layers down, modules across, the chosen part outlined. Imports no torch."""
+"""A region as heat maps: layers down, modules across, the chosen part outlined. Imports no torch."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class HeatCell:
 
     Attributes:
         text: Its value.
-        shade: Colour, 0 to SHADES - 1; None where it has no value.
-        chosen: `all`, `part` or empty: how much of it may change.
+        shade: Colour, 0 to SHADES - 1; None without a value.
+        chosen: How much of it is in the region: `all`, `part` or empty.
     """
 
     text: str
@@ -30,14 +30,14 @@ class HeatCell:
 
 @dataclass(frozen=True)
 class HeatMap:
-    """One measure of a region.
+    """One quantity of a region.
 
     Attributes:
-        title: What is measured.
+        title: The quantity.
         low: Lowest value, as text.
         high: Highest.
         modules: Headings.
-        layers: Layer → its cells, None where it has no such module.
+        layers: Layer → its cells, with None for modules it does not have.
     """
 
     title: str
@@ -48,7 +48,7 @@ class HeatMap:
 
 
 def heat_maps(region: Region) -> list[HeatMap]:
-    """Return a map of each measure that the region has, or of the chosen share where it has none."""
+    """Return a heat map of each quantity that the region has; without any, one of the chosen share."""
     table = grid(region)
     modules = list(dict.fromkeys(module for cells in table.values() for module in cells))
     names = [module.rpartition(".")[2] or "·" for module in modules]

@@ -1,4 +1,4 @@
-"""Who is forgotten and who is collateral damage: both Successes for each instance. Imports no torch."""
+"""Unlearn and Retention Success per instance, which shows who is forgotten and who is damaged. Imports no torch."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ _SCOPES = {"forget": "unlearn_success", "retain": "retention_success"}
 
 
 def instances(run: Run, scrub: Callable[[str], str] = str) -> dict[str, Any]:
-    """Return what the page shows of instances, as plain values.
+    """Return the page's data on instances, as plain values.
 
     Args:
         run: The run.
-        scrub: What is done with names: a redaction hides what only forget answers say.
+        scrub: Applied to names: a redaction hides text that only forget answers have.
 
     Returns:
-        `names`: instances; `rows`: number of rows of each in the forget and in the retain scope; `models`: of each method
-        its `label`, `role` and, for each instance, the mean of Unlearn and of Retention Success over rows and seeds (null
-        without rows). Empty where no row names an instance.
+        `names`: instances; `rows`: the number of rows of each in the forget and in the retain scope; `models`: the
+        `label` and `role` of each method and, for each instance, the mean of Unlearn and of Retention Success over rows
+        and seeds (null without rows). Empty if no row names an instance.
     """
     split = split_shown(run.results)
     counts: dict[str, dict[str, int]] = {}
@@ -53,13 +53,13 @@ def instances(run: Run, scrub: Callable[[str], str] = str) -> dict[str, Any]:
 
 
 def _successes(model: Model, split: str) -> dict[str, dict[str, list[float]]]:
-    """Return scope → instance → the values of its rows."""
+    """Return scope → instance → values of its rows."""
     found: dict[str, dict[str, list[float]]] = {scope: {} for scope in _SCOPES}
     for scope, metric in _SCOPES.items():
         rows = [row for row in model.answers if row["scope"] == scope and row["split"] == split]
         values: Mapping[str, Any] = model.values.get(f"{metric}/{split}", {})
         per_row: Sequence[float | None] = values.get("per_row", ())
-        if len(rows) != len(per_row):  # a document of other rows than its measures says nothing about any of them
+        if len(rows) != len(per_row):  # the document lists other rows than were scored: no value can be assigned
             continue
         for row, value in zip(rows, per_row, strict=True):
             if value is not None:

@@ -1,4 +1,4 @@
-"""Attack results for the page: leakage by model and attack, and the worst leaks. Imports no torch."""
+"""Attack results for the page: leakage per model and attack, and the worst leaks. Imports no torch."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ class Leak:
     Attributes:
         attack: Its name.
         model: Method, protocol and seed.
-        leakage: 0 = no more than the oracle gives, 1 = as much as the target; as text, `n/a` where not measurable.
-        interval: Its 95 % interval as text, or that one instance gives none.
-        value: Leakage as a number, to sort by; None where not measurable.
+        leakage: As text; 0 = no more than the oracle, 1 = as much as the target, `n/a` if not measurable.
+        interval: Its 95 % interval as text, or a note that one instance gives none.
+        value: Leakage as a number, to sort by; None if not measurable.
         verdict: `leaks`, `holds`, …
-        cost: What the attack took, as text.
-        notes: What a reader has to know.
-        worst: Label → text of each of the rows that leak most.
+        cost: Cost of the attack, as text.
+        notes: Caveats for the reader.
+        worst: Label → text, for each of the rows that leak most.
     """
 
     attack: str
@@ -43,8 +43,8 @@ def leaks(
 
     Args:
         document: Content of `attacks.json`, or None.
-        hide: What is done with answers and outputs: a redaction replaces them.
-        scrub: What is done with every other text.
+        hide: Applied to answers and outputs: a redaction replaces them.
+        scrub: Applied to every other text.
     """
     results = [r for r in (document or {}).get("results", []) if r.get("model") not in ("target", "oracle")]
     found = []
@@ -79,7 +79,7 @@ def _interval(result: Mapping[str, Any]) -> str:
 
 
 def leaking(document: Mapping[str, Any] | None, group: tuple[str, str]) -> list[str]:
-    """Return a sentence on how many attacks leak from a method under a protocol; empty where none was run on it."""
+    """Return a sentence on how many attacks show leakage of a method and protocol; empty if none was run on it."""
     results = [
         r
         for r in (document or {}).get("results", [])

@@ -20,8 +20,8 @@ def plot(runs: Sequence[Run], what: str, file_format: str) -> bytes:
     """Return a plot as the content of a png, svg or pdf file.
 
     Args:
-        runs: The runs; regions and curves are of the first.
-        what: `scatter` (Unlearn against Retention Success), `regions` (heat maps) or `curves` (losses in training).
+        runs: The runs; regions and curves are those of the first.
+        what: `scatter` (Unlearn against Retention Success), `regions` (heat maps) or `curves` (training losses).
         file_format: `png` (200 dots per inch), `svg` or `pdf`.
 
     Raises:
@@ -38,7 +38,7 @@ def plot(runs: Sequence[Run], what: str, file_format: str) -> bytes:
         ) from None
     draw = {"scatter": _scatter, "regions": _regions, "curves": _curves}[what]
     out = io.BytesIO()
-    # Text stays text in SVG and PDF, and no date is written: the same results give the same file.
+    # Keep text as text in SVG and PDF, and write no date, so that the same results give the same file.
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "scopewise", "pdf.fonttype": 42, "font.size": 8}):
         figure = Figure(layout="constrained")
         draw(figure, runs)
@@ -129,5 +129,5 @@ def _curves(figure: Any, runs: Sequence[Run]) -> None:
 
 
 def _plain(text: str) -> str:
-    """Return a text that matplotlib does not read as mathematics."""
+    """Escape a text so that matplotlib does not read it as mathematics."""
     return text.replace("$", r"\$")

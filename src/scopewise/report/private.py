@@ -1,4 +1,4 @@
-"""Runs as a redacted report may show them: no local paths, and the rows that say what there is to hide. Imports no torch."""
+"""Prepare runs for a redacted report: remove local paths and collect the texts to hide. Imports no torch."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _PATHS = frozenset(
         *("address", "partition", "account", "setup"),
     )
 )
-"""Settings that name files, folders, models, or places of a cluster."""
+"""Settings that hold paths, models or cluster addresses."""
 _TEXTS = frozenset(["prompt", "system", "pattern", "stop", "parts"])
-"""Settings that hold what a user wrote."""
+"""Settings that hold text written by the user."""
 _LOCAL = re.compile(
     r"(?<![\w<>/:\\.~-])(?:(?:file:/+|~\w*|[A-Za-z]:|\.{1,2})?[/\\]+[^\s/\\\"'<>|,;)\]]+(?:[/\\]+[^\s\"'<>|,;)\]]*)?"
     r"|[\w.-]+(?:[/\\][\w.-]+)*\.(?:jsonl?|ya?ml|txt|csv|parquet|safetensors|bin|gguf)\b)"
@@ -33,10 +33,10 @@ _LOCAL = re.compile(
 
 
 def private(runs: Sequence[Run], salt: str | None = None) -> tuple[list[Run], Redaction, list[str]]:
-    """Return runs without local paths, what hides the forget answers of all of them, and what a reader has to know.
+    """Return runs without local paths, the redaction for the forget answers of all of them, and notes for the reader.
 
-    The rows are those that some model was asked for, those of the worst leaks, and those of the benchmark, where it can be
-    read from where the run read it: of train answers that were not measured the run folder has no text.
+    The redaction knows the rows that some model answered, the rows of the worst leaks and, if it can still be read, the
+    whole benchmark: the run folder has no text of train answers that were not evaluated.
     """
     rows: list[Mapping[str, Any]] = [row for run in runs for model in run.models for row in model.answers]
     suspects: list[str] = []
@@ -49,7 +49,7 @@ def private(runs: Sequence[Run], salt: str | None = None) -> tuple[list[Run], Re
             notes.append(note)
         if found is None:
             continue
-        if note:  # rows of another state: what they keep is kept, but nothing becomes public by them
+        if note:  # other rows than the run had: hide their answers, but treat none of their text as public
             suspects += [text for row in found.rows if row.scope == FORGET for text in (row.answer, row.paraphrase)]
         else:
             rows += [asdict(row) for row in found.rows]
@@ -60,7 +60,7 @@ def private(runs: Sequence[Run], salt: str | None = None) -> tuple[list[Run], Re
 
 
 def _benchmark(run: Run) -> tuple[Benchmark | None, str]:
-    """Return the benchmark of a run, and why it is not surely what the run had."""
+    """Return the benchmark of a run, and a note if it may differ from the one the run had."""
     unread = (
         "The rows of the benchmark could not be read again: what only answers say that no model of the run was asked for "
         "cannot be told from other text, and is not hidden."
@@ -68,7 +68,7 @@ def _benchmark(run: Run) -> tuple[Benchmark | None, str]:
     data = (run.results.get("config") or {}).get("data") or {}
     name, path = data.get("benchmark", "builtin"), data.get("path")
     if path is None and name != "builtin":
-        return None, unread  # it is on the hub: a report asks nothing of a network
+        return None, unread  # it is on the hub, and a report must not use the network
     try:
         found = load_benchmark(name, _there(path, run.path), data.get("domain"), _there(data.get("general"), run.path))
     except (UserError, OSError):
@@ -81,7 +81,7 @@ def _benchmark(run: Run) -> tuple[Benchmark | None, str]:
 
 
 def _there(path: str | None, folder: Path) -> str | None:
-    """Return a path as it is from here, or else from the nearest folder above the run that has it."""
+    """Resolve a path from the working directory, or else from the nearest folder above the run that has it."""
     if path is None or Path(path).exists():
         return path
     return next((str(above / path) for above in folder.resolve().parents if (above / path).exists()), path)
@@ -91,7 +91,7 @@ def _without_paths(run: Run, name: str, redaction: Redaction) -> Run:
     results = dict(run.results)
     results["config"] = _settings(results.get("config") or {}, redaction)
     made = {key: _sentences(value, redaction) for key, value in results["manifest"].items()}
-    for key in ("data_hash", "config_hash"):  # made without a salt, of the rows or of paths: guesses could be tried out
+    for key in ("data_hash", "config_hash"):  # unsalted hashes of rows or paths, so guesses could be tried out
         if made.get(key):
             made[key] = redaction.seal(made[key])
     results["manifest"] = made
@@ -119,7 +119,7 @@ def _settings(value: Any, redaction: Redaction, key: str = "") -> Any:
 
 
 def _sentences(value: Any, redaction: Redaction, *, scrub: bool = False) -> Any:
-    """Return what was written about a run without paths, and without secrets where it may quote rows."""
+    """Remove paths from a value, and also secrets if it may quote rows."""
     if isinstance(value, Mapping):
         return {key: _sentences(v, redaction, scrub=scrub) for key, v in value.items()}
     if isinstance(value, list | tuple):
@@ -130,6 +130,6 @@ def _sentences(value: Any, redaction: Redaction, *, scrub: bool = False) -> Any:
 
 
 def local(text: str) -> str:
-    """Return a text with the paths in it replaced."""
+    """Replace the paths in a text."""
     home = str(Path.home())
     return _LOCAL.sub(PATH, text.replace(home, PATH) if len(home) > 1 else text)

@@ -1,4 +1,4 @@
-"""Every question with every model's answer, packed for the page. Imports no torch."""
+"""Every question with every model's answer, in a compact form for the page. Imports no torch."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from scopewise.report.redact import FORGET, Open, Redaction
 from scopewise.report.run import Model, Run
 
 LARGEST_BYTES = 2_400_000
-"""Of the questions in a page. A page with more keeps one seed of each method."""
+"""Size limit of the questions in a page; above it, the page keeps one seed of each method."""
 
 
 def questions(runs: Sequence[Run], redaction: Redaction | Open) -> dict[str, Any]:
-    """Return what the page shows of questions, as plain values.
+    """Return the page's data on questions, as plain values.
 
     Returns:
-        `models`: `label`, `run` (its name), `role`, `seed` of each; `rows`: `q` question, `w` the true answer in words, `s`
-        scope, `p` split, `i` instance, `a` attribute; `texts`: every generated text once; `cells`: for each model its
-        `words` (of each row two hexadecimal digits per word, 255 = certain; null where it did not answer the row) and its
-        `texts` (of each row an index, null where nothing was generated); `one_seed`: whether seeds were left out.
+        `models`: `label`, `run` (its name), `role`, `seed` of each; `rows`: `q` question, `w` words of the true answer,
+        `s` scope, `p` split, `i` instance, `a` attribute; `texts`: every generated text once; `cells`: for each model
+        its `words` (for each row two hexadecimal digits per word, 255 = certain; null if it did not answer the row) and
+        its `texts` (for each row an index, null if nothing was generated); `one_seed`: whether seeds were left out.
     """
     every = [(run, model) for run in runs for model in run.models if model.answers]
     packed = _packed(every, runs, redaction)
@@ -82,9 +82,9 @@ def _row(answer: Mapping[str, Any], words: Sequence[str], redaction: Redaction |
 
 
 def _words(tokens: Sequence[str], probabilities: Sequence[float]) -> list[tuple[str, float]]:
-    """Return the words of an answer with the probability of each: the product over its tokens.
+    """Return the words of an answer, each with its probability: the product over its tokens.
 
-    A word begins with the token that begins with a space, and keeps that space.
+    A token that begins with a space begins a word, which keeps that space.
     """
     words: list[tuple[str, float]] = []
     for token, probability in zip(tokens, probabilities, strict=True):

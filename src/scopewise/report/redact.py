@@ -1,4 +1,4 @@
-"""Answers of the forget scope replaced by salted hashes: a report of a deletion must not spread what was deleted."""
+"""Replace answers of the forget scope by salted hashes: a report on a deletion must not reveal what was deleted."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ _TRIES = 1000
 
 
 class Redaction:
-    """Hides what the forget answers say and the rest of the data does not.
+    """Hides text that only the forget answers have.
 
-    A text about a forget row is replaced as a whole. Of every other text is replaced what `Secrets` finds in it: what some
-    forget answer says, and no question and no other answer. A hash is 12 hexadecimal digits of HMAC-SHA256 of the text
-    without case and spacing: equal texts have equal hashes in one report, and without the salt nobody can try out guesses.
+    Answers and outputs of forget rows are replaced as a whole. In every other text, `Secrets` finds the parts that occur
+    in a forget answer, but in no question and no other answer. A hash is 12 hexadecimal digits of HMAC-SHA256 of the
+    text, ignoring case and spacing: equal texts have equal hashes in one report, and guesses cannot be tried without the
+    salt.
 
     Args:
-        rows: All rows that are known, with `question`, `answer`, `scope` and what a row may have besides.
-        salt: The same gives the same hashes in several reports; None: a random one that is kept nowhere.
-        suspects: Further texts that may be known to those alone who may read the forget answers.
+        rows: All known rows, with `question`, `answer`, `scope` and the optional fields of a row.
+        salt: The same salt gives the same hashes in several reports; None: random, and stored nowhere.
+        suspects: Further texts to hide like forget answers.
     """
 
     def __init__(
@@ -43,19 +44,19 @@ class Redaction:
         self._scrubbed: dict[str, str] = {}
 
     def hide(self, text: str) -> str:
-        """Return the hash that stands for a text; it holds no run that only forget answers have."""
+        """Return the replacement of a text, chosen so that its digits contain no secret themselves."""
         if not text:
             return text
         folded = unicodedata.normalize("NFKC", " ".join(text.split())).casefold()
         for i in range(_TRIES):
             digits = self._hash(folded if i == 0 else f"{folded}\0{i}")
-            # The label says nothing; what has to be free of such runs is all that touches the digits.
+            # The label reveals nothing; check only the digits and the characters next to them.
             if not self._secrets.has("redacted"[1 - LENGTH :] + f" {digits}]"):
                 return f"[redacted {digits}]"
         return "[redacted]"
 
     def scrub(self, text: str) -> str:
-        """Return a text with what only forget answers say replaced, by whole words."""
+        """Replace the secret parts of a text, by whole words."""
         found = self._scrubbed.get(text)
         if found is None:
             parts, end = [], 0
@@ -66,7 +67,7 @@ class Redaction:
         return found
 
     def seal(self, text: str) -> str:
-        """Return a hash of a text that is no answer, such as a hash that was made without a salt."""
+        """Return the salted hash of a text that is no answer, such as an unsalted hash."""
         return self._hash(text)
 
     def _hash(self, text: str) -> str:
@@ -74,12 +75,12 @@ class Redaction:
 
 
 class Open:
-    """Hides nothing: what a report without redaction uses in its place."""
+    """Hides nothing: replaces `Redaction` in a report without redaction."""
 
     def hide(self, text: str) -> str:
-        """Return the text."""
+        """Return the text unchanged."""
         return text
 
     def scrub(self, text: str) -> str:
-        """Return the text."""
+        """Return the text unchanged."""
         return text

@@ -1,4 +1,4 @@
-"""A region as a table: layers down, modules across. Imports no torch."""
+"""A region as a text table: layers down, modules across. Imports no torch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from scopewise.region import Entry, Region
 from scopewise.terminal import escaped
 
 MEASURES = {"cosine": "cosine of forget and retain gradient", "magnitude": "mean |forget gradient|", "score": "score"}
-"""Value of an entry → what it is; a table is made of each that the region has."""
+"""Field of an entry → its title; each one that the region has gives a table."""
 
 
 @dataclass(frozen=True)
@@ -18,8 +18,8 @@ class Cell:
     """A module of a layer.
 
     Attributes:
-        chosen_fraction: Share (0-1) of its parameters that may change.
-        values: Measure → mean over its matrices, weighted by size; without those that have none.
+        chosen_fraction: Share (0-1) of its parameters that are in the region.
+        values: Field → mean over its matrices, weighted by size; matrices without a value are left out.
     """
 
     chosen_fraction: float
@@ -27,7 +27,7 @@ class Cell:
 
 
 def grid(region: Region) -> dict[str, dict[str, Cell]]:
-    """Return layer → module → cell, in the model's order; what is in no layer stands under its own name."""
+    """Return layer → module → cell, in the model's order; a module outside the layers has a row under its own name."""
     groups: dict[tuple[str, str], list[Entry]] = {}
     for entry in region.entries:
         found = re.search(r"^(.*?)\.(\d+)\.(.+)$", entry.module)
@@ -51,7 +51,7 @@ def _cell(entries: list[Entry]) -> Cell:
 
 
 def region_table(region: Region) -> str:
-    """Return the tables as text: `*` marks what may change, `+` what may change in part."""
+    """Return the tables as text: `*` marks modules in the region, `+` those partly in it."""
     table = grid(region)
     modules = list(dict.fromkeys(module for cells in table.values() for module in cells))
     names = {module: escaped(module.rpartition(".")[2], keep="") or "-" for module in modules}

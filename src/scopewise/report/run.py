@@ -1,4 +1,4 @@
-"""A run folder, read whole: results, what each model answered, regions, attacks. Imports no torch."""
+"""Read a whole run folder: results, each model's answers, regions, attacks. Imports no torch."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from scopewise.schemas import (
 
 @dataclass(frozen=True)
 class Model:
-    """One measured model.
+    """One evaluated model.
 
     Attributes:
-        row: Its row of results.
-        values: Metric key → value with `per_row`; empty where its evaluation document is gone.
-        answers: What it answered, row by row; empty where the document holds none.
+        row: Its row in the results.
+        values: Metric key → value with `per_row`; empty if its evaluation document is missing.
+        answers: Its answers, row by row; empty if the document has none.
     """
 
     row: Mapping[str, Any]
@@ -40,7 +40,7 @@ class Model:
 
     @property
     def group(self) -> tuple[str, str]:
-        """Method and protocol, which seeds share."""
+        """Method and protocol, the same for all seeds."""
         return self.row["method"], self.row["protocol"] or ""
 
     @property
@@ -51,16 +51,16 @@ class Model:
 
 @dataclass(frozen=True)
 class Run:
-    """What a run folder holds.
+    """The content of a run folder.
 
     Attributes:
-        name: How the page calls it.
+        name: Its name on the page.
         path: The folder.
-        results: As `results.json`.
+        results: The content of `results.json`.
         models: In the order of the table.
-        regions: Label → region that was trained, of the first seed; one for each that differs.
-        attacks: Content of `attacks.json` with the key `results`; None where there is none.
-        going: Where a command works on the folder while it is read: what it makes, and since when; else None.
+        regions: Label → trained region of the first seed; each distinct region once.
+        attacks: The content of `attacks.json` with the key `results`; None without attacks.
+        going: If a command is running in the folder: its stage and when it started; else None.
     """
 
     name: str
@@ -79,16 +79,16 @@ class Run:
         return found
 
     def label(self, group: tuple[str, str]) -> str:
-        """Return what a line of the table is called: the protocol is named where there are several."""
+        """Return the label of a line of the table, which names the protocol if there are several."""
         protocols = {protocol for _, protocol in self.groups() if protocol}
         return f"{group[0]} ({group[1]})" if group[1] and len(protocols) > 1 else group[0]
 
 
 def read_runs(folders: Sequence[Path]) -> list[Run]:
-    """Read run folders; each gets the shortest name that tells it from the others.
+    """Read run folders; each gets the shortest path suffix that is unique as its name.
 
     Raises:
-        ResultError: a folder holds no measured model, or is given twice.
+        ResultError: a folder holds no evaluated model, or is given twice.
     """
     paths = [folder.resolve() for folder in folders]
     if len(set(paths)) < len(paths):
@@ -100,7 +100,7 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
 
 
 def read_run(folder: Path, name: str) -> Run:
-    """Read a run folder. Raises ResultError where it holds no measured model."""
+    """Read a run folder. Raises ResultError if it holds no evaluated model."""
     found = [folder / file for file in ("results.partial.json", "results.json") if (folder / file).exists()]
     results = read(found[0], ResultsDocument) if found else _without_bench(folder)
     if not isinstance(results, dict) or not results.get("rows") or "manifest" not in results:
@@ -127,13 +127,13 @@ def _model(folder: Path, row: Mapping[str, Any]) -> Model:
     file = folder / f"{name}.evaluation.json"
     document = read(file, EvaluationDocument) if file.exists() else {}
     stage = folder / row["path"] / "stage.json"
-    # The row of a target has no curve, its stage has.
+    # A target's curve is in its stage document, not in its row.
     curve = row.get("curve") or (read(stage, StageDocument).get("curve", []) if stage.exists() else [])
     return Model({**row, "curve": curve}, document.get("values", {}), document.get("answers", ()))
 
 
 def _without_bench(folder: Path) -> dict[str, Any] | None:
-    """Return results of a folder that stage commands wrote (`finetune`, `unlearn`): what `bench` would have put together."""
+    """Return results as `bench` would write them, from a folder of stage commands (`finetune`, `unlearn`)."""
     rows, values, origin = [], [], None
     for file in sorted(folder.glob("*.evaluation.json")) + sorted(folder.glob("models/*/*/*.evaluation.json")):
         document = read(file, EvaluationDocument)
@@ -168,7 +168,7 @@ def _without_bench(folder: Path) -> dict[str, Any] | None:
 
 
 def _regions(folder: Path, models: Sequence[Model]) -> dict[str, Region]:
-    """Return the trained regions, each once: methods that share one are named together."""
+    """Return the trained regions, each once, labelled with all methods that share it."""
     named: dict[str, tuple[list[str], Region]] = {}
     seen = set()
     for model in models:
@@ -181,7 +181,7 @@ def _regions(folder: Path, models: Sequence[Model]) -> dict[str, Region]:
 
 
 def _attacks(folder: Path) -> dict[str, Any] | None:
-    """Return `attacks.json`, which is an object with `results`, or the list of them alone."""
+    """Read `attacks.json`, which is an object with `results`, or only the list of results."""
     path = folder / "attacks.json"
     if not path.exists():
         return None

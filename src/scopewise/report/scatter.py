@@ -1,4 +1,4 @@
-"""Unlearn against Retention Success as points of a drawing, and the Pareto front. Imports no torch."""
+"""Scatter plot of Unlearn against Retention Success, with the Pareto front. Imports no torch."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from scopewise.report.table import split_shown
 
 WIDTH, HEIGHT = 760, 470
 LEFT, RIGHT, TOP, BOTTOM = 56, 20, 20, 48
-_LETTER, _LINE = 6.4, 14  # width of a letter and height of a line, in units of the drawing
-# Where a label may stand beside its point, in order of preference: offset from the point, and which end of it is there.
+_LETTER, _LINE = 6.4, 14  # width of a letter and height of a line, in units of the plot
+# Positions of a label relative to its point, in order of preference: offset and text anchor.
 _PLACES = [
     (dx, dy, anchor)
     for far in (1.0, 2.2, 3.6, 5.0, 7.0)
@@ -43,9 +43,9 @@ class Point:
         protocol: Its protocol, empty for target and oracle.
         retention: Value, low, high.
         unlearn: Value, low, high.
-        on_front: Whether no other unlearned model of its run is as good in both and better in one.
-        shown: The label in the drawing: points that lie together have one; empty for all but the first of them.
-        label_at: x, y and text anchor of the label in the drawing.
+        on_front: Whether it is on the Pareto front of its run.
+        shown: The label in the plot: points on top of each other share one, which the first of them has.
+        label_at: x, y and text anchor of the label in the plot.
     """
 
     label: str
@@ -61,13 +61,13 @@ class Point:
 
 @dataclass(frozen=True)
 class Axis:
-    """A scale from data to the drawing.
+    """Maps data to positions in the plot.
 
     Attributes:
         low: Lowest value shown.
         high: Highest.
-        start: Where the lowest is drawn.
-        end: Where the highest is drawn.
+        start: Position of the lowest.
+        end: Position of the highest.
     """
 
     low: float
@@ -76,12 +76,12 @@ class Axis:
     end: float
 
     def at(self, value: float) -> float:
-        """Return where a value is drawn."""
+        """Return the position of a value."""
         return round(self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start), 1)
 
     @property
     def ticks(self) -> list[float]:
-        """Round values to mark, about six."""
+        """About six round values for ticks."""
         step = _round_step((self.high - self.low) / 5)
         first = math.ceil(self.low / step - 1e-9)
         count = math.floor(self.high / step + 1e-9) - first + 1
@@ -90,13 +90,13 @@ class Axis:
 
 @dataclass(frozen=True)
 class Scatter:
-    """The drawing.
+    """The plot.
 
     Attributes:
-        points: What is drawn.
-        x: Scale of Retention Success.
-        y: Scale of Unlearn Success.
-        fronts: For each run the corners of its front, as the `points` of a polyline; empty for fewer than two.
+        points: The methods.
+        x: Axis of Retention Success.
+        y: Axis of Unlearn Success.
+        fronts: The Pareto front of each run, as the `points` of a polyline; empty for fewer than two points.
     """
 
     points: Sequence[Point]
@@ -106,7 +106,7 @@ class Scatter:
 
 
 def points_of(runs: Sequence[Run]) -> list[Point]:
-    """Return the methods that were measured on both scopes, with the front of each run marked."""
+    """Return the methods that were evaluated on both scopes, with the Pareto front of each run marked."""
     found = []
     for series, run in enumerate(runs):
         split = split_shown(run.results)
@@ -127,12 +127,12 @@ def points_of(runs: Sequence[Run]) -> list[Point]:
 
 
 def front(values: Sequence[tuple[float, float]]) -> set[tuple[float, float]]:
-    """Return the pairs that no other beats: as high in both and higher in one."""
+    """Return the Pareto front: the pairs for which no other is as high in both and higher in one."""
     return {v for v in values if not any(w[0] >= v[0] and w[1] >= v[1] and w != v for w in values)}
 
 
 def scatter(runs: Sequence[Run]) -> Scatter | None:
-    """Return the drawing; None where nothing was measured on both scopes."""
+    """Return the plot; None if nothing was evaluated on both scopes."""
     points = points_of(runs)
     if not points:
         return None
@@ -146,7 +146,7 @@ def scatter(runs: Sequence[Run]) -> Scatter | None:
 
 
 def _placed(points: Sequence[Point], x: Axis, y: Axis) -> list[Point]:
-    """Return the points with a place for each label that hides no other label and no point, as far as there is one."""
+    """Place the labels so that they overlap no other label and no point, as far as possible."""
     marks = [(x.at(p.retention[0]), y.at(p.unlearn[0])) for p in points]
     taken = [(a - 6, b - 6, a + 6, b + 6) for a, b in marks]
     placed = []
@@ -172,7 +172,7 @@ def _placed(points: Sequence[Point], x: Axis, y: Axis) -> list[Point]:
 
 
 def _shown(points: Sequence[Point], marks: Sequence[tuple[float, float]]) -> list[str]:
-    """Return the labels: where marks lie upon each other the first is named, and the others are counted."""
+    """Return the labels: of marks that overlap, the first is named and the others are counted."""
     first: list[int] = []
     for i, (a, b) in enumerate(marks):
         near = (j for j in range(i) if first[j] == j and abs(marks[j][0] - a) < 5 and abs(marks[j][1] - b) < 5)

@@ -1,4 +1,4 @@
-"""Which characters of a text say what only secret texts say: runs of four, short words, and what stands for them."""
+"""Find the parts of a text that occur only in secret texts: runs of four characters, and short words."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
 LENGTH = 4
-"""Characters of the shortest run that is a secret wherever it stands; what is shorter is one as a whole word."""
+"""Characters of the shortest run that is secret anywhere in a text; shorter secrets are matched as whole words only."""
 
 _IGNORED = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\uffa0\ufe00-\ufe0f\U000e0100-\U000e01ef]"
 )
-"""Shown as nothing, as are controls and format characters (zero width, soft hyphen, direction)."""
+"""Invisible characters, besides controls and format characters (zero width, soft hyphen, direction)."""
 _HAN, _KANA = "\u3005\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff", "\u3040-\u30ff\uff66-\uff9f"
 _UNSPACED = re.compile(f"[{_HAN}][{_HAN}{_KANA}]?|[{_KANA}][{_HAN}{_KANA}]")
 _ALIKE = str.maketrans(dict.fromkeys("‘’‛ʼ′`´＇", "'") | dict.fromkeys("“”„‟″", '"') | dict.fromkeys("‐‑‒–—―−", "-"))
@@ -24,23 +24,23 @@ _MARK = "[\u00ad\u0300-\u036f\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0
 _TOKEN = re.compile(
     rf"\+?\(?\d[\d\s().+\-/]*\d|(?:{_LETTER}|[@+#])(?:{_LETTER}|{_MARK}|[@.+\-'’‘ʼ`´&/:%#~=?!$*](?=(?:{_MARK})*(?:{_LETTER}|[@+])))*"
 )
-"""What is hidden whole where a part of it is: a word, a name with its possessive, an e-mail, an address, a telephone number."""
+"""Units that are hidden whole if a part is secret: a word, a name with possessive, an e-mail, a URL, a phone number."""
 
 Form = tuple[str, list[int], list[int]]
-"""A text in a normal form, and of each of its characters the start and the end of what it stands for in the text."""
+"""A normalised text, and the start and end in the original text of each of its characters."""
 
 
 class Secrets:
-    """What only secret texts say.
+    """Finds text that occurs only in secret texts.
 
-    Texts are compared without case and without what is shown as nothing, in four forms: composed (NFKC), the same with one
-    kind of quotes and dashes, decomposed (NFKD), and letters and digits alone. A run of four characters that some secret
-    text has and no public one has is secret; so is a whole word of any length, and a run of two where a script has no
-    spaces (one of Han).
+    Texts are compared without case and invisible characters, in four forms: composed (NFKC), the same with quotes and
+    dashes unified, decomposed (NFKD), and letters and digits only. Secret is what some secret text has and no public
+    one: a run of four characters, a whole word of any length, and in scripts without spaces a run of two characters
+    (one of Han).
 
     Args:
-        secret: Texts to keep.
-        public: Texts that may be known.
+        secret: Secret texts.
+        public: Public texts.
     """
 
     def __init__(self, secret: Iterable[str], public: Iterable[str]) -> None:
@@ -51,11 +51,11 @@ class Secrets:
         self._nothing = not (self._words or self._unspaced or any(self._grams))
 
     def has(self, text: str) -> bool:
-        """Return whether a text says any of it."""
+        """Return whether a text contains a secret."""
         return any(self._covered(text))
 
     def spans(self, text: str) -> list[tuple[int, int]]:
-        """Return start and end of what has to be hidden: whole words, joined where only spaces or marks stand between."""
+        """Return start and end of the parts to hide: whole words, joined if only spaces or marks are between them."""
         covered = self._covered(text)
         found: list[tuple[int, int]] = []
         at = covered.find(1)
@@ -91,7 +91,7 @@ class Secrets:
                     else:
                         apart.append((form[1][i], form[2][i + LENGTH - 1]))
         _whole_tokens(text, covered)
-        # A run over the edge of a word is gone where one of its words is hidden.
+        # A run across words is broken already if one of its words is hidden.
         for start, end in apart:
             if 1 not in covered[start:end]:
                 covered[start:end] = b"\1" * (end - start)
@@ -119,7 +119,7 @@ def _grams(text: str) -> Iterator[str]:
 
 
 def _unspaced(text: str) -> Iterator[tuple[int, str]]:
-    """Return where runs of two characters of scripts without spaces stand, and each Han character."""
+    """Return the position of each run of two characters of scripts without spaces, and of each Han character."""
     for i in range(len(text)):
         if text[i] > "\u2fff" and (match := _UNSPACED.match(text, i)):
             yield i, match[0]
@@ -144,7 +144,7 @@ def _whole_tokens(text: str, covered: bytearray) -> None:
 
 
 def _forms(text: str) -> tuple[Form, ...]:
-    """Return a text composed, with one kind of quotes, decomposed, in letters and digits alone, and without accents."""
+    """Return a text composed, with quotes unified, decomposed, as letters and digits only, and without accents."""
     if text.isascii() and not _PLAIN.search(text):
         folded = text.lower()
         where = list(range(len(text)))
@@ -163,7 +163,7 @@ def _forms(text: str) -> tuple[Form, ...]:
 
 
 def _clusters(text: str) -> Iterator[tuple[int, int]]:
-    """Return start and end of each character with what is put upon it, and of each run of spaces."""
+    """Return start and end of each character with its combining marks, and of each run of spaces."""
     start = 0
     for i in range(1, len(text) + 1):
         if i == len(text) or not _continues(text[i], text[start]):

@@ -1,4 +1,4 @@
-"""The table of a bench: one line per method, mean ± standard deviation over seeds."""
+"""The table of a benchmark run: one line per method, mean ± standard deviation over seeds."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ COLUMNS: Mapping[str, str] = {
     "perplexity/retain_{split}": "PPL retain",
     "ability/mean": "Ability",
 }
-"""Result key → heading of the columns shown, where the results have them: of val, or of train where no row is val."""
+"""Result key → heading, for columns that the results have: of val, or of train if there are no val rows."""
 
 COSTS: Mapping[str, str] = {
     "seconds_per_step": "s/step",
@@ -30,17 +30,17 @@ COSTS: Mapping[str, str] = {
 
 
 LEARNED_POINTS = 5.0
-"""Of Unlearn Success, that the oracle is above a target which has learned what is to be forgotten, at the least."""
+"""Least points of Unlearn Success between the oracle and a target that has learned the forget scope."""
 
 
 KNOWN_POINTS = 50.0
-"""Of the forget scope's tokens, in percent, that a target answers which has learned it."""
+"""Least teacher-forced accuracy on the forget scope, in percent, of a target that has learned it."""
 
 
 def untaught(results: Mapping[str, Any]) -> str | None:
-    """Return a sentence where the target answers the forget scope hardly better than the oracle.
+    """Return a warning if the target knows the forget scope hardly better than the oracle.
 
-    Either the target was not taught it, or the oracle knows it too: from its base, or from the retain rows.
+    Either the target did not learn it, or the oracle knows it too, from its base model or from the retain rows.
     """
     split = split_shown(results)
     known = {row["model"]: row["metrics"].get(f"unlearn_success/{split}") for row in results["rows"]}
@@ -55,7 +55,7 @@ def untaught(results: Mapping[str, Any]) -> str | None:
             "model.path and the data."
         )
     mend = "raise finetune.num_train_epochs or finetune.learning_rate"
-    if results["config"].get("model", {}).get("target") is not None:  # we did not teach it
+    if results["config"].get("model", {}).get("target") is not None:  # not fine-tuned by us
         mend = "check model.target, and that data.prompt is how it was taught"
     return (
         f"The target hardly knows what is to be forgotten: its Unlearn Success on {split} is {target:.1f} %, that of the "
@@ -70,7 +70,7 @@ def gaps(results: Mapping[str, Any]) -> dict[tuple[str, str], Mapping[str, float
 
 
 def controls(results: Mapping[str, Any]) -> list[str]:
-    """Return one line for each method that ran on a region and on a random one: the paired difference."""
+    """Return the paired difference for each method that ran on its region and on a random one, one line each."""
     found = []
     for comparison in results.get("comparisons", []):
         method, control = comparison["method"], f"{comparison['method'].partition('@')[0]}@random"
@@ -84,7 +84,7 @@ def controls(results: Mapping[str, Any]) -> list[str]:
 
 
 def settings_that_differ(results: Mapping[str, Any]) -> list[str]:
-    """Return one line for each setting of the `unlearn` section that compared methods have and that differs among them."""
+    """Return one line for each setting of the `unlearn` section that differs between the compared methods."""
     several = len({protocol for _, protocol in groups(results) if protocol}) > 1
     known = {
         (f"{method} ({protocol})" if several else method): _flat(members[0].get("settings") or {})
@@ -114,7 +114,7 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def groups(results: Mapping[str, Any]) -> dict[tuple[str, str], list[Mapping[str, Any]]]:
-    """Return (method, protocol) → its rows over seeds, in the order they stand in `results.json`."""
+    """Return (method, protocol) → its rows over seeds, in the order of `results.json`."""
     found: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for row in results["rows"]:
         found.setdefault((row["method"], row["protocol"] or ""), []).append(row)
@@ -146,7 +146,7 @@ def lines(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
         for key in COSTS:
             scale = 1e-6 if key == "peak_memory_bytes" else 1.0
             known = [m["cost"][key] * scale for m in members if m["cost"].get(key) is not None]
-            # Costs are noise from run to run: the median says more than a mean with its deviation.
+            # Costs are noisy, so show the median instead of mean and deviation.
             number = ".0f" if key == "peak_memory_bytes" else ".3g"
             line.append(format(statistics.median(known), number) if known else "")
         cells.append(line)
@@ -154,7 +154,7 @@ def lines(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
 
 
 def markdown(results: Mapping[str, Any]) -> str:
-    """Return the table as Markdown, with what it was measured on below."""
+    """Return the table as Markdown, with the origin of the numbers below."""
     headings, cells = lines(results)
     cells = [list(map(cell_text, row)) for row in cells]
     width = [max(len(row[i]) for row in [headings, *cells]) for i in range(len(headings))]
@@ -183,7 +183,7 @@ def markdown(results: Mapping[str, Any]) -> str:
 
 
 def cell_text(text: str) -> str:
-    """Return what stands in a cell of a Markdown table: one line, every control visible, `|` of its own escaped."""
+    """Escape a text for a cell of a Markdown table: one line, control characters visible, `|` escaped."""
     return escaped(text, keep="").replace("|", "\\|")
 
 
@@ -192,7 +192,7 @@ def _paragraph(sentences: Sequence[str]) -> list[str]:
 
 
 def origin_line(results: Mapping[str, Any]) -> str:
-    """Return one sentence on where the numbers come from."""
+    """Return one sentence on the origin of the numbers."""
     made = results["manifest"]
     seeds = sorted({row["seed"] for row in results["rows"] if row["protocol"]})
     return (

@@ -1,4 +1,4 @@
-"""The verdict in one line: which method comes nearest to the oracle, what it costs, and whether the place mattered."""
+"""The verdict in one line: the method closest to the oracle, its cost, and whether its region beats a random one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from scopewise.report.table import split_shown
 
 
 def verdict(run: Run) -> str:
-    """Return the verdict on a run. It states figures, and calls no method good."""
+    """Return the verdict on a run. It states figures and does not call any method good."""
     split = split_shown(run.results)
     unlearn, retention, average = (f"{name}_success/{split}" for name in ("unlearn", "retention", "average"))
     known = lines(run)
@@ -47,7 +47,7 @@ def _with(line: Line, key: str, beside: str) -> str:
 
 
 def _control(run: Run, best: Line) -> list[str]:
-    """Return what the random region of the same size says of the place, where there is one."""
+    """Compare the method's region with a random region of the same size, if the run has one."""
     method, _protocol = best.group
     control = f"{method.partition('@')[0]}@random"
     for comparison in run.results.get("comparisons", []):

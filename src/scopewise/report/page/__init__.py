@@ -1,4 +1,4 @@
-"""The report page: one self-contained HTML file, from a template, a style sheet and a script that are inlined."""
+"""The report page: one self-contained HTML file from a template, with style sheet and script inlined."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from scopewise.report.verdict import verdict
 
 FOLDER = Path(__file__).parent
 _DATA = str.maketrans({c: f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"})
-"""What must not stand in a script element: `</script>` and `<!--` end or change it."""
+"""Escapes for data in a script element, which `</script>` would end and `<!--` would change."""
 
 
 @dataclass(frozen=True)
 class Measure:
-    """All values of one metric key.
+    """The values of one metric key.
 
     Attributes:
         key: The key.
@@ -49,13 +49,13 @@ class Measure:
 def render(runs: Sequence[Run], *, redact: bool = False, salt: str | None = None) -> str:
     r"""Return the page of some runs.
 
-    Everything that data or a model wrote is escaped, by the template or, in the data of the script, as `\\u003c`; the script
-    sets text, never markup. The Content-Security-Policy allows this style and this script by their hashes, and nothing else.
+    All text from data or models is escaped, by the template or, in the data of the script, as `\\u003c`; the script
+    sets text, never markup. The Content-Security-Policy allows only this style and this script, by their hashes.
 
     Args:
-        runs: As `read_runs` gives them; the first is what the others are compared with.
-        redact: Replace what the forget answers say by salted hashes, and show no local paths.
-        salt: As `Redaction`.
+        runs: From `read_runs`; the others are compared with the first.
+        redact: Replace text of the forget answers by salted hashes, and show no local paths.
+        salt: As for `Redaction`.
     """
     hidden: Redaction | Open = Open()
     unhidden: list[str] = []
@@ -90,7 +90,7 @@ def render(runs: Sequence[Run], *, redact: bool = False, salt: str | None = None
 
 
 def _view(run: Run, hidden: Redaction | Open) -> dict[str, Any]:
-    """Return what the template shows of one run."""
+    """Return the template's variables for one run."""
     results = run.results
     known = lines(run)
     hides = isinstance(hidden, Redaction)
@@ -119,7 +119,7 @@ def _view(run: Run, hidden: Redaction | Open) -> dict[str, Any]:
 
 
 def _measures(run: Run) -> list[Measure]:
-    """Return every metric key with its mean over seeds for each line of the table."""
+    """Return every metric key, with its mean over seeds for each line of the table."""
     groups = list(run.groups().values())
     keys = dict.fromkeys(key for model in run.models for key in model.row["metrics"])
     found = []
@@ -132,7 +132,7 @@ def _measures(run: Run) -> list[Measure]:
 
 
 def _skipped(run: Run) -> list[str]:
-    """Return what measures left out, each sentence once with the models it is true of."""
+    """Return the metrics' notes on skipped rows, each once with the models it applies to."""
     found: dict[str, set[str]] = {}
     for model in run.models:
         for key, sentences in (model.row.get("skipped") or {}).items():
