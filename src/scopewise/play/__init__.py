@@ -1,1 +1,1 @@
-"""The playground: one question to target, unlearned model and oracle side by side, on a page of this machine."""
+"""The playground: ask target, unlearned model and oracle the same question, on a local web page."""

@@ -1,9 +1,9 @@
-"""Who may talk to the playground: its own page, opened with the address that was printed, and nobody else.
+"""Access control of the playground: only its own page, opened with the printed address, gets answers.
 
-The page shows what a model should have forgotten. Three things could reach it: another web site in the same browser (by a
-request, or by a name that it makes point here), another user of the machine, and the network. A key in the printed address
-answers all three, since neither a cookie nor anything else a browser adds by itself is accepted in its place. The checks of
-Host and Origin stand before it.
+The page shows what a model should have forgotten, so three others must be kept out: another web site in the same
+browser (by a cross-site request or DNS rebinding), another user of the machine, and the network. The key in the printed
+address stops all three, since a browser never sends it by itself, as it does a cookie. Host and Origin are checked
+first.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 HEADERS = {
-    # Scripts and styles from this server alone and none inline; nothing is loaded from, or sent to, anywhere else.
+    # Scripts and styles only from this server, none inline; nothing is loaded from, or sent to, another server.
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; base-uri 'none'; "
         "form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
@@ -33,18 +33,19 @@ HEADERS = {
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether a host to listen on is reached from this machine alone."""
+    """Return whether a host to listen on can be reached only from this machine."""
     return host in LOOPBACK
 
 
 class Access:
-    """Refuses what is not the playground's own page; adds the headers that keep the page to itself.
+    """Refuses requests that do not come from the playground's page, and adds security headers.
 
     Args:
-        app: What is behind it.
-        key: What a request for anything under /api must carry as `Authorization: Bearer KEY`.
-        host: What the server listens on. On a loopback address only loopback names are accepted as Host; elsewhere also
-            the name itself and any numeric address: a site that makes its name point here comes with that name.
+        app: The application to protect.
+        key: Required for everything under /api, as `Authorization: Bearer KEY`.
+        host: The address the server listens on. On a loopback address only loopback names are accepted as Host;
+            elsewhere also the name itself and any numeric address. This stops DNS rebinding, which comes with another
+            name.
     """
 
     def __init__(self, app: ASGIApp, *, key: str, host: str) -> None:

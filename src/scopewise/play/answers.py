@@ -1,4 +1,4 @@
-"""One question to all models at once: they take turns, token by token, and the last answers are kept for reporting."""
+"""Ask all models a question: they generate in turns, token by token; recent answers are kept for reporting."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from scopewise.registry import allowed
 
 ROLES = ("target", "unlearned", "oracle")
 _KEPT = 100
-"""Questions whose answers can still be reported."""
+"""Number of recent questions whose answers can be reported."""
 
 
 class Question(BaseModel):
-    """What the page sends: a question, to which unlearned model, and how the answers are drawn."""
+    """A question from the page: its text, the unlearned model to ask, and sampling settings."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -42,7 +42,7 @@ class Question(BaseModel):
 
 
 class Report(BaseModel):
-    """A leak: which model said it, in which answer."""
+    """A leak to report: the model, and the question that it answered."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -52,7 +52,7 @@ class Report(BaseModel):
 
 @dataclass(frozen=True)
 class _Asked:
-    """A question, who was asked (role → name in the run), what each said so far, and whose answers were reported."""
+    """A question, the models asked (role → name in the run), their texts so far, and the roles already reported."""
 
     question: Question
     models: dict[str, str]
@@ -61,7 +61,7 @@ class _Asked:
 
 
 class Answers:
-    """Asks the models of a run. Not for threads: one question at a time.
+    """Asks the models of a run. Not thread-safe: one question at a time.
 
     Args:
         run: The run.
@@ -75,23 +75,23 @@ class Answers:
         self._asked: OrderedDict[str, _Asked] = OrderedDict()
 
     def load(self, name: str) -> None:
-        """Load a model of the run, unless it is here. Raises ModelError."""
+        """Load a model of the run, unless it is loaded. Raises ModelError."""
         path = self.run.models[name]
         self._models.load(path)
         if name not in self._tokenizers:
             self._tokenizers[name] = load_tokenizer(path)
 
     def ask(self, question: Question) -> Iterator[dict[str, Any]]:
-        """Put a question to target, unlearned model and oracle.
+        """Ask target, unlearned model and oracle a question.
 
-        Closing the iterator stops all of them; so does not asking for more.
+        Generation stops when the iterator is closed or not advanced.
 
         Yields:
-            `{"id", "roles"}` first; then `{"role", "text", "probability", "others"}` for each token, the models in turn; for
-            each model at its end `{"role", "end": tokens}`.
+            `{"id", "roles"}` first; then `{"role", "text", "probability", "others"}` for each token, the models in
+            turns; `{"role", "end": tokens}` at the end of each model's answer.
 
         Raises:
-            ConfigError: no such model, or more tokens than a model can read.
+            ConfigError: no such model, or more tokens than a model's context.
             ModelError: a model cannot be loaded.
         """
         if question.unlearned not in self.run.unlearned:
@@ -122,10 +122,10 @@ class Answers:
                 yield {"role": role, "text": token.text, "probability": token.probability, "others": others}
 
     def report(self, report: Report) -> dict[str, Any]:
-        """Append an answer to the run's probes, once; what is written is what the model said here, not what a page sends.
+        """Append an answer to the run's probes, once; the text is our own record of it, not one that the page sends.
 
         Returns:
-            `file`, and `new`: whether it was not there before.
+            `file`, and `new`: whether it had not been reported before.
 
         Raises:
             ConfigError: no such answer.
@@ -162,7 +162,7 @@ class Answers:
         return {"file": path.name, "new": True}
 
     def _engine(self, name: str, model: Any, tokenizer: PreTrainedTokenizerBase) -> Engine:
-        """Return the engine of a model; a new one where another adapter was put on its base meanwhile."""
+        """Return the engine of a model; a new one if its base was given another adapter in between."""
         known = self._engines.get(name)
         if known is None or known.model is not model or known.forward.head is not lm_head(model):
             self._engines[name] = Engine(model, tokenizer, kernels=self.run.config.model.kernels)

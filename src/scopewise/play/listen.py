@@ -1,4 +1,4 @@
-"""From a run to a server that listens."""
+"""Start the playground's server for a run."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from scopewise.play.server import make_app
 
 
 def listen(host: str, port: int) -> socket:
-    """Return a socket that listens. Raises ConfigError where the address is unknown or in use."""
+    """Return a listening socket. Raises ConfigError if the address is unknown or in use."""
     try:
         family = sockets.AF_INET6 if ":" in host else sockets.AF_INET
         return sockets.create_server((host, port), family=family)
     except (OSError, UnicodeError) as error:
-        # create_server adds the address in brackets, which stands before the reason already.
+        # create_server appends the address in brackets, which our sentence already names.
         reason = (error.strerror or "").partition(" (")[0] if isinstance(error, OSError) else "no host name"
         raise ConfigError(
             f"play: {host} port {port}; {reason}; give another --port (0: a free one) or --host"
@@ -33,10 +33,10 @@ def serve(run: PlayRun, opened: socket, host: str, announce: Callable[[str], Non
     """Load target, oracle and the first unlearned model, then answer until interrupted.
 
     Args:
-        run: What is asked.
-        opened: As `listen` gives it.
-        host: As it was given to `listen`.
-        announce: Called with the address to open, once questions can be asked. It holds the key.
+        run: The run whose models are asked.
+        opened: The socket from `listen`.
+        host: The host given to `listen`.
+        announce: Called with the address to open, which contains the key, once questions can be asked.
     """
     answers = Answers(run)
     first = [name for name in ("target", run.unlearned[0], "oracle") if name in run.models]
@@ -45,10 +45,10 @@ def serve(run: PlayRun, opened: socket, host: str, announce: Callable[[str], Non
             answers.load(name)
             progress.update()
     key = secrets.token_urlsafe(24)
-    shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # a wildcard is no address to open
+    shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # a browser cannot open a wildcard address
     name = f"[{shown}]" if ":" in shown else shown
     port = opened.getsockname()[1]
-    # What follows # stays in the browser: it is in no request line, no log and no Referer.
+    # The part after # stays in the browser: it is in no request line, no log and no Referer.
     announce(f"http://{name}:{port}/#{key}")
     config = uvicorn.Config(
         make_app(answers, key=key, host=host),

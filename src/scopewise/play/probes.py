@@ -1,4 +1,4 @@
-"""The run's probes: questions that made a model say what it should have forgotten, one JSON object per line."""
+"""The run's probes: questions that made a model reveal what it should have forgotten, one JSON object per line."""
 
 from __future__ import annotations
 
@@ -14,16 +14,15 @@ FILE = "probes.jsonl"
 
 
 def append_probe(run: Path, probe: Mapping[str, Any]) -> Path:
-    """Add a line to the run's probes, readable by its owner alone, since it holds what was to be forgotten.
+    """Append a line to the run's probes; only the owner can read the file, since it holds text to be forgotten.
 
-    The line goes to the disk in one write at the end of the file: two writers do not mix, and a kill leaves no half line
-    before another.
+    The line is appended in one write, so that two writers do not mix and a kill leaves no partial line before another.
 
     Returns:
         The file.
 
     Raises:
-        ResultError: it cannot be written.
+        ResultError: the file cannot be written.
     """
     path = run / FILE
     line = json.dumps(probe, ensure_ascii=False, allow_nan=False) + "\n"

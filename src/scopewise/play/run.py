@@ -1,4 +1,4 @@
-"""What a run folder offers to ask: its models, its prompt format, and questions of its benchmark."""
+"""A run folder for the playground: its models, its prompt format, and example questions of its benchmark."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from scopewise.data.rows import FORGET, SCOPES, Row
 from scopewise.errors import DataError, ResultError
 
 EXAMPLES = 100
-"""Questions offered of each scope."""
+"""Example questions per scope."""
 
 Domain = Literal["privacy", "copyright"]
 
@@ -28,10 +28,10 @@ class PlayRun:
     Attributes:
         path: The run folder.
         config: Its run file.
-        models: Role or name → folder (or hub name): `target`, `oracle` where there is one, and the unlearned models by
+        models: Role or name → folder (or hub name): `target`, `oracle` if there is one, and the unlearned models by
             their path in the run folder.
-        examples: Rows to try, of both scopes.
-        no_examples: Why there are none, where the benchmark cannot be read; else empty.
+        examples: Example rows of both scopes.
+        no_examples: Why there are none, if the benchmark cannot be read; else empty.
     """
 
     path: Path
@@ -48,10 +48,10 @@ class PlayRun:
     def prompt_ids(
         self, question: str, domain: Domain, direct: bool, tokenizer: PreTrainedTokenizerBase
     ) -> tuple[int, ...]:
-        """Return the ids before the answer, as the run's own measures put them.
+        """Return the prompt's ids, tokenised as in the run's evaluation.
 
-        Prompt and answer are tokenised as one text, and where a prompt's last token ends may depend on what follows: a
-        capital letter stands for the answer that is not known yet.
+        There, prompt and answer are tokenised as one text, and the first character of the answer may change the
+        prompt's last token; so we tokenise with a capital letter as the answer.
         """
         row = Row(question, "A", FORGET, domain=domain, origin="question")
         prompt = Prompt.of(self.config.data, direct)
@@ -59,7 +59,7 @@ class PlayRun:
 
 
 def open_run(path: str | Path) -> PlayRun:
-    """Read a run folder. Raises ResultError where it is none, or has no target or no unlearned model."""
+    """Read a run folder. Raises ResultError if it is none, or has no target or no unlearned model."""
     folder = Path(path)
     if not (folder / "config.yaml").exists():
         raise ResultError(f"{folder}: no run folder (it has no config.yaml); give a folder that a run has written")
@@ -70,7 +70,7 @@ def open_run(path: str | Path) -> PlayRun:
     models = {"target": target}
     if config.model.oracle is not None or (folder / "oracle").is_dir():
         models["oracle"] = config.model.oracle or str(folder / "oracle")
-    # A stage under way is called NAME.partial, and has no stage.json before it is whole.
+    # A stage in progress is called NAME.partial, and has no stage.json until it is complete.
     for stage in sorted((folder / "models").glob("*/*/seed*/stage.json")):
         if stage.parent.suffix != ".partial":
             models[stage.parent.relative_to(folder / "models").as_posix()] = str(stage.parent)
@@ -79,13 +79,13 @@ def open_run(path: str | Path) -> PlayRun:
     data, rows, why_not = config.data, [], ""
     try:
         rows = list(load_benchmark(data.benchmark, data.path, data.domain, data.general).rows)
-    except DataError as error:  # the data may have stayed where the run was made; any question can still be asked
+    except DataError as error:  # the data may not be on this machine; other questions can still be asked
         why_not = str(error)
     examples = [row for scope in SCOPES for row in _spread([r for r in rows if r.scope == scope and r.question])]
     return PlayRun(folder, config, models, tuple(examples), why_not)
 
 
 def _spread(rows: Sequence[Row]) -> list[Row]:
-    """Return at most `EXAMPLES` rows, evenly spaced over the file, so that many instances are among them."""
+    """Return at most `EXAMPLES` rows, evenly spaced over the file, so that they cover many instances."""
     count = min(EXAMPLES, len(rows))
     return [rows[i * len(rows) // count] for i in range(count)]

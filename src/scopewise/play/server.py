@@ -35,17 +35,17 @@ Sent = TypeVar("Sent", bound=BaseModel)
 
 
 class EventStream:
-    """An answer that is sent event by event; a reader that goes away ends what makes them.
+    """A response of server-sent events; if the client disconnects, the generator of the events is closed.
 
     Args:
-        events: Made into `data: JSON` each.
+        events: Each is sent as `data: JSON`.
     """
 
     def __init__(self, events: AsyncGenerator[dict[str, Any], None]) -> None:
         self._events = events
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send everything, or until the reader is gone."""
+        """Send all events, or until the client disconnects."""
         async with anyio.create_task_group() as group:
 
             async def watch() -> None:
@@ -69,8 +69,8 @@ def make_app(answers: Answers, *, key: str, host: str) -> Starlette:
 
     Args:
         answers: The models of a run.
-        key: What the page must know to be answered.
-        host: What the server listens on; see `Access`.
+        key: The key that requests must carry; see `Access`.
+        host: The address the server listens on; see `Access`.
     """
     run = answers.run
     one_at_a_time = anyio.Lock()
@@ -98,12 +98,12 @@ def make_app(answers: Answers, *, key: str, host: str) -> Starlette:
             async with one_at_a_time:
                 iterator = answers.ask(question)
                 try:
-                    # The thread is waited for even when the reader is gone: a model is never left in the midst of a token.
+                    # Wait for the thread even if the client is gone, so that no model is stopped during a forward.
                     while (event := await run_in_threadpool(next, iterator, None)) is not None:
                         yield event
                 except UserError as error:
                     yield {"error": str(error)}
-                except Exception as error:  # the headers are sent: the page must hear of it in the stream
+                except Exception as error:  # the headers are sent, so the error goes into the stream
                     echo(f"scopewise play: {type(error).__name__}: {error}", err=True)
                     yield {"error": f"a fault of scopewise: {type(error).__name__}; the terminal says more"}
 
@@ -126,7 +126,7 @@ def make_app(answers: Answers, *, key: str, host: str) -> Starlette:
 
 
 async def _sent(request: Request, kind: type[Sent]) -> Sent:
-    """Return what was sent. JSON alone is read: a form of another site cannot send that unasked."""
+    """Return the request's body. Only JSON is accepted, which another site's form cannot send without preflight."""
     if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
         raise UserError("content-type: not application/json; send JSON")
     body = b""

@@ -18,10 +18,10 @@ _TRIES = 1000
 class Redaction:
     """Hides text that only the forget answers have.
 
-    Answers and outputs of forget rows are replaced as a whole. In every other text, `Secrets` finds the parts that occur
-    in a forget answer, but in no question and no other answer. A hash is 12 hexadecimal digits of HMAC-SHA256 of the
-    text, ignoring case and spacing: equal texts have equal hashes in one report, and guesses cannot be tried without the
-    salt.
+    Answers and outputs of forget rows are replaced as a whole. In every other text, `Secrets` finds the parts that
+    occur in a forget answer, but in no question and no other answer. A hash is 12 hexadecimal digits of HMAC-SHA256 of
+    the text, ignoring case and spacing: equal texts have equal hashes in one report, and guesses cannot be tried
+    without the salt.
 
     Args:
         rows: All known rows, with `question`, `answer`, `scope` and the optional fields of a row.

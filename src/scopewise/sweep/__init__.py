@@ -1,7 +1,7 @@
-"""A bench's stages made elsewhere: as tasks of a Ray cluster, or as jobs of SLURM; the bench then puts the results together.
+"""Run the stages of a benchmark on a Ray or SLURM cluster; `bench` then collects the results.
 
-Every job works on the run folder, which all machines have to see, and leaves there what the bench itself would have made. So
-the results file is the same whoever made its parts, and a job that is lost is made again from its last checkpoint.
+Every job writes to the run folder, which all machines must share, just as `bench` itself would. So the results file does
+not depend on where its parts were computed, and a lost job is resumed from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ ENGINES = {"ray": "scopewise.sweep.on_ray", "slurm": "scopewise.sweep.on_slurm"}
 
 
 def distribute(pipeline: Pipeline) -> None:
-    """Make everything that the bench of a run needs, by the engine that its run file names; `local` makes nothing.
+    """Run all jobs of a benchmark on the engine that the run file names; do nothing for `local`.
 
     Raises:
-        ConfigError: the engine's library is not installed, or a job refused its settings.
-        ModelError: the base knows the forget rows.
-        ResultError: a job failed as often as it may.
+        ConfigError: the engine's library is not installed, or a job rejected its settings.
+        ModelError: the base model knows the forget rows.
+        ResultError: a job failed after all its retries.
     """
     config = pipeline.config
     if config.bench.engine == "local":
@@ -32,6 +32,6 @@ def distribute(pipeline: Pipeline) -> None:
     document = config.model_dump(mode="json")
     document["lora"] = config.lora.model_dump(
         mode="json", exclude_unset=True
-    )  # what is given is compared with an adapter
+    )  # only given settings are compared with an adapter's
     tasks = [[Task(document, job, os.getcwd(), pipeline.folder.token) for job in wave] for wave in waves(config)]  # noqa: PTH109
     engine.run(tasks, config.bench.cluster, pipeline.path)

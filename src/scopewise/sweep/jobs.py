@@ -1,4 +1,4 @@
-"""What a bench is made of, as jobs: those of a wave do not depend on each other, and each depends on earlier waves alone."""
+"""The jobs of a benchmark, in waves: jobs of one wave are independent, and depend only on earlier waves."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from scopewise.pipeline import Entry, Pipeline
 
 @dataclass(frozen=True)
 class Job:
-    """One piece of a bench.
+    """One job of a benchmark.
 
     Attributes:
         what: `base`, `target`, `oracle`, `region`, `search` or `model`.
@@ -37,15 +37,15 @@ class Job:
 
 @dataclass(frozen=True)
 class Task:
-    """A job with what a process elsewhere needs to do it."""
+    """A job with all that a process on another machine needs to run it."""
 
     config: dict[str, Any]
     job: Job
     folder: str
-    bench: str | None = None  # `RunFolder.token` of the bench it is a job of, which holds the folder's lock
+    bench: str | None = None  # `RunFolder.token` of its bench, which holds the folder's lock
 
     def __call__(self) -> str | None:
-        """Do it; return the sentence of a UserError, which trying again would not mend."""
+        """Run the job; return the sentence of a UserError, which a retry would not fix."""
         os.chdir(self.folder)
         try:
             pipeline = Pipeline(parse_config(self.config), resume=True, joins=self.bench)
@@ -57,7 +57,7 @@ class Task:
 
 
 def waves(config: RunConfig) -> list[list[Job]]:
-    """Return the jobs of a bench in waves; a control's region comes after those it takes its size from."""
+    """Return the jobs of a benchmark in waves; a region that takes its size from another comes after it."""
     bench = config.bench
     entries = [Entry.parse(text) for text in bench.methods]
     regions: dict[bool, dict[Job, None]] = {False: {}, True: {}}
@@ -88,7 +88,7 @@ def waves(config: RunConfig) -> list[list[Job]]:
 
 
 def do(pipeline: Pipeline, job: Job) -> None:
-    """Make what a job is about, on the run folder; nothing where it is there already."""
+    """Run a job in the run folder, unless its output is there already."""
     if job.what == "base":
         pipeline.base()
     elif job.what in ("target", "oracle"):
@@ -101,6 +101,6 @@ def do(pipeline: Pipeline, job: Job) -> None:
         entry = Entry.parse(job.entry)
         section = section_of(pipeline.config, entry, "paper")
         if job.protocol == "tuned":
-            section = Bench(pipeline).tuned(entry)[1]  # its trials are there: it reads them
+            section = Bench(pipeline).tuned(entry)[1]  # reads the trials of the search job
         model = pipeline.unlearned(entry, section, job.seed, job.protocol)
         pipeline.measurement.values(model, model.relative_to(pipeline.path).as_posix())

@@ -15,11 +15,11 @@ from scopewise.sweep.jobs import Task
 
 
 def run(waves: Sequence[Sequence[Task]], settings: ClusterSection, folder: Path) -> None:
-    """Run the tasks, wave by wave, with the resources each may take; a lost or failed one again, as often as settings say.
+    """Run the tasks wave by wave, with the resources and retries of the settings.
 
     Args:
         waves: The tasks.
-        settings: `bench.cluster`. Without `address` a cluster of this machine alone is started, and stopped at the end.
+        settings: `bench.cluster`. Without `address`, a cluster on this machine is started, and stopped at the end.
         folder: The run folder.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

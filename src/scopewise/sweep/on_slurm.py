@@ -14,12 +14,12 @@ from scopewise.sweep.jobs import Task
 
 
 def run(waves: Sequence[Sequence[Task]], settings: ClusterSection, folder: Path) -> None:
-    """Submit the tasks, wave by wave, and wait for them; a failed one again, as often as settings say.
+    """Submit the tasks wave by wave and wait for them, with the retries of the settings.
 
     Args:
         waves: The tasks.
         settings: `bench.cluster`.
-        folder: The run folder; scripts, logs and pickled tasks go to `slurm/` in it.
+        folder: The run folder; scripts, logs and pickled tasks go to its folder `slurm/`.
     """
     executor = make_executor(settings, folder)
     for tasks in waves:
@@ -79,13 +79,13 @@ def make_executor(settings: ClusterSection, folder: Path) -> Any:
 
 
 def submit(executor: Any, tasks: Sequence[Task]) -> list[Any]:
-    """Submit tasks, on SLURM as one array, and return submitit's jobs."""
+    """Submit tasks, on SLURM as one job array, and return submitit's jobs."""
     with executor.batch():
         return [executor.submit(_Resumable(task)) for task in tasks]
 
 
 class _Resumable:
-    """A task that SLURM may interrupt: submitit submits it again before its time is over, and it goes on from a checkpoint."""
+    """A task that can be preempted: submitit resubmits it before its time is over, and it resumes from a checkpoint."""
 
     def __init__(self, task: Task) -> None:
         self.task = task
@@ -94,7 +94,7 @@ class _Resumable:
         return self.task()
 
     def checkpoint(self) -> Any:
-        """Return what to submit in place of the interrupted one."""
+        """Return the submission that continues the interrupted one."""
         import submitit
 
         return submitit.helpers.DelayedSubmission(self)
