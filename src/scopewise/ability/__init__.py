@@ -1,1 +1,1 @@
-"""General ability through lm-evaluation-harness, and the benchmarks as tasks of it. Needs the extra `ability`."""
+"""General ability with lm-evaluation-harness, and our benchmarks as its tasks. Needs the extra `ability`."""

@@ -1,6 +1,6 @@
-"""Questions of the paper's general tasks from local files, in the columns that they have on the hub.
+"""Read the questions of the paper's general tasks from local files, with the columns of the hub's datasets.
 
-The harness's own task then makes prompt, choices and score of them, so that local files and the hub give one number.
+The harness's own task makes prompt, choices and score of them, so that local files and the hub give the same number.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ class LocalTask:
     Attributes:
         dataset: Its dataset on the hub.
         columns: Columns that the harness reads.
-        split: The split that is measured.
-        lines: JSON-lines file of the folder with these columns, one question per line.
-        released: Another layout it may have, relative to the folder; empty where there is none.
-        read: Reads that layout.
+        split: The split that is evaluated.
+        lines: JSON-lines file in the folder with these columns, one question per line.
+        released: File or folder of the original release, relative to the folder; empty if we read none.
+        read: Reads the original release.
     """
 
     dataset: str
@@ -45,7 +45,7 @@ def documents(task: str, folder: str | Path) -> list[Document]:
     """Return the questions of a task.
 
     Raises:
-        DataError: the folder has neither of the task's files, or one of them is broken.
+        DataError: the folder has none of the task's files, or one of them is broken.
     """
     known, folder = LOCAL_TASKS[task], Path(folder)
     lines = folder / known.lines
@@ -127,7 +127,7 @@ def _arc(path: Path) -> list[Document]:
 
 
 def _social_iqa(path: Path) -> list[Document]:
-    """Context and question are one text there; the harness joins them by a blank, so that any blank divides them."""
+    """Split at any blank: context and question are one text there, and the harness joins them with a blank again."""
     found: list[Document] = []
     for text, choices, right in _chosen(path):
         context, _, question = text.rpartition(" ")
@@ -139,7 +139,7 @@ def _social_iqa(path: Path) -> list[Document]:
 def _truthfulqa(path: Path) -> list[Document]:
     """Read the authors' CSV: mc1 is the best answer against the wrong ones, mc2 all right ones against them.
 
-    A full stop ends each answer, as in the authors' code (sylinrl/TruthfulQA), whose output the hub's dataset is.
+    Each answer ends with a full stop, as in the authors' code (sylinrl/TruthfulQA), which made the hub's dataset.
     """
     reader = csv.DictReader(io.StringIO(read_text(path, DataError)))
     found: list[Document] = []
@@ -187,4 +187,4 @@ LOCAL_TASKS: Mapping[str, LocalTask] = {
     ),
     "race": LocalTask("EleutherAI/race (high)", ("article", "problems"), "test", "race.jsonl"),
 }
-"""Harness task → where its questions may lie locally."""
+"""Harness task → its local files."""

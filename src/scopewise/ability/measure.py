@@ -1,4 +1,4 @@
-"""General ability: accuracy on the harness's tasks, and their mean as in the paper."""
+"""General ability: accuracy on the harness's tasks, and the paper's mean over tasks."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _NORMAL_95 = 1.959964
 def measure_ability(engine: Engine, settings: AbilitySection, cache: str | Path | None = None) -> dict[str, Value]:
     """Return `ability/TASK` → accuracy in percent, and `ability/mean`.
 
-    Formula: the share of questions whose right choice has the highest log P; for `truthfulqa_mc2` the mean share of
-    probability on the true answers; over all questions of all subjects for MMLU. `ability/TASK_norm` is the same by log P
-    per character, for tasks that have it. The mean is that of the tasks, each counted once, without the `_norm` ones.
-    Range 0-100, higher is better; a random model is at one over the number of choices. Intervals are value ± 1.96
-    standard errors. A question whose score is not finite is skipped and counted.
+    Formula: the share of questions whose correct choice has the highest log P; for `truthfulqa_mc2` the mean share of
+    probability on the true answers. MMLU pools the questions of all subjects. `ability/TASK_norm` uses log P per
+    character, for tasks that have it. `ability/mean` is the mean over tasks, without the `_norm` values. Range 0-100,
+    higher is better; chance is 100 over the number of choices. Intervals are value ± 1.96 standard errors. Questions
+    whose score is not finite are skipped and counted.
 
     Args:
         engine: Of the model.
-        settings: Tasks and where they come from.
-        cache: Folder that keeps what the model was found to answer.
+        settings: The tasks and their source.
+        cache: Folder of cached scores.
 
     Raises:
         ConfigError, DataError: as `load_tasks`; or the tokenizer has no chat template.

@@ -1,4 +1,4 @@
-"""A model as lm-evaluation-harness sees it, scored by our own pass."""
+"""A model for lm-evaluation-harness that is scored by our own forward pass."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from scopewise.models.score import Pair
 
 
 class ScoredModel(HFLM):
-    """The harness's own model in everything but the forward.
+    """The harness's HFLM with another forward pass.
 
-    Tokenization, chat template and left truncation are the harness's. The forward is `Engine.score`: choices of a
-    question share its forward, logits are in float32 at the choices alone, batches are filled to a budget of tokens and
-    halved where memory runs out, processes share them, and what is in the cache is not forwarded again.
+    Tokenization, chat template and left truncation are the harness's. The forward pass is `Engine.score`: the choices
+    of a question share the forward of their prompt, only the choices have float32 logits, batches are filled to a token
+    budget and halved when memory runs out, processes share the batches, and cached scores are reused.
 
     Args:
         engine: Of the model.
-        cache: Folder that keeps what the model was found to answer.
+        cache: Folder of cached scores.
     """
 
     def __init__(self, engine: Engine, cache: str | Path | None = None) -> None:
@@ -30,10 +30,10 @@ class ScoredModel(HFLM):
         self._engine = engine
         self._answers = AnswerCache(cache, engine.model) if cache is not None else None
         self.cut: set[tuple[str, str]] = set()
-        """Requests that did not fit the model's context and lost their beginning."""
+        """Requests longer than the model's context, which were truncated on the left."""
 
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
-        """Return log P (nats) and whether it is the arg-max throughout, of each continuation given its context."""
+        """Return, for each continuation given its context, log P (nats) and whether every token is the arg-max."""
         return super().loglikelihood(requests, disable_tqdm=True)
 
     def _loglikelihood_tokens(
@@ -41,7 +41,7 @@ class ScoredModel(HFLM):
     ) -> list[tuple[float, bool]]:
         pairs: list[Pair] = []
         for texts, context, continuation in requests:
-            room = self.max_length + 1 - len(continuation)  # the last token is predicted, and not read
+            room = self.max_length + 1 - len(continuation)  # the last token is predicted, not fed
             if len(context) > room:
                 self.cut.add(texts)
             pairs.append((tuple(context[-max(room, 1) :]), tuple(continuation)))

@@ -1,4 +1,4 @@
-"""Keeps the harness's own notes and bars off the terminal: it draws a bar for each of MMLU's 57 subjects."""
+"""Keep the harness's log messages and progress bars off the terminal: it draws a bar per MMLU subject, 57 in all."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Silence the harness for the time of a block; errors still show."""
+    """Silence the harness within a block, except for errors."""
     import datasets
     import lm_eval.api.task as module
 

@@ -1,4 +1,4 @@
-"""A benchmark of two scopes as a task of lm-evaluation-harness, measured as `scopewise evaluate` measures it."""
+"""A two-scope benchmark as a task of lm-evaluation-harness, with the metrics of `scopewise evaluate`."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ _TOFU = ("forget01", "forget05", "forget10")
 
 
 class TokenRequest(Instance):
-    """Asks for log P of one answer token, given the ids before it: (text before it, ids before it, its id).
+    """Request for log P of one answer token given the ids before it: (text before it, ids before it, its id).
 
-    The harness asks for continuations as text, and tokenizes the text again: white space at the end of a prompt then
-    moves into the answer. Ids leave nothing to tokenize. They go to the method that every model of the harness with a
-    tokenizer has for them, which takes triples.
+    The harness requests continuations as text and tokenizes them again, which moves white space at the end of a prompt
+    into the answer. Passing ids avoids that. They go, as triples, to the method for tokenized requests that every model
+    of the harness with a tokenizer has.
     """
 
     def __init__(self, doc: Mapping[str, Any], index: int, **kwargs: Any) -> None:
-        """Ask for the answer token `index` of a document."""
+        """Make the request for answer token `index` of a document."""
         ids, at = [*doc["prompt_ids"], *doc["answer_ids"]], len(doc["prompt_ids"]) + index
         triple = (f"{doc['text']} [{index}]", ids[:at], ids[at : at + 1])
         super().__init__("loglikelihood", dict(doc), triple, index, **kwargs)
@@ -50,16 +50,17 @@ class TokenRequest(Instance):
 class ScopeTask(ConfigurableTask):
     """Unlearn and Retention Success, probability and ROUGE-L of a benchmark, for any model of the harness.
 
-    One request per answer token says whether it is the arg-max under teacher forcing, another one writes a text. What
-    is made of them is our own metrics' arithmetic. It forwards an answer as often as it has tokens, where
-    `scopewise evaluate` forwards it once.
+    One request per answer token asks whether it is the arg-max under teacher forcing, and one more generates a text.
+    The values are computed as in our own metrics. This takes one forward per answer token, where `scopewise evaluate`
+    takes one per answer.
 
     Settings, in the task's `metadata` or from `lm_eval --metadata`:
-        benchmark, path, domain, split: Which rows: a name of `scopewise list benchmarks`, or `tofu`, whose `domain` is
-            forget01, forget05 or forget10. `path` may be one for each benchmark: {"knowundo": …, "tofu": …}.
-        prompt, system, system_role, max_length: As in the `data` section of a run file; long rows are refused.
+        benchmark, path, domain, split: The rows. `benchmark` is a name from `scopewise list benchmarks`, or `tofu`,
+            whose `domain` is forget01, forget05 or forget10. `path` may map benchmarks to paths: {"knowundo": …,
+            "tofu": …}.
+        prompt, system, system_role, max_length: As in the `data` section of a run file; longer rows are refused.
         max_new_tokens: Of the generated text; 0 generates none.
-        tokenizer: Of the model; without it that of `--model_args pretrained=…`.
+        tokenizer: Of the model; default: that of `--model_args pretrained=…`.
     """
 
     def __init__(self, config: Mapping[str, Any]) -> None:
@@ -96,7 +97,7 @@ class ScopeTask(ConfigurableTask):
         return requests
 
     def process_results(self, doc: Mapping[str, Any], results: Sequence[Any]) -> dict[str, Any]:
-        """Return the metrics of one row, by name and, where it is measured for each, by scope."""
+        """Return the metrics of one row, by name, with the scope for metrics that have a value per scope."""
         tokens = results[: len(doc["answer_ids"])]
         if not all(math.isfinite(log_p) or log_p == -math.inf for log_p, _ in tokens):
             raise DataError(f"{self.config.task}: a logit is not a number; check the model's weights and dtype")
@@ -115,12 +116,12 @@ class ScopeTask(ConfigurableTask):
         return {**found, "average_success": (row.scope, success)}
 
     def aggregation(self) -> dict[str, Callable[[Sequence[Any]], float]]:
-        """Return how the rows' values become the task's: their mean, and for Average Success that of both scopes'."""
+        """Return the aggregations: the mean over rows, and for Average Success the mean of both scopes' means."""
         each = {f"{name}_{scope}" for name in _METRICS[2:] for scope in SCOPES}
         return dict.fromkeys({*_METRICS[:2], *each}, _mean) | {"average_success": _average}
 
     def higher_is_better(self) -> dict[str, bool]:
-        """Return the directions: low is wanted on the forget scope of what is measured for each."""
+        """Return the directions; metrics with a value per scope should be low on the forget scope."""
         return {name: not name.endswith(f"_{FORGET}") for name in self.aggregation()}
 
 
@@ -147,7 +148,7 @@ def _documents(
     pretrained: Any = None,
     **_: Any,
 ) -> dict[str, Dataset]:
-    """Return the rows, tokenised: what the harness calls with the task's metadata and the model's arguments."""
+    """Return the tokenized rows; the harness calls this with the task's metadata and the model's arguments."""
     named = tokenizer or pretrained
     if named is None:
         raise ConfigError(
@@ -180,7 +181,7 @@ def _documents(
 
 
 def _tofu(domain: str, path: str | None) -> list[Row]:
-    """Return the forget rows, and the retain rows that are measured (those of `retain_perturbed`).
+    """Return the forget rows, and the retain rows that are evaluated (those of `retain_perturbed`).
 
     Source: hub dataset locuslab/TOFU (Maini et al., arXiv:2401.06121), or a folder with its files as JSON lines.
     """
@@ -194,7 +195,7 @@ def _tofu(domain: str, path: str | None) -> list[Row]:
         else:
             try:
                 table = load_dataset("locuslab/TOFU", name, split="train")
-            except Exception as error:  # the hub client raises many kinds; all mean the same to the user
+            except Exception as error:  # the hub client raises many classes, which all mean the same to the user
                 raise DataError(
                     f"locuslab/TOFU ({name}): the hub gave {type(error).__name__}; save it as {name}.jsonl where there is "
                     """a connection, and give its folder: --metadata '{"path": "FOLDER"}'"""

@@ -1,4 +1,4 @@
-"""The tasks of lm-evaluation-harness that a run asks for: its own ones, on data of the hub or on local files."""
+"""Load the lm-evaluation-harness tasks of a run, with data from the hub or from local files."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _FOLDERS = {
     "social_iqa": "siqa",
     "race": "race",
 }
-"""Where the harness keeps the tasks that we name: reading these alone takes a second, reading all of them ten."""
+"""Folders of the harness with the tasks that we name: reading only these takes a second, reading all takes ten."""
 
 
 def need_harness() -> None:
-    """Raise ConfigError where lm-evaluation-harness is not installed."""
+    """Raise ConfigError if lm-evaluation-harness is not installed."""
     if importlib.util.find_spec("lm_eval") is None:
         raise ConfigError(
             "evaluate.ability: lm-evaluation-harness is not installed; install scopewise[ability] (pip install "
@@ -36,12 +36,12 @@ def need_harness() -> None:
 
 
 def load_tasks(settings: AbilitySection) -> Mapping[str, Sequence[Any]]:
-    """Return the harness's tasks under each name of `settings.tasks`: one, or the 57 subjects of MMLU.
+    """Return the harness's tasks for each name in `settings.tasks`: one task, or the 57 subjects of MMLU.
 
-    They are loaded once in a process, so that a run can ask for them before it trains anything.
+    They are loaded once per process, so that a run can check them before training.
 
     Raises:
-        ConfigError: lm-eval is not installed, has no such task, or a task cannot be measured by accuracy.
+        ConfigError: lm-eval is not installed, has no such task, or a task has no accuracy.
         DataError: the hub does not answer, or the local folder lacks a file.
     """
     need_harness()
@@ -95,13 +95,13 @@ def _prepare(task: Any, name: str) -> None:
         )
     if task.config.num_fewshot is None:
         task.set_config("num_fewshot", 0)
-    task.set_fewshot_seed(seed=1234)  # the harness's own
+    task.set_fewshot_seed(seed=1234)  # the harness's default
 
 
 def _hub(manager: Any, name: str, changes: Mapping[str, Any]) -> list[Any]:
     try:
         return _tasks(manager, {"group" if name in manager.all_groups else "task": name, **_mend(name), **changes})
-    except Exception as error:  # the hub client raises many kinds; all mean the same to the user
+    except Exception as error:  # the hub client raises many classes, which all mean the same to the user
         known = LOCAL_TASKS.get(name)
         dataset = known.dataset if known else "its dataset"
         here = f", or save it as {known.lines} in a folder and set evaluate.ability.path" if known else ""
@@ -137,7 +137,7 @@ def _local(manager: Any, name: str, path: str, changes: Mapping[str, Any]) -> li
 
 
 def _tasks(manager: Any, spec: Mapping[str, Any]) -> list[Any]:
-    """Build a task, or the tasks of a group; changes of a task by name take effect within a group alone."""
+    """Build a task, or the tasks of a group; the harness applies changes to a named task only within a group."""
     return list(manager.load([{"group": "scopewise", "task": [dict(spec)]}])["tasks"].values())
 
 
@@ -149,15 +149,15 @@ def _data(splits: Mapping[str, Sequence[Document]]) -> dict[str, Any]:
 
 
 def _mend(name: str) -> dict[str, Any]:
-    """Return what is changed of the harness's own task."""
+    """Return our changes to the harness's task."""
     return {"process_results": true_share} if name == "truthfulqa_mc2" else {}
 
 
 def true_share(document: Mapping[str, Any], results: Sequence[tuple[float, bool]]) -> dict[str, float]:
-    """Return the share of probability that a model gives to the true answers of a TruthfulQA question, 0-1.
+    """Return the share of probability on the true answers of a TruthfulQA question, 0-1.
 
-    Formula: softmax over the answers' log-probabilities, summed over the true ones. The harness takes the exponentials
-    first; all of them are zero for a model that has collapsed, and its share 0/0. Elsewhere both are the same.
+    Formula: softmax over the answers' log-probabilities, summed over the true ones. The harness exponentiates first, so
+    a collapsed model has only zeros and a share of 0/0. Otherwise both are the same.
     """
     log_p = np.array([log_p for log_p, _ in results], dtype=float)
     share = np.exp(log_p - log_p.max())
