@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
 
-.PHONY: demo test test-all check format docs site bench bench-speed screenshots clean
+.PHONY: demo test test-all test-newest check format docs site bench bench-speed screenshots clean
 
 # torch goes first and alone: left to the resolver, pip would pick a CUDA build of several gigabytes.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -21,6 +21,13 @@ test: $(VENV)/.installed
 
 test-all: $(VENV)/.installed  # with the tests marked `long`
 	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal
+
+test-newest:  # the suite on the newest releases of what has an upper bound in pyproject.toml; torch stays a CPU build
+	$(PYTHON) -m venv .venv-newest
+	.venv-newest/bin/pip install --quiet --constraint constraints.txt torch
+	.venv-newest/bin/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	.venv-newest/bin/pip install --quiet --upgrade --upgrade-strategy only-if-needed transformers peft accelerate
+	.venv-newest/bin/python -m pytest --numprocesses $(JOBS) --dist worksteal -m 'not long'
 
 check: $(VENV)/.installed
 	$(BIN)/ruff format --check .
