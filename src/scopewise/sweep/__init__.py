@@ -1,7 +1,7 @@
 """Run the stages of a benchmark on a Ray or SLURM cluster; `bench` then collects the results.
 
-Every job writes to the run folder, which all machines must share, just as `bench` itself would. So the results file does
-not depend on where its parts were computed, and a lost job is resumed from its last checkpoint.
+Every job writes to the run folder, which all machines must share, just as `bench` itself would. So the results file
+does not depend on where its parts were computed, and a lost job is resumed from its last checkpoint.
 """
 
 from __future__ import annotations

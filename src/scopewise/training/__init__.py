@@ -1,1 +1,1 @@
-"""Training: the trainer, what a step is made of, the terms of its loss, the region it moves."""
+"""Training: the trainer, sampler and collator, the loss, and the region that is trained."""

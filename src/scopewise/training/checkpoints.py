@@ -1,4 +1,4 @@
-"""When a training is saved by time: often enough that a kill costs minutes, seldom enough that saving costs little."""
+"""Checkpoints by time: often enough that a kill loses only minutes, rarely enough that saving costs little."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from transformers import TrainerCallback
 from scopewise.models.parallel.processes import any_process, is_main
 
 COST = 0.02
-"""Most of the time (a share, 0-1) that saving may take for a checkpoint by time to be asked for."""
+"""Largest share (0-1) of the training time that saving may take; above it, no checkpoint by time is made."""
 SPACING = 60
-"""The next checkpoint by time comes no sooner after the last one than so many times what that took to save: more than
-1 / COST, since the next one may take longer."""
+"""Least time between checkpoints by time, as a multiple of the last save's duration: more than 1 / COST, since the next
+save may take longer."""
 
 
 class Checkpoints(TrainerCallback):
-    """Asks for a checkpoint when the last one is some minutes old, as long as saving stays below `COST` of the time.
+    """Requests a checkpoint when the last one is some minutes old, if saving takes less than `COST` of the time.
 
-    What a save costs is known when it is done. So the first one comes when its minutes are over, whatever it takes; the next
-    one waits until `SPACING` times that has gone by, and until all saving, that one included, is below `COST` of all time.
+    The duration of a save is known only afterwards. So the first checkpoint is always made after `minutes`; the next
+    one waits for `SPACING` times that duration, and until all saves, with one more like the last, are below `COST`.
 
-    The main process decides and tells the others, since all of them have to save at the same step. Checkpoints by steps
-    are saved beside these, and count as the last one. Numbers do not depend on when a training is saved.
+    The main process decides for all, since they have to save at the same step. Checkpoints by steps are made as well,
+    and count as the last one. Results do not depend on when checkpoints are saved.
 
     Args:
-        minutes: Least time between two checkpoints, in minutes; None asks for none.
-        clock: Gives the time in seconds.
+        minutes: Least time between two checkpoints, in minutes; None requests none.
+        clock: Returns the time in seconds.
 
     Attributes:
-        last_seconds: What the last save took.
-        saving_seconds: What all of them took.
+        last_seconds: Duration of the last save.
+        saving_seconds: Total duration of all saves.
     """
 
     def __init__(self, minutes: float | None, clock: Callable[[], float] = time.monotonic) -> None:
@@ -42,11 +42,11 @@ class Checkpoints(TrainerCallback):
         self._begun = self._last = self._stepped = clock()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Begin to count."""
+        """Start the clock."""
         self._begun = self._last = self._stepped = self._clock()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Ask for a checkpoint where one is due."""
+        """Request a checkpoint if one is due."""
         self._stepped = self._clock()
         if self.minutes is None or state.global_step >= state.max_steps:
             return
@@ -59,7 +59,7 @@ class Checkpoints(TrainerCallback):
         return self._stepped - self._last >= wait and spent <= COST * elapsed
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Count what saving took: all since the step ended."""
+        """Record the duration of the save: the time since the end of the step."""
         self._last = self._clock()
         self.last_seconds = self._last - self._stepped
         self.saving_seconds += self.last_seconds

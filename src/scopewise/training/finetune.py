@@ -16,7 +16,7 @@ from scopewise.ops import Reduction
 class Descent(Method):
     """Plain fine-tuning, as a method whose "forget" rows are the rows to learn.
 
-    Formula: L = CE, mean over tokens. With the end-of-sequence token, so that the model learns to stop.
+    Formula: L = CE, mean over tokens, including the end-of-sequence token, so that the model learns to stop.
     """
 
     reduction: ClassVar[Reduction] = Reduction.TOKEN_MEAN

@@ -1,4 +1,4 @@
-"""Looks at a small probe while a model unlearns: warns, keeps the best state, stops early."""
+"""Early stopping: evaluate a few rows during unlearning, warn, keep the best state, stop."""
 
 from __future__ import annotations
 
@@ -25,19 +25,20 @@ logger = logging.getLogger("scopewise")
 PROBES, _BEST = "probes.json", "best.safetensors"
 
 _COLLAPSE = 0.5
-"""Share of the retain accuracy before unlearning below which the model has collapsed."""
+"""The model has collapsed if its retain accuracy is below this share of that before unlearning."""
 _STEPS = 10
-"""Steps before which nothing is said to be forgotten only of a training that is over: the first ones warm up."""
+"""Number of steps before the warning that nothing is forgotten, since learning rates warm up; shorter trainings warn at
+their end."""
 _NOTHING = 1.0
-"""Points of Unlearn Success below which nothing has been forgotten."""
+"""Nothing is forgotten if Unlearn Success has risen by less than this, in points."""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What a look at the probe found.
+    """Result of one evaluation during training.
 
     Attributes:
-        step: Optimiser steps taken before it.
+        step: Optimiser steps before it.
         unlearn_success: 100 - teacher-forced accuracy on the forget rows of the probe, in percent.
         retention_success: Accuracy on the retain rows of the probe, in percent.
     """
@@ -53,22 +54,22 @@ class Probe:
 
 
 class Guard(TrainerCallback):
-    """A probe of train rows of both scopes, measured every few steps of a training.
+    """Early stopping on a few train rows of both scopes, evaluated every few steps; val rows are never used.
 
-    It warns at once (through `logging`, logger `scopewise`) when half of the training, and no fewer than 10 steps unless that
-    is all, is over and nothing was forgotten, and when the model answers fewer than half of the retain tokens it answered
-    before. With `keep_best` the state with the highest Average Success on the probe is what training ends with; with
-    `patience` it stops when that many probes brought nothing better. The rows are train rows: val is never looked at.
+    It warns (through `logging`, logger `scopewise`) in two cases: nothing is forgotten after half of the training (and
+    at least 10 steps, or all if there are fewer), or the accuracy on retain rows falls below half of that before
+    unlearning. With `keep_best`, training ends with the state of highest Average Success on these rows; with `patience`,
+    it stops after that many evaluations without improvement.
 
     Args:
         forget: Forget train rows.
         retain: Retain train rows.
         settings: The run file's `guard` section.
-        seed: Of the draw of the probe.
-        hit_rate: Returns the share (0-1) of answer tokens of some rows that the model in training gets right.
+        seed: Of the choice of rows.
+        hit_rate: Returns the teacher-forced accuracy (0-1) on some rows.
 
     Attributes:
-        probes: What was found, in order.
+        probes: The evaluations so far, in order.
     """
 
     def __init__(
@@ -89,20 +90,20 @@ class Guard(TrainerCallback):
         self._warned: set[str] = set()
 
     def load(self, checkpoint: Path) -> None:
-        """Remember what was found before an interruption."""
+        """Load the evaluations and the best state from a checkpoint."""
         if (kept := checkpoint / PROBES).exists():
             self.probes = [Probe(**probe) for probe in schemas.read(kept, schemas.ProbesDocument)["probes"]]
         if self.settings.keep_best and (checkpoint / _BEST).exists():
             self._best = load_file(checkpoint / _BEST)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-        """Measure the model before unlearning; stay stopped where it had stopped before an interruption."""
+        """Evaluate before the first step; if resumed after early stopping, stop again."""
         if not self.probes:
             self._look(model, state.global_step)
         control.should_training_stop = control.should_training_stop or self._out_of_patience()
 
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-        """Measure every few steps and after the last one."""
+        """Evaluate every few steps and after the last one."""
         every = self.settings.steps or max(1, state.max_steps // 5)
         if state.global_step % every and state.global_step != state.max_steps:
             return
@@ -114,7 +115,7 @@ class Guard(TrainerCallback):
             control.should_training_stop = True
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Put what was found, and the best state, beside the checkpoint."""
+        """Save the evaluations and the best state with the checkpoint."""
         if not state.is_world_process_zero:
             return
         checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
@@ -124,7 +125,7 @@ class Guard(TrainerCallback):
             save_file(self._best, checkpoint / _BEST)
 
     def on_train_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-        """Put the best state in place of the last one."""
+        """Restore the best state."""
         if not self._best or self.probes[-1] is max(self.probes, key=lambda p: p.trade_off):
             return
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""A region applied to a model: what is outside of it gets no gradient, no optimiser state and no weight decay."""
+"""Apply a region to a model: parameters outside it get no gradient, no optimiser state and no weight decay."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from scopewise.region import TERMS, Region, parameter_name
 
 
 class RegionMask(TrainerCallback):
-    """Lets only a region's parameters move, for as long as the model is trained.
+    """Restricts training to the parameters of a region.
 
-    Whole matrices outside the region do not require a gradient. In a matrix that may change in part, a hook zeroes the
-    gradient elsewhere: an optimiser that begins with empty moments then leaves those entries as they are. Weight decay
-    would not, so such matrices are taken out of the optimiser's own and decayed here.
+    Matrices outside the region do not require a gradient. For matrices partly in it, a hook zeroes the other entries of
+    the gradient, which an optimiser with fresh moments then leaves unchanged. Weight decay would change them, so these
+    matrices are excluded from the optimiser's weight decay and decayed here.
 
     Args:
         model: The model, with its adapter.
-        region: None lets everything move that requires a gradient.
+        region: None trains all parameters that require a gradient.
 
     Attributes:
-        splits_terms: Whether `term` has to be set before each backward.
-        term: `forget` or `retain`: which term's gradient is being computed.
+        splits_terms: Whether the terms have different masks, so that `term` must be set before each backward.
+        term: The term whose gradient is computed: `forget` or `retain`.
 
     Raises:
-        ConfigError: the region chooses nothing, or names parameters that the model does not have.
+        ConfigError: the region is empty, or names parameters that the model does not have.
     """
 
     def __init__(self, model: nn.Module, region: Region | None) -> None:
@@ -82,8 +82,8 @@ class RegionMask(TrainerCallback):
         parameter.grad.mul_(mask)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-        """Begin to zero gradients."""
-        if is_sharded(model):  # its gradients are put where they belong, with no hook on the way
+        """Register the hooks that zero gradients."""
+        if is_sharded(model):  # FSDP2 sets the gradients of its shards without calling tensor hooks
             self._handles = [
                 p.register_post_accumulate_grad_hook(partial(self._mask_share, masks[None]))
                 for p, masks in self._masked_parameters
@@ -92,12 +92,12 @@ class RegionMask(TrainerCallback):
             self._handles = [p.register_hook(partial(self._masked, masks)) for p, masks in self._masked_parameters]
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Leave the gradients alone again: whoever looks at the model next has to see all of them."""
+        """Remove the hooks, so that later uses of the model get full gradients."""
         for handle in self._handles:
             handle.remove()
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, optimizer: Any = None, **kwargs: Any) -> None:
-        """Decay what may change of the matrices that may change in part (AdamW decays before its step, too)."""
+        """Decay the region's entries of matrices partly in it, before the step as AdamW does."""
         if args.weight_decay and self._partial:
             shrink = optimizer.param_groups[0]["lr"] * args.weight_decay
             with torch.no_grad():
@@ -106,9 +106,9 @@ class RegionMask(TrainerCallback):
 
 
 def _chosen(model: nn.Module, region: Region) -> set[str]:
-    """Return the names of the parameters that may change.
+    """Return the names of the parameters to train.
 
-    Where the model has LoRA matrices on a module that the region names by its weight, those are meant.
+    If a module in the region has LoRA matrices, these are trained instead of its weight.
     """
     adapter = active_adapter(model)
     present = {parameter_name(name, adapter) for name, _ in model.named_parameters()}

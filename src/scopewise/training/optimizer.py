@@ -23,11 +23,11 @@ _LIBRARIES = {
     "xla": ("torch_xla", "torch-xla"),
     **dict.fromkeys(("paged", "8bit", "bnb", "lion", "ademamix"), ("bitsandbytes", "'scopewise[quantize]'")),
 }
-"""What is needed for optimisers with this in their name, the first that fits: module, and what installs it."""
+"""Part of an optimiser's name → the module it needs and the package to install; the first match counts."""
 
 
 def check_optimizer(name: str, where: str) -> None:
-    """Raise ConfigError for an optimiser that `transformers` does not know, or whose library is not installed."""
+    """Raise ConfigError if `transformers` does not know the optimiser, or its library is not installed."""
     known = [str(option.value) for option in OptimizerNames]
     if name not in known:
         raise ConfigError(f"{where}.optim: {name!r}; a name of transformers, such as {known[0]}.{nearest(name, known)}")

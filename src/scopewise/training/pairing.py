@@ -1,4 +1,4 @@
-"""What a step is made of: forget rows, each with a retain row, in steps of similar length."""
+"""Sampler and collator: each forget row is paired with a retain row, in steps of similar length."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ FORGET_GROUP, ALTERNATIVE_GROUP, RETAIN_GROUP = 0, 1, 2
 
 
 class Rows(Dataset):
-    """Forget rows, then retain rows; an item is its index, and `collate` makes a batch of several.
+    """Forget rows, then retain rows; an item is its own index, and `collate` makes a batch of indices.
 
-    Index `-1 - i` is row i once more, to fill a batch: forwarded with the others, and counted in nothing.
+    Index `-1 - i` repeats row i to fill up a batch: it is forwarded, but has weight 0 in loss and metrics.
 
     Attributes:
         forget: The rows to forget.
         retain: The rows to keep.
-        labels: What is trained at each answer token of each forget row.
-        alternatives: The answers to be preferred, one per forget row; empty where a method has none.
-        reference_nll: Of each forget answer, in nats; empty where a method needs none.
-        alternative_nll: The same of each alternative.
+        labels: The label of each answer token of each forget row.
+        alternatives: Preferred answers, one per forget row; empty if the method has none.
+        reference_nll: NLL of each forget answer before unlearning, in nats; empty if the method needs none.
+        alternative_nll: The same for each preferred answer.
     """
 
     def __init__(self, forget: Sequence[Encoded], retain: Sequence[Encoded]) -> None:
@@ -47,14 +47,14 @@ class Rows(Dataset):
         return index
 
     def item(self, index: int) -> Encoded:
-        """Return the row of an index."""
+        """Return the row at an index."""
         return self.forget[index] if index < len(self.forget) else self.retain[index - len(self.forget)]
 
     def collate(self, indices: Sequence[int], pad_id: int = 0, *, last: bool = False) -> Batch:
-        """Return the batch of some rows: forget rows first, then their alternatives, then retain rows.
+        """Return a batch: forget rows first, then their preferred answers, then retain rows.
 
-        Besides the keys of `data.batch.collate`: `index` and `group` of each sequence, `reference_nll` where known, and
-        `counted` (1 or 0) where rows fill the batch. `last` is as there.
+        It adds to the keys of `data.batch.collate`: `index` and `group` of each sequence, `reference_nll` if known, and
+        `counted` (1 or 0) if rows were repeated to fill the batch. `last` is as there.
         """
         rows = [(i if i >= 0 else -1 - i, float(i >= 0)) for i in indices]
         ordered = [r for r in rows if r[0] < len(self.forget)], [r for r in rows if r[0] >= len(self.forget)]
@@ -78,15 +78,15 @@ class Rows(Dataset):
 
 
 def part_of(batch: Batch, keep: Tensor) -> Batch:
-    """Return the sequences `keep` (ascending) of a batch made by `Rows.collate`."""
+    """Return the sequences `keep` (ascending indices) of a batch from `Rows.collate`."""
     per_row = ("index", "group", "reference_nll", "counted")
     return select_rows(batch, keep) | {k: batch[k][keep] for k in per_row if k in batch}
 
 
 def parts_by_length(batch: Batch) -> list[Batch]:
-    """Return a batch in parts whose rows are of similar length, so that short rows are not padded to the longest.
+    """Split a batch into parts of similar length, so that short rows are not padded to the longest.
 
-    A row and the alternative that is preferred over it belong together: a batch with alternatives stays whole.
+    A batch with preferred answers is not split, since a row and its preferred answer must stay together.
     """
     if bool((batch["group"] == ALTERNATIVE_GROUP).any()):
         return [batch]
@@ -98,20 +98,20 @@ def parts_by_length(batch: Batch) -> list[Batch]:
 
 
 def counted(batch: Batch) -> Tensor:
-    """Return 1 for each sequence of a batch that counts, and 0 for those that fill it."""
+    """Return 1 for each sequence of a batch, but 0 for those repeated to fill it."""
     return batch["counted"] if "counted" in batch else torch.ones(len(batch["group"]), device=batch["group"].device)
 
 
 class PairedSampler(Sampler[int]):
-    """Order of one epoch: every forget row once, each with a retain row, steps of similar length.
+    """Order of one epoch: every forget row once, each with a retain row, in steps of similar length.
 
-    The i-th forget row of a shuffle is paired with the i-th retain row of another (going round where there are fewer, and
-    leaving out other ones each epoch where there are more). Pairs are sorted by length within chunks of 50 steps, then
-    the steps are shuffled, as `transformers` groups by length. The order depends on seed and epoch alone. Where several
-    processes share a step, the last one of an epoch is filled, so that each has as many rows.
+    Forget and retain rows are shuffled separately and paired by position; if there are fewer retain rows they repeat,
+    if there are more, each epoch leaves out others. Pairs are sorted by length within chunks of 50 steps, then the
+    steps are shuffled, as `transformers` groups by length. The order depends only on seed and epoch. If several
+    processes share a step, the last step of an epoch is filled up, so that all of them have the same number of rows.
 
     Raises:
-        ConfigError: retain rows, and an odd number of rows per step.
+        ConfigError: there are retain rows, but the number of rows per step is odd.
     """
 
     def __init__(self, rows: Rows, rows_per_step: int, seed: int, multiple_of: int = 1) -> None:
@@ -126,7 +126,7 @@ class PairedSampler(Sampler[int]):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that the next iteration gives."""
+        """Set the epoch of the next iteration."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -152,7 +152,7 @@ class PairedSampler(Sampler[int]):
         whole = [s for s in steps if len(s) == self.per_step]
         rng.shuffle(whole)
         given = [i for step in whole + [s for s in steps if len(s) < self.per_step] for group in step for i in group]
-        # Longest first within a step, so that its micro-batches are of similar length too; pairs stay adjacent.
+        # Longest first within a step, so that its micro-batches have similar lengths too; pairs stay adjacent.
         yield from given
         fill = [-1 - i for i in given[-len(groups[0]) :]]
         yield from itertools.islice(itertools.cycle(fill), -len(given) % self.multiple_of)

@@ -1,4 +1,4 @@
-"""The progress bar of training: on stderr, with the loss, and the time of every step for the record."""
+"""The progress bar of training, on stderr with the loss; also records the time of every step."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from scopewise.files import seal, write_json
 
 
 class TrainingProgress(TrainerCallback):
-    """One bar per training; the trainer's own would print logs to stdout, where results belong."""
+    """One bar per training; the trainer's own would print logs to stdout, which is for results."""
 
     def __init__(self, name: str, cost: Cost) -> None:
         self.name = name
@@ -29,7 +29,7 @@ class TrainingProgress(TrainerCallback):
         self.bar: tqdm | Lines | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Open the bar at the step that a resumed training goes on from, and count its cost on from there."""
+        """Open the bar; a resumed training continues its step and cost."""
         kept = cost_file(_checkpoint(args, state))
         if state.global_step and kept.exists():
             self.cost.go_on_from(schemas.read(kept, schemas.CostDocument))
@@ -37,21 +37,21 @@ class TrainingProgress(TrainerCallback):
         self.bar = bar(state.max_steps, self.name, "step", initial=first, disable=not state.is_world_process_zero)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Begin to measure the step."""
+        """Start the timer of the step."""
         self._step = contextlib.ExitStack()
         self._step.enter_context(self.cost.step())
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """End measuring the step."""
+        """Stop the timer of the step."""
         self._step.close()
         assert self.bar is not None
         self.bar.update(1)
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Put the cost so far beside the checkpoint."""
+        """Save the cost so far with the checkpoint."""
         if state.is_world_process_zero:
             seal(_checkpoint(args, state))
-            # Of several processes others may still be writing theirs.
+            # With several processes, others may still be writing their files.
             files = {"files": _sizes(_checkpoint(args, state))} if args.world_size == 1 else {}
             kept = {"format": schemas.CostDocument.FORMAT, **self.cost.so_far(), **files}
             write_json(cost_file(_checkpoint(args, state)), kept)
@@ -68,14 +68,14 @@ class TrainingProgress(TrainerCallback):
 
 
 def cost_file(checkpoint: Path) -> Path:
-    """Return the file that holds the cost up to a checkpoint; the last one that is written of it."""
+    """Return the file with the cost up to a checkpoint, which is written last."""
     return checkpoint / "cost.json"
 
 
 def fault_of(checkpoint: Path) -> str | None:
-    """Return what keeps a training from going on at a checkpoint: a file that is cut, missing or of another version; else None.
+    """Return why a training cannot resume from a checkpoint: a truncated, missing or incompatible file; else None.
 
-    Its files were counted when it was saved, where one process alone saved it.
+    Sizes can be checked only if a single process saved it, which recorded them.
     """
     documents: dict[str, type[schemas.Document]] = {
         "cost.json": schemas.CostDocument,
@@ -113,7 +113,7 @@ def fault_of(checkpoint: Path) -> str | None:
 
 
 def _sizes(checkpoint: Path) -> dict[str, int]:
-    """Return the files of a checkpoint with their sizes in bytes, but for the one that will hold them."""
+    """Return the files of a checkpoint with their sizes in bytes, except the file that will list them."""
     files = (path for path in sorted(checkpoint.rglob("*")) if path.is_file() and path != cost_file(checkpoint))
     return {path.relative_to(checkpoint).as_posix(): path.stat().st_size for path in files}
 

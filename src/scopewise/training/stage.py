@@ -1,4 +1,4 @@
-"""Training as a stage of a run: by a section of the run file, with checkpoints, resumed where a run was interrupted."""
+"""Training as a stage of a run: with the settings of a section of the run file, resumed from its last checkpoint."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from scopewise.training.trainer import UnlearningConfig, UnlearningTrainer
 logger = logging.getLogger("scopewise")
 
 _ARGUMENTS = set(TrainingSection.model_fields) - {"parameters", "batch_size", "bf16", "save_steps", "save_minutes"}
-"""Settings that are handed on to `UnlearningConfig` under their own names."""
+"""Settings that are passed to `UnlearningConfig` under the same name."""
 
 
 def train(
@@ -37,19 +37,19 @@ def train(
     guard: GuardSection,
     **given: Any,
 ) -> tuple[Cost, UnlearningTrainer]:
-    """Train, or go on training from the last checkpoint, and save the model.
+    """Train, from the last checkpoint if there is one, and save the model.
 
     Args:
         folder: The run folder.
-        work: Folder of the stage under way.
+        work: Folder of the stage in progress.
         section: Training settings.
         seed: Of the training.
-        name: What the progress bar calls it.
-        guard: The probe that is looked at during training.
-        **given: What `UnlearningTrainer` takes, with `model` and `processing_class`.
+        name: Label of the progress bar.
+        guard: Settings of early stopping.
+        **given: Arguments of `UnlearningTrainer`, including `model` and `processing_class`.
 
     Raises:
-        ConfigError: the processes cannot share the batch; or as `UnlearningTrainer`.
+        ConfigError: the batch size is not divisible among the processes; or as `UnlearningTrainer`.
     """
     config, checkpoints = folder.config, work / "checkpoints"
     arguments = UnlearningConfig(
@@ -76,7 +76,7 @@ def train(
         quiet(trainer)
         trainer.train(resume_from_checkpoint=_last_checkpoint(folder, checkpoints, name))
     if trainer.is_fsdp_enabled:
-        trainer.save_model(str(work))  # every process holds a part
+        trainer.save_model(str(work))  # every process holds a shard
     elif folder.writes:
         save_model(trainer.accelerator.unwrap_model(trainer.model), given["processing_class"], work)
     wait()
@@ -89,7 +89,7 @@ def _data_arguments(config: RunConfig) -> dict[str, Any]:
 
 
 def _rows_per_process(section: TrainingSection) -> int:
-    """Return this process's share of the batch size: a run file means the same on any number of processes."""
+    """Return the batch size per process; the run file gives the total, so that results do not depend on the number."""
     count = processes().num_processes
     if section.batch_size % count:
         raise ConfigError(
@@ -100,7 +100,7 @@ def _rows_per_process(section: TrainingSection) -> int:
 
 
 def _last_checkpoint(run: RunFolder, folder: Path, name: str) -> str | None:
-    """Return the newest checkpoint that a training can go on from (see `fault_of`); remove newer ones, and say why."""
+    """Return the newest checkpoint to resume from (see `fault_of`); remove newer, broken ones with a warning."""
     wait()
     found = sorted(folder.glob("checkpoint-*"), key=lambda p: int(p.name.rpartition("-")[2]), reverse=True)
     faults: dict[Path, str] = {}
@@ -121,6 +121,6 @@ def _last_checkpoint(run: RunFolder, folder: Path, name: str) -> str | None:
 
 
 def curve(trainer: UnlearningTrainer) -> list[dict[str, float | int]]:
-    """Return what was logged in training: step, loss, gradient norm, learning rate."""
+    """Return the training log: step, loss, gradient norm, learning rate."""
     kept = ("step", "loss", "grad_norm", "learning_rate")
     return [{key: entry[key] for key in kept if key in entry} for entry in trainer.state.log_history if "loss" in entry]

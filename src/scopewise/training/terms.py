@@ -1,4 +1,4 @@
-"""The two terms of a loss, for a micro-batch: from one forward pass to what the method makes of it."""
+"""The loss of a micro-batch: one forward pass, then the method's forget and retain terms."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class Terms:
 
     Args:
         method: The method.
-        layer: Decoder block whose states the method or its retain term needs; None for none.
-        where: Names a step's rows by their indices, for errors.
+        layer: Decoder block whose hidden states the method or its retain term needs, or None.
+        where: Names rows by their indices, for errors.
 
     Attributes:
-        denominators: Sums of the weights of each term over the step; set before its first micro-batch.
-        reference: Gives the model before unlearning; set for the time of the training where the method needs it.
+        denominators: Sum of the weights of each term over the step; set before the step's first micro-batch.
+        reference: Returns the model before unlearning; set during training if the method needs it.
     """
 
     def __init__(self, method: Method, layer: int | None, where: Callable[[Sequence[int]], str]) -> None:
@@ -39,14 +39,14 @@ class Terms:
         self._where = where
 
     def __call__(self, forward: Forward, inputs: Batch) -> tuple[Tensor, Tensor]:
-        """Return both terms; zero where the micro-batch has no row of it.
+        """Return both terms; a term without rows in the micro-batch is zero.
 
         Raises:
-            ModelError: a value is not finite; the sentence names the step, the term and the rows.
+            ModelError: a value is not finite; the message names the step, the term and the rows.
         """
         method, group = self.method, inputs["group"]
         counts = [int((group == g).sum()) for g in (FORGET_GROUP, ALTERNATIVE_GROUP, RETAIN_GROUP)]
-        # Groups stand one after the other (see `Rows.collate`), so that a group's tokens are a slice and none is copied.
+        # Groups are contiguous (see `Rows.collate`), so a group's tokens are a slice, without a copy.
         starts = [0, counts[0], counts[0] + counts[1], len(group)]
         terms = method.retain_terms if counts[2] else ()
         outputs = self._outputs(forward, inputs, bool(counts[0]), terms)
@@ -74,11 +74,11 @@ class Terms:
         return forget, retain
 
     def _outputs(self, forward: Forward, inputs: Batch, forgets: bool, terms: Sequence[str]) -> _Outputs:
-        """Run the forward. Where no loss reads logits themselves they come in chunks, and none are kept."""
+        """Run the forward pass. If no loss reads the logits themselves, use chunked cross-entropy, which keeps none."""
         needs = self.method.needs if forgets else frozenset[str]()
         wants_logits = (forgets and "hidden" not in needs) or bool({"ce", "kl"} & set(terms))
         chunks = self.layer is None and wants_logits and not needs & {"logits", "reference_logits"}
-        # Asked as in training where nothing is trained now, too: KL has one head read the states of both models.
+        # Check as if in training, even when nothing is trained: KL applies one lm_head to the states of both models.
         with torch.enable_grad():
             chunks = chunks and forward.chunked
         if chunks:
@@ -89,7 +89,7 @@ class Terms:
     def _before(
         self, inputs: Batch, start: int, stop: int, *, logits: bool = True, layer: int | None = None
     ) -> tuple[Tensor | None, Tensor | None]:
-        """Return what the model before unlearning gives for the sequences from `start` to `stop`."""
+        """Return logits and hidden states of the model before unlearning for sequences `start` to `stop`."""
         with self._frozen() as frozen:
             return frozen.outputs(self._part(inputs, start, stop), logits=logits, layer=layer)
 
@@ -118,7 +118,7 @@ class Terms:
 
 @dataclass(frozen=True)
 class _Outputs:
-    """What a forward gave for all answer tokens: logits and states of a layer, or what was made of logits in chunks."""
+    """Outputs at all answer tokens: logits and hidden states of a layer, or lm_head inputs and chunked NLL."""
 
     logits: Tensor | None
     hidden: Tensor | None
@@ -127,7 +127,7 @@ class _Outputs:
 
 
 def _answers(inputs: Batch, starts: Sequence[int], group: int, outputs: _Outputs) -> Answers:
-    """Return what a loss sees of one group of sequences."""
+    """Return the inputs of a loss for one group of sequences."""
     first, last = starts[group], starts[group + 1]
     edges = torch.tensor([first, last], device=inputs["row"].device)
     tokens = slice(*torch.searchsorted(inputs["row"], edges).tolist())

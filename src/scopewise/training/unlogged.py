@@ -1,4 +1,4 @@
-"""The training loss since it was last logged, which a checkpoint has to keep for the curve to be that of an undisturbed run."""
+"""The training loss since the last log; checkpoints save it, so that a resumed run logs the same curve."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from torch import Tensor
 
 
 class Unlogged:
-    """Sums the losses of a process since the last log, in float32 on the device, so that no step waits for it.
+    """Sums the losses of a process since the last log, in float32 on the device, without synchronising.
 
     Args:
-        loss: Of the steps that a checkpoint has summed.
-        steps: Their number.
+        loss: Sum so far, from a checkpoint.
+        steps: Number of steps in it.
     """
 
     def __init__(self, loss: float = 0.0, steps: int = 0) -> None:
@@ -25,7 +25,7 @@ class Unlogged:
         self.loss = self.loss.to(loss.device) + loss.detach()
 
     def take(self, gather: Callable[[Tensor], Tensor]) -> float:
-        """Return the mean per step over all processes, and begin anew. All processes have to call this."""
+        """Return the mean per step over all processes, and reset. All processes have to call this."""
         mean = float(gather(self.loss.reshape(1)).mean()) / max(1, self.steps)
         self.loss, self.steps = torch.zeros_like(self.loss), 0
         return mean

@@ -1,6 +1,6 @@
-"""What DeepSpeed cannot do here, refused before anything is trained: most of it would pass in silence, with other numbers.
+"""Refuse settings that DeepSpeed does not support, before training: most would silently give wrong numbers.
 
-DeepSpeed takes its step inside the last backward, on an optimizer of its own over flat parts of all parameters.
+DeepSpeed takes its step inside the last backward, with its own optimizer over flat shards of all parameters.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _ELSE = "or launch with ddp.yaml"
 
 
 def check_deepspeed(method: Method, optimizer: str, weight_decay: float, keep_best: bool = False) -> None:
-    """Raise ConfigError where DeepSpeed is asked for, and the settings of a training are not for it."""
+    """Raise ConfigError under DeepSpeed if it does not support the training settings."""
     if not on_deepspeed():
         return
     if steps := getattr(method, "inner_steps", 0):
@@ -41,13 +41,13 @@ def check_deepspeed(method: Method, optimizer: str, weight_decay: float, keep_be
 
 
 def check_model(model: nn.Module, quantized: bool, in_bf16: bool, decayed_in_part: bool) -> None:
-    """Raise ConfigError where DeepSpeed is asked for, and a model or its region is not for it.
+    """Raise ConfigError under DeepSpeed if it does not support the model or its region.
 
     Args:
-        model: With its adapter, what is trained marked.
-        quantized: Whether its base is held in 4 bits.
-        in_bf16: Whether training in bf16 is asked for.
-        decayed_in_part: Whether matrices that may change in part are to be decayed there.
+        model: With its adapter; `requires_grad` marks what is trained.
+        quantized: Whether its base is quantized to 4 bits.
+        in_bf16: Whether training is in bf16.
+        decayed_in_part: Whether weight decay applies to matrices partly in the region.
     """
     if not on_deepspeed():
         return
