@@ -80,8 +80,8 @@ def check_run(config: RunConfig, *, length: bool = True) -> Checked:
         if path is not None and path != "tiny":
             _check_files(path, model.revision if path == model.path else None, setting)
     needs = frozenset().union(*(registry.lookup("metrics", name).needs for name in evaluate.metrics))
-    for key in ("reference_model", "entailment_model", "fluency_model", "language_model"):
-        if key in needs and (judge := getattr(evaluate, key)) is not None:
+    for key in sorted(needs):  # those of models are called as the settings that name the models
+        if (judge := getattr(evaluate, key, None)) is not None:
             _check_files(judge, None, f"evaluate.{key}")
     if evaluate.ability.tasks:
         load_tasks(evaluate.ability)

@@ -26,9 +26,9 @@ from scopewise.data.prompt import (
 from scopewise.data.rows import HOLDOUT, Benchmark, Row
 from scopewise.errors import ResultError
 from scopewise.metrics.base import Aggregate, Answered, Metric, Reference, RowMetric, Value
+from scopewise.metrics.needs.base import Need, make_needs
 from scopewise.models.cache import AnswerCache
 from scopewise.models.engine import Engine
-from scopewise.models.judges import class_probabilities
 from scopewise.models.score import Pair, Scored, decoded
 from scopewise.models.vocabulary import check_vocabulary
 from scopewise.open_unlearning import is_log_entry, values_of_log
@@ -105,13 +105,12 @@ def read_evaluation(path: str | Path) -> dict[str, Value]:
 
 @dataclass(frozen=True)
 class _Job:
-    """Rows of a split under a prompt, tokenised: true answers, and what some metric needs besides."""
+    """Rows of a split under a prompt, tokenised: true answers, and by need the other answers of each row."""
 
     name: str
     items: list[Encoded]
     dropped: list[Row]
-    paraphrases: list[Encoded | None]
-    perturbed: list[list[Encoded]]
+    others: dict[str, list[list[Encoded]]]
     too_long: list[frozenset[str]]
     generates: bool
     direct: bool
@@ -155,7 +154,7 @@ def evaluate(
     settings = settings or EvaluateSection()
     check_splits(benchmark, settings)
     metrics: list[Metric] = [registry.lookup("metrics", name)() for name in settings.metrics]
-    needs = frozenset().union(*(metric.needs for metric in metrics))
+    needs = make_needs({need for metric in metrics for need in metric.needs}, engine, settings, reference_model)
     jobs = [
         job
         for direct, splits in ((False, settings.splits), (True, settings.direct_splits))
@@ -167,31 +166,24 @@ def evaluate(
     kept = AnswerCache(cache, engine.model) if cache is not None else None
     with Cost() as cost, cost.step():
         pairs = [pair for job in jobs for pair in _pairs(job)]
-        scores = _scores(engine, pairs, kept, "moments" in needs)
+        scores = _scores(engine, pairs, kept, any(need.moments for need in needs.values()))
     texts: dict[_Asked, str] = {}
     for length in dict.fromkeys(job.max_new_tokens for job in jobs):
         asked = [i.prompt_ids for j in jobs if j.max_new_tokens == length for i in j.items if j.generates_for(i)]
         if asked:
             found = _texts(engine, asked, length, kept)
             texts.update({(prompt, length): text for prompt, text in found.items()})
-    judge = _Judges(settings, engine, needs)
     ends = (
         settings.eos and engine.tokenizer.eos_token_id is not None
     )  # whether answers end in a token that is none of theirs
-    norms: dict[Pair, float] = {}
-    if "gradient_norm" in needs:
-        items = [item for job in jobs for item in job.items]
-        norms = engine.gradient_norms([_without_end(item, ends) for item in items])
-    others: dict[Pair, Scored] = {}
-    if "reference_model" in needs and reference_model is not None:
-        pairs = [item.pair for job in jobs for item in job.items]
-        scored = reference_model.score(pairs)
-        others = dict(zip(pairs, scored, strict=True))
+    every = [item for job in jobs for item in job.items]
+    for need in needs.values():
+        need.prepare(every)
 
     values: dict[str, Value] = {}
     answers: list[dict[str, Any]] = []
     for job in jobs:
-        answered = judge(_answered(job, engine.tokenizer, scores, texts, norms, others, ends))
+        answered = _answered(job, engine.tokenizer, scores, texts, needs, ends)
         if not job.direct:
             answers += answers_document(job.items, answered, engine.tokenizer)
         for metric in metrics:
@@ -209,45 +201,6 @@ def evaluate(
     return Evaluation(values, answers, rates if rates["tokens"] else None)
 
 
-class _Judges:
-    """Adds what local models say of generated texts, where a metric asks for it and the run names the model."""
-
-    def __init__(self, settings: EvaluateSection, engine: Engine, needs: frozenset[str]) -> None:
-        self.settings, self.engine, self.needs = settings, engine, needs
-
-    def __call__(self, rows: list[Answered]) -> list[Answered]:
-        """Return the rows with the judgements."""
-        settings, with_text = self.settings, [i for i, row in enumerate(rows) if row.generated]
-        written = [rows[i].generated or "" for i in with_text]
-        if "entailment_model" in self.needs and settings.entailment_model:
-            truth = [rows[i].row.answer for i in with_text]
-            forward = self._classes(settings.entailment_model, list(zip(written, truth, strict=True)))
-            backward = self._classes(settings.entailment_model, list(zip(truth, written, strict=True)))
-            for i, there, back in zip(with_text, forward, backward, strict=True):
-                rows[i] = replace(rows[i], contradicts=_contradicts(there), contradicted=_contradicts(back))
-        if "fluency_model" in self.needs and settings.fluency_model:
-            for i, classes in zip(
-                with_text, self._classes(settings.fluency_model, [(text,) for text in written]), strict=True
-            ):
-                rows[i] = replace(rows[i], fluency=next(iter(classes.values())))
-        if "language_model" in self.needs and settings.language_model:
-            longest = self.engine.data.model_copy(update={"max_length": 10**9})
-            name = f"{self.engine.name}: language model"
-            judge = Engine.load(settings.language_model, data=longest, max_tokens=settings.max_tokens, name=name)
-            texts = [replace(rows[i].row, answer=text) for i, text in zip(with_text, written, strict=True)]
-            scored = judge.score([item.pair for item in judge.encode(texts)])
-            for i, one in zip(with_text, scored, strict=True):
-                rows[i] = replace(rows[i], generated_nll=-sum(one.log_probs) / len(one.log_probs))
-        return rows
-
-    def _classes(self, path: str, texts: list[tuple[str, ...]]) -> list[dict[str, float]]:
-        return class_probabilities(path, texts, f"{self.engine.name}: {Path(path).name}") if texts else []
-
-
-def _contradicts(classes: Mapping[str, float]) -> bool:
-    return max(classes, key=lambda name: classes[name]).startswith("contradict")
-
-
 def score(engine: Engine, items: Sequence[Encoded], what: str = "score", *, moments: bool = True) -> list[Answered]:
     """Return what a model makes of tokenised rows under teacher forcing, in order; each row is forwarded once.
 
@@ -259,11 +212,6 @@ def score(engine: Engine, items: Sequence[Encoded], what: str = "score", *, mome
     return [Answered(i.row, s, text) for i, s, text in zip(items, scored, predicted, strict=True)]
 
 
-def _without_end(item: Encoded, ends: bool) -> Pair:
-    """Return the ids of a tokenised row without the end of sequence that was appended to it."""
-    return item.prompt_ids, item.answer_ids[:-1] if ends else item.answer_ids
-
-
 def _job(
     benchmark: Benchmark,
     engine: Engine,
@@ -271,7 +219,7 @@ def _job(
     split: str,
     part: str | None,
     direct: bool,
-    needs: frozenset[str],
+    needs: Mapping[str, Need],
 ) -> _Job | None:
     rows = [
         r for r in benchmark.select(split=split) if (r.attribute if r.attribute in settings.parts else None) == part
@@ -290,33 +238,26 @@ def _job(
     items = [item for item in encoded(rows) if item is not None]
     dropped = dropped_rows(rows, items)
     warn_of_dropped(dropped, len(rows))
-    paraphrases: list[Encoded | None] = [None] * len(items)
-    perturbed: list[list[Encoded]] = [[] for _ in items]
     too_long: list[frozenset[str]] = [frozenset() for _ in items]
-    if "paraphrase" in needs:
-        with_one = [i for i, item in enumerate(items) if item.row.paraphrase]
-        others = encoded([replace(items[i].row, answer=items[i].row.paraphrase) for i in with_one])
-        for i, other in zip(with_one, others, strict=True):
-            paraphrases[i] = other
+    others: dict[str, list[list[Encoded]]] = {}
+    for key, need in needs.items():
+        given = [(i, text) for i, item in enumerate(items) for text in need.answers(item.row)]
+        others[key] = [[] for _ in items]
+        found = encoded([replace(items[i].row, answer=text) for i, text in given])
+        for (i, _), other in zip(given, found, strict=True):
             if other is None:
-                too_long[i] |= {"paraphrase"}
-    if "perturbed" in needs:
-        owners = [i for i, item in enumerate(items) for _ in item.row.perturbed]
-        wrong = [replace(item.row, answer=text) for item in items for text in item.row.perturbed]
-        for i, other in zip(owners, encoded(wrong), strict=True):
-            if other is None:
-                too_long[i] |= {"perturbed"}
+                too_long[i] |= {key}
             else:
-                perturbed[i].append(other)
-    generates = split in settings.generate_splits and "generated" in needs
+                others[key][i].append(other)
+    generates = split in settings.generate_splits and any(need.generates for need in needs.values())
     name = split + (f".{part}" if part else "") + ("+direct" if direct else "")
     how = settings.parts[part] if part else PartSection()
     length = how.max_new_tokens or settings.max_new_tokens
-    return _Job(name, items, dropped, paraphrases, perturbed, too_long, generates, direct, length, how.stop)
+    return _Job(name, items, dropped, others, too_long, generates, direct, length, how.stop)
 
 
 def _pairs(job: _Job) -> list[Pair]:
-    others = [p for p in job.paraphrases if p is not None] + [w for wrong in job.perturbed for w in wrong]
+    others = [other for by_row in job.others.values() for row in by_row for other in row]
     return [item.pair for item in (*job.items, *others)]
 
 
@@ -356,27 +297,27 @@ def _answered(
     tokenizer: PreTrainedTokenizerBase,
     scores: Mapping[Pair, Scored],
     texts: Mapping[_Asked, str],
-    norms: Mapping[Pair, float],
-    others: Mapping[Pair, Scored],
+    needs: Mapping[str, Need],
     ends: bool,
 ) -> list[Answered]:
     def of(item: Encoded) -> Scored:
         return replace(scores[item.pair], ends=ends)
 
     predicted = decoded(tokenizer, [of(item).without_end().predicted_ids for item in job.items])
-    return [
+    rows = [
         Answered(
             row=item.row,
             scored=of(item),
             predicted=text,
             generated=_cut(texts[item.prompt_ids, job.max_new_tokens], job.stop) if job.generates_for(item) else None,
-            paraphrase=None if paraphrase is None else of(paraphrase),
-            perturbed=tuple(of(other) for other in wrong),
-            reference_log_probs=others[item.pair].log_probs if others else (),
-            gradient_norm=norms.get(_without_end(item, ends)),
             too_long=too_long,
         )
-        for item, text, paraphrase, wrong, too_long in zip(
-            job.items, predicted, job.paraphrases, job.perturbed, job.too_long, strict=True
-        )
+        for item, text, too_long in zip(job.items, predicted, job.too_long, strict=True)
     ]
+    for key, need in needs.items():
+        rows = [
+            need.with_scores(row, [of(other) for other in others])
+            for row, others in zip(rows, job.others[key], strict=True)
+        ]
+        rows = need.fill(rows, job.items)
+    return rows

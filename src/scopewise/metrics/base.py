@@ -15,18 +15,6 @@ from scopewise.data.rows import FORGET, HOLDOUT, Row
 from scopewise.models.score import Scored
 from scopewise.statistics import interval_of, resample
 
-Need = Literal[
-    "generated",
-    "paraphrase",
-    "perturbed",
-    "gradient_norm",
-    "moments",
-    "reference_model",
-    "entailment_model",
-    "fluency_model",
-    "language_model",
-]
-
 
 @dataclass(frozen=True)
 class Answered:
@@ -109,12 +97,12 @@ class Metric:
     Attributes:
         name: Its key in the table.
         higher_is_better: Direction; None where it depends on the scope.
-        needs: What has to be forwarded for it besides the answers.
+        needs: What has to be found out for it besides the scores of the true answers: keys of `metrics.needs.NEEDS`.
     """
 
     name: ClassVar[str]
     higher_is_better: ClassVar[bool | None]
-    needs: ClassVar[frozenset[Need]] = frozenset()
+    needs: ClassVar[frozenset[str]] = frozenset()
 
 
 class RowMetric(Metric):

@@ -1,0 +1,11 @@
+"""Moments of the log-probabilities."""
+
+from __future__ import annotations
+
+from scopewise.metrics.needs.base import Need
+
+
+class Moments(Need):
+    """`Scored.means` and `Scored.variances` of each position."""
+
+    moments = True
