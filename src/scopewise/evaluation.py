@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,11 +45,13 @@ class Evaluation:
         answers: What was answered to each row without the direct prompt, as `answers_document` gives it.
         cost: Tokens per second, use of the device and peak memory of the scoring, without generation; None where all was
             known from a cache.
+        directions: Name of each metric → its `higher_is_better`.
     """
 
     values: Mapping[str, Value]
     answers: Sequence[Mapping[str, Any]] = ()
     cost: Mapping[str, Any] | None = None
+    directions: Mapping[str, bool | None] = field(default_factory=dict)
 
     @property
     def metrics(self) -> dict[str, float | None]:
@@ -69,8 +71,7 @@ class Evaluation:
             if other is not None and value.value is not None and other.value is not None:
                 gap = value.value - other.value
             name = key.partition("/")[0]
-            known = name in registry.table("metrics")
-            direction = registry.lookup("metrics", name).higher_is_better if known else (name == "ability" or None)
+            direction = self.directions.get(name, name == "ability" or None)
             found[key] = {**value.document(), "oracle_gap": gap, "higher_is_better": direction}
         return found
 
@@ -198,7 +199,8 @@ def evaluate(
     if settings.ability.tasks:
         values |= measure_ability(engine, settings.ability, cache)
     rates = cost.rates()
-    return Evaluation(values, answers, rates if rates["tokens"] else None)
+    directions = {metric.name: metric.higher_is_better for metric in metrics}
+    return Evaluation(values, answers, rates if rates["tokens"] else None, directions)
 
 
 def score(engine: Engine, items: Sequence[Encoded], what: str = "score", *, moments: bool = True) -> list[Answered]:
