@@ -1,4 +1,4 @@
-"""The command line: one file per command, torch imported inside the command."""
+"""The command line: one file per command. Commands import torch inside their functions."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def command(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Register a command under its name; a UserError becomes one line on stderr and exit code 2."""
+    """Register a command under its function's name; a UserError becomes one line on stderr and exit code 2."""
 
     @wraps(function)
     def run(*args: Any, **kwargs: Any) -> Any:
-        if os.environ.get("RANK", "0") != "0":  # of `accelerate launch`: one process says what all have found
+        if os.environ.get("RANK", "0") != "0":  # under `accelerate launch` only one process prints results
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115
         try:
             return function(*args, **kwargs)
@@ -57,7 +57,7 @@ def command(function: Callable[..., Any]) -> Callable[..., Any]:
             _say(f"interrupted{kept}")
             raise typer.Exit(128 + signal_of(error)) from None
         except BrokenPipeError:
-            # The reader of stdout went away (`| head`); what is left to flush has nowhere to go.
+            # The reader of stdout is gone (`| head`), so discard what is left to flush.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(1) from None
         except Exception as error:
@@ -75,9 +75,9 @@ def command(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _say(sentence: str) -> None:
-    """Print one sentence on one line of stderr; the bars that what it is about left open are ended first."""
+    """Print one sentence on one line of stderr, after closing progress bars that were left open."""
     close_bars()
-    if len(sentence) > _LONGEST:  # of a value or a path that fills screens: its begin and what is said of it
+    if len(sentence) > _LONGEST:  # it quotes a long value or path: keep both ends
         sentence = f"{sentence[: _LONGEST // 2]} … {sentence[-_LONGEST // 2 :]}"
     echo(f"scopewise: {escaped(sentence, keep='')}", err=True)
 
@@ -86,7 +86,7 @@ _LONGEST = 1500
 
 
 def sets(**keys: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Say which setting each option of a command stands for: an error about the setting then names the option first."""
+    """Map options of a command to settings, so that an error about a setting names the option first."""
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(function)
@@ -106,11 +106,12 @@ def sets(**keys: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 
 
 def quiet_libraries() -> None:
-    """Keep the libraries' own bars and notes off the terminal: our progress bars say what is going on."""
+    """Keep the libraries' progress bars and log messages off the terminal; we show our own progress bars."""
     import logging
     import warnings
 
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # on the CPU it misses a kernel that is optional
+    # It warns of an optional kernel that is missing on the CPU.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     import transformers
 
     transformers.utils.logging.set_verbosity_error()
@@ -148,7 +149,7 @@ def main() -> None:
     try:
         code = app(prog_name="scopewise", standalone_mode=False)
     except UsageError as error:
-        if len(sys.argv) == 1:  # no command: the help is what was asked for
+        if len(sys.argv) == 1:  # no command: print the help
             error.show()
         else:
             echo(escaped(usage_sentence(error), keep=""), err=True)

@@ -13,7 +13,7 @@ from scopewise.terminal import echo, echo_json
 
 
 class Suite(StrEnum):
-    """How much is tried."""
+    """The suites of attacks."""
 
     quick = "quick"
     full = "full"

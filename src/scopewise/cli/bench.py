@@ -29,7 +29,7 @@ def bench(
 
 
 def run_bench(config: RunConfig, *, resume: bool, overwrite: bool, as_json: bool) -> None:
-    """Run a bench and print its table (or its results) on stdout, and where they are on stderr."""
+    """Run a benchmark; print its table (or results) on stdout, and the files' paths on stderr."""
     quiet_libraries()
     from scopewise.bench import Bench
     from scopewise.pipeline import Pipeline

@@ -53,7 +53,7 @@ def check(
 
 
 def _warnings(scopes: Sequence[str]) -> list[str]:
-    """Return what cannot be measured where scopes have no val row; a run goes on without."""
+    """Return warnings about metrics that are skipped because scopes have no val row."""
     if not scopes:
         return []
     one = {"forget": "Unlearn", "retain": "Retention"}[scopes[0]]

@@ -58,7 +58,7 @@ def evaluate(
     data = config.data
     benchmark = load_benchmark(data.benchmark, data.path, data.domain, data.general)
     if config.evaluate.ability.tasks:
-        load_tasks(config.evaluate.ability)  # before anything is forwarded
+        load_tasks(config.evaluate.ability)  # check the tasks before any forward
     load = partial(Engine.load, section=config.model, data=data, max_tokens=config.evaluate.max_tokens)
     engine = load(model, name="evaluate", revision=config.model.revision)
     other = config.evaluate.reference_model

@@ -1,4 +1,4 @@
-"""What the system refuses a path for, as one sentence: wherever a path that a user gave is first touched."""
+"""Turn the operating system's errors about a user's path into one sentence, wherever the path is first used."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def path_sentence(error: OSError) -> str | None:
-    """Return the sentence for a path that cannot be used, or a disk that is full; None for any other failure."""
+    """Return the sentence for a path that cannot be used or a full disk; None for any other error."""
     if error.errno in _ROOM:
         return f"{error.filename or 'disk'}: {error.strerror}; make room, or write to another place"
     if error.errno in _PATHS and error.filename is not None:
@@ -18,13 +18,13 @@ def path_sentence(error: OSError) -> str | None:
 
 
 def link_sentence(error: RuntimeError) -> str | None:
-    """Return the sentence for a loop of links, which `Path.resolve` reports so before Python 3.13; None for others."""
+    """Return the sentence for a symlink loop, a RuntimeError of `Path.resolve` before Python 3.13; None for others."""
     text = str(error)
     return f"{text}; give a path that can be read and written" if text.startswith("Symlink loop") else None
 
 
 def argument_sentence(argument: str) -> str | None:
-    """Return the sentence for an argument that is no text; None where it is."""
+    """Return the sentence for an argument that is not valid UTF-8; None if it is."""
     try:
         argument.encode()
     except UnicodeEncodeError:

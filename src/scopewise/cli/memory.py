@@ -1,4 +1,4 @@
-"""Out of memory is something the user can mend: which work it was, and what to lower."""
+"""Turn an out-of-memory error into a sentence that names the stage and the settings to lower."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _TEXTS = (
     "ALLOC_FAILED",
     "bad_alloc",
 )
-"""What PyTorch's RuntimeErrors say of it, on processors and accelerators, where they have no class of their own."""
+"""Messages of PyTorch's RuntimeErrors for it, on CPUs and accelerators without an exception class for it."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an exception says that memory could not be had, of the host or of an accelerator."""
+    """Return whether an exception means out of memory, on the host or on an accelerator."""
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         return True
     text = str(error)
@@ -26,7 +26,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def out_of_memory_sentence() -> str:
-    """Return `out of memory in WORK; what to lower`, WORK being what the latest progress bar was about."""
+    """Return `out of memory in WORK; what to lower`, where WORK is the label of the latest progress bar."""
     work, unit = under_way()
     if not work:
         return (

@@ -29,7 +29,7 @@ def play(
     from scopewise.play.run import open_run
 
     opened = open_run(run)
-    socket = listen(host, port)  # before the models are loaded: a port in use must not show after minutes
+    socket = listen(host, port)  # before loading the models, to report a port in use at once
     quiet_libraries()
     if not is_loopback(host):
         echo(
@@ -39,5 +39,5 @@ def play(
         )
     try:
         serve(opened, socket, host, lambda address: echo(f"Open {address}\nStop with Ctrl+C."))
-    except KeyboardInterrupt:  # the way to stop it
+    except KeyboardInterrupt:  # the normal way to stop it
         raise typer.Exit(0) from None

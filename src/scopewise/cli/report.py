@@ -14,7 +14,7 @@ from scopewise.terminal import echo
 
 
 class Format(StrEnum):
-    """What is written."""
+    """Output formats."""
 
     html = "html"
     md = "md"
@@ -26,7 +26,7 @@ class Format(StrEnum):
 
 
 class Plot(StrEnum):
-    """What a png, svg or pdf shows."""
+    """Plots for png, svg and pdf."""
 
     scatter = "scatter"
     regions = "regions"

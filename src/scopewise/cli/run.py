@@ -18,7 +18,8 @@ def run(
     from scopewise.cli.bench import run_bench
 
     config = load_config(run_file, set_ or [])
-    values = config.model_dump(exclude_unset=True)  # what is left open the benchmark itself says
+    # Only given settings, so that the benchmark's defaults fill the others.
+    values = config.model_dump(exclude_unset=True)
     values["bench"] = {
         **values.get("bench", {}),
         "methods": [entry_name(config.unlearn.method, config.unlearn.localizer)],

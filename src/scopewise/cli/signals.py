@@ -1,4 +1,4 @@
-"""SIGTERM and SIGHUP end a command as Ctrl-C does: what is open is closed, and a sentence says how to go on."""
+"""SIGTERM and SIGHUP end a command as Ctrl-C does: files are closed, and a message says how to resume."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from types import FrameType
 _SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # Windows has no SIGHUP
 
 
-class Interrupted(KeyboardInterrupt):  # a KeyboardInterrupt of another signal
-    """A signal asked the command to end.
+class Interrupted(KeyboardInterrupt):  # handled like Ctrl-C
+    """The command was asked to end by a signal.
 
     Attributes:
         signal: Its number.
@@ -21,14 +21,14 @@ class Interrupted(KeyboardInterrupt):  # a KeyboardInterrupt of another signal
 
 
 def interrupt_on_signals() -> None:
-    """Have SIGTERM and SIGHUP raise `Interrupted` in this process; one that is ignored (`nohup`) stays ignored."""
+    """Make SIGTERM and SIGHUP raise `Interrupted` in this process, unless they are ignored (`nohup`)."""
     for number in _SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _interrupt)
 
 
 def signal_of(error: KeyboardInterrupt) -> int:
-    """Return the number of the signal that interrupted: SIGINT's for Ctrl-C."""
+    """Return the number of the interrupting signal; SIGINT for Ctrl-C."""
     return error.signal if isinstance(error, Interrupted) else signal.SIGINT
 
 

@@ -44,7 +44,7 @@ def tune(
 
 
 def _lines(name: str, trials: list[dict[str, float]]) -> list[str]:
-    """Return the trials of a method, best Unlearn Success first."""
+    """Return one line per trial of a method, highest Unlearn Success first."""
     fixed = ("unlearn_success", "retention_success", "on_front", "chosen")
     searched = [key for key in trials[0] if key not in fixed]
     lines = [f"{name}", f"    {'Unlearn':>8} {'Retention':>10}  " + "  ".join(f"{key:>14}" for key in searched)]

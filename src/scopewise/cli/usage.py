@@ -1,4 +1,4 @@
-"""Wrong command lines: what typer says of one, as one sentence."""
+"""Turn typer's errors about the command line into one sentence."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import typer
 
 UsageError: Any = typer.BadParameter.__base__
-"""The base of all that typer raises for a wrong command line; newer releases do not take it from click."""
+"""Base of typer's errors for a wrong command line, which in newer releases is not click's class."""
 
 
 def usage_sentence(error: Any) -> str:

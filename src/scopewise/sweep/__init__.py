@@ -30,8 +30,7 @@ def distribute(pipeline: Pipeline) -> None:
         pipeline.check_base()
     engine = import_module(ENGINES[config.bench.engine])
     document = config.model_dump(mode="json")
-    document["lora"] = config.lora.model_dump(
-        mode="json", exclude_unset=True
-    )  # only given settings are compared with an adapter's
+    # Only given settings are compared with an adapter's.
+    document["lora"] = config.lora.model_dump(mode="json", exclude_unset=True)
     tasks = [[Task(document, job, os.getcwd(), pipeline.folder.token) for job in wave] for wave in waves(config)]  # noqa: PTH109
     engine.run(tasks, config.bench.cluster, pipeline.path)
