@@ -1,7 +1,8 @@
-"""What can be known of a run before anything is trained: one list, for `scopewise check` and for the run itself.
+"""Check a run before training: the same checks for `scopewise check` and for the run itself.
 
-Configs, tokenizers and the headers of weight files are read, weights are not: the architecture is built without memory, to
-see whether the weights are its own, and what LoRA, a localizer and a region find in it. Each command runs its part.
+They read configs, tokenizers and the headers of weight files, but no weights. The model is built on the meta device to
+check that the weight files fit it, and that LoRA, a localizer and a region find their modules. Each command runs the
+checks that it needs.
 """
 
 from __future__ import annotations
@@ -41,14 +42,14 @@ from scopewise.training.zero import check_deepspeed
 
 @dataclass(frozen=True)
 class Checked:
-    """A run file whose data and model were looked at.
+    """A run file whose data and model were checked.
 
     Attributes:
         config: The run file, with the benchmark's own settings.
         benchmark: Its rows.
-        tokenizer: The one that its rows are put to the model with; None where rows were not tokenised.
-        items: Rows that are trained on or measured, tokenised; those that do not fit are left out.
-        dropped: Those that do not fit.
+        tokenizer: The tokenizer of the rows; None if they were not tokenised.
+        items: The tokenised rows for training and evaluation, without those that are too long.
+        dropped: The rows that are too long.
     """
 
     config: RunConfig
@@ -59,14 +60,14 @@ class Checked:
 
 
 def check_run(config: RunConfig, *, length: bool = True) -> Checked:
-    """Check what every command on a run file needs: data, models, settings of fine-tuning and evaluation.
+    """Run the checks of every command with a run file: data, models, settings of fine-tuning and evaluation.
 
     Args:
         config: The run file, with the benchmark's own settings (`with_suite`).
         length: Tokenise the rows.
 
     Raises:
-        UserError: the first thing that is wrong.
+        UserError: the first error found.
     """
     data, model, evaluate = config.data, config.model, config.evaluate
     _check_training(config, config.finetune, "finetune")
@@ -110,15 +111,15 @@ def check_run(config: RunConfig, *, length: bool = True) -> Checked:
 
 
 def check_unlearning(checked: Checked, section: UnlearnSection, where: str = "unlearn") -> Method:
-    """Check one unlearning, and return its method.
+    """Check the settings of one unlearning, and return its method.
 
     Args:
         checked: The run.
         section: Its settings.
-        where: What the sentences call the section.
+        where: Name of the section in messages.
 
     Raises:
-        UserError: the first thing that is wrong.
+        UserError: the first error found.
     """
     config, benchmark = checked.config, checked.benchmark
     method = make_method(section.method, **section.method_args)
@@ -156,13 +157,13 @@ def check_unlearning(checked: Checked, section: UnlearnSection, where: str = "un
 
 
 def check_finetuning(checked: Checked) -> None:
-    """Raise a UserError where the target or the oracle could not be made from the base."""
+    """Raise a UserError if the base cannot be fine-tuned into the target or the oracle."""
     config = checked.config
     _check_trained(config, config.model.path, config.finetune.parameters)
 
 
 def check_localizing(checked: Checked, localizer: str) -> None:
-    """Raise a UserError where a localizer, or the one that it takes its size from, finds nothing to choose in the model."""
+    """Raise a UserError if a localizer, or the one that gives its size, finds nothing to choose from in the model."""
     config = checked.config
     model = _check_trained(config, config.model.target or config.model.path, config.unlearn.parameters)
     made = localizer_of(localizer, config.localize.localizer_args)
@@ -173,9 +174,9 @@ def check_localizing(checked: Checked, localizer: str) -> None:
 
 
 def _check_models(config: RunConfig) -> Any:
-    """Check that the models can be loaded whole and fit into memory; return the one that rows are put to, without weights."""
+    """Check that the models are complete and fit into memory; return the target, or else the base, without weights."""
     section, found = config.model, None
-    local = config.bench.engine == "local"  # if not, memory and accelerators are another machine's
+    local = config.bench.engine == "local"  # otherwise it runs on other machines, with other memory and accelerators
     if local:
         quantized(section.quantization)
     judge = config.evaluate.reference_model if "mia_reference" in config.evaluate.metrics else None
@@ -188,7 +189,7 @@ def _check_models(config: RunConfig) -> Any:
 
 
 def _check_files(path: str, revision: str | None, setting: str) -> None:
-    """Check that a model is there, and where it stands in a folder that its files are whole; so too an adapter's base."""
+    """Check that a model exists and, in a local folder, that its files are complete; likewise an adapter's base."""
     find_model(path, revision, setting)
     if is_folder(path, setting):
         check_weights(Path(path), setting)
@@ -206,7 +207,7 @@ def _check_training(config: RunConfig, section: TrainingSection, where: str) -> 
 
 
 def check_oracle(checked: Checked) -> None:
-    """Raise a UserError where the oracle, or the base that it will be made from, is of another kind than the target."""
+    """Raise a UserError if the oracle, or its base, has another architecture or tokenizer than the target."""
     model = checked.config.model
     if model.oracle is None and model.target is None:
         return
@@ -228,7 +229,7 @@ def check_oracle(checked: Checked) -> None:
 
 
 def _shape(path: str, revision: str | None) -> Any:
-    """Return the configuration of a model, or of an adapter's base; None where the loader will say what is wrong."""
+    """Return the configuration of a model or of an adapter's base; None on errors, which the loader will report."""
     base = adapter_base(path, revision)
     if base is not None:
         return _shape(base, None)
@@ -239,7 +240,7 @@ def _shape(path: str, revision: str | None) -> Any:
 
 
 def _tokenizer(config: RunConfig, benchmark: Benchmark) -> PreTrainedTokenizerBase:
-    """Return the tokenizer of the target, or of what it will be made from; that of `tiny` is made from the rows."""
+    """Return the tokenizer of the target, or else of the base; the one of `tiny` is trained on the rows."""
     model = config.model
     if model.target is not None:
         return load_tokenizer(model.target)
@@ -248,19 +249,19 @@ def _tokenizer(config: RunConfig, benchmark: Benchmark) -> PreTrainedTokenizerBa
     return build_tokenizer(tokenizer_texts(benchmark.rows), model.tiny.vocab_size)
 
 
-@lru_cache(maxsize=4)  # a bench asks for each of its methods
+@lru_cache(maxsize=4)  # a benchmark calls it for each method
 def _architecture(section: ModelSection, source: str, lora: LoraSection | None) -> Any:
-    """Return a model as training begins with it, without weights; None for an adapter on the hub.
+    """Return the model as it is before training, without weights; None for an adapter on the hub.
 
     Args:
-        section: How it is loaded.
+        section: Settings for loading it.
         source: `tiny`, a folder or a hub name.
-        lora: Settings of an adapter that it gets where it brings none of its own; None trains all parameters, an adapter's
-            base without the adapter.
+        lora: Settings of the adapter to add if it has none; None trains all parameters, of an adapter's base without
+            the adapter.
 
     Raises:
-        ConfigError: LoRA finds nothing in it, or PEFT refuses it.
-        ModelError: it could not be loaded.
+        ConfigError: LoRA finds no module in it, or PEFT refuses it.
+        ModelError: it cannot be loaded.
     """
     if lora is None:
         return base_outline(source, section)
@@ -269,7 +270,7 @@ def _architecture(section: ModelSection, source: str, lora: LoraSection | None) 
 
 
 def _check_trained(config: RunConfig, source: str, parameters: str) -> Any:
-    """Check that what is to be trained is there, and return the model without weights; None for an adapter on the hub."""
+    """Check that the model has the parameters to train; return it without weights (None for an adapter on the hub)."""
     model = _architecture(config.model, source, config.lora if parameters == "lora" else None)
     if parameters == "lora" and isinstance(model, PeftModel) and source != "tiny" and adapter_base(source) is not None:
         check_lora(config.lora, model, base_outline(source, config.model), source)

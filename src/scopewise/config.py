@@ -1,4 +1,4 @@
-"""The run file: one YAML file is one run. Unknown keys are refused with the nearest known one; values are checked."""
+"""The run file: one YAML file describes one run. Values are checked; unknown keys are refused with a suggestion."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from scopewise.registry import allowed, canonical
 
 
 class Section(BaseModel):
-    """Base of the sections: no unknown keys, finite numbers, no `true` for 1, no change after it was read."""
+    """Base of the sections: immutable, no unknown keys, finite numbers only, and booleans are not numbers."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     REFUSED: ClassVar[Mapping[str, str]] = {}
-    """Keys that somebody may well write, and why they are not taken."""
+    """Keys that users may expect, and why they are refused."""
 
     @field_validator("*", mode="before")
     @classmethod
@@ -29,14 +29,14 @@ class Section(BaseModel):
         annotation = cls.model_fields[str(info.field_name)].annotation
         if not _takes_switches(annotation) and _holds_switch(value):
             raise ValueError("true and false are no value here; write a number or a text")
-        is_section = isinstance(annotation, type) and issubclass(annotation, Section)  # which looks at its own fields
+        is_section = isinstance(annotation, type) and issubclass(annotation, Section)  # a section checks its own fields
         if not is_section and (found := _unfit(value, free=info.field_name in _FREE_TEXT)) is not None:
             raise ValueError(found)
         return value
 
 
 def _takes_switches(annotation: Any) -> bool:
-    """Return whether a value of this type may hold `true` or `false`; sections look at their own fields."""
+    """Return whether a value of this type may contain booleans; sections check their own fields."""
     if annotation in (bool, Any) or (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
         return True
     return any(_takes_switches(inner) for inner in get_args(annotation))
@@ -51,11 +51,11 @@ def _holds_switch(value: Any) -> bool:
 
 
 _FREE_TEXT = frozenset({"prompt", "system", "stop", "setup", "parts"})
-"""Settings that may hold line breaks and tabulators; all others are names, paths and patterns."""
+"""Settings that may contain line breaks and tabs; all others are names, paths and patterns."""
 
 
 def _unfit(value: Any, free: bool) -> str | None:
-    """Return what is wrong with a value, or with one inside it, for every setting; None where nothing is."""
+    """Return what is wrong with a value or a nested value, by rules for all settings; None if it is fine."""
     if isinstance(value, Mapping):
         return next((w for pair in value.items() for v in pair if (w := _unfit(v, free)) is not None), None)
     if isinstance(value, list | tuple):
@@ -70,7 +70,7 @@ def _unfit(value: Any, free: bool) -> str | None:
 
 
 def _pattern(value: str) -> str:
-    """Return a regular expression, or raise ValueError."""
+    """Return a regular expression unchanged, or raise ValueError."""
     try:
         re.compile(value)
     except (re.error, RecursionError, OverflowError) as error:
@@ -79,11 +79,11 @@ def _pattern(value: str) -> str:
 
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
-"""What NumPy takes for one."""
+"""The range of NumPy's seeds."""
 
 
 class RunSection(Section):
-    """Where a run is written, and the seed of everything that bench does once (base, target, oracle)."""
+    """The run folder, and the seed of the stages that a benchmark runs once (base, target, oracle)."""
 
     dir: str = Field("runs/run", min_length=1)
     seed: Seed = 0
@@ -108,10 +108,10 @@ class TinyConfig(Section):
 class ModelSection(Section):
     """The model before fine-tuning: `tiny` (made from scratch), a folder, or a hub name.
 
-    `target` is a model that knows all rows, and is taken in place of a fine-tuned one; `oracle` is one that was fine-tuned
-    from the same base on the retain rows only.
-    `quantization: nf4` loads the base in 4 bits (QLoRA; needs the extra `quantize`); `attention` is chosen by itself.
-    `kernels: off` runs without the optional kernels: slower, and the same but for rounding.
+    `target` is a model that knows all rows, used instead of fine-tuning one; `oracle` is a model that was fine-tuned
+    from the same base on the retain rows only. `quantization: nf4` loads the base in 4 bits (QLoRA; needs the extra
+    `quantize`); `attention` is chosen automatically if unset. `kernels: off` disables the optional kernels: slower,
+    with the same results except for rounding.
     """
 
     path: str = "tiny"
@@ -126,11 +126,11 @@ class ModelSection(Section):
 
 
 class DataSection(Section):
-    """The benchmark and how its rows are put to the model; what is not given here the benchmark itself says.
+    """The benchmark and the prompt format; the benchmark itself has defaults for settings that are not given.
 
-    `system_role: user` puts the system message before the question, for chat templates that take none.
+    `system_role: user` puts the system message before the question, for chat templates without a system role.
 
-    `domain` is the part of the benchmark that is taken: docs/benchmarks.md says which there are.
+    `domain` selects a part of the benchmark; docs/benchmarks.md lists them.
     """
 
     benchmark: str = "builtin"
@@ -157,16 +157,17 @@ class DataSection(Section):
 
 
 def _renamed(**names: str) -> dict[str, str]:
-    """Return the sentences that refuse old names: old name → new name."""
+    """Return entries of `REFUSED` for renamed settings: old name → new name."""
     return {old: f"it is now called {new!r}, as in the library; rename it" for old, new in names.items()}
 
 
 class LoraSection(Section):
-    """LoRA, under the names of `peft.LoraConfig`; by default as in Table 7 of the paper.
+    """LoRA, with the names of `peft.LoraConfig`; the defaults are those of Table 7 of the paper.
 
-    `use_dora`, `use_rslora`, `lora_bias` and `init_lora_weights` choose a variant of LoRA. `rank_pattern` and `alpha_pattern`
-    give single layers another rank or alpha, `layers_to_transform` adapts these blocks alone, `modules_to_save` trains whole
-    modules, `trainable_token_indices` rows of the embedding, `target_parameters` parameters outside linear layers.
+    `use_dora`, `use_rslora`, `lora_bias` and `init_lora_weights` choose a variant of LoRA. `rank_pattern` and
+    `alpha_pattern` set rank or alpha of single layers, `layers_to_transform` adapts only these blocks,
+    `modules_to_save` trains whole modules, `trainable_token_indices` trains rows of the embedding, and
+    `target_parameters` adapts parameters outside linear layers.
     """
 
     REFUSED: ClassVar[Mapping[str, str]] = {
@@ -213,7 +214,7 @@ class LoraSection(Section):
     ensure_weight_tying: bool = False
 
     def __hash__(self) -> int:
-        """Return a hash; the mappings in it have none."""
+        """Return a hash of the JSON, since mappings have none."""
         return hash(self.model_dump_json())
 
     @field_validator("target_modules", "exclude_modules")
@@ -244,13 +245,13 @@ class LoraSection(Section):
 class TrainingSection(Section):
     """Training settings of fine-tuning and unlearning, under their names in `transformers.TrainingArguments`.
 
-    Three are our own: `parameters` (train LoRA, or all parameters), `batch_size` and `save_minutes`. `batch_size` is shared
-    among all processes, so that a run file gives the same numbers on any number of them; rows per optimizer step =
-    `batch_size` x `gradient_accumulation_steps`. `warmup_steps` below 1 is a fraction of all steps.
-    `lr_scheduler_type` is one that needs no arguments. `optim` may be any optimizer of `transformers` (`paged_adamw_32bit`
-    keeps its state in host memory). `torch_compile` compiles each decoder block. A checkpoint is saved every `save_steps`, and
-    when the last one is `save_minutes` old (null: not by time); where saving is slow, less often, so that it takes below 2 % of
-    the time.
+    Three are our own: `parameters` (train LoRA, or all parameters), `batch_size` and `save_minutes`. `batch_size` is
+    the total over all processes, so that a run file gives the same numbers on any number of them; rows per optimizer
+    step = `batch_size` x `gradient_accumulation_steps`. `warmup_steps` below 1 is a fraction of all steps.
+    `lr_scheduler_type` is one that needs no arguments. `optim` may be any optimizer of `transformers`
+    (`paged_adamw_32bit` keeps its state in host memory). `torch_compile` compiles each decoder block. A checkpoint is
+    saved every `save_steps`, and also every `save_minutes` (null: never), or less often if saving would take more than
+    2 % of the time.
     """
 
     REFUSED: ClassVar[Mapping[str, str]] = {
@@ -293,20 +294,21 @@ class TrainingSection(Section):
 
 
 class FinetuneSection(TrainingSection):
-    """Stage 1, the target and the oracle: train and val of both scopes, or of the retention scope."""
+    """Stage 1: fine-tune the target on train and val rows of both scopes, the oracle on those of the retain scope."""
 
     weight_decay: float = Field(1e-4, ge=0)
     batch_size: int = Field(64, ge=1)
 
 
 Arguments = dict[str, bool | int | float | str | None]
-"""Settings of one method, localizer, metric or attack; its class checks them when it is made."""
+"""Settings of one method, localizer, metric or attack, which its class checks."""
 
 
 class LocalizeSection(Section):
-    """Stage 2: which part of the parameters unlearning may change; `localizer_args` are the settings of the localizer.
+    """Stage 2: choose the parameters that unlearning may change; `localizer_args` are the settings of the localizer.
 
-    docs/methods.md lists them. In a bench of several localizers each takes those that it has; one that none has is refused.
+    docs/methods.md lists them. In a benchmark with several localizers, each takes the settings that it has; a setting
+    that none of them has is refused.
     """
 
     localizer_args: Arguments = {}
@@ -322,10 +324,10 @@ class LocalizeSection(Section):
 
 
 class GuardSection(Section):
-    """A look at a few train rows while a model unlearns; `rows: 0` goes without.
+    """Early stopping: evaluate a few train rows during unlearning; `rows: 0` disables it.
 
-    `steps` between two looks (0: five in a training); `keep_best` ends with the best state seen on the trade-off;
-    `patience` stops after so many looks without a better one (0: never).
+    `steps` is the number of steps between two evaluations (0: five evaluations per training); `keep_best` restores the
+    state with the best trade-off; `patience` stops after this many evaluations without improvement (0: never).
     """
 
     rows: int = Field(32, ge=0)
@@ -365,18 +367,19 @@ DEFAULT_METRICS = (
     "rouge_l_teacher_forced",
     "rouge_l_generated",
 )
-"""What is measured where neither the run file nor the benchmark says else."""
+"""The metrics if neither the run file nor the benchmark names any."""
 
 
 PAPER_ABILITY = ("mmlu", "arc_challenge", "truthfulqa_mc2", "social_iqa", "race")
-"""The five tasks of the paper's general average, by their names in lm-evaluation-harness."""
+"""The five tasks of the paper's general average, with their names in lm-evaluation-harness."""
 
 
 class AbilitySection(Section):
-    """General ability through lm-evaluation-harness; without tasks it is not measured.
+    """General ability with lm-evaluation-harness; not evaluated without tasks.
 
-    `tasks` are names of the harness, or `paper` for the five of the paper; `path` a folder of local files (none: the
-    hub); `limit` the first questions of each task (each subject of MMLU); `shots` examples before a question, by task.
+    `tasks` are names of the harness, or `paper` for the five tasks of the paper; `path` is a folder of local files
+    (unset: the hub); `limit` takes only the first questions of each task (each subject of MMLU); `shots` is the number
+    of few-shot examples, by task.
     """
 
     tasks: tuple[str, ...] = ()
@@ -393,18 +396,18 @@ class AbilitySection(Section):
 
 
 class PartSection(Section):
-    """How the rows of a part are generated for: how far (None: `evaluate.max_new_tokens`), and texts to cut at."""
+    """Generation settings of a part: most new tokens (None: `evaluate.max_new_tokens`), and stop strings."""
 
     max_new_tokens: int | None = Field(None, ge=1)
     stop: tuple[str, ...] = ()
 
 
 class EvaluateSection(Section):
-    """Stage 4: what is measured, on which splits, and how; what is not given here the benchmark's own suite says.
+    """Stage 4: metrics, splits and how they are evaluated; the benchmark has defaults for settings that are not given.
 
-    `eos` counts the end of sequence with the answer where a measure does so; the models are paths or hub names of judges
-    that run locally, without which the measures that use them say what they did instead. `parts` names attributes whose
-    rows are measured apart, as `metric/val.ATTRIBUTE`, and not among the others.
+    `eos` counts the end-of-sequence token as part of the answer, for metrics that do so; the models are paths or hub
+    names of judges that run locally, and metrics say what they did without one. `parts` names attributes whose rows are
+    evaluated separately, as `metric/val.ATTRIBUTE`, and not with the others.
     """
 
     metrics: tuple[str, ...] = DEFAULT_METRICS
@@ -428,11 +431,11 @@ class EvaluateSection(Section):
 
 
 class TuneSection(Section):
-    """The search that every method of a bench gets alike: on a held-out part of train, never on val.
+    """The hyper-parameter search, the same for every method: on a held-out part of train, never on val.
 
-    As many trials for each method, over the same ranges (low, high; searched on a logarithmic scale); `knobs` are ranges
-    of a method's own hyper-parameters. `choose` says which trial is taken: the highest Average Success, or the one nearest
-    to the oracle.
+    Each method gets the same number of trials and the same ranges (low, high; on a logarithmic scale); `knobs` are
+    ranges of a method's own hyper-parameters. `choose` selects the trial: the highest Average Success, or the one
+    closest to the oracle.
     """
 
     trials: int = Field(12, ge=1)
@@ -460,10 +463,11 @@ class TuneSection(Section):
 
 
 class ClusterSection(Section):
-    """Where and with what `bench.engine: ray` or `slurm` runs a job (a method and a seed, a region, a search).
+    """Resources of a job with `bench.engine: ray` or `slurm`; a job is one method and seed, one region, or one search.
 
-    `address` is a Ray cluster's (unset: this machine alone); `retries` after a loss or a failure. `minutes`, `partition`,
-    `account` and `setup` (shell lines before each job) are SLURM's; `scheduler: local` runs submitit without SLURM.
+    `address` is that of a Ray cluster (unset: this machine only); `retries` counts lost or failed jobs. `minutes`,
+    `partition`, `account` and `setup` (shell lines before each job) are for SLURM; `scheduler: local` runs submitit
+    without SLURM.
     """
 
     cpus: float = Field(1, gt=0)
@@ -481,8 +485,8 @@ class ClusterSection(Section):
 class BenchSection(Section):
     """Every method x seed on one target. An entry is `method` or `method@localizer`.
 
-    `settings` are changes of the `unlearn` section by method, under every protocol; `paper` those under the paper's alone.
-    `engine` says who makes the models: this process, the tasks of a Ray cluster, or jobs of SLURM.
+    `settings` changes the `unlearn` section by method, in every protocol; `paper` only in the paper's protocol.
+    `engine` runs the jobs in this process, as tasks on a Ray cluster, or as SLURM jobs.
     """
 
     methods: tuple[str, ...] = Field(("memflex",), min_length=1)
@@ -526,10 +530,10 @@ class BenchSection(Section):
 
 
 class AttackSection(Section):
-    """Attacks on unlearned models. `attacks` names them (none: all of the suite); `attack_args` are their settings, by attack.
+    """Attacks on unlearned models: `attacks` by name (unset: all of the suite), and `attack_args` by attack.
 
-    `rows` is the most forget rows that are tested (whole instances). A leakage whose whole interval is above `threshold` is
-    called a leak. docs/attacks.md lists the settings of each attack; what is not given the suite decides.
+    `rows` is the largest number of forget rows to test (whole instances). Leakage is a leak if its whole interval is
+    above `threshold`. docs/attacks.md lists the settings of each attack; the suite sets the defaults.
     """
 
     suite: Literal["quick", "full"] = "quick"
@@ -577,7 +581,7 @@ class RunConfig(Section):
 
 
 def split_entry(entry: str) -> tuple[str, str | None]:
-    """Return (method, localizer or None) of a bench entry `method` or `method@localizer`; both must be known."""
+    """Split `method` or `method@localizer` into (method, localizer or None); both must be known."""
     method, at, localizer = entry.partition("@")
     if at and not localizer:
         raise ConfigError(f"bench.methods: {entry!r}; no localizer after '@'; name one, or leave '@' out")
@@ -585,7 +589,7 @@ def split_entry(entry: str) -> tuple[str, str | None]:
 
 
 def entry_name(method: str, localizer: str | None) -> str:
-    """Return the name of a bench entry: `method` or `method@localizer`."""
+    """Return `method` or `method@localizer`."""
     return method if localizer is None else f"{method}@{localizer}"
 
 
@@ -594,10 +598,10 @@ def load_config(source: str | Path | None = None, overrides: Sequence[str] = ())
 
     Args:
         source: A YAML file, the name of a shipped run (`demo`), or None for the defaults.
-        overrides: `--set` texts, later ones win.
+        overrides: Arguments of `--set`; later ones win.
 
     Raises:
-        ConfigError: no such file, broken YAML, an unknown key, or a value out of range; one sentence.
+        ConfigError: no such file, broken YAML, an unknown key, or a value out of range.
     """
     values: Any = {}
     where = "run file"
@@ -612,7 +616,7 @@ def load_config(source: str | Path | None = None, overrides: Sequence[str] = ())
 
 
 def parse_config(values: Mapping[str, Any], where: str = "run file") -> RunConfig:
-    """Check decoded values. Raises ConfigError with the first thing wrong, in one sentence."""
+    """Check decoded values. Raises ConfigError with the first error."""
     try:
         return RunConfig.model_validate(values)
     except ValidationError as error:
@@ -623,12 +627,12 @@ SectionType = TypeVar("SectionType", bound=Section)
 
 
 def make_section(kind: type[SectionType], values: Mapping[str, Any], where: str) -> SectionType:
-    """Return a section of settings given in Python. Raises ConfigError with the first thing wrong, in one sentence.
+    """Return a section with settings given in Python. Raises ConfigError with the first error.
 
     Args:
         kind: Its class.
         values: The settings.
-        where: What the sentence calls the section.
+        where: Name of the section in the message.
     """
     try:
         return kind.model_validate(values)
@@ -637,7 +641,7 @@ def make_section(kind: type[SectionType], values: Mapping[str, Any], where: str)
 
 
 def find_config(source: str | Path) -> Path:
-    """Return the path of a run file, or of a run shipped with the package by its name."""
+    """Return the path of a run file, given as a path or as the name of a run shipped with the package."""
     path = Path(source)
     shipped = Path(str(resources.files("scopewise"))) / "configs"
     if path.suffix == ".jsonl":
@@ -654,7 +658,7 @@ def find_config(source: str | Path) -> Path:
 
 
 def override(values: dict[str, Any], text: str) -> dict[str, Any]:
-    """Return decoded values with one `section.key=value` text applied. Raises ConfigError where it is not one."""
+    """Return decoded values with one `section.key=value` override. Raises ConfigError if it has another form."""
     name, equals, value = text.partition("=")
     keys = name.strip().split(".")
     if not equals or len(keys) < 2 or not all(keys):
@@ -675,7 +679,7 @@ def override(values: dict[str, Any], text: str) -> dict[str, Any]:
 
 
 def _numbers(value: Any) -> Any:
-    """Read `1e-3` as the number everybody means by it: YAML 1.1 takes it for text, for want of a dot."""
+    """Convert texts like `1e-3` to numbers, which YAML 1.1 does not do without a dot."""
     if isinstance(value, dict):
         return {key: _numbers(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -704,7 +708,7 @@ def _sentence(error: ValidationError, section: Any = None, *inside: str) -> str:
 
 
 def _section_at(section: Any, loc: Sequence[Any]) -> Any:
-    """Return the section that a path of keys leads to, through mappings of sections."""
+    """Return the section at a path of keys, also through mappings of sections."""
     for part in loc:
         if part in getattr(section, "model_fields", {}):
             section = section.model_fields[part].annotation
@@ -714,6 +718,6 @@ def _section_at(section: Any, loc: Sequence[Any]) -> Any:
 
 
 def shown(value: Any) -> str:
-    """Return how a sentence shows a value: escaped, on one line, at most 80 characters."""
+    """Return a value for a message: escaped, on one line, at most 80 characters."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}…"

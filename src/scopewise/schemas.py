@@ -1,7 +1,7 @@
-"""The structure of every JSON file that a run writes, and the one function that reads them. Imports no torch.
+"""Schemas of all JSON files that a run writes, and the function that reads them. Imports no torch.
 
-Files of earlier versions that are still read have no `format`; one that names another than is written here is refused.
-Results, stages and evaluations may hold more than stands here; a region file may not, since people edit it.
+Files of earlier versions have no `format` and are still read; another `format` than ours is refused. Results, stages
+and evaluations may have unknown keys; a region file may not, since users edit it.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ Seconds = Annotated[float, Field(ge=0)]
 
 
 class Document(BaseModel):
-    """Base: text is no number, a number is no boolean, and nothing is infinite.
+    """Base of documents: no coercion between texts, numbers and booleans, and finite numbers only.
 
     Attributes:
-        FORMAT: What a file of this version names as its `format`.
+        FORMAT: The `format` of files of this version.
     """
 
     model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
@@ -33,13 +33,13 @@ class Document(BaseModel):
 
 
 class Part(BaseModel):
-    """Base of what stands inside a document."""
+    """Base of objects inside a document."""
 
     model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
 
 
 class ManifestPart(Part):
-    """Where a result comes from, as `record.manifest` gives it."""
+    """Origin of a result, from `record.manifest`."""
 
     scopewise: str
     commit: str | None
@@ -60,7 +60,7 @@ class IntervalPart(Part):
 
 
 class ProbePart(Part):
-    """What the guard saw."""
+    """An evaluation for early stopping."""
 
     step: Count
     unlearn_success: float
@@ -68,7 +68,7 @@ class ProbePart(Part):
 
 
 class CurvePart(Part):
-    """What was logged in training."""
+    """An entry of the training log."""
 
     step: Count
     loss: float
@@ -95,7 +95,7 @@ class StageDocument(Document):
 
 
 class ValuePart(Part):
-    """A value of an evaluation: the measure, row by row, its interval, its direction, its gap to the oracle's."""
+    """A metric's value: total, per row, its interval, its direction, its gap to the oracle's."""
 
     value: Number
     per_row: list[Number]
@@ -108,7 +108,7 @@ class ValuePart(Part):
 
 
 class AnswerPart(Part):
-    """What a model answered to a row."""
+    """A model's answer to a row."""
 
     question: str
     answer: str
@@ -122,7 +122,7 @@ class AnswerPart(Part):
 
 
 class EvaluationDocument(Document):
-    """`NAME.evaluation.json`, and what `scopewise evaluate --output` writes."""
+    """`NAME.evaluation.json`, and the file of `scopewise evaluate --output`."""
 
     FORMAT = "scopewise-evaluation/1"
     values: dict[str, ValuePart]
@@ -133,7 +133,7 @@ class EvaluationDocument(Document):
 
 
 class RowPart(Part):
-    """A row of results."""
+    """A row of `results.json`."""
 
     model: Literal["target", "oracle", "unlearned"]
     method: str
@@ -152,7 +152,7 @@ class RowPart(Part):
 
 
 class ComparisonPart(Part):
-    """A comparison of results."""
+    """A comparison in `results.json`."""
 
     method: str
     protocol: str | None
@@ -174,13 +174,13 @@ class ResultsDocument(Document):
 
 
 class SecondsPart(Part):
-    """What an attack cost."""
+    """The cost of an attack."""
 
     seconds: Seconds
 
 
 class AttackPart(Part):
-    """A result of an attack."""
+    """The result of an attack."""
 
     attack: str
     model: str
@@ -197,13 +197,13 @@ class AttackPart(Part):
 
 
 class SuitePart(Part):
-    """Of the settings of an attack, what its table names."""
+    """Settings of an attack that its table shows."""
 
     suite: str
 
 
 class AttackInputsPart(Part):
-    """What decides the results of attacks."""
+    """The inputs of attacks."""
 
     attack: SuitePart
 
@@ -221,7 +221,7 @@ class AttacksDocument(Document):
 
 
 class LooseAttackPart(Part):
-    """A result of an attack that somebody else may have written: what is missing is not shown."""
+    """The result of an attack, possibly from another tool; missing keys are not shown."""
 
     attack: str
     model: str
@@ -238,7 +238,7 @@ class LooseAttackPart(Part):
 
 
 class LooseAttacksDocument(Document):
-    """`attacks.json` as the report takes it: an object with `results` is enough."""
+    """`attacks.json` as the report accepts it: an object with `results` is enough."""
 
     FORMAT = AttacksDocument.FORMAT
     results: list[LooseAttackPart]
@@ -246,7 +246,7 @@ class LooseAttacksDocument(Document):
 
 
 class PieceDocument(Document):
-    """What one model gave under one attack, in `attacks/`."""
+    """The result of one attack on one model, in `attacks/`."""
 
     FORMAT = "scopewise-attack-piece/1"
     inputs: dict[str, Any]
@@ -268,7 +268,7 @@ class TrialDocument(Document):
 
 
 class CostDocument(Document):
-    """What a training had cost at a checkpoint."""
+    """The cost of a training up to a checkpoint."""
 
     FORMAT = "scopewise-cost/1"
     step_seconds: list[Seconds]
@@ -280,7 +280,7 @@ class CostDocument(Document):
 
 
 class ProbesDocument(Document):
-    """What the guard had seen at a checkpoint."""
+    """The evaluations for early stopping up to a checkpoint."""
 
     FORMAT = "scopewise-probes/1"
     probes: list[ProbePart]
@@ -294,7 +294,7 @@ class DualPart(Part):
 
 
 class StateDocument(Document):
-    """What a checkpoint keeps besides what the library does."""
+    """Our state in a checkpoint, besides the library's."""
 
     FORMAT = "scopewise-state/1"
     unlogged_losses: list[float]
@@ -335,16 +335,16 @@ class RegionDocument(Document):
 
 
 def read(path: str | Path, schema: type[Document]) -> Any:
-    """Return the decoded content of a file that a run wrote.
+    """Read a file that a run wrote.
 
     Raises:
-        ResultError: missing, broken, of another version, or not of the structure; the sentence names file and key.
+        ResultError: missing, broken, of another version, or not valid; the message names file and key.
     """
     return checked(read_json(path, ResultError), schema, str(path))
 
 
 def checked(document: Any, schema: type[Document], where: str) -> Any:
-    """Return a decoded document that has the structure of `schema`. Raises ResultError as `read`, never with content."""
+    """Return a decoded document if it matches `schema`. Raises ResultError as `read`; the message quotes no content."""
     made = document.get("format", schema.FORMAT) if isinstance(document, dict) else schema.FORMAT
     if made != schema.FORMAT:
         raise ResultError(

@@ -1,7 +1,7 @@
-"""What decides a stage of a run: the sections of the run file that feed it, whole, but for a short list of exceptions.
+"""The identity of a stage: the settings of all sections that it depends on, except a short list.
 
-A finished stage is used again only where its identity is the same. So a setting counts from the moment it exists: it
-takes a line in `NOT_DECISIVE`, with the reason, to leave one out. Imports no torch.
+A complete stage is reused only if its identity is the same. Every setting counts by default, also a new one, unless
+`NOT_DECISIVE` lists it with a reason. Imports no torch.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from scopewise.config import RunConfig
 
 VERSION = 2
-"""Of what stands in an identity. Stages of another version are refused, not used again."""
+"""Version of the identities' format. Stages of another version are refused."""
 
 _TARGET = ("run.seed", "data", "model", "lora", "finetune")
 _LOCALIZED = (*_TARGET, "localize")
@@ -30,10 +30,11 @@ STAGES: Mapping[str, tuple[str, ...]] = {
     "evaluation": ("data", "model", "evaluate"),
     "attack": ("data", "model", "attack"),
 }
-"""Stage → the sections (or single fields) that feed it, by itself or through the stages it is made from.
+"""Stage → the sections (or single fields) that it depends on, directly or through earlier stages.
 
-An evaluation and an attack are also told which models they are about, by `model_identity`. `bench` feeds none: it says which
-stages there are, and its settings of single methods arrive as the `unlearn` section of a stage."""
+The identities of an evaluation and an attack also contain those of their models, from `model_identity`. `bench` is in
+no
+identity: it only selects stages, and its settings for single methods are part of the `unlearn` section of a stage."""
 
 NOT_DECISIVE: Mapping[str, str] = {
     "run.dir": "where results are written",
@@ -50,24 +51,24 @@ NOT_DECISIVE: Mapping[str, str] = {
     "attack.threshold": "the verdict is read from the leakage, and kept beside it",
     "attack.max_tokens": "a batch size: equal but for rounding, and lowered where memory is short",
 }
-"""Settings that decide no stage, and why."""
+"""Settings that are in no identity, and why."""
 
 
 def identity(
     config: RunConfig, stage: str, content: str, *, without: Collection[str] = (), **others: Any
 ) -> dict[str, Any]:
-    """Return everything that decides a stage, as plain values: section → setting → value.
+    """Return the identity of a stage as plain values: section → setting → value.
 
     Args:
-        config: The run file. Of a stage with settings of its own (a method of a bench) with those in their section.
+        config: The run file, with settings of the stage's own (a method of a benchmark) in their section.
         stage: A key of `STAGES`.
         content: Hash of the benchmark's rows and general text.
-        without: Sections that do not feed this one (a region that is given needs no localizer).
-        **others: What it depends on besides, such as a seed.
+        without: Sections to leave out (with a given region, `localize` has no effect).
+        **others: Other inputs, such as a seed.
     """
     left_out = set(without)
     if config.model.target is not None and stage in ("region", "model", "trial"):
-        left_out |= {"finetune", "run.seed"}  # which made no target here
+        left_out |= {"finetune", "run.seed"}  # they had no effect on a given target
     made: dict[str, Any] = {"stages": VERSION}
     for name in STAGES[stage]:
         section, _, field = name.partition(".")
@@ -79,13 +80,13 @@ def identity(
 
 
 def decisive(config: RunConfig, section: str) -> dict[str, Any]:
-    """Return the settings of a section that decide a stage."""
+    """Return the settings of a section that are part of an identity."""
     values = getattr(config, section).model_dump(mode="json")
     return {name: value for name, value in values.items() if f"{section}.{name}" not in NOT_DECISIVE}
 
 
 def model_identity(path: str | Path) -> str:
-    """Return what tells a model from another: the record of its stage, or its files' sizes and times, or its name."""
+    """Return a model's identity: the hash of its stage's record, or else of its path, file sizes and file times."""
     folder = Path(path)
     stage = folder / "stage.json"
     if stage.exists():
