@@ -1,4 +1,4 @@
-"""The short form: `unlearn`, `localize`, `evaluate` and `attack` on a model in memory."""
+"""The Python API in four functions: `unlearn`, `localize`, `evaluate` and `attack` a model in memory."""
 
 from __future__ import annotations
 
@@ -43,18 +43,18 @@ def unlearn(
     """Unlearn in one call.
 
     Args:
-        model: A causal LM, or a `PeftModel` whose adapter is to be trained on.
+        model: A causal LM, or a `PeftModel` whose adapter is trained further.
         tokenizer: Its tokenizer.
         forget: Rows to forget: a path to JSON lines, a `datasets.Dataset`, or dicts with `question` and `answer`.
         retain: Rows to keep, of the same instances.
         method: As in `scopewise list methods`.
-        peft_config: `lora` adds the paper's adapter to a model that has none; a PEFT configuration adds that one, and is
-            refused where there is an adapter; None trains all parameters, or the adapter that is there.
-        region: A region, a region file, or a localizer's name; None takes the method's own localizer.
+        peft_config: `lora` adds the paper's adapter to a model without one; a PEFT configuration adds that adapter, and
+            is refused if the model has one; None trains the model's adapter, or else all parameters.
+        region: A region, a region file, or a localizer's name; None uses the method's own localizer.
         **arguments: Of `UnlearningConfig`, such as `learning_rate` or `method_args`.
 
     Returns:
-        The unlearned model: with its adapter, ready for `save_pretrained`, or the model itself.
+        The unlearned model, with its adapter if there is one, ready for `save_pretrained`.
 
     Raises:
         ConfigError, DataError: as `UnlearningTrainer`.
@@ -65,8 +65,8 @@ def unlearn(
             raise ConfigError(f"unlearn: unknown argument {name!r}; those of UnlearningConfig.{nearest(name, known)}")
     config = lora_config() if peft_config == "lora" else peft_config
     if isinstance(model, PeftModel) and peft_config == "lora":
-        config = None  # the adapter that is there is the one that is trained
-    with tempfile.TemporaryDirectory() as folder:  # nothing is saved unless `arguments` say where
+        config = None  # train the existing adapter
+    with tempfile.TemporaryDirectory() as folder:  # nothing is saved unless `arguments` has an output folder
         trainer = UnlearningTrainer(
             model=model,
             method=method,
@@ -98,20 +98,21 @@ def localize(
     """Find the parameters that hold the forget scope.
 
     Args:
-        model: The model to be unlearned; with an adapter its LoRA matrices are looked at, else its linear layers.
+        model: The model to unlearn from; the localizer looks at its LoRA matrices or, without an adapter, at its linear
+            layers.
         tokenizer: Its tokenizer.
-        forget: Train rows of the forget scope, as `unlearn` takes them.
+        forget: Train rows of the forget scope, as for `unlearn`.
         retain: Train rows of the retain scope.
         localizer: As in `scopewise list localizers`.
         seed: Of the random labels, or of the random region.
-        size: The region that the `random` control takes its size from; None localizes by gradients for it.
+        size: The region whose size the `random` control takes; None makes one by gradients.
         max_length: Most tokens of a row.
         prompt: `plain`, `chat`, or a text with `{question}` in it.
-        kernels: `off` runs without the optional kernels.
+        kernels: `off` disables the optional kernels.
         **settings: Of the run file's `localize` section, such as `localizer_args={"mu": 0.8}`.
 
     Returns:
-        A region; `region.save(path)` writes the file that `unlearn` and the command line take.
+        A region; `region.save(path)` writes a region file for `unlearn` and the command line.
     """
     rows = [as_rows(forget, FORGET), as_rows(retain, RETAIN)]
     check_scopes([*rows[0], *rows[1]])
@@ -141,26 +142,26 @@ def evaluate(
     kernels: Literal["auto", "off"] = "auto",
     **settings: Any,
 ) -> Evaluation:
-    """Measure a model on a benchmark, or on rows of your own.
+    """Evaluate a model on a benchmark, or on your own rows.
 
     Args:
         model: A causal LM, with or without adapters, unlearned by this package or not.
         tokenizer: Its tokenizer.
-        benchmark: As `load_benchmark` gives it; None takes `forget` and `retain`, as val rows where they name no split.
+        benchmark: From `load_benchmark`; None uses `forget` and `retain`, as val rows if they name no split.
         forget: Rows that should be forgotten.
         retain: Rows that should be kept.
         max_length: Most tokens of a row.
         prompt: `plain`, `chat`, or a text with `{question}` in it that stands before the answer.
         system: System message of a chat.
         system_role: `user` puts it before the question, for chat templates that take no system message.
-        reference: Of a model that never saw the forget scope, for the measures that compare with one.
-        target: Of the model before unlearning, for the measures that are scaled with it.
-        cache: Folder that keeps what the model was found to answer, so that nothing is forwarded twice.
-        kernels: `off` runs without the optional kernels.
+        reference: Evaluation of a model that never saw the forget scope, for metrics that compare with one.
+        target: Evaluation of the model before unlearning, for metrics that are scaled by it.
+        cache: Folder that caches the model's scores and texts, so that nothing is computed twice.
+        kernels: `off` disables the optional kernels.
         **settings: Of the run file's `evaluate` section, such as `metrics`, `splits`, `direct_splits`.
 
     Returns:
-        `.metrics` is `{"unlearn_success/val": …, …}`; `.values` has intervals and per-row values besides.
+        `.metrics` is `{"unlearn_success/val": …, …}`; `.values` also has intervals and per-row values.
     """
     if benchmark is None:
         if forget is None or retain is None:
@@ -196,23 +197,23 @@ def attack(
     kernels: Literal["auto", "off"] = "auto",
     **settings: Any,
 ) -> dict[str, Attacked]:
-    """Ask whether an unlearned model stays as it is. The three models are left as they were.
+    """Test whether forgotten knowledge can be recovered from an unlearned model. The models are not changed.
 
     Args:
-        model: The unlearned model; an attack sees a copy with its adapter merged.
-        tokenizer: The tokenizer of all three.
-        benchmark: As `load_benchmark` gives it; its forget rows are asked for.
+        model: The unlearned model; attacks run on a copy with its adapter merged.
+        tokenizer: The tokenizer of all three models.
+        benchmark: From `load_benchmark`; the attacks use its forget rows.
         target: The model before unlearning.
         oracle: A model that never saw the forget scope.
         max_length: Most tokens of a row; attacks may lengthen prompts to three times that.
         prompt: `plain`, `chat`, or a text with `{question}` in it.
         system: System message of a chat.
         system_role: `user` puts it before the question, for chat templates that take no system message.
-        kernels: `off` runs without the optional kernels.
+        kernels: `off` disables the optional kernels.
         **settings: Of the run file's `attack` section, such as `suite`, `attacks`, `attack_args`.
 
     Returns:
-        Attack → what it found: `.leakage` (0 = as the oracle, 1 = as the target), `.verdict`, `.worst`.
+        Attack → its result: `.leakage` (0 = like the oracle, 1 = like the target), `.verdict`, `.worst`.
     """
     section = make_section(AttackSection, settings, "attack")
     how = {"max_length": max_length, "prompt": prompt, "system": system, "system_role": system_role}

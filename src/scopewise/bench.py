@@ -1,4 +1,4 @@
-"""The bench: every method x seed under every protocol, beside target and oracle, into `results.json` and `table.md`."""
+"""The benchmark: every method x seed x protocol, with target and oracle; writes `results.json` and `table.md`."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ logger = logging.getLogger("scopewise")
 
 
 class Bench:
-    """Runs the bench of a run file.
+    """Runs the benchmark of a run file.
 
-    Until the last model is measured, what is known stands in `results.partial.json`: a long bench can be looked at, and
-    the results of an earlier one stay as they are until they are complete again. Rows of other methods, protocols and seeds
-    that earlier benches made in the folder stay in the results, measured as the others are.
+    Until the last model is evaluated, results go to `results.partial.json`, so that a long run can be watched, and
+    earlier results are replaced only by complete ones. Models of other methods, protocols and seeds from earlier
+    benchmarks in the folder stay in the results, evaluated with the same metrics.
 
     Args:
-        pipeline: The stages, on their run folder.
+        pipeline: The stages in their run folder.
 
     Raises:
         ConfigError: as `plan`.
@@ -48,7 +48,7 @@ class Bench:
         self._tuning: dict[str, list[dict[str, Any]]] = {}
 
     def run(self) -> dict[str, Any]:
-        """Make and measure everything; write and return `results.json`, and write `table.md`."""
+        """Make and evaluate all models; write `table.md`, and write and return `results.json`."""
         settings = self.pipeline.config.bench
         if settings.oracle:
             self.pipeline.check_base()  # before the target is trained
@@ -80,7 +80,7 @@ class Bench:
         return results
 
     def tuned(self, entry: Entry) -> tuple[list[Trial], UnlearnSection]:
-        """Return the trials of an entry, unlearned on a part of train and measured on the held-out rest, and the best."""
+        """Return an entry's trials (unlearned on part of train, evaluated on the rest) and the best settings."""
         pipeline, tune = self.pipeline, self.pipeline.config.bench.tune
         part = holdout(pipeline.benchmark, tune.holdout_fraction, tune.seed)
 
@@ -99,7 +99,7 @@ class Bench:
         return f"models/{entry.name}/{protocol}/seed{seed}"
 
     def _earlier_tuning(self, methods: Collection[str]) -> dict[str, Any]:
-        """Return the trials of methods that this bench does not search, from the results of an earlier one."""
+        """Return the trials of methods that only an earlier benchmark searched, from its results."""
         path = self.pipeline.path / "results.json"
         earlier = schemas.read(path, schemas.ResultsDocument).get("tuning", {}) if path.exists() else {}
         return {method: trials for method, trials in earlier.items() if method in methods}
@@ -139,18 +139,18 @@ class Bench:
 
 
 def plan(checked: Checked, localizers: Collection[str] = ()) -> None:
-    """Raise ConfigError for anything wrong with a bench that can be known before it begins.
+    """Check a benchmark before it starts. Raises ConfigError with the first error.
 
     Args:
         checked: The run.
-        localizers: Others that the run file's `localize.localizer_args` may be for.
+        localizers: Further localizers that `localize.localizer_args` may be for.
     """
     config = checked.config
     entries = [Entry.parse(text) for text in config.bench.methods]
     if config.unlearn.region is None:
         check_arguments([*localizers, *(entry.localizer for entry in entries)], config.localize.localizer_args)
     if config.unlearn.region is not None and len(entries) > 1:
-        # One region for all would make a control a copy of what it controls.
+        # With one region for all, a random control would have the region that it is compared with.
         raise ConfigError("unlearn.region: given for a bench of several methods; name localizers as method@localizer")
     if config.bench.oracle:
         check_oracle(checked)
@@ -173,7 +173,7 @@ def plan(checked: Checked, localizers: Collection[str] = ()) -> None:
 
 
 def section_of(config: RunConfig, entry: Entry, protocol: str) -> UnlearnSection:
-    """Return the settings of an entry under a protocol, before any search."""
+    """Return the settings of an entry in a protocol, before any search."""
     changes = {**config.bench.settings.get(entry.method, {})}
     if protocol == "paper":
         changes |= config.bench.paper.get(entry.method, {})

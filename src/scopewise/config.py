@@ -110,7 +110,7 @@ class ModelSection(Section):
 
     `target` is a model that knows all rows, used instead of fine-tuning one; `oracle` is a model that was fine-tuned
     from the same base on the retain rows only. `quantization: nf4` loads the base in 4 bits (QLoRA; needs the extra
-    `quantize`); `attention` is chosen automatically if unset. `kernels: off` disables the optional kernels: slower,
+    `quantize`); `attention: auto` chooses an implementation. `kernels: off` disables the optional kernels: slower,
     with the same results except for rounding.
     """
 

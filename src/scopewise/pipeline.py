@@ -1,8 +1,8 @@
-"""The stages of a run: base → target, oracle → localize → unlearn → evaluate. Each stage is done or not begun.
+"""The stages of a run: base → target, oracle → localize → unlearn → evaluate. A stage is either complete or absent.
 
-A stage depends on its inputs and its seed alone, and keeps what they were: after a kill at any moment `--resume` skips
-finished stages, goes on with the last complete checkpoint of the one that was under way, and reaches the numbers of an
-undisturbed run; a stage that was made with other settings is refused.
+A stage depends only on its inputs and its seed, which it records. After a kill, `--resume` skips complete stages,
+continues the interrupted one from its last complete checkpoint, and gives the numbers of an uninterrupted run. It
+refuses a stage that was made with other settings.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ logger = logging.getLogger("scopewise")
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of a bench: a method on a localizer, under a protocol."""
+    """An entry of a benchmark: a method with a localizer."""
 
     method: str
     localizer: str
@@ -62,18 +62,18 @@ class Entry:
 
     @staticmethod
     def parse(text: str) -> Entry:
-        """Read `method` or `method@localizer`; without one it is the method's own."""
+        """Parse `method` or `method@localizer`; without a localizer it is the method's own."""
         return Entry.of(*split_entry(text))
 
     @staticmethod
     def of(method: str, localizer: str | None) -> Entry:
-        """Return the entry of a method and a localizer; None takes the method's own."""
+        """Return the entry of a method and a localizer; None for the method's own."""
         return Entry(method, localizer or make_method(method).localizer, entry_name(method, localizer))
 
 
 @dataclass(frozen=True)
 class Unlearned:
-    """What an unlearning gives: the model, on the region and the rows it was trained on, at its cost."""
+    """Result of an unlearning: the model, its region, its cost, and the rows that were too long."""
 
     model: PreTrainedModel | PeftModel
     tokenizer: PreTrainedTokenizerBase
@@ -84,20 +84,20 @@ class Unlearned:
 
 
 class Pipeline:
-    """The stages of one run, on one run folder.
+    """The stages of one run, in one run folder.
 
     Args:
         config: The run file.
-        resume: Go on with the run in the folder.
-        overwrite: Begin it anew.
-        joins: The `RunFolder.token` of the bench that this is a job of.
+        resume: Continue the run in the folder.
+        overwrite: Overwrite the run folder.
+        joins: The `RunFolder.token` of the benchmark that this job belongs to.
     """
 
     def __init__(
         self, config: RunConfig, *, resume: bool = False, overwrite: bool = False, joins: str | None = None
     ) -> None:
         config = with_suite(config)
-        # Data, model and method first: bad input must not leave an empty run behind, nor show after hours of training.
+        # Check data, model and method first: bad input must not leave an empty run folder or fail after hours.
         make_method(config.unlearn.method, **config.unlearn.method_args)
         self.checked = check_run(config)
         self.benchmark = self.checked.benchmark
@@ -113,7 +113,7 @@ class Pipeline:
     # -- stages ---------------------------------------------------------------------------------------------------
 
     def base(self) -> str:
-        """Return the path or name of the model before fine-tuning; makes the tiny one where it is asked for."""
+        """Return the path or name of the model before fine-tuning; for `tiny`, make it first."""
         model = self.config.model
         if model.path != "tiny":
             return model.path
@@ -127,7 +127,7 @@ class Pipeline:
         return str(self._stage("base", identity(self.config, "base", self.data_hash), build))
 
     def finetuned(self, which: str) -> Path:
-        """Return the folder of the `target` (all rows of both scopes) or the `oracle` (retain rows only), or the one given."""
+        """Return the folder of the `target` (all rows) or `oracle` (retain rows only), fine-tuned unless given."""
         if which == "target" and self.config.model.target is not None:
             return Path(self.config.model.target)
         if which == "oracle" and self.config.model.oracle is not None:
@@ -166,9 +166,9 @@ class Pipeline:
         return self._stage(which, identity(self.config, which, self.data_hash), build)
 
     def check_base(self) -> None:
-        """Raise ModelError where the base, or an oracle that is given, knows the forget rows; see `check_base`.
+        """Raise ModelError if the base, or a given oracle, knows the forget rows; see `attacks.oracle.check_base`.
 
-        The tiny model is random. A base is not asked again where the oracle is there already.
+        The tiny model is not checked, since it is random, nor a base whose oracle is complete.
         """
         model = self.config.model
         setting, path = ("model.path", model.path) if model.oracle is None else ("model.oracle", model.oracle)
@@ -181,7 +181,7 @@ class Pipeline:
         self._base_asked = True
 
     def region(self, localizer: str, seed: int, benchmark: Benchmark | None = None, prefix: str = "") -> Path:
-        """Return the region file of a localizer for a seed; a control takes its size from another's of that seed."""
+        """Return the region file of a localizer for a seed, after that of the localizer whose size it takes, if any."""
         path = self.path / "regions" / f"{prefix}{localizer}-seed{seed}.json"
         rows = benchmark or self.benchmark
         inputs = identity(self.config, "region", rows.content_hash(), seed=seed)
@@ -210,11 +210,11 @@ class Pipeline:
         return path
 
     def unlearned(self, entry: Entry, section: UnlearnSection, seed: int, protocol: str) -> Path:
-        """Return the folder of an unlearned model, with the region it was trained on (given, or the localizer's)."""
+        """Return the folder of an unlearned model, with its region (given, or from the localizer)."""
         check_unlearning(self.checked, section)
 
         chosen = self.config.model_copy(update={"unlearn": section})
-        named = ("method", "localizer", "region")  # which stand beside them
+        named = ("method", "localizer", "region")  # recorded under keys of their own
         settings = {key: value for key, value in decisive(chosen, "unlearn").items() if key not in named}
 
         def build(work: Path) -> dict[str, Any]:
@@ -242,7 +242,7 @@ class Pipeline:
         inputs = self._identity("model", entry, section, seed, self.data_hash)
         name = f"models/{entry.name}/{protocol}/seed{seed}"
         if not self.folder.has(self.path / name):
-            self.finetuned("target")  # refused, where it is another's, before this stage is begun
+            self.finetuned("target")  # if it has other settings, refuse before beginning this stage
         return self._stage(name, inputs, build)
 
     def tried(
@@ -252,10 +252,10 @@ class Pipeline:
 
         Args:
             entry: Method and localizer.
-            section: The settings tried.
-            part: Train rows, a part of which stands as val.
+            section: The settings of the trial.
+            part: Train rows, some of them as val rows.
             seed: Of the unlearning.
-            name: Path of the trial inside the run folder, without ending; what it gives is kept there.
+            name: Path of the trial's results inside the run folder, without suffix.
         """
         path = self.path / f"{name}.json"
         inputs = self._identity("trial", entry, section, seed, part.content_hash())
@@ -277,7 +277,7 @@ class Pipeline:
             remove(work)
         return unlearn, retention
 
-    # -- what stages share ----------------------------------------------------------------------------------------
+    # -- shared by the stages -------------------------------------------------------------------------------------
 
     def _unlearn(
         self,
@@ -317,14 +317,14 @@ class Pipeline:
         return Unlearned(trainer.accelerator.unwrap_model(trainer.model), tokenizer, cost, region, trainer, dropped)
 
     def _prepared(self, target: Path, seed: int, section: UnlearnSection | None = None) -> PreTrainedModel | PeftModel:
-        """Load the target as unlearning begins with it: with a trainable adapter, or with all its parameters."""
+        """Load the target for unlearning: with a trainable adapter, or with all parameters trainable."""
         section = section or self.config.unlearn
-        # The adapter will name its base by this path: absolute, so that it loads from any folder.
+        # The adapter's config will contain this path; absolute, so that it loads from any folder.
         path = target.resolve() if target.exists() else target
         model = load_model(path, trainable=True, **loading(self.config.model, path))
         if section.parameters == "lora":
             return with_adapter(model, lora_config(self.config.lora), seed)
-        # Below an adapter the base is frozen: merged, all of it is to be trained.
+        # The base of an adapter is frozen, so merge the adapter and train all parameters.
         return merged(model).requires_grad_(True) if isinstance(model, PeftModel) else model
 
     def _encode(self, rows: Sequence[Any], tokenizer: PreTrainedTokenizerBase, eos: bool = False) -> list[Encoded]:
@@ -336,7 +336,7 @@ class Pipeline:
         return kept
 
     def _identity(self, stage: str, entry: Entry, section: UnlearnSection, seed: int, content: str) -> dict[str, Any]:
-        """Return what decides an unlearning, with the content of a region that is given in the place of its path."""
+        """Return the identity of an unlearning, with the hash of a given region instead of its path."""
         region = None if section.region is None else Region.load(section.region).content_hash()
         chosen = section.model_copy(update={"method": entry.method, "localizer": entry.localizer, "region": region})
         config = self.config.model_copy(update={"unlearn": chosen})
@@ -348,6 +348,6 @@ class Pipeline:
 
 
 def _dropped(rows: Sequence[Row], kept: Sequence[Encoded]) -> dict[str, Any]:
-    """Return where the rows stand that were left out as too long, under `dropped`; nothing where none was."""
+    """Return the origins of rows left out as too long, under `dropped`; empty if there are none."""
     dropped = [row.origin for row in dropped_rows(rows, kept)]
     return {"dropped": dropped} if dropped else {}

@@ -1,4 +1,4 @@
-"""Hyper-parameter search, the same for every method of a bench: Optuna, two objectives, on held-out train rows."""
+"""Hyper-parameter search, the same for every method: Optuna with two objectives, on held-out train rows."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class Trial:
     """A trial of the search.
 
     Attributes:
-        section: The settings tried.
-        parameters: What of them was searched.
-        objectives: What they gave.
-        on_front: Whether no other trial is as good in both and better in one.
+        section: The settings.
+        parameters: Those of the settings that are searched.
+        objectives: The resulting objectives.
+        on_front: Whether the trial is on the Pareto front.
     """
 
     section: UnlearnSection
@@ -55,9 +55,9 @@ def search(
 ) -> list[Trial]:
     """Search the settings of one method.
 
-    The first third of the trials covers the ranges evenly, the same points for every method with as many of them; each
-    later one is proposed from those before it and a seed of its own. So a search that was interrupted goes on as if it
-    had not been, from whatever `measure` remembers.
+    The first third of the trials covers the ranges evenly, with the same points for methods with the same number of
+    ranges; each later trial is proposed from the earlier ones with its own seed. So an interrupted search continues
+    exactly, if `measure` returns the recorded objectives of complete trials.
 
     Args:
         section: Settings that are not searched.
@@ -91,7 +91,7 @@ def _even_point(number: int, ranges: Mapping[str, tuple[float, float]]) -> dict[
     """Return a point of the additive recurrence with the generalised golden ratio, which fills any number of dimensions."""
     dimensions = len(ranges)
     golden = 2.0
-    for _ in range(40):  # the root of x^(d+1) = x + 1
+    for _ in range(40):  # converges to the root of x^(d+1) = x + 1
         golden = (1 + golden) ** (1 / (dimensions + 1))
     shares = [(0.5 + (number + 1) * golden ** -(i + 1)) % 1 for i in range(dimensions)]
     return {
@@ -100,7 +100,7 @@ def _even_point(number: int, ranges: Mapping[str, tuple[float, float]]) -> dict[
 
 
 def space(name: str, method: Method, tune: TuneSection) -> dict[str, tuple[float, float]]:
-    """Return the ranges searched for a method: a factor of its only term would be invisible to Adam, and is left out."""
+    """Return the ranges to search for a method, without a factor of its only term, to which Adam is invariant."""
     ranges = {"learning_rate": tune.learning_rate}
     if method.retain_terms:
         ranges["retain_weight"] = tune.retain_weight
@@ -118,16 +118,16 @@ def with_parameters(section: UnlearnSection, parameters: Mapping[str, float]) ->
 
 
 def best(trials: Sequence[Trial], oracle: Objectives | None) -> Trial:
-    """Return the trial with the highest Average Success, or the one nearest to the oracle's objectives where given."""
+    """Return the trial with the highest Average Success or, if given, the one closest to the oracle's objectives."""
     if oracle is None:
         return max(trials, key=lambda t: (t.average, -t.section.learning_rate))
     return min(trials, key=lambda t: sum((a - b) ** 2 for a, b in zip(t.objectives, oracle, strict=True)))
 
 
 def holdout(benchmark: Benchmark, fraction: float, seed: int) -> Benchmark:
-    """Return the train rows as a benchmark of their own: a random `fraction` of each scope is its val split.
+    """Return the train rows as a benchmark, with a random `fraction` of each scope as its val split.
 
-    The benchmark's own val rows are left out altogether: nothing is ever chosen on them.
+    The benchmark's own val rows are left out, so that nothing is chosen on them.
     """
     rng = random.Random(seed)
     rows = []
