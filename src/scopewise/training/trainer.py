@@ -1,4 +1,4 @@
-"""The trainer: paired batches, the region, and losses that do not depend on how a step is cut into micro-batches."""
+"""The trainer: paired batches, the region, and losses that do not depend on the micro-batch size."""
 
 from __future__ import annotations
 
@@ -70,21 +70,21 @@ _STATE = "unlearning_state.json"
 
 @dataclass
 class UnlearningConfig(TrainingArguments):
-    """`transformers.TrainingArguments` with the paper's Table 7 as defaults, and what unlearning adds.
+    """`transformers.TrainingArguments` with the paper's Table 7 as defaults, and the arguments of unlearning.
 
-    A step sees `per_device_train_batch_size x gradient_accumulation_steps x processes` *rows*: half of them forget
-    rows and half retain rows where the method has a retain term. How they are cut into micro-batches changes nothing.
+    A step has `per_device_train_batch_size x gradient_accumulation_steps x processes` *rows*: half of them forget and
+    half retain rows if the method has a retain term. The micro-batch size does not change results.
 
     Attributes:
         method_args: Hyper-parameters of the method, as `docs/methods.md` lists them.
-        max_length: Most tokens of prompt and answer together; longer rows are refused, never cut.
+        max_length: Most tokens of prompt and answer together; longer rows are refused, not truncated.
         prompt: `plain`, `chat`, or a text with `{question}` in it.
         system: System message of a chat.
         system_role: `system`, or `user` to put it before the question.
-        localize: Settings of the localizer, where no region is given.
-        guard: The probe that is looked at during training.
-        torch_compile: Compile each decoder block, and not the whole model: minutes at the start, faster steps afterwards.
-        kernels: `auto` or `off`: whether the optional kernels may be used.
+        localize: Settings of the localizer, if no region is given.
+        guard: Settings of early stopping.
+        torch_compile: Compile each decoder block instead of the whole model: slow to start, faster steps afterwards.
+        kernels: `auto` or `off`: whether to use the optional kernels.
     """
 
     output_dir: str | None = field(default="unlearned")
@@ -111,40 +111,40 @@ class UnlearningConfig(TrainingArguments):
     kernels: Literal["auto", "off"] = field(default="auto")
 
     def __post_init__(self) -> None:
-        """Check the arguments. `transformers` would compile the whole model, with its head: that is left to the trainer."""
+        """Check the arguments. Disable compilation by `transformers`, since the trainer compiles only the blocks."""
         compiled, self.torch_compile = self.torch_compile, False
         super().__post_init__()
         self.torch_compile = compiled
 
     def data_settings(self) -> DataSection:
-        """Return how rows are put to the model, as the run file's `data` section has it."""
+        """Return the prompt format as a `data` section of a run file."""
         names = ("prompt", "system", "system_role", "max_length")
         return make_section(DataSection, {name: getattr(self, name) for name in names}, "data")
 
 
 class UnlearningTrainer(Trainer):
-    """Unlearn with any method, on any region, by `transformers.Trainer`.
+    """Unlearn with any method and any region, on top of `transformers.Trainer`.
 
     Args:
-        model: A causal LM, a `PeftModel` (its adapter is trained on), or a path or hub name of either.
+        model: A causal LM, a `PeftModel` (whose adapter is trained further), or a path or hub name of either.
         method: Name of a method, or a `Method`.
-        args: Training arguments; None takes the paper's.
-        forget_dataset: Rows to forget: a path to JSON lines, a `datasets.Dataset`, or dicts with `question` and `answer`.
-            Of rows that name a scope or a split, those of the forget scope and of train are taken.
-        retain_dataset: Rows to keep, of the same instances, selected likewise. Needed by methods with a retain term over
-            them and by localizers that compare the two scopes.
-        general_dataset: General text (a path, dicts with `text`, or `Row`s) for the out-of-distribution methods; None takes
-            the text shipped with the package.
+        args: Training arguments; None uses the paper's.
+        forget_dataset: Rows to forget: a path to JSON lines, a `datasets.Dataset`, or dicts with `question` and
+            `answer`. If rows name a scope or a split, only train rows of the forget scope are used.
+        retain_dataset: Rows to keep, of the same instances, selected likewise. Required by methods with a retain term
+            over them, and by localizers that compare the two scopes.
+        general_dataset: General text (a path, dicts with `text`, or `Row`s) for the out-of-distribution methods; None
+            uses the text shipped with the package.
         processing_class: The tokenizer; None loads it from the model's path.
-        peft_config: Adds a fresh adapter. None trains the adapter the model has, or all parameters.
-        region: A `Region`, the path of a region file, or a localizer's name; None takes the method's own localizer.
+        peft_config: Adds a fresh adapter. None trains the model's adapter, or else all parameters.
+        region: A `Region`, the path of a region file, or a localizer's name; None uses the method's own localizer.
         callbacks: As in `transformers.Trainer`.
 
     Attributes:
         method: The method.
-        region: The region it trains, or None for everything.
-        dual: What holds the retain loss within a budget during training; None where the method has a fixed weight.
-        guard: The probe, where `args.guard` asks for one and there are rows of both scopes.
+        region: The region to train, or None for all parameters.
+        dual: State of the dual variable for the retain loss; None if the method has a fixed weight.
+        guard: Early stopping, if `args.guard` enables it and there are rows of both scopes.
 
     Raises:
         ConfigError: a method without the rows it needs, a region of another model, an odd number of rows per step.
@@ -158,7 +158,7 @@ class UnlearningTrainer(Trainer):
     """
 
     args: UnlearningConfig
-    loss_is_scaled_for_ga = True  # `compute_loss` divides by the whole step's weights, not by a micro-batch's
+    loss_is_scaled_for_ga = True  # `compute_loss` divides by the weights of the whole step, not of a micro-batch
 
     def __init__(
         self,
@@ -224,7 +224,7 @@ class UnlearningTrainer(Trainer):
             chosen = {"use_reentrant": False, **(args.activation_checkpointing_kwargs or {})}  # type: ignore[dict-item]
             args.activation_checkpointing_kwargs = chosen
         self._loaded_dtype = model.dtype
-        if uses_fsdp():  # before anything is asked of it: a localizer and the method's own needs forward it too
+        if uses_fsdp():  # before the first forward, by a localizer or to prepare the method's inputs
             model = shard_model(model, train=True)
             if kept and args.train_batch_size % 2:
                 raise ConfigError(
@@ -252,12 +252,12 @@ class UnlearningTrainer(Trainer):
             processing_class=tokenizer,
             callbacks=[*watching, *(callbacks or [])],
         )
-        if self.is_deepspeed_enabled:  # or `transformers` would load every other model in parts, and generate in step
+        if self.is_deepspeed_enabled:  # else `transformers` would shard other models too, and synchronise generation
             unset_hf_deepspeed_config()
         if is_sharded(model):
             if not self.is_fsdp_enabled:
                 raise ConfigError(f"accelerate: FSDP2 on {self.args.device}, where it does not train so; take ddp.yaml")
-            # It would look for blocks that are spread already.
+            # The policy would look for blocks that are sharded already.
             self.accelerator.state.fsdp_plugin.auto_wrap_policy = None
         self._retain_loss = torch.zeros(())
         self._unlogged = Unlogged()
@@ -269,7 +269,7 @@ class UnlearningTrainer(Trainer):
     # -- before and after training -------------------------------------------------------------------------------
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        """Train. What depends on the model before unlearning is made first: labels, alternatives, reference, budget."""
+        """Train, after computing what depends on the model before unlearning (see `prepare`)."""
         assert isinstance(self.model, nn.Module)
         self.prepare()
         method = self.method
@@ -284,10 +284,10 @@ class UnlearningTrainer(Trainer):
             else contextlib.nullcontext() as self.terms.reference,
             float32_masters(self.model),
             loadable_padding(self.model),
-            # A compiler fuses by itself.
+            # The compiler fuses operations itself, so our kernels are not needed.
             compiled_blocks(self.model) if self.args.torch_compile else kernels.training(self.model),
         ):
-            self.forward = before_unlearning.on(self.model, zero3=zero3)  # in the dtypes of the training
+            self.forward = before_unlearning.on(self.model, zero3=zero3)  # with the dtypes of the training
             try:
                 result = self._train(*args, **kwargs)
             finally:
@@ -297,7 +297,7 @@ class UnlearningTrainer(Trainer):
         return result
 
     def _train(self, *args: Any, **kwargs: Any) -> Any:
-        """Train; DeepSpeed has the model for that time alone."""
+        """Train; the model is sharded by DeepSpeed only during this call."""
         if not on_deepspeed():
             return super().train(*args, **kwargs)
         self.is_deepspeed_enabled = True
@@ -305,11 +305,11 @@ class UnlearningTrainer(Trainer):
         with gathered_afterwards(self.model, lambda: self.model_wrapped):
             result = super().train(*args, **kwargs)
         self.model_wrapped = self.model
-        self.is_deepspeed_enabled = False  # what `save_model` saves now is a whole model
+        self.is_deepspeed_enabled = False  # `save_model` now saves a gathered model
         return result
 
     def prepare(self) -> None:
-        """Make what is constant over the training from the model as it is now (`train` does this itself)."""
+        """Compute labels, preferred answers, reference NLL and budget from the current model (`train` calls this)."""
         rows, method, tokenizer = self.train_dataset, self.method, self.processing_class
         assert isinstance(rows, Rows)
         assert isinstance(tokenizer, PreTrainedTokenizerBase)
@@ -317,7 +317,7 @@ class UnlearningTrainer(Trainer):
         if method.answers_from is not None and not rows.alternatives:
             texts = alternatives(method.answers_from, rows.forget, engine, self.args.seed)
             replaced = [replace(item.row, answer=text) for item, text in zip(rows.forget, texts, strict=True)]
-            # What stands instead may be longer than the answer; a generated one is at most as long as the longest row.
+            # Preferred answers may be longer than the answers; generated ones are at most as long as the longest row.
             others = encode(replaced, tokenizer, engine.prompt, 2 * self.args.max_length)
             if method.trains_on == "alternative":
                 rows.forget = others
@@ -332,7 +332,7 @@ class UnlearningTrainer(Trainer):
         self.dual = method.dual(counts, lambda: engine.sequence_nll(rows.retain, "retain loss"))
 
     def _load_state(self, checkpoint: Any) -> None:
-        """Take up what a checkpoint keeps of the dual variable and of the guard."""
+        """Load the state of the dual variable, early stopping and logging from a checkpoint."""
         if checkpoint is True:
             checkpoint = get_last_checkpoint(str(self.args.output_dir))
         self._unlogged = Unlogged()
@@ -350,16 +350,16 @@ class UnlearningTrainer(Trainer):
     # -- a step ---------------------------------------------------------------------------------------------------
 
     def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> Any:
-        """Collect the micro-batches of a step, and the sums of weights that its losses are divided by."""
+        """Collect the micro-batches of a step, and compute the denominators of its losses."""
         done = self.control.should_training_stop or self.state.global_step >= self.state.max_steps
         if self.is_in_train and done:
-            # Resumed at a checkpoint of the last step: the library asks whether to stop only after one more.
+            # Resumed from a checkpoint of the last step: the library would take one more step before it stops.
             self.control.should_training_stop = True
             return [], None
         batches, count = super().get_batch_samples(epoch_iterator, num_batches, device)
         if self.dual is not None:
             method = self.dual.method
-            # Dropout here must not move the generators: a resumed training restores them after this.
+            # Dropout here must not advance the generators, which a resumed training restores only after this.
             with torch.random.fork_rng():
                 torch.manual_seed(self.args.seed + self.state.global_step)
                 if method.inner_steps and self.state.global_step:
@@ -372,7 +372,7 @@ class UnlearningTrainer(Trainer):
         return batches, count
 
     def _retain_loss_of(self, batches: Sequence[Batch]) -> float:
-        """Return the retain term of a whole step, which the penalty's factor depends on and no micro-batch knows."""
+        """Return the retain term of the whole step, on which the penalty's factor depends."""
         whole = torch.zeros((), device=self.args.device)
         with torch.no_grad():
             for batch in batches:
@@ -383,7 +383,7 @@ class UnlearningTrainer(Trainer):
         return float(self.accelerator.reduce(whole, "sum"))  # type: ignore[arg-type]
 
     def _set_denominators(self, batches: Sequence[Batch]) -> None:
-        """Sum the weights of each term over micro-batches and processes."""
+        """Sum the weights of each term over the step's micro-batches and all processes."""
         sums = torch.zeros(2, device=self.args.device)
         for batch in batches:
             weight = self.method.weight(ops.token_counts(batch["row"], len(batch["group"]))) * counted(batch)
@@ -393,15 +393,15 @@ class UnlearningTrainer(Trainer):
         self.terms.denominators = {"forget": sums[0], "retain": sums[1]}
 
     def training_step(self, model: nn.Module, inputs: Batch, num_items_in_batch: Any = None) -> Tensor:
-        """Forward and backward of a micro-batch; one after the other for the two terms where their regions differ."""
+        """Forward and backward of a micro-batch; separately for the two terms if their regions differ."""
         loss = self._synchronised(model, inputs, num_items_in_batch)
         self._unlogged.add(loss)
         return loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log. The loss is the mean since the last log, also where the training was interrupted meanwhile.
+        """Log the mean loss since the last log, even if the training was resumed in between.
 
-        The library's mean begins at the checkpoint.
+        The library's own mean would start at the checkpoint.
         """
         if "loss" in logs:
             logs["loss"] = self._unlogged.take(self.accelerator.gather)  # type: ignore[arg-type]
@@ -410,8 +410,8 @@ class UnlearningTrainer(Trainer):
     def _synchronised(self, model: nn.Module, inputs: Batch, num_items_in_batch: Any) -> Tensor:
         if not isinstance(model, DistributedDataParallel):
             return self._forward_and_backward(model, inputs, num_items_in_batch)
-        # DDP looks for parameters in what its forward returns, and counts how often each gets a gradient. Losses on
-        # states, logits in chunks and terms one after the other are none of its kinds, so we sum gradients ourselves.
+        # DDP finds the used parameters from its forward's outputs, and expects one gradient for each. Losses on hidden
+        # states, chunked cross-entropy and separate backwards per term break this, so we average gradients ourselves.
         with model.no_sync():
             loss = self._forward_and_backward(model, inputs, num_items_in_batch)
         if self.accelerator.sync_gradients:
@@ -419,7 +419,7 @@ class UnlearningTrainer(Trainer):
         return loss
 
     def _average_gradients(self) -> None:
-        """Average gradients over processes; what has one nowhere keeps none, so that no optimiser decays it."""
+        """Average gradients over processes; a parameter without any keeps None, so that no optimiser decays it."""
         assert isinstance(self.model, nn.Module)
         trained = [p for p in self.model.parameters() if p.requires_grad]
         present = torch.tensor([float(p.grad is not None) for p in trained], device=self.args.device)
@@ -436,8 +436,8 @@ class UnlearningTrainer(Trainer):
     def _forward_and_backward(self, model: nn.Module, inputs: Batch, num_items_in_batch: Any) -> Tensor:
         total = torch.zeros((), device=self.args.device)
         if not self.mask.splits_terms:
-            # The parts' losses add up. A penalty on the retain loss needs it of the whole micro-batch, though, and processes
-            # that share parameters have to forward equally often.
+            # The losses of the parts add up. But a penalty needs the retain loss of the whole micro-batch, and
+            # processes that share parameters must run the same number of forwards.
             whole = self.dual is not None or self.is_fsdp_enabled or self.is_deepspeed_enabled
             for part in [inputs] if whole else parts_by_length(inputs):
                 total = total + super().training_step(model, part, num_items_in_batch)
@@ -447,7 +447,7 @@ class UnlearningTrainer(Trainer):
         whole_step = self.accelerator.sync_gradients
         for term in terms:
             self.mask.term = term
-            # DeepSpeed takes its step in the backward, which has to be that of the last term.
+            # DeepSpeed steps inside the backward, so only that of the last term may synchronise.
             self.accelerator.gradient_state._set_sync_gradients(whole_step and term == terms[-1])
             part = part_of(inputs, torch.nonzero(groups[term]).flatten())
             total = total + super().training_step(model, part, num_items_in_batch)
@@ -456,10 +456,10 @@ class UnlearningTrainer(Trainer):
     def compute_loss(
         self, model: nn.Module, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """Return this micro-batch's share of the step's loss; the shares of all micro-batches and processes add up.
+        """Return this micro-batch's share of the step's loss, which is the sum over micro-batches and processes.
 
         Raises:
-            ModelError: the loss is not finite; the sentence names the step, the term and the rows.
+            ModelError: the loss is not finite; the message names the step, the term and the rows.
         """
         forget, retain = self.terms(self._forward_of(model), inputs)
         self._retain_loss = self._retain_loss + retain.detach()
@@ -468,16 +468,16 @@ class UnlearningTrainer(Trainer):
             known = self._retain_loss_before_step
             weight = self.dual.weight(float(self._retain_loss) if known is None else known)
         total = self.method.forget_weight * forget + weight * retain
-        # Gradients are averaged over processes, while the shares are to be summed.
+        # Gradients are averaged over processes, but the shares must be summed.
         total = total * self.accelerator.num_processes
         return (total, {}) if return_outputs else total
 
     def _hit_rate(self, items: Sequence[Encoded]) -> float:
-        """Return the share (0-1) of answer tokens of some rows that the model gets right, as it is now."""
+        """Return the current model's teacher-forced accuracy (0-1) on some rows."""
         return hit_rate(self.forward, items)
 
     def _forward_of(self, model: nn.Module) -> Forward:
-        """Return the forward of the model as the library wraps it: DDP is passed by, a DeepSpeed engine is called."""
+        """Return the forward of a wrapped model: DDP is unwrapped, a DeepSpeed engine is called."""
         model = model.module if isinstance(model, DistributedDataParallel) else model
         if model is self.forward.model:
             return self.forward
@@ -486,9 +486,9 @@ class UnlearningTrainer(Trainer):
         return self._wrapped
 
     def _inner_steps(self, count: int) -> None:
-        """Take the plain SGD steps on the retain loss before an optimiser step, over `count` rows each.
+        """Take plain SGD steps on the retain loss before an optimiser step, with `count` rows each.
 
-        The rows are drawn by seed and step alone, so that a resumed training draws the same.
+        The rows depend only on seed and step, so that a resumed training draws the same.
         """
         rows, dual = self.train_dataset, self.dual
         assert isinstance(rows, Rows)
@@ -517,7 +517,7 @@ class UnlearningTrainer(Trainer):
                         parameter.add_(parameter.grad, alpha=-dual.method.inner_learning_rate)
                         parameter.grad = None
 
-    # -- what the library asks for --------------------------------------------------------------------------------
+    # -- overrides of the library's hooks -------------------------------------------------------------------------
 
     def _where(self, indices: Sequence[int]) -> str:
         rows = self.train_dataset
@@ -539,28 +539,28 @@ class UnlearningTrainer(Trainer):
         return PairedSampler(rows, per_step, self.args.data_seed or self.args.seed, together)
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
-        """Leave matrices that may change in part to `RegionMask`, which decays those parts alone."""
+        """Exclude matrices partly in the region, whose trained entries `RegionMask` decays."""
         return [name for name in super().get_decay_parameter_names(model) if name not in self.mask.masks]
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         kept = Path(resume_from_checkpoint) / f"{FSDP_MODEL_NAME}.bin"
         assert isinstance(self.model, nn.Module)
         if is_sharded(self.model) and kept.exists():
-            # By the library, the other processes would wait for the frozen base.
+            # In the library's version, the other processes would wait for the frozen base.
             load_full_state(self.model, torch.load(kept, map_location="cpu", weights_only=True, mmap=True))
         else:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Save the model, or its adapter alone. Every process has to call this."""
+        """Save the model, or only its adapter. Every process has to call this."""
         model: Any = self.model
         if not is_sharded(model):
             super().save_model(output_dir, _internal_call)
             return
-        state = full_state_dict(model, self._loaded_dtype)  # the library would gather the frozen base too
+        state = full_state_dict(model, self._loaded_dtype)  # the library would also gather the frozen base
         if self.args.should_save:
             self._save(output_dir, state)
-            if not isinstance(model, PeftModel):  # the library writes down the dtype that was trained in
+            if not isinstance(model, PeftModel):  # the library would save the dtype of training
                 model.config.dtype = self._loaded_dtype
                 model.config.save_pretrained(output_dir or self.args.output_dir)
 
@@ -568,18 +568,18 @@ class UnlearningTrainer(Trainer):
         with biases_are_no_fault():
             super()._save(output_dir, state_dict)
         folder = Path(output_dir or self.args.output_dir or ".")
-        # The trainer pickles its arguments beside the weights; what comes out of unlearning holds no pickle.
+        # The library's trainer also pickles its arguments; our outputs contain no pickles.
         (folder / "training_args.bin").unlink(missing_ok=True)
 
 
 class _AfterStep(TrainerCallback):
-    """Moves the dual variable when a step has been taken, and puts it beside a checkpoint."""
+    """Updates the dual variable after each step, and saves our state with a checkpoint."""
 
     def __init__(self, trainer: UnlearningTrainer) -> None:
         self.trainer = trainer
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Give the dual variable the retain loss of the whole step."""
+        """Update the dual variable with the retain loss of the whole step."""
         trainer = self.trainer
         if trainer.dual is not None:
             loss = float(trainer.accelerator.reduce(trainer._retain_loss, "sum"))  # type: ignore[arg-type]
@@ -590,7 +590,7 @@ class _AfterStep(TrainerCallback):
         self.trainer._unlogged.steps += 1
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Put what the library does not keep beside the checkpoint."""
+        """Save our state with the checkpoint."""
         unlogged, dual = self.trainer._unlogged, self.trainer.dual
         losses = gathered(float(unlogged.loss))
         if state.is_world_process_zero:
@@ -605,15 +605,15 @@ class _AfterStep(TrainerCallback):
 
 
 class _CutBackward(TrainerCallback):
-    """With checkpointing, keeps the backward pass from going below the lowest matrix that is trained.
+    """With activation checkpointing, ends the backward pass at the lowest trained matrix.
 
-    The re-entrant kind of checkpointing gives no gradient to a block whose input requires none: with LoRA every B stays
-    zero, silently, unless the embeddings' output is made to require one. The library makes it so whatever the kind, and
-    that drags the backward pass down to the first block. The other kind, our default, needs no such thing.
+    Re-entrant checkpointing gives no gradients to a block whose input requires none, so LoRA's B would silently stay
+    zero. The library therefore makes the embeddings' output require a gradient, which extends the backward pass to the
+    first block. It does so for non-re-entrant checkpointing too, our default, which does not need it.
     """
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-        """Take the library's hooks on the embeddings away again."""
+        """Remove the library's hooks on the embeddings."""
         if args.activation_checkpointing and not args.activation_checkpointing_kwargs["use_reentrant"]:
             model.disable_input_require_grads()
 
