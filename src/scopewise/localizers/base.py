@@ -1,4 +1,4 @@
-"""The contract of a localizer, and how units are chosen by their scores."""
+"""Base classes of localizers, and the selection of units by score."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from scopewise.region import Entry, Mask, Region, module_of
 from scopewise.settings import knobs, make
 
 WHOLE = ("module", "matrix")
-"""Units that are whole matrices; the others (row, column, weight) are parts of them."""
+"""Units that are whole matrices; the others (row, column, weight) are parts of one."""
 
 
 @dataclass(frozen=True)
 class Scopes:
-    """What a localizer compares: tokenised train rows of both scopes.
+    """Input of a localizer: tokenised train rows of both scopes.
 
     Attributes:
         forget: Rows of the forget scope.
         retain: Rows of the retain scope.
-        seed: Of anything drawn at random.
-        size: The region that a control takes its size from; None for none.
+        seed: Random seed.
+        size: The region whose size a random control takes, or None.
     """
 
     forget: Sequence[Encoded]
@@ -49,22 +49,22 @@ class Localizer:
 
     @property
     def takes_size_of(self) -> str | None:
-        """The localizer whose region this one, a control, takes its size from; None for none."""
+        """The localizer whose region gives the size of this one, a random control; None otherwise."""
         return None
 
     def check(self, model: nn.Module) -> None:
-        """Raise ConfigError where the settings find nothing in a model; its weights are not looked at."""
+        """Raise ConfigError if the settings match nothing in a model; weights are not read."""
         return
 
     def unit_scores(self, engine: Engine, scopes: Scopes) -> Mapping[str, Tensor] | None:
-        """Return a score for each unit, higher = rather chosen, as unit tensors; None where it gives no order."""
+        """Return a score for each unit as unit tensors, higher = chosen first; None if units are not ranked."""
         return None
 
     def region(self, engine: Engine, scopes: Scopes) -> Region:
         """Return the region of a model.
 
         Args:
-            engine: Of the model to be unlearned, with its adapter if it is to get one. It is left as it was.
+            engine: Of the model to unlearn from, with the adapter that will be trained, if any. It is not changed.
             scopes: The rows of both scopes.
         """
         raise NotImplementedError
@@ -72,7 +72,7 @@ class Localizer:
 
 @dataclass(frozen=True, kw_only=True)
 class UnitLocalizer(Localizer):
-    """Base of the localizers that choose units, by a score of each.
+    """Base of localizers that choose units by score.
 
     Attributes:
         unit: What is chosen as a whole. Default: as for `gradient`.
@@ -94,7 +94,7 @@ class UnitLocalizer(Localizer):
             raise ValueError(f"{name}: {value}; a quantile is from 0 to 1; threshold=absolute takes any")
 
     def check(self, model: nn.Module) -> None:
-        """Raise ConfigError where `fraction` is less than the smallest unit."""
+        """Raise ConfigError if `fraction` is less than the smallest unit."""
         if self.threshold != "fraction":
             return
         parameters = matrices(model)
@@ -109,10 +109,10 @@ class UnitLocalizer(Localizer):
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreLocalizer(UnitLocalizer):
-    """Base of the localizers that score every weight: `scores`; units are chosen by the mean score of their weights."""
+    """Base of localizers that score every weight; units are chosen by the mean score of their weights."""
 
     def scores(self, engine: Engine, scopes: Scopes) -> Mapping[str, Tensor]:
-        """Return a score for each entry of each of `matrices(engine.model)`, float32, higher = rather to be changed."""
+        """Return a float32 score for each entry of each of `matrices(engine.model)`, higher = chosen first."""
         raise NotImplementedError
 
     def unit_scores(self, engine: Engine, scopes: Scopes) -> Mapping[str, Tensor]:
@@ -120,7 +120,7 @@ class ScoreLocalizer(UnitLocalizer):
         return unit_means(self.scores(engine, scopes), self.unit, input_dims(engine.model))
 
     def region(self, engine: Engine, scopes: Scopes) -> Region:
-        """Return the units with the highest scores, as `unit` and `threshold` say."""
+        """Return the units with the highest scores, by `unit` and `threshold`."""
         start = time.perf_counter()
         scores = self.scores(engine, scopes)
         inputs = input_dims(engine.model)
@@ -152,13 +152,13 @@ def make_localizer(name: str, **arguments: Any) -> Localizer:
 
 
 def localizer_of(name: str, arguments: Mapping[str, Any]) -> Localizer:
-    """Build a localizer with those of a run's arguments that it has: the others are for other localizers of the run."""
+    """Build a localizer with its part of a run's arguments; the others are for other localizers of the run."""
     own = knobs(registry.lookup("localizers", name))
     return make_localizer(name, **{key: value for key, value in arguments.items() if key in own})
 
 
 def check_arguments(names: Iterable[str], arguments: Mapping[str, Any]) -> None:
-    """Raise ConfigError where none of the localizers of a run, or of those they take a size from, has an argument.
+    """Raise ConfigError for an argument that no localizer of a run has, including those that give a size.
 
     Args:
         names: The localizers.
@@ -179,23 +179,23 @@ def check_arguments(names: Iterable[str], arguments: Mapping[str, Any]) -> None:
 
 
 def localize_encoded(name: str, engine: Engine, scopes: Scopes, arguments: Mapping[str, Any] | None = None) -> Region:
-    """Run a localizer by name; a control without a size takes that of the region that its `takes_size_of` makes."""
+    """Run a localizer by name; a random control without a given size runs its `takes_size_of` first."""
     localizer = localizer_of(name, arguments or {})
     if localizer.takes_size_of is not None and scopes.size is None:
         scopes = replace(scopes, size=localize_encoded(localizer.takes_size_of, engine, scopes, arguments))
     return localizer.region(engine, scopes)
 
 
-# -- units: what a region chooses as a whole ----------------------------------------------------------------------
+# -- units: the parts of a matrix that are chosen as a whole ------------------------------------------------------
 #
 # A "unit tensor" has one value per unit of a matrix: [1, 1] for a whole matrix, [rows, 1], [1, columns], or the matrix's
-# own shape. It broadcasts against the matrix. A module's unit stands under its name with a [1, 1] tensor. A row is what makes
-# one output, and a column what reads one input, however the matrix is stored: `inputs` says along which dimension its inputs
-# run (`input_dims`; the last where it does not name the matrix). The experts of a layer are one matrix with a dimension more.
+# own shape. It broadcasts against the matrix. The key of a module's unit tensor [1, 1] is the module's name. A row
+# computes one output and a column reads one input, however the matrix is stored: `inputs` gives the dimension of its
+# inputs (see `input_dims`; default: the last). The experts of a layer are one matrix with an extra dimension.
 
 
 def unit_sums(values: Mapping[str, Tensor], unit: str, inputs: Mapping[str, int]) -> dict[str, Tensor]:
-    """Return the sum of a quantity over each unit's weights, as unit tensors by matrix, or by module."""
+    """Return the sum of a quantity over each unit's weights, as unit tensors per matrix or module."""
     if unit == "weight":
         return dict(values)
     if unit not in WHOLE:
@@ -209,13 +209,13 @@ def unit_sums(values: Mapping[str, Tensor], unit: str, inputs: Mapping[str, int]
 
 
 def _summed(name: str, unit: str, inputs: Mapping[str, int]) -> int:
-    """Return the dimension that a row or a column of a matrix extends over: -1 or -2."""
+    """Return the dimension along which a row or column of a matrix runs: -1 or -2."""
     of_inputs = inputs.get(name, -1)
     return of_inputs if unit == "row" else -3 - of_inputs
 
 
 def unit_sizes(parameters: Mapping[str, Tensor], unit: str, inputs: Mapping[str, int]) -> dict[str, int]:
-    """Return how many weights each unit of a matrix (or a module) has."""
+    """Return the number of weights in each unit of a matrix (or in a module)."""
     if unit == "weight":
         return dict.fromkeys(parameters, 1)
     if unit not in WHOLE:
@@ -234,17 +234,17 @@ def unit_means(values: Mapping[str, Tensor], unit: str, inputs: Mapping[str, int
 
 
 def choose(scores: Mapping[str, Tensor], sizes: Mapping[str, int], how: UnitLocalizer) -> dict[str, Tensor]:
-    """Return which units are chosen, as boolean unit tensors.
+    """Choose units, as boolean unit tensors.
 
     Args:
         scores: One per unit.
         sizes: Weights per unit.
-        how: Its `threshold`: `absolute` takes scores above sigma; `quantile` those above the sigma-quantile of the units'
-            scores; `fraction` the highest ones that together have at most that share of the parameters. Of equal scores the
-            first in the model's order is taken.
+        how: By its `threshold`: `absolute` takes scores above sigma; `quantile` those above the sigma-quantile of all
+            scores; `fraction` the highest ones that together have at most that share of the parameters. Ties are
+            broken by the model's order.
 
     Raises:
-        ConfigError: nothing is chosen; the sentence gives the range of the scores.
+        ConfigError: nothing is chosen; the message gives the range of the scores.
     """
     flat = {key: score.flatten() for key, score in scores.items()}
     if how.threshold == "absolute":
@@ -266,10 +266,10 @@ def choose(scores: Mapping[str, Tensor], sizes: Mapping[str, int], how: UnitLoca
 
 
 def highest(scores: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
-    """Return masks of the `count` highest of all values; of equal ones the first in order. Exact, without a sort.
+    """Return masks of the `count` highest values; ties are broken by order. Exact, without sorting.
 
-    The value of the last one taken is found bit by bit: floats are ordered as their bit patterns are, once negative ones
-    are turned round. Each round counts, so that no second copy of all scores is made.
+    A binary search over the bit patterns of floats, which have the order of the values once negative ones are flipped,
+    finds the smallest chosen value. Each step only counts, so that all scores are never copied.
     """
     if count <= 0:
         return {key: torch.zeros_like(value, dtype=torch.bool) for key, value in scores.items()}
@@ -296,7 +296,7 @@ def _ordered(value: Tensor) -> Tensor:
 
 
 def _count_within(scores: Mapping[str, Tensor], sizes: Mapping[str, int], fraction: float) -> int:
-    """Return how many of the highest units have together at most `fraction` of all weights."""
+    """Return how many of the highest units together have at most `fraction` of all weights."""
     total = sum(len(score) * sizes[key] for key, score in scores.items())
     budget = math.floor(fraction * total)
     if len(set(sizes.values())) == 1:
@@ -320,12 +320,12 @@ def build_region(
 
     Args:
         localizer: Its name.
-        settings: What it was made with.
-        parameters: The matrices it could choose from.
+        settings: Its settings.
+        parameters: The matrices to choose from.
         chosen: Boolean unit tensors, by matrix or by module.
-        unit: What the units are.
+        unit: The kind of unit.
         measures: Values of `Entry` for each matrix, such as `score` or `cosine`.
-        seconds: What localizing took.
+        seconds: Time of localizing.
     """
     entries, masks = [], {}
     for name, parameter in parameters.items():

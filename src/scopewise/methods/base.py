@@ -1,4 +1,4 @@
-"""The contract of a method, and the retain terms that combine with any of them."""
+"""Base classes of methods, and the retain terms that any method can use."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ Need = Literal["nll", "logits", "reference_logits", "reference_nll", "alternativ
 
 @dataclass(frozen=True)
 class Answers:
-    """What a loss sees of a batch: what the model gives at answer positions, and nothing of prompts or padding.
+    """Input of a loss: the model's outputs at answer positions, without prompts and padding.
 
     Attributes:
-        logits: Of the model being trained, in the model's dtype. Empty ([tokens, 0]) where a method needs hidden states, or
-            the NLL alone and the model's head is a plain one: its logits then come in chunks, and are not kept.
-        label: The token wanted at each position: the true answer, or what `Method.relabel` put there.
-        row: The sequence each token belongs to.
+        logits: Of the model in training, in its dtype. Empty ([tokens, 0]) if the method needs hidden states, or only
+            the NLL, which is then computed by chunked cross-entropy if the model allows it.
+        label: The target token at each position: of the true answer, or from `Method.relabel`.
+        row: The index of each token's sequence.
         batch: Number of sequences.
-        reference_logits: Of the model before unlearning; where a method (or a retain term) needs them.
-        reference_nll: Negative log-likelihood of each answer under the model before unlearning, in nats, summed over its
-            tokens; where a method needs it.
-        hidden: States after the decoder block that the method names, at the answer tokens themselves (each has read its
-            token); where a method or a retain term needs them.
-        reference_hidden: The same of the model before unlearning, for the retain term `hidden`.
-        alternative: The answers to be preferred over these, sequence by sequence; where a method needs them.
-        nll_of_tokens: What `token_nll` returns, where it was computed in chunks.
-        kl_of_tokens: KL from the model before unlearning of each token in nats, where it was computed in chunks.
+        reference_logits: Of the model before unlearning, if the method (or a retain term) needs them.
+        reference_nll: Negative log-likelihood of each answer under the model before unlearning, in nats, summed over
+            its tokens; if the method needs it.
+        hidden: Hidden states after the decoder block that the method names, at the positions of the answer tokens
+            themselves, not of those that predict them; if the method or a retain term needs them.
+        reference_hidden: The same for the model before unlearning, for the retain term `hidden`.
+        alternative: The preferred answers, sequence by sequence, if the method needs them.
+        nll_of_tokens: The result of `token_nll`, if computed in chunks.
+        kl_of_tokens: KL of each token from the model before unlearning, in nats, if computed in chunks.
     """
 
     logits: Float[Tensor, "tokens vocab"]
@@ -77,7 +77,7 @@ class Answers:
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """Base of the methods: hyper-parameters as fields, and `forget_loss`.
+    """Base of methods: hyper-parameters as fields, and `forget_loss`.
 
     The loss of a step is `forget_weight · L_forget + retain_weight · L_retain`, where each L is the mean over the
     step's sequences (all micro-batches and processes together) of the per-sequence values, as `weight` says.
@@ -96,21 +96,21 @@ class Method:
     retain_data: Literal["retain", "general"] = "retain"
 
     localizer: ClassVar[str] = "all"
-    """Localizer used where the run names none."""
+    """Default localizer."""
     reduction: ClassVar[Reduction] = Reduction.SEQUENCE_MEAN
     needs: ClassVar[frozenset[Need]] = frozenset({"logits"})
-    """What of `Answers` the forget loss reads besides labels. One that reads `nll` alone never holds all logits at once."""
+    """The inputs in `Answers` that the forget loss reads, besides labels. With `nll` only, full logits are not kept."""
     stops_gradient: ClassVar[bool] = False
-    """Whether a part of the loss is held fixed, so that its gradient is not that of its values."""
+    """Whether a part of the loss is detached, so that the gradient is not that of the value."""
     trains_on: ClassVar[Literal["answer", "alternative"]] = "answer"
-    """Whether the forget rows are trained with their answers, or with alternatives in place of these."""
+    """Whether the forget rows are trained with their own answers or with other answers instead."""
 
     def forget_loss(self, answers: Answers) -> Float[Tensor, "batch"]:
-        """Return the forget term of each sequence, to be minimised. It must not mix sequences."""
+        """Return the forget term of each sequence, to be minimised; it must depend on that sequence only."""
         raise NotImplementedError
 
     def weight(self, token_counts: Int[Tensor, "batch"]) -> Float[Tensor, "batch"]:
-        """Return the weight of each sequence in the step's mean, from its number of answer tokens."""
+        """Return each sequence's weight in the step's mean, from its number of answer tokens."""
         return self.reduction.weight(token_counts)
 
     def relabel(self, items: Sequence[Encoded], engine: Engine, seed: int) -> list[tuple[int, ...]]:
@@ -118,13 +118,13 @@ class Method:
 
         Args:
             items: The forget rows, tokenised.
-            engine: Of the model to be unlearned, as it is before the first step.
-            seed: Of anything drawn at random.
+            engine: Of the model before unlearning.
+            seed: Random seed.
         """
         return [item.answer_ids for item in items]
 
     def hidden_layer(self, layers: int) -> int | None:
-        """Return the decoder block (from 0) whose states are needed, of a model with `layers` blocks; None for none."""
+        """Return the decoder block (from 0, of `layers`) whose hidden states are needed, or None."""
         return round(0.5 * (layers - 1)) if "hidden" in self.retain_terms else None
 
     def __post_init__(self) -> None:
@@ -133,21 +133,21 @@ class Method:
 
     @property
     def answers_from(self) -> str | None:
-        """Where other answers for the forget rows come from: `row`, `refusal` or `generated`; None where none are read."""
+        """Source of other answers for the forget rows: `row`, `refusal` or `generated`; None if not needed."""
         return None
 
     def dual(self, counts: Sequence[int], nll: Callable[[], Sequence[float]]) -> Dual | None:
-        """Return the variable that holds the retain loss within a budget during a training; None for a fixed weight.
+        """Return the initial dual variable that keeps the retain loss within its budget; None for a fixed weight.
 
         Args:
-            counts: Tokens of each retain answer.
-            nll: Computes the NLL (nats, summed over tokens) of each retain answer, of the model before unlearning.
+            counts: Number of tokens of each retain answer.
+            nll: Computes the NLL (nats, summed over tokens) of each retain answer under the model before unlearning.
         """
         return None
 
     @property
     def change_factor(self) -> float:
-        """Factor that the whole change of the parameters is multiplied by when training has ended; 1 leaves it."""
+        """Factor for the total change of the parameters, applied after training; 1 for no scaling."""
         return 1.0
 
     @property
@@ -163,7 +163,7 @@ class Method:
 
 @dataclass(frozen=True, kw_only=True)
 class Preference(Method):
-    """Base of the methods that prefer an alternative over the answer, or train on it in place of the answer.
+    """Base of methods that prefer another answer over the true one, or train on it instead.
 
     Attributes:
         alternative: Where other answers come from: `row` (the rows' own `alternative`), `refusal` (forty sentences
@@ -175,17 +175,17 @@ class Preference(Method):
 
     @property
     def answers_from(self) -> str:
-        """Where other answers come from."""
+        """Source of other answers."""
         return self.alternative
 
 
 @dataclass(frozen=True, kw_only=True)
 class Constrained(Method):
-    """Base of the methods that hold the retain loss within a budget, by a dual variable in place of a fixed weight.
+    """Base of methods that keep the retain loss within a budget, with a dual variable instead of a fixed weight.
 
     With r = L_retain - budget over a step's rows, the step minimises `forget_weight · L_forget + λ r + ½ penalty
-    max(0, r)²`, where λ starts at `retain_weight`, and goes up by `dual_step · r` after it where r > 0, down by
-    `slack · dual_step · |r|` where r < 0; never below zero. λ moves once per optimiser step, whatever its micro-batches.
+    max(0, r)²`. λ starts at `retain_weight`. After each optimiser step it rises by `dual_step · r` if r > 0, and falls
+    by `slack · dual_step · |r|`, but not below zero, if r < 0.
 
     Attributes:
         retain: Default: CE, in the papers of both methods.
@@ -212,7 +212,7 @@ class Constrained(Method):
 
     def dual(self, counts: Sequence[int], nll: Callable[[], Sequence[float]]) -> Dual:
         """Return λ and the budget before the first step."""
-        loss = 0.0  # the other retain terms are distances to the model before unlearning
+        loss = 0.0  # the other retain terms are distances to the model before unlearning, so 0 at first
         if "ce" in self.retain_terms:
             tokens = torch.tensor(counts)
             weight = self.weight(tokens)
@@ -222,12 +222,12 @@ class Constrained(Method):
 
 @dataclass
 class Dual:
-    """State of a `Constrained` method over the steps of a training; a checkpoint keeps λ and the budget.
+    """State of a `Constrained` method during training; a checkpoint saves λ and the budget.
 
     Attributes:
         multiplier: λ.
-        budget: What the retain loss may be, in its own unit (nats per token for CE).
-        method: Its steps, penalty and warm-up.
+        budget: Upper limit of the retain loss, in its own unit (nats per token for CE).
+        method: The method, with its step sizes, penalty and warm-up.
     """
 
     multiplier: float
@@ -235,11 +235,11 @@ class Dual:
     method: Constrained
 
     def weight(self, loss: float) -> float:
-        """Return the factor of the retain term's gradient: that of λ r + ½ρ max(0, r)² is λ + ρ max(0, r)."""
+        """Return λ + ρ max(0, r), the factor of the retain term in the gradient of λ r + ½ρ max(0, r)²."""
         return self.multiplier + self.method.penalty * max(0.0, loss - self.budget)
 
     def update(self, loss: float, done_fraction: float) -> None:
-        """Move λ after a step whose rows had the retain loss `loss`."""
+        """Update λ after a step with retain loss `loss`."""
         if done_fraction < self.method.warmup_fraction:
             return
         violation = loss - self.budget
@@ -247,7 +247,7 @@ class Dual:
         self.multiplier = max(0.0, self.multiplier + step * violation)
 
     def document(self) -> dict[str, float]:
-        """Return what a checkpoint keeps."""
+        """Return the state for a checkpoint."""
         return {"multiplier": self.multiplier, "budget": self.budget}
 
 
@@ -286,5 +286,5 @@ def make_method(name: str, **arguments: Any) -> Method:
 
 
 def seeded(seed: int) -> torch.Generator:
-    """Return a CPU generator: what is drawn from it is the same on every device."""
+    """Return a CPU generator, so that draws are the same on every device."""
     return torch.Generator().manual_seed(seed)
