@@ -1,4 +1,4 @@
-"""Stage 4: all metrics on all splits, from one pass over unique answers and one over unique prompts."""
+"""Stage 4: all metrics on all splits; each unique answer is scored once, each unique prompt is continued once."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ from scopewise.record import read_json
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Every metric of a model.
+    """All metrics of a model.
 
     Attributes:
-        values: `metric/split` → value, per-row values, interval and what was skipped. `+direct` after the split means that
-            the direct prompt stood before the question.
-        answers: What was answered to each row without the direct prompt, as `answers_document` gives it.
-        cost: Tokens per second, use of the device and peak memory of the scoring, without generation; None where all was
-            known from a cache.
+        values: `metric/split` → value, per-row values, interval and skipped rows. `+direct` after the split means that
+            the direct prompt was put before the question.
+        answers: The answer to each row without the direct prompt, as returned by `answers_document`.
+        cost: Tokens per second, device utilisation and peak memory of scoring, without generation; None if everything
+            came from the cache.
         directions: Name of each metric → its `higher_is_better`.
     """
 
@@ -55,14 +55,14 @@ class Evaluation:
 
     @property
     def metrics(self) -> dict[str, float | None]:
-        """`metric/split` → the measure."""
+        """`metric/split` → the metric's value."""
         return {key: value.value for key, value in self.values.items()}
 
     def document(self, reference: Reference | None = None) -> dict[str, Any]:
-        """Return the `values` of an evaluation document: numbers alone, no text of the data or of the model.
+        """Return the `values` of an evaluation document: only numbers, no text of data or model.
 
         Args:
-            reference: Adds `oracle_gap` to each value that it has too: how much higher the model is.
+            reference: If it has a value too, `oracle_gap` is added: the model's value minus the reference's.
         """
         found = {}
         for key, value in self.values.items():
@@ -77,7 +77,7 @@ class Evaluation:
 
 
 def read_values(document: Mapping[str, Any]) -> dict[str, Value]:
-    """Return the values of an evaluation document. Raises ResultError where one is not of the form that is written."""
+    """Return the values of an evaluation document. Raises ResultError if one does not match the schema."""
     schemas.checked({"values": document}, schemas.EvaluationDocument, "evaluation")
     return {
         key: Value(v["value"], tuple(v["per_row"]), tuple(v["skipped"]), v.get("low"), v.get("high"), v.get("note", ""))
@@ -89,7 +89,7 @@ def read_evaluation(path: str | Path) -> dict[str, Value]:
     """Return the values of an evaluation file: ours, or a `*_EVAL.json` of OpenUnlearning.
 
     Raises:
-        ResultError: it is neither.
+        ResultError: the file is neither.
     """
     document = read_json(path, nan=True)  # OpenUnlearning writes NaN
     if isinstance(document, dict) and isinstance(document.get("values"), dict):
@@ -106,7 +106,7 @@ def read_evaluation(path: str | Path) -> dict[str, Value]:
 
 @dataclass(frozen=True)
 class _Job:
-    """Rows of a split under a prompt, tokenised: true answers, and by need the other answers of each row."""
+    """Tokenised rows of a split with a prompt: true answers and, if metrics need them, other answers of each row."""
 
     name: str
     items: list[Encoded]
@@ -119,12 +119,12 @@ class _Job:
     stop: tuple[str, ...]
 
     def generates_for(self, item: Encoded) -> bool:
-        """Return whether a text is wanted of this row: plain text asks for none, and membership reads none."""
+        """Return whether to generate a text for this row: not for plain text, nor for membership metrics."""
         return self.generates and bool(item.row.question) and item.row.scope != HOLDOUT
 
 
 _Asked = tuple[tuple[int, ...], int]
-"""A prompt's ids, and how many new tokens are wanted of it."""
+"""A prompt's ids, and the number of new tokens to generate."""
 
 
 def evaluate(
@@ -136,21 +136,21 @@ def evaluate(
     reference_model: Engine | None = None,
     cache: str | Path | None = None,
 ) -> Evaluation:
-    """Measure a model on a benchmark.
+    """Evaluate a model on a benchmark.
 
-    Under several processes of `accelerate launch` the forwards are shared among them, and all get the same evaluation.
+    Under `accelerate launch` the processes share the forwards, and all return the same evaluation.
 
     Args:
         engine: Of the model, with its prompt format and length.
-        benchmark: As `load_benchmark` gives it.
+        benchmark: From `load_benchmark`.
         settings: Metrics, splits, generation.
-        reference: What a model that never saw the forget scope was measured at; some metrics compare with it.
+        reference: Evaluation of a model that never saw the forget scope; some metrics compare with it.
         reference_model: Such a model itself, for `mia_reference`.
-        cache: Folder that keeps what this model was found to answer.
+        cache: Folder of cached scores and texts.
 
     Raises:
-        DataError: no row of the splits, or rows that do not fit the length.
-        ModelError: a logit that is not a number.
+        DataError: no row of the splits, or rows that are too long.
+        ModelError: a logit is not a number.
     """
     settings = settings or EvaluateSection()
     check_splits(benchmark, settings)
@@ -190,7 +190,7 @@ def evaluate(
         for metric in metrics:
             if isinstance(metric, RowMetric) and (job.generates or "generated" not in metric.needs):
                 values.update(metric.keyed(answered, job.name, job.dropped))
-    for name in dict.fromkeys([*(job.name for job in jobs), *settings.splits]):  # an aggregate may be over parts
+    for name in dict.fromkeys([*(job.name for job in jobs), *settings.splits]):  # aggregates may combine parts
         for metric in metrics:
             if isinstance(metric, Aggregate):
                 combined = metric.combine(values, reference, name)
@@ -204,9 +204,9 @@ def evaluate(
 
 
 def score(engine: Engine, items: Sequence[Encoded], what: str = "score", *, moments: bool = True) -> list[Answered]:
-    """Return what a model makes of tokenised rows under teacher forcing, in order; each row is forwarded once.
+    """Return the teacher-forced scores of tokenised rows, in order; each row is forwarded once.
 
-    `moments` may be left out where no metric needs them.
+    `moments=False` skips the moments if no metric needs them.
     """
     pairs = [item.pair for item in items]
     scored = engine.score(pairs, what, moments=moments)
@@ -230,7 +230,7 @@ def _job(
         return None
     tokenizer, data = engine.tokenizer, engine.data
     prompt = Prompt.of(data, direct)
-    # The direct prompt is the evaluator's own text: it must not make rows too long that fit without it.
+    # The direct prompt is ours, so rows that fit without it must not become too long.
     allowance = len(tokenizer(direct_prompt(rows[0]))["input_ids"]) + 8 if direct else 0
 
     def encoded(answers: Sequence[Row]) -> list[Encoded | None]:
@@ -288,7 +288,7 @@ def _texts(
 
 
 def _cut(text: str, stops: Sequence[str]) -> str:
-    """Return a text up to the first of the stops."""
+    """Return a text up to the first stop string."""
     for stop in stops:
         text = text.partition(stop)[0]
     return text.strip()
