@@ -16,8 +16,8 @@ RUN_FILE = {
     "model": {"tiny": {"width": 16, "layers": 1, "heads": 2, "vocab_size": 300, "context": 256}},
     "data": {"benchmark": "jsonl", "path": "rows.jsonl", "general": "general.jsonl", "max_length": 200},
     "finetune": {"parameters": "all", "num_train_epochs": 1, "batch_size": 8},
-    "lora": {"r": 2, "alpha": 4, "dropout": 0.0},
-    "localize": {"repeats": 1},
+    "lora": {"r": 2, "lora_alpha": 4, "lora_dropout": 0.0},
+    "localize": {"max_tokens": 2048},
     "unlearn": {"method": "gradient_ascent", "num_train_epochs": 0.5, "batch_size": 4, "guard": {"rows": 2}},
     "evaluate": {
         "metrics": ["unlearn_success", "retention_success", "perplexity", "rouge_l_generated"],
@@ -26,7 +26,11 @@ RUN_FILE = {
         "max_new_tokens": 2,
     },
     "bench": {"methods": ["gradient_ascent"], "tune": {"trials": 1}},
-    "attack": {"attacks": ["question"], "prompts": "prompts.yaml", "max_new_tokens": 2, "rows": 4},
+    "attack": {
+        "attacks": ["question"],
+        "attack_args": {"prompts": {"file": "prompts.yaml"}, "sampling": {"max_new_tokens": 2}},
+        "rows": 4,
+    },
 }
 """A run file that names every file it can, on the smallest model there is."""
 
