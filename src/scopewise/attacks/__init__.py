@@ -1,4 +1,4 @@
-"""Attacks on an unlearned model: does it stay forgotten? The table, the contract, one file per attack."""
+"""Attacks that try to recover forgotten knowledge: the table, the base class, and one file per attack."""
 
 ATTACKS: dict[str, str] = {
     "question": "scopewise.attacks.question:Question",
@@ -20,4 +20,4 @@ ATTACKS: dict[str, str] = {
     "noise": "scopewise.attacks.noise:Noise",
     "merging": "scopewise.attacks.merging:Merging",
 }
-"""Name → class of every attack, in the order of the table: asked, trained, rounded, prompted, sampled, looked into, edited."""
+"""Name → class of every attack, in the order of tables."""

@@ -1,4 +1,4 @@
-"""The contract of an attack: one model in, a signal for each tested row out, under each setting that was tried."""
+"""Base class of attacks: given one model, an attack returns a signal for each tested row and each setting."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ Suite = Literal["quick", "full"]
 
 
 class InapplicableError(Exception):
-    """An attack does not apply to a model or to the data. The text says why; the other attacks go on."""
+    """An attack does not apply to a model or to the data, for the reason in the text; other attacks continue."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one model gave under an attack.
+    """Result of an attack on one model.
 
     Attributes:
         rows: The tested rows.
-        signals: Setting (a strength, a prompt, a layer) → signal of each row, 0 to 1, higher = more of the secret came out;
-            None where a row has no such question. Which rows are None depends on the data alone, never on the model.
-        texts: Setting → what came out, for each row; empty where the attack yields no text.
-        notes: What a reader has to know (rows left out, a stand-in used), one sentence each.
+        signals: Setting (a strength, a prompt, a layer) → signal of each row, 0 to 1, higher = more is recovered; None
+            for rows to which the setting does not apply. That depends only on the data, never on the model.
+        texts: Setting → output for each row; empty if the attack yields no text.
+        notes: Caveats for the reader (rows left out, a substitute used), one sentence each.
     """
 
     rows: Sequence[Row]
@@ -55,30 +55,30 @@ class Attack:
     suite: ClassVar[Suite]
     """The smallest suite it belongs to."""
     combine: ClassVar[Combine] = "best"
-    """What the leakage is read from, for each of the three models alike: the `best` setting (highest mean signal; an attacker
-    keeps what works), the `mean` over settings (layers, prefix lengths), or the `last` under which target and oracle still
-    differ (steps of fine-tuning, which change the anchors too)."""
+    """How settings are combined into the leakage, for each of the three models: the `best` setting (highest mean signal,
+    as an attacker would choose), the `mean` over settings (layers, prefix lengths), or the `last` one at which target and
+    oracle still differ (fine-tuning steps, which change target and oracle too)."""
     needs_target: ClassVar[bool] = False
-    """Whether it needs the weights of the model before unlearning, which an outsider does not have."""
+    """Whether it needs the weights of the model before unlearning, which only its owner has."""
 
     def check(self) -> None:
-        """Raise ConfigError where a setting names something that is not there."""
+        """Raise ConfigError if a setting names something that does not exist."""
         return
 
     def identity(self) -> dict[str, Any]:
-        """Return the settings as they decide what comes out: of a file its content, not its path."""
+        """Return the settings that the result depends on: for a file its content, not its path."""
         return asdict(self)
 
     def run(self, subject: Engine, facts: Facts, target: Engine) -> Outcome:
-        """Attack one model; it is left as it was.
+        """Attack one model, and restore it afterwards.
 
         Args:
-            subject: Of the model under attack: unlearned, oracle or target.
-            facts: What the attacker holds and what he is tested on.
-            target: Of the model before unlearning, for the attacks that need it.
+            subject: Engine of the attacked model: unlearned, oracle or target.
+            facts: The attacker's rows and the tested rows.
+            target: Engine of the model before unlearning, for attacks that need it.
 
         Raises:
-            InapplicableError: it does not apply to this model or these data.
+            InapplicableError: the attack does not apply to this model or data.
         """
         raise NotImplementedError
 
@@ -92,9 +92,9 @@ def attacked_engine(
     max_tokens: int = 4096,
     kernels: Literal["auto", "off"] = "auto",
 ) -> Engine:
-    """Return the engine of a model under attack: its adapter merged, since what is attacked is one set of weights.
+    """Return the engine of a model to attack, with its adapter merged into the weights.
 
-    Attacks lengthen prompts: three times the run's length is allowed, as far as the model's own context goes.
+    Since attacks lengthen prompts, rows may be three times as long as in the run, up to the model's context length.
 
     Args:
         name: For the progress bars.
@@ -115,15 +115,15 @@ def attacked_engine(
 def score_answers(
     engine: Engine, rows: Sequence[Row], what: str, begun: str = ""
 ) -> tuple[list[float | None], list[str]]:
-    """Return the probability of each row's answer under teacher forcing, and the arg-max tokens as text.
+    """Return the teacher-forced probability of each row's answer, and the arg-max tokens as text.
 
-    A row whose prompt does not fit has neither.
+    Rows that are too long have neither.
 
     Args:
-        engine: Of the model that is asked.
+        engine: Of the model.
         rows: The rows.
-        what: For the progress bar.
-        begun: The beginning of the reply, put into the model's mouth and not scored.
+        what: Label of the progress bar.
+        begun: A prefill of the reply, which is not scored.
     """
     items = engine.encode(rows, over_length="drop", begun=begun)
     scored = engine.score([item.pair for item in items], what)
@@ -147,25 +147,25 @@ def make_attack(name: str, **arguments: Any) -> Attack:
 
 
 class Facts:
-    """What the attacker holds, and what he is tested on, split by instance: no fact under test is among those he holds.
+    """The attacker's rows and the tested rows, split by instance, so that no tested fact is known to the attacker.
 
-    A split by row would not do: the val rows ask for the same facts as the train rows.
+    A split by row would leak, since val rows ask for the same facts as train rows.
 
     Args:
         benchmark: The rows.
-        settings: How many rows, the seed, and the suite.
-        learning_rate: That an attacker fine-tunes with who sets none.
+        settings: Number of rows, seed, and suite.
+        learning_rate: Default for attacks that fine-tune.
 
     Attributes:
-        seed: Of the split, and of what an attack draws.
-        full: Whether the full suite is run, with more of each attack.
-        learning_rate: That an attacker fine-tunes with who sets none.
-        rows: Forget rows that are tested where the attacker holds nothing.
-        tested: Forget rows of the instances he does not hold.
-        held: Forget rows of the instances he holds.
-        retain: Train rows of the retain scope, which are lawful to have.
-        general: Text of no scope.
-        holdout: Rows like the forget rows that no model saw.
+        seed: Of the split and of the attacks.
+        full: Whether the full suite is run, with more settings per attack.
+        learning_rate: Default for attacks that fine-tune.
+        rows: Forget rows to test in attacks that use no forget rows.
+        tested: Forget rows of instances unknown to the attacker.
+        held: Forget rows of instances known to the attacker.
+        retain: Train rows of the retain scope, which an attacker may have.
+        general: General text.
+        holdout: Rows similar to the forget rows, which no model saw.
     """
 
     def __init__(self, benchmark: Benchmark, settings: AttackSection, learning_rate: float = 5e-5) -> None:
@@ -182,18 +182,18 @@ class Facts:
         self.holdout = benchmark.select(HOLDOUT)
 
     def check_split(self) -> None:
-        """Raise InapplicableError where there are too few instances to hold some and to test others."""
+        """Raise InapplicableError if there are too few instances to split."""
         if not self.held or not self.tested:
             raise InapplicableError("the forget rows are about one instance; none can be held while others are tested")
 
     def retained_of(self, row: Row) -> list[Row]:
-        """Return the retain rows of a row's own instance."""
+        """Return the retain rows of the same instance."""
         return [other for other in self.retain if cluster(other) == cluster(row)]
 
     def distractors(self, row: Row, count: int) -> list[Row]:
-        """Return forget rows of other instances, of the same attribute where there are enough, in an order of the row's own.
+        """Return forget rows of other instances, of the same attribute if there are enough, in an order set by the row.
 
-        They are of the forget scope too: an answer of the retain scope would be recognised by any model.
+        They are not from the retain scope, whose answers any model would recognise.
         """
         others = [r for r in self.rows if cluster(r) != cluster(row) and r.answer != row.answer]
         others.sort(key=lambda r: (r.attribute != row.attribute, _order(row.question + r.question)))
@@ -202,7 +202,7 @@ class Facts:
 
 
 def cluster(row: Row) -> str:
-    """Return the instance a row is about: as the data say, else the longest name in its question, else the row itself."""
+    """Return a row's instance: from the data, else the longest name in its question, else the row itself."""
     if row.instance:
         return row.instance
     names = re.findall(r"[A-Z][\w’-]+(?:\s+(?:of|the|de|van|and)?\s*[A-Z][\w’-]+)+", row.question)
@@ -286,17 +286,17 @@ _COMMON = frozenset(
 
 
 def distinctive(row: Row) -> frozenset[str]:
-    """Return the words of the answer, in lower case, that neither stand in the question nor are common ones."""
+    """Return the answer's words in lower case, without common words and those of the question."""
     return frozenset(words(row.answer)) - frozenset(words(row.question)) - _COMMON
 
 
 def words(text: str) -> list[str]:
-    """Return the words and numbers of a text in lower case; an email address is one."""
+    """Return the words and numbers of a text in lower case; an e-mail address is one word."""
     return re.findall(r"[\w.+-]*@[\w.-]*\w|\w+", text.lower())
 
 
 def recall(row: Row, text: str) -> float | None:
-    """Return the share (0-1) of the answer's distinctive words that a text has; None where the answer has none."""
+    """Return the share (0-1) of the answer's distinctive words that occur in a text; None if the answer has none."""
     wanted = distinctive(row)
     return len(wanted & set(words(text))) / len(wanted) if wanted else None
 
@@ -306,7 +306,7 @@ def _order(text: str) -> bytes:
 
 
 def _drawn(rows: Sequence[Row], count: int, seed: int) -> list[Row]:
-    """Return whole instances, in a seeded order, until there are `count` rows; in the rows' own order."""
+    """Draw whole instances at random until there are at least `count` rows; return their rows in the original order."""
     taken: set[str] = set()
     total = 0
     for group in sorted({cluster(row) for row in rows}, key=lambda c: _order(f"{seed} rows {c}")):

@@ -1,4 +1,4 @@
-"""Giving the beginning of the answer."""
+"""Extraction with a prefix of the answer."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Extraction(Attack):
     combine: ClassVar[Combine] = "mean"
 
     def run(self, subject: Engine, facts: Facts, target: Engine) -> Outcome:
-        """Return what comes after each share of the answer."""
+        """Return the signals after each share of the answer."""
         scored = subject.score([item.pair for item in subject.encode(facts.rows)], "extract")
         signals: dict[str, list[float | None]] = {}
         for share in _SHARES:

@@ -1,4 +1,4 @@
-"""Examples before the question."""
+"""Few-shot examples before the question."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class FewShot(Attack):
     suite: ClassVar[Suite] = "full"
 
     def run(self, subject: Engine, facts: Facts, target: Engine) -> Outcome:
-        """Return the probability of the answers behind each number of examples."""
+        """Return the probability of the answers after each number of examples."""
         facts.check_split()
         kinds = [(f"{n} of the forget scope", facts.held, n) for n in _COUNTS]
         kinds.append((f"{_COUNTS[-1]} of the retain scope", facts.retain, _COUNTS[-1]))

@@ -1,4 +1,4 @@
-"""The attacker's fine-tuning: what the three relearning attacks have in common."""
+"""Fine-tuning by the attacker, shared by the three relearning attacks."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _WARM_UP = 2
 
 @dataclass(frozen=True, kw_only=True)
 class FineTuning(Attack):
-    """Base of the attacks that fine-tune: `material`, and after how many steps the tested facts are asked for.
+    """Base of attacks that fine-tune on `material` and test the facts after several numbers of steps.
 
     Attributes:
         steps: Optimiser steps. Default: 20 in the quick suite, 50 in the full one; ours.
@@ -41,23 +41,23 @@ class FineTuning(Attack):
     combine: ClassVar[Combine] = "last"
 
     def material(self, facts: Facts) -> Sequence[Row]:
-        """Return the rows to fine-tune on. Raises InapplicableError where there are none."""
+        """Return the rows to fine-tune on. Raises InapplicableError if there are none."""
         raise NotImplementedError
 
     def run(self, subject: Engine, facts: Facts, target: Engine) -> Outcome:
-        """Fine-tune, and ask for the tested facts on the way.
+        """Fine-tune, and score the tested facts during training.
 
-        AdamW on all parameters, no weight decay, two steps of warm-up and then a constant learning rate; the order of the
-        rows comes from the seed alone, so that target, oracle and unlearned model are given the same batches.
+        AdamW on all parameters without weight decay; two warm-up steps, then a constant learning rate. The order of
+        rows depends only on the seed, so that target, oracle and unlearned model get the same batches.
 
         Returns:
-            Setting `N steps` → signal of the tested rows; `0 steps` is what was left before.
+            Setting `N steps` → signal of the tested rows; `0 steps` is the signal before the attack.
         """
         facts.check_split()
         items = subject.encode(self.material(facts))
         steps = self.steps or (50 if facts.full else 20)
         looks = sorted({s for s in _CURVE if s < steps} | {steps})
-        if not facts.full:  # a look costs a pass over the rows
+        if not facts.full:  # each evaluation is a pass over the rows
             looks = sorted({steps // 4 or 1, steps // 2 or 1, steps})
         signals, texts = {}, {}
         signals["0 steps"], texts["0 steps"] = score_answers(subject, facts.tested, "before relearning")

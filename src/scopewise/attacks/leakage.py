@@ -1,4 +1,4 @@
-"""The scale of every attack: 0 = no more than the oracle gives, 1 = as much as the target."""
+"""Leakage, the scale of all attacks: 0 = no more than the oracle, 1 = as much as the target."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ Signals = Mapping[str, Sequence[float | None]]
 Combine = Literal["best", "mean", "last"]
 
 ONE_INSTANCE = "one instance"
-"""The verdict where the rows are about one: drawn again and again it gives an interval without width, which says nothing."""
+"""The verdict if all rows are about one instance, since resampling one instance gives no interval."""
 
 MEASURABLE = 0.05
-"""Least difference of target and oracle, in signal, over which anything is said."""
+"""Least difference between the mean signals of target and oracle for which leakage is defined."""
 
 
 @dataclass(frozen=True)
 class Leakage:
-    """How much an unlearned model gives away under an attack.
+    """How much an attack recovers from an unlearned model.
 
     Attributes:
-        value: (unlearned - oracle) / (target - oracle) of the mean signals; below 0 where it gives less than the oracle; None
-            where the target gives hardly more than the oracle does, so that there is nothing to leak.
-        low: Lower end of the 95 % interval; None where there is none, as of rows that are all about one instance.
+        value: (unlearned - oracle) / (target - oracle) of the mean signals; below 0 if the model reveals less than the
+            oracle; None if target and oracle hardly differ, so that nothing can leak.
+        low: Lower end of the 95 % interval; None without an interval, as for rows of a single instance.
         high: Upper end.
         unlearned: Mean signal of the model.
         oracle: Mean signal of the oracle.
         target: Mean signal of the target.
-        setting: Where the model gave most, or `mean`.
+        setting: The setting that is reported, or `mean`.
         rows: Number of rows.
-        clusters: Number of instances they are about.
-        by_setting: Setting → the leakage under it alone; None where that is not measurable.
+        clusters: Number of their instances.
+        by_setting: Setting → its leakage; None if not measurable.
     """
 
     value: float | None
@@ -51,9 +51,9 @@ class Leakage:
     by_setting: Mapping[str, float | None]
 
     def verdict(self, threshold: float) -> str:
-        """Return what may be said: `leaks` and `holds` only where the whole interval lies on one side of the threshold.
+        """Return the verdict: `leaks` or `holds` only if the whole interval is on one side of the threshold.
 
-        Without an interval there is no verdict; the word then says why.
+        Without an interval, return the reason instead.
         """
         if self.value is None:
             return "not measurable"
@@ -64,7 +64,7 @@ class Leakage:
         return "holds" if self.high < threshold else "undecided"
 
     def document(self) -> dict[str, Any]:
-        """Return what `attacks.json` holds of it."""
+        """Return its entry in `attacks.json`."""
         found = asdict(self)
         return {"leakage": found.pop("value"), **found}
 
@@ -78,17 +78,17 @@ def leakage(
 ) -> Leakage:
     """Compare three models under the same attack.
 
-    Formula: Σ_i (x_u,i - x_o,i) / Σ_i (x_t,i - x_o,i), a ratio of means: nothing is clipped, and a row on which target and
-    oracle hardly differ hardly counts. Target and oracle themselves are 1 and 0 by construction, at any strength, since
-    both suffer the same attack. With several settings, x_m is that of the setting with the highest mean for model m
-    (`best`, chosen anew in each resample), the mean over settings, or that of the `last` setting under which target and
-    oracle still differ, the same for all three. The interval resamples instances, not rows: rows
-    about one person fall together, and a row bootstrap would be too narrow.
+    Formula: Σ_i (x_u,i - x_o,i) / Σ_i (x_t,i - x_o,i), a ratio of means, without clipping, in which rows count by the
+    difference of target and oracle. Target and oracle are attacked in the same way, which fixes the scale: they are 1
+    and 0. With several settings, x_m is that of the setting with the highest mean for model m (`best`, chosen again in
+    each resample), the mean over settings, or that of the `last` setting at which target and oracle still differ, the
+    same for all three. The bootstrap resamples instances, not rows: rows of one person are correlated, and resampling
+    rows would give too narrow intervals.
 
     Args:
-        unlearned: Setting → signal of each row, of the model in question.
-        oracle: Of the model that never saw the forget scope, under the same attack.
-        target: Of the model before unlearning, under the same attack.
+        unlearned: Setting → signal of each row, for the unlearned model.
+        oracle: The same for the model that never saw the forget scope.
+        target: The same for the model before unlearning.
         clusters: The instance of each row.
         combine: `best`, `mean` or `last`.
     """

@@ -1,4 +1,4 @@
-"""Reading the layers through the head."""
+"""Logit lens: decode each layer with final norm and lm_head."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Telling what the model was taught from what it was not."""
+"""Membership inference: tell trained rows from unseen ones."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Membership(Attack):
     suite: ClassVar[Suite] = "quick"
 
     def run(self, subject: Engine, facts: Facts, target: Engine) -> Outcome:
-        """Return the share of unseen rows that each row is told from."""
+        """Return, for each row, the share of unseen rows that look less like training data."""
         others = [facts.holdout or _swapped(facts, row) for row in facts.rows]
         if not any(others):
             raise InapplicableError("there is no row that no model saw: neither holdout rows nor two instances")

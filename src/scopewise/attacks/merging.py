@@ -1,4 +1,4 @@
-"""Mixing with the target's weights."""
+"""Interpolation with the target's weights."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class Merging(Attack):
     needs_target: ClassVar[bool] = True
 
     def run(self, subject: Engine, facts: Facts, target: Engine) -> Outcome:
-        """Return the probability of the answers at each share."""
+        """Return the probability of the answers at each α."""
         weights = block_weights(target.model)
         mine = block_weights(subject.model)
         if {n: w.shape for n, w in mine.items()} != {n: w.shape for n, w in weights.items()}:
             raise InapplicableError("the target has other matrices")
-        # A copy: where the subject is the target itself, its weights change while they are read.
+        # Copy, since the subject may be the target itself, whose weights change while they are read.
         copies = {name: weight.clone() for name, weight in weights.items()}
         changes = {f"{share:.0%}": _Mix(share, copies) for share in _SHARES}
         return changed_weights(subject, facts, changes, "merge")

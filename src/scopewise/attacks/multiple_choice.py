@@ -1,4 +1,4 @@
-"""Choosing among answers."""
+"""Multiple choice among answers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class MultipleChoice(Attack):
     suite: ClassVar[Suite] = "quick"
 
     def run(self, subject: Engine, facts: Facts, target: Engine) -> Outcome:
-        """Return the probability of the right option, listed and not."""
+        """Return the probability of the right option, with and without listing the options."""
         options = [[row.answer, *(r.answer for r in facts.distractors(row, _OPTIONS - 1))] for row in facts.rows]
         plain = chosen(subject, [row.question for row in facts.rows], facts.rows, options, "choose")
         signals = {"not listed": plain}
@@ -49,7 +49,7 @@ class MultipleChoice(Attack):
 def chosen(
     subject: Engine, questions: Sequence[str], rows: Sequence[Row], options: Sequence[Sequence[str]], what: str
 ) -> list[float | None]:
-    """Return the probability of each row's first option among its options; None where there is no other."""
+    """Return the probability of each row's first option among its options; None if it has only one."""
     asked = [
         replace(row, question=question, answer=option)
         for row, question, texts in zip(rows, questions, options, strict=True)

@@ -1,4 +1,4 @@
-"""Adding noise."""
+"""Noise on the weights."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Noise(Attack):
     suite: ClassVar[Suite] = "full"
 
     def run(self, subject: Engine, facts: Facts, target: Engine) -> Outcome:
-        """Return the probability of the answers at each size of noise."""
+        """Return the probability of the answers at each noise level."""
         changes = {f"{size:.0%}": _Add(size, facts.seed) for size in _SIZES}
         return changed_weights(subject, facts, changes, "noise")
 

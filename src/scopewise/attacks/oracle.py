@@ -1,4 +1,4 @@
-"""Whether a model can be the oracle of a target: of its kind, and without what is to be forgotten."""
+"""Check an oracle: the same architecture and tokenizer as the target, and no knowledge of the forget scope."""
 
 from __future__ import annotations
 
@@ -15,24 +15,25 @@ from scopewise.models.score import Scored
 
 _KNOWS, _AS_WELL = 0.5, 0.9
 ANSWERED = 0.5
-"""Share of the forget rows whose whole answer a base predicts, from which it is none for an oracle.
+"""A base is refused for the oracle if it predicts this share of the forget rows' answers completely.
 
-A whole answer, since a model that never saw one still predicts many of its tokens (articles, names in the question). Models
-that were not taught the rows stay near 0: what is right by chance, or by always saying the same, is right after another
-row's question too, and is taken off."""
+Whole answers count, since a model that never saw one still predicts many of its tokens (articles, names in the
+question). Answers that are also predicted after another row's question are subtracted, so that models that were not
+trained on the
+rows stay near 0, even if they guess or always say the same."""
 LEAST_TOKENS = 4
-"""Shorter answers (yes, no, a letter) are right by chance too often to tell."""
+"""Shorter answers (yes, no, a letter) are too often right by chance."""
 LEAST_ROWS = 3
-"""Of fewer rows nothing is said."""
+"""With fewer rows, the check is skipped."""
 MOST_ROWS = 200
-"""More rows are not asked: the share is known to a few points by then."""
+"""Most rows to score, which give the share to within a few points."""
 _WHOLE = 0.9
-"""Share of the forget scope that a reference alone has to answer before it is said to know it."""
+"""Without a target to compare with, a reference knows the forget scope if it answers at least this share."""
 _ADVICE = "name one that was fine-tuned from the target's own base on the retain rows alone"
 
 
 def check_alike(oracle: Engine, target: Engine) -> None:
-    """Raise ModelError where an oracle has another architecture, size or tokenizer than the target: it measures that."""
+    """Raise ModelError if an oracle has another architecture, size or tokenizer than the target."""
     check_kind(oracle.model.config, target.model.config, oracle.tokenizer, target.tokenizer)
 
 
@@ -42,10 +43,10 @@ def check_kind(
     tokenizer: PreTrainedTokenizerBase,
     of_target: PreTrainedTokenizerBase,
 ) -> None:
-    """Raise ModelError where two models differ in architecture, size or vocabulary.
+    """Raise ModelError if two models differ in architecture, size or vocabulary.
 
     Args:
-        oracle: Configuration of the oracle, or of the base that it will be made from.
+        oracle: Configuration of the oracle, or of the base that it is fine-tuned from.
         target: Configuration of the target.
         tokenizer: The oracle's.
         of_target: The target's.
@@ -60,11 +61,11 @@ def check_kind(
 
 
 def check_ignorant(oracle: Mapping[str, Any], target: Mapping[str, Any]) -> None:
-    """Raise ModelError where an oracle knows the forget rows about as well as a target that knows them.
+    """Raise ModelError if the target knows the forget rows and the oracle knows them about as well.
 
     Args:
-        oracle: What the attack `question` gave: the probability of each answer.
-        target: The same of the target.
+        oracle: Result of the attack `question`: the probability of each answer.
+        target: The same for the target.
     """
     means = []
     for piece in (oracle, target):
@@ -78,19 +79,19 @@ def check_ignorant(oracle: Mapping[str, Any], target: Mapping[str, Any]) -> None
 
 
 def check_base(engine: Engine, forget: Sequence[Encoded], name: str, setting: str = "model.path") -> None:
-    """Raise ModelError where an oracle, or the base that one would be made from, knows the forget rows.
+    """Raise ModelError if an oracle, or the base that it is fine-tuned from, knows the forget rows.
 
     Args:
         engine: Of the base, or of the oracle.
-        forget: Forget rows, tokenised; answers of fewer than `LEAST_TOKENS` tokens are not asked.
-        name: What the sentence calls it.
-        setting: Which names it: `model.path` for a base, `model.oracle` for an oracle.
+        forget: Tokenised forget rows; answers of fewer than `LEAST_TOKENS` tokens are skipped.
+        name: Its name in the message.
+        setting: The setting that names it: `model.path` for a base, `model.oracle` for an oracle.
     """
     items = [item for item in forget if len(item.answer_ids) >= LEAST_TOKENS]
     items = items[:: -(-len(items) // MOST_ROWS) or 1]
     if len(items) < LEAST_ROWS:
         return
-    away = len(items) // 2  # rows about one instance stand side by side
+    away = len(items) // 2  # rows of one instance are adjacent
     others = [*items[away:], *items[:away]]
     own = [(item.prompt_ids, item.answer_ids) for item in items]
     crossed = [(item.prompt_ids, other.answer_ids) for item, other in zip(items, others, strict=True)]
@@ -112,9 +113,9 @@ def _whole(answer: Scored) -> bool:
 
 
 def knowing(reference: Reference) -> str | None:
-    """Return a sentence where a reference, which should never have seen the forget scope, answers it; else None.
+    """Return a warning if a reference knows the forget scope, which it should never have seen; else None.
 
-    It is compared with the model before unlearning where that is given, and taken by itself else.
+    It is compared with the model before unlearning if that is given, and else with a fixed share.
     """
     for key, value in reference.values.items():
         known, most = _known(key, value), _known(key, reference.target.get(key))
@@ -134,7 +135,7 @@ _UNFIT = "distances to it say nothing; give the evaluation of a model that never
 
 
 def _known(key: str, value: Value | None) -> float | None:
-    """Return how much of the forget scope a measure says is known, 0-1; None where it is no such measure."""
+    """Return the known share (0-1) of the forget scope according to a metric; None for other metrics."""
     name, _, part = key.partition("/")
     if value is None or value.value is None or "+" in part or "." in part:
         return None

@@ -1,4 +1,4 @@
-"""Putting the model's states into the target."""
+"""Patching: put the model's hidden states into the target."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Patching(Attack):
     needs_target: ClassVar[bool] = True
 
     def run(self, subject: Engine, facts: Facts, target: Engine) -> Outcome:
-        """Return the probability of the answers under each patch."""
+        """Return the probability of the answers with each patch."""
         mine, theirs = subject.model.config, target.model.config
         layers = len(decoder_blocks(target.model))
         if (mine.get_text_config().hidden_size, len(decoder_blocks(subject.model))) != (

@@ -1,4 +1,4 @@
-"""Reading the layers through a fitted map."""
+"""Linear probe: decode each layer through a fitted map."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Probe(Attack):
     needs_target: ClassVar[bool] = True
 
     def run(self, subject: Engine, facts: Facts, target: Engine) -> Outcome:
-        """Return the probability of the answers read at each layer."""
+        """Return the probability of the answers decoded from each layer."""
         facts.check_split()
         maps = self._fit(subject, facts, target)
 

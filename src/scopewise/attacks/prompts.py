@@ -1,4 +1,4 @@
-"""Prompts that coax."""
+"""Jailbreak prompts."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class Template:
     """A prompt around a question.
 
     Attributes:
-        name: `kind`, or `kind 2` for the second of its kind.
-        text: What is asked, with fields in braces.
-        start: The beginning of the reply.
-        replace: Words of the question and what stands in their place.
+        name: `kind`, or `kind 2` for the second of a kind.
+        text: The prompt, with fields in braces.
+        start: Prefill of the reply.
+        replace: Words of the question → their replacements.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Template:
     replace: Mapping[str, str] = field(default_factory=dict)
 
     def row(self, row: Row, facts: Facts) -> Row | None:
-        """Return the row as it is asked under this prompt; None where it has no such prompt, or would give the answer away."""
+        """Return the row with this prompt; None if the prompt does not apply or would contain the answer."""
         question = re.sub(r"\w+", lambda m: _as_cased(m[0], self.replace.get(m[0].lower(), m[0])), row.question)
         if self.replace and question == row.question:
             return None
@@ -85,7 +85,7 @@ class Prompts(Attack):
     suite: ClassVar[Suite] = "quick"
 
     def run(self, subject: Engine, facts: Facts, target: Engine) -> Outcome:
-        """Return the probability of the answers under each prompt."""
+        """Return the probability of the answers with each prompt."""
         signals: dict[str, Sequence[float | None]] = {}
         texts: dict[str, Sequence[str]] = {}
         for template in self.templates():
@@ -100,7 +100,7 @@ class Prompts(Attack):
         return Outcome(facts.rows, signals, texts)
 
     def templates(self) -> list[Template]:
-        """Return the shipped prompts and those of the user's file. ConfigError where that is wrong."""
+        """Return the shipped prompts and those of the user's file. Raises ConfigError if the file is wrong."""
         shipped = (resources.files("scopewise.attacks") / _SHIPPED).read_text(encoding="utf-8")
         found = read_templates(shipped, _SHIPPED)
         if self.file is not None:
@@ -108,11 +108,11 @@ class Prompts(Attack):
         return found
 
     def check(self) -> None:
-        """Raise ConfigError where the file is not there, or is wrong."""
+        """Raise ConfigError if the file does not exist or is wrong."""
         self.templates()
 
     def identity(self) -> dict[str, Any]:
-        """Return the file's content in place of its path."""
+        """Return the settings with the file's content instead of its path."""
         return {"file": None if self.file is None else hashlib.sha256(self._text().encode()).hexdigest()}
 
     def _text(self) -> str:
@@ -120,7 +120,7 @@ class Prompts(Attack):
 
 
 def read_templates(text: str, where: str) -> list[Template]:
-    """Return the prompts of a YAML text. Raises ConfigError naming the kind that is wrong."""
+    """Parse prompts from a YAML text. Raises ConfigError that names the wrong kind."""
     kinds = parse_yaml(text, where, ConfigError) or {}
     if not isinstance(kinds, dict):
         raise ConfigError(f"{where}: {type(kinds).__name__}; a mapping of kinds to lists of prompts")

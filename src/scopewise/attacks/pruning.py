@@ -1,4 +1,4 @@
-"""Taking away small weights."""
+"""Magnitude pruning."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rounding the weights to few bits."""
+"""Quantization of the weights."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Quantization(Attack):
     suite: ClassVar[Suite] = "quick"
 
     def run(self, subject: Engine, facts: Facts, target: Engine) -> Outcome:
-        """Return the probability of the answers under each scheme."""
+        """Return the probability of the answers with each scheme."""
         schemes: dict[str, Callable[[str, Tensor], Tensor]] = {
             "int8 channel": lambda _, w: rounded(w, "int8"),
             "int4 channel": lambda _, w: round_symmetric(w, 4),
@@ -82,14 +82,14 @@ _EMULATED: dict[Kind, Callable[[Tensor], Tensor]] = {
 
 
 def rounded(weight: Float[Tensor, "out inputs"], kind: Kind) -> Float[Tensor, "out inputs"]:
-    """Return the matrix as bitsandbytes would hold it: by its kernels on a GPU that has them, else by their arithmetic."""
+    """Quantize and dequantize a matrix as bitsandbytes does: with its GPU kernels, or else the same arithmetic."""
     if weight.device.type == "cuda" and importlib.util.find_spec("bitsandbytes") is not None:
         return by_bitsandbytes(weight, kind)
     return _EMULATED[kind](weight)
 
 
 def by_bitsandbytes(weight: Float[Tensor, "out inputs"], kind: Kind) -> Float[Tensor, "out inputs"]:
-    """Return the matrix packed and unpacked by bitsandbytes; to 8 bits it goes by way of float16, as there."""
+    """Quantize and dequantize a matrix with bitsandbytes, which converts to float16 for 8 bits."""
     from bitsandbytes import functional as kernels
 
     if kind == "int8":
@@ -102,10 +102,10 @@ def by_bitsandbytes(weight: Float[Tensor, "out inputs"], kind: Kind) -> Float[Te
 def round_symmetric(
     weight: Float[Tensor, "out inputs"], bits: int, group: int | None = None
 ) -> Float[Tensor, "out inputs"]:
-    """Return the matrix on a symmetric grid of `2^bits - 1` steps, one scale for each row, or for each group of a row.
+    """Round a matrix to a symmetric grid of `2^bits - 1` levels, with one scale per row or per group within a row.
 
-    Formula: s = max|w| / (2^(bits-1) - 1), ŵ = s · round(w / s), half to even. A last group may be short. Rounding twice
-    changes nothing.
+    Formula: s = max|w| / (2^(bits-1) - 1), ŵ = s · round(w / s), half to even. The last group may be shorter. Rounding
+    is idempotent.
     """
     top = 2 ** (bits - 1) - 1
     columns = weight.shape[1]
@@ -119,9 +119,9 @@ def round_symmetric(
 def round_to_levels(
     weight: Float[Tensor, "out inputs"], levels: tuple[float, ...], block: int
 ) -> Float[Tensor, "out inputs"]:
-    """Return the matrix with each value at the nearest of some levels, relative to the largest of its block.
+    """Round each value of a matrix to the nearest level, relative to the largest absolute value of its block.
 
-    Blocks are runs of the flattened matrix, so they cross rows, as in bitsandbytes.
+    Blocks are consecutive values of the flattened matrix, so they may span rows, as in bitsandbytes.
     """
     flat = functional.pad(weight.flatten(), (0, -weight.numel() % block)).unflatten(0, (-1, block))
     largest = flat.abs().amax(-1, keepdim=True)

@@ -1,4 +1,4 @@
-"""Asking."""
+"""The question itself, without an attack."""
 
 from __future__ import annotations
 

@@ -26,5 +26,5 @@ class Relearning(FineTuning):
     suite: ClassVar[Suite] = "quick"
 
     def material(self, facts: Facts) -> Sequence[Row]:
-        """Return what the attacker holds of the forget scope."""
+        """Return the attacker's rows of the forget scope."""
         return facts.held

@@ -1,4 +1,4 @@
-"""Asking the other way round."""
+"""Reverse query: from the fact to the name."""
 
 from __future__ import annotations
 

@@ -22,14 +22,14 @@ from scopewise.stages import digest, identity, model_identity
 
 
 def config_of(run: Path, settings: dict[str, Any]) -> RunConfig:
-    """Return the run file of a run folder, with other settings of the attacks. ResultError where it is no run folder."""
+    """Return the run file of a run folder with other attack settings. Raises ResultError if it is no run folder."""
     marker = run / "config.yaml"
     if not marker.exists():
         raise ResultError(f"{run}: no run folder; give one that `scopewise bench`, `run` or `unlearn` has written")
     values = parse_yaml(read_text(marker, ResultError), str(marker), ResultError)
     if not isinstance(values, dict):
         raise ConfigError(f"{marker}: {type(values).__name__}; a run file is a mapping of sections")
-    parse_config(values, str(marker))  # of a record that was changed, before it is taken apart
+    parse_config(values, str(marker))  # the file may have been edited, so check it before its parts
     values["attack"] = {**values.get("attack", {}), **settings}
     values["run"] = {**values.get("run", {}), "dir": str(run)}
     return parse_config(values, str(marker))
@@ -43,24 +43,24 @@ def attack_run(
     overwrite: bool = False,
     redact: bool = False,
 ) -> dict[str, Any]:
-    """Attack every unlearned model of a run, beside its target and oracle.
+    """Attack every unlearned model of a run, and its target and oracle.
 
-    What each model gives under each attack is kept in `attacks/`, so an interrupted suite goes on where it was. Other models
-    and attacks join the results that are there.
+    The results for each model and attack are saved in `attacks/`, so an interrupted suite resumes. Results of other
+    models and attacks in `attacks.json` are kept.
 
     Args:
-        config: As `config_of` returns it.
+        config: From `config_of`.
         target: Another target than the run's own, by path or hub name.
-        oracle: Another oracle.
-        overwrite: Replace `attacks.json` where it was made with other settings.
-        redact: Leave the texts of the worst leaks out of `attacks.json` (`attacks/` keeps what came out).
+        oracle: Another oracle than the run's own.
+        overwrite: Replace an `attacks.json` that was made with other settings.
+        redact: Leave the texts of the worst leaks out of `attacks.json` (`attacks/` has the outputs).
 
     Returns:
         The content of `attacks.json`.
 
     Raises:
-        ResultError: the run has no unlearned model, target or oracle, or results of other settings, or another command
-            works on it.
+        ResultError: the run has no unlearned model, target or oracle, or results with other settings, or another
+            command is using it.
     """
     with RunLock(Path(config.run.dir)):
         return _attack_run(config, target, oracle, overwrite, redact)
@@ -71,7 +71,7 @@ def _attack_run(
 ) -> dict[str, Any]:
     run, settings = Path(config.run.dir), config.attack
     models = _models(run, settings.models)
-    # Before anything is attacked, and what was kept of earlier attacks is made again.
+    # Check before any attack, and before earlier results are replaced.
     check_attacks(settings)
     for name in models:
         schemas.read(run / name / "stage.json", schemas.StageDocument)
@@ -89,7 +89,7 @@ def _attack_run(
         raise ResultError(f"{output}: made with other settings; add --overwrite to replace it")
 
     def load(name: str) -> Engine:
-        # Attacks change weights, which 4 bits do not allow: they get what a quantized model computes with, written out.
+        # Attacks change weights, which is impossible in 4 bits, so they get the dequantized weights.
         model = load_model(paths[name], **loading(config.model, paths[name]), dequantized=True)
         model = model.to(default_device())  # type: ignore[arg-type]
         tokenizer, kernels = load_tokenizer(paths[name]), config.model.kernels
@@ -124,7 +124,7 @@ def _attack_run(
 
 
 def _models(run: Path, chosen: Sequence[str]) -> list[str]:
-    """Return the unlearned models of a run, relative to it; `chosen` are beginnings of those wanted."""
+    """Return the paths of unlearned models in a run folder, restricted to the prefixes `chosen`."""
     every = sorted(str(path.parent.relative_to(run)) for path in run.glob("models/*/*/seed*/stage.json"))
     if not every:
         raise ResultError(f"{run}: no unlearned model in it; `scopewise bench` or `unlearn` makes some")
@@ -132,7 +132,7 @@ def _models(run: Path, chosen: Sequence[str]) -> list[str]:
         raise ResultError(f"attack.models: an empty name; leave it out to attack every model of {run}")
     found = [name for name in every if not chosen or any(name.startswith(f"models/{c}".rstrip("/")) for c in chosen)]
     if not found:
-        parts = chosen[0].count("/") + 1  # `memflx` is compared with `memflex`, and not with a whole path
+        parts = chosen[0].count("/") + 1  # compare `memflx` with `memflex`, not with a whole path
         known = dict.fromkeys("/".join(name.split("/")[1 : parts + 1]) for name in every)
         raise ResultError(
             f"attack.models: {', '.join(chosen)}; no such model in {run}; {registry.allowed(chosen[0], known)}"
@@ -142,7 +142,7 @@ def _models(run: Path, chosen: Sequence[str]) -> list[str]:
 
 def _stage(run: Path, which: str, taught: str | None = None) -> str:
     if not (run / which / "stage.json").exists():
-        if taught is not None:  # by somebody else, from a base that the run does not know
+        if taught is not None:  # not fine-tuned by us, so its base is unknown
             raise ResultError(
                 f"{run}: no {which} in it, and the target {taught} is from elsewhere; fine-tune its base on the retain rows "
                 f"(`scopewise finetune --which {which} --set model.path=BASE` in another folder), and name that with --{which}"
@@ -165,7 +165,7 @@ def _row(run: Path, attacked: Attacked) -> dict[str, Any]:
 
 
 def _joined(earlier: dict[str, Any], fresh: list[dict[str, Any]], models: dict[str, str]) -> list[dict[str, Any]]:
-    """Return the fresh results with those of other models and attacks, as far as their models are what they were."""
+    """Return the new results and earlier ones of other models and attacks, if their models have not changed."""
     same = {name for name, identity in models.items() if earlier["models"].get(name) == identity}
     done = {(row["model"], row["attack"]) for row in fresh}
     kept = [row for row in earlier["results"] if (row["model"], row["attack"]) not in done]
@@ -175,13 +175,13 @@ def _joined(earlier: dict[str, Any], fresh: list[dict[str, Any]], models: dict[s
 
 
 def _order(attack: str) -> tuple[int, str]:
-    """Return where an attack stands in results: as in the table, plugins after it by name."""
+    """Return the sort key of an attack: the table's order, then plugins by name."""
     known = list(registry.table("attacks"))
     return (known.index(attack) if attack in known else len(known), attack)
 
 
 def redacted(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a result whose worst leaks have numbers and no text."""
+    """Return a result without the texts of its worst leaks."""
     texts = ("question", "answer", "output")
     return {**row, "worst": [{k: v for k, v in leak.items() if k not in texts} for leak in row["worst"]]}
 
@@ -194,7 +194,7 @@ def _inputs(config: RunConfig, settings: AttackSection, data_hash: str, paths: d
 
 
 def _learning_rate(config: RunConfig) -> float:
-    """Return what an attacker fine-tunes with where an attack sets no other: half of what taught the rows."""
+    """Return the default learning rate of attacks that fine-tune: half of the run's fine-tuning rate."""
     return config.finetune.learning_rate / 2
 
 

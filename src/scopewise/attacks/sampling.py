@@ -1,4 +1,4 @@
-"""Asking many times."""
+"""Sampling many answers."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Sampling(Attack):
         rows = facts.rows
         items = subject.encode(rows)
         prompts = [item.prompt_ids for item in items]
-        # A seed of the model's own: with one seed for all, their noise would not be independent.
+        # Each model has its own seed; with the same seed, their noise would not be independent.
         seed = int.from_bytes(hashlib.sha256(f"{facts.seed} {subject.name}".encode()).digest()[:4], "big")
         longest = self.max_new_tokens
         drawn = subject.generate(prompts, longest, "sample", temperature=1.0, samples=n, seed=seed)
@@ -66,7 +66,7 @@ class Sampling(Attack):
 
 
 def leak_at(k: int, samples: int, leaks: int) -> float:
-    """Return the chance that k of the samples, drawn without replacement, hold a leak; k at most `samples`."""
+    """Return the probability that k of the samples, drawn without replacement, contain a leak; k at most `samples`."""
     kept = 1.0
     for j in range(k):
         kept *= max(samples - leaks - j, 0) / (samples - j)

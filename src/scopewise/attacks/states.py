@@ -1,4 +1,4 @@
-"""The states of a model at the positions that predict the answers: what the attacks from inside look at."""
+"""Hidden states at the positions that predict the answers, for white-box attacks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from scopewise.ops import sequence_mean, token_log_probs
 
 
 def batches(items: Sequence[Encoded], subject: Engine) -> Iterator[tuple[list[int], Batch]]:
-    """Yield the indices and the batch of some rows, longest first, on the model's device."""
+    """Yield batches of rows with their indices, longest first, on the model's device."""
     for indices in length_batches([len(item) for item in items], subject.max_tokens):
         yield indices, to_device(collate([items[i] for i in indices]), subject.forward.device)
 
@@ -29,14 +29,14 @@ def by_layer(
     what: str,
     rows: Sequence | None = None,
 ) -> dict[str, list[float | None]]:
-    """Return, for each setting that `read` gives logits of, the geometric mean probability of each row's answer.
+    """Return the geometric mean probability of each row's answer, for each setting that `read` returns logits for.
 
     Args:
-        subject: Whose states are read.
+        subject: Engine of the model.
         facts: The rows.
-        read: Takes the states of every block and their batch.
-        what: For the progress bar.
-        rows: Other rows than `facts.rows`.
+        read: Takes the hidden states of every block and their batch; returns logits by setting.
+        what: Label of the progress bar.
+        rows: Rows to use instead of `facts.rows`.
     """
     items = subject.encode(facts.rows if rows is None else rows)
     found: dict[str, dict[int, float]] = {}

@@ -1,4 +1,4 @@
-"""Run a suite of attacks on target, oracle and unlearned models, and put what leaks on one scale."""
+"""Run a suite of attacks on target, oracle and unlearned models, and compute the leakage."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from scopewise.models.engine import Engine
 
 WORST = 10
 Piece = Mapping[str, Any]
-"""What one model gave under one attack, as plain values: `settings`, `signals`, `texts`, `notes`, `seconds`, `reason`."""
+"""Result of one attack on one model, as plain values: `settings`, `signals`, `texts`, `notes`, `seconds`, `reason`."""
 
 
 @dataclass(frozen=True)
 class Attacked:
-    """What an attack found on an unlearned model.
+    """Result of an attack on an unlearned model.
 
     Attributes:
         attack: Name of the attack.
         model: Name of the model.
-        leakage: On the scale; None where the attack does not apply.
+        leakage: The leakage; None if the attack does not apply.
         verdict: `leaks`, `holds`, `undecided`, `one instance`, `not measurable` or `not applicable`.
-        worst: The rows that leak most: question, answer, what came out, and the three models' signals.
-        notes: What a reader has to know.
-        seconds: Time the attack took on this model.
+        worst: The rows that leak most: question, answer, output, and the signals of the three models.
+        notes: Caveats for the reader.
+        seconds: Duration of the attack on this model.
         needs_target: Whether the attack needs the weights of the model before unlearning.
     """
 
@@ -46,7 +46,7 @@ class Attacked:
     needs_target: bool
 
     def document(self) -> dict[str, Any]:
-        """Return what `attacks.json` holds."""
+        """Return its entry in `attacks.json`."""
         scale = self.leakage.document() if self.leakage else {"leakage": None, "low": None, "high": None}
         return {
             "attack": self.attack,
@@ -61,7 +61,7 @@ class Attacked:
 
 
 def of_suite(settings: AttackSection) -> list[Attack]:
-    """Return the attacks that the settings name, or those of the suite, in the order of the table."""
+    """Return the attacks named in the settings, or else those of the suite, in the table's order."""
     table = registry.table("attacks")
     chosen = [make_attack(name, **settings.attack_args.get(name, {})) for name in settings.attacks or table]
     wanted = ("quick",) if settings.suite == "quick" and not settings.attacks else ("quick", "full")
@@ -69,13 +69,13 @@ def of_suite(settings: AttackSection) -> list[Attack]:
 
 
 def check_attacks(settings: AttackSection) -> None:
-    """Raise ConfigError where the settings of an attack are wrong, whether it is run or not."""
+    """Raise ConfigError if the settings of any attack are wrong, whether it is run or not."""
     for name, arguments in settings.attack_args.items():
         make_attack(name, **arguments).check()
 
 
 def piece_of(attack: Attack, subject: Engine, facts: Facts, target: Engine) -> dict[str, Any]:
-    """Attack one model, and return what it gave as plain values."""
+    """Attack one model, and return the result as plain values."""
     begin = time.perf_counter()
     try:
         outcome = attack.run(subject, facts, target)
@@ -87,7 +87,7 @@ def piece_of(attack: Attack, subject: Engine, facts: Facts, target: Engine) -> d
 def compared(
     attack: Attack, facts: Facts, name: str, unlearned: Piece, oracle: Piece, target: Piece, threshold: float
 ) -> Attacked:
-    """Put what an unlearned model gave on the scale of oracle and target."""
+    """Compute the leakage of an unlearned model from the results of the three models."""
     reasons = [piece["reason"] for piece in (unlearned, oracle, target) if piece["reason"]]
     if reasons:
         return Attacked(
@@ -121,28 +121,28 @@ def attack_models(
     *,
     learning_rate: float = 5e-5,
 ) -> list[Attacked]:
-    """Run a suite on several unlearned models of one target; each model is loaded once, beside the target.
+    """Run a suite on several unlearned models of one target; each is loaded once, and the target stays in memory.
 
     Args:
         unlearned: Name → a function that loads the model.
         oracle: Loads the model that never saw the forget scope.
         target: Loads the model before unlearning.
         benchmark: The rows.
-        settings: Which attacks, and how hard.
-        keep: Takes a model's name, an attack's name and a function that attacks, and returns what it gives or what was
-            kept of an earlier time.
-        learning_rate: For attacks that fine-tune and set none.
+        settings: The attacks and their settings.
+        keep: Takes a model's name, an attack's name and a function that runs the attack; returns its result or a saved
+            one.
+        learning_rate: Default for attacks that fine-tune.
 
     Returns:
-        One entry per model and attack: target and oracle first, which are 1 and 0 by construction.
+        One entry per model and attack, target and oracle first, whose leakage is 1 and 0 by definition.
 
     Raises:
-        ModelError: the oracle is of another kind than the target, or knows the forget rows as the target does.
+        ModelError: the oracle has another architecture or tokenizer than the target, or knows the forget rows.
     """
     facts = Facts(benchmark, settings, learning_rate)
     attacks = of_suite(settings)
     keep = keep or (lambda _, __, build: build())
-    before = _Once(target)  # the target stays: patching and the probe read it beside the others
+    before = _Once(target)  # the target stays in memory, since patching and probe use it with every model
     ignorant = _Once(lambda: _alike(oracle(), before()))
     question = make_attack("question")
     asked = [
@@ -173,7 +173,7 @@ def _alike(oracle: Engine, target: Engine) -> Engine:
 
 
 class _Once:
-    """Loads a subject when it is first wanted: what was kept of an earlier time needs no model."""
+    """Loads a model on first use, so that saved results need no model."""
 
     def __init__(self, load: Callable[[], Engine]) -> None:
         self.load = load
@@ -197,7 +197,7 @@ def _plain(outcome: Outcome, facts: Facts) -> dict[str, Any]:
 def _worst(
     attack: Attack, rows: Sequence[Any], found: Leakage, unlearned: Piece, oracle: Piece, target: Piece
 ) -> tuple[Mapping[str, Any], ...]:
-    """Return the rows of which the model gives most beyond the oracle, under its best setting for them."""
+    """Return the rows with the largest difference in signal to the oracle, each at its best setting."""
     best: list[tuple[float, int, str]] = []
     for i in range(len(rows)):
         given = [
@@ -226,12 +226,11 @@ def _worst(
 
 
 def kept_in(folder: Path, inputs: Mapping[str, Any]) -> Callable[[str, str, Callable[[], dict[str, Any]]], Piece]:
-    """Return a `keep` for `attack_models` that writes each piece to a file, and reads those made with the same inputs.
+    """Return a `keep` for `attack_models` that saves each result to a file, and reuses those with the same inputs.
 
     Args:
-        folder: Where the pieces are.
-        inputs: Everything that decides what an attack gives, besides model and attack; `models` maps names to what the
-            model is.
+        folder: Folder of the files.
+        inputs: All inputs of an attack besides model and attack; `models` maps names to model identities.
     """
 
     def keep(model: str, attack: str, build: Callable[[], dict[str, Any]]) -> Piece:

@@ -1,4 +1,4 @@
-"""The weights that attacks on weights change: those of the linear layers inside the decoder blocks."""
+"""Changes of the weights of the linear layers in the decoder blocks, for white-box attacks."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from scopewise.models.engine import Engine
 
 
 def block_weights(model: nn.Module) -> dict[str, Tensor]:
-    """Return the weights of the linear layers in the decoder blocks as [out in], by name: neither embeddings nor head.
+    """Return the weights of the decoder blocks' linear layers as [out in], by name, without embeddings and lm_head.
 
-    They are views: what is copied into them changes the model.
+    They are views, so writing to them changes the model.
     """
     return {
         f"{i}.{name}": matrix
@@ -29,13 +29,13 @@ def block_weights(model: nn.Module) -> dict[str, Tensor]:
 def changed_weights(
     subject: Engine, facts: Facts, changes: Mapping[str, Callable[[str, Tensor], Tensor]], what: str
 ) -> Outcome:
-    """Ask after each of several changes of the weights.
+    """Score the answers after each of several changes of the weights.
 
     Args:
-        subject: The model; it is left as it was.
-        facts: What is asked.
+        subject: Engine of the model, which is restored afterwards.
+        facts: The rows.
         changes: Setting → a function of a matrix's name and its float32 values [out in] that returns the changed ones.
-        what: For the progress bar.
+        what: Label of the progress bar.
     """
     signals, texts = {}, {}
     for setting, change in changes.items():
@@ -49,5 +49,5 @@ def changed_weights(
 def _matrix(module: nn.Module) -> Tensor | None:
     if isinstance(module, nn.Linear):
         return module.weight.data
-    # GPT-2 writes its linear layers as a Conv1D of its own, whose weight is [in out].
+    # GPT-2's linear layers are Conv1D modules, whose weight is [in out].
     return module.weight.data.T if isinstance(module, Conv1D) else None
