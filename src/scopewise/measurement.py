@@ -1,4 +1,4 @@
-"""What a run measures of its models, each once: `NAME.evaluation.json` in the run folder."""
+"""The evaluations of a run's models, each computed once: `NAME.evaluation.json` in the run folder."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Measurement:
 
     Args:
         config: The run file.
-        benchmark: What is measured on.
+        benchmark: The benchmark.
         folder: The run folder.
     """
 
@@ -30,13 +30,12 @@ class Measurement:
     def values(self, model: Path, name: str) -> dict[str, Any]:
         """Return the evaluation document of a model: metric key → value, interval, `per_row`, `skipped`.
 
-        Measured once, and again only where other metrics are asked for, or where the model, or what it is compared with, is
-        another one. What a model was found to answer is kept in `cache/`, so that other metrics cost no other forward. Oracle
-        and target are what the others are compared with, where the run has them.
+        It is computed again only if the metrics, the model, or the oracle or target that it is compared with have
+        changed. Scores and texts are cached in `cache/`, so that other metrics need no further forwards.
 
         Args:
             model: Folder or hub name of the model.
-            name: What the run folder calls it: `target`, `oracle`, or the path of an unlearned model's folder in it.
+            name: Its name in the run folder: `target`, `oracle`, or the path of an unlearned model's folder.
         """
         path = self._file(name)
         compared = [] if name in ("oracle", "target") or not self._file("oracle").exists() else ["oracle", "target"]
@@ -75,18 +74,18 @@ class Measurement:
         return document["values"]
 
     def cost(self, name: str) -> dict[str, Any] | None:
-        """Return what scoring a measured model cost; None where nothing was forwarded for it."""
+        """Return the cost of scoring an evaluated model; None if nothing was forwarded."""
         return self._read(name).get("cost")
 
     def engine(self, model: str | Path, name: str) -> Engine:
-        """Load a model to be measured; `name` is what the progress bars call it."""
+        """Load a model to evaluate; `name` is the label of its progress bars."""
         settings = self.config.evaluate
         return Engine.load(model, self.config.model, self.config.data, max_tokens=settings.max_tokens, name=name)
 
     def successes(self, engine: Engine, part: Benchmark) -> tuple[float, float]:
         """Return Unlearn and Retention Success of a model on the val rows of `part`, in percent."""
         keys = ("unlearn_success", "retention_success")
-        # Of the run file's section only what stands in `STAGES["trial"]`.
+        # Use only the settings in `STAGES["trial"]` from the run file's section.
         settings = EvaluateSection(
             metrics=keys,
             splits=(VAL,),

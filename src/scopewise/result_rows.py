@@ -1,4 +1,4 @@
-"""Rows of results, before anything is measured: what was made, how, and at what cost. Imports no torch."""
+"""Rows of `results.json` without metrics: model, settings and cost. Imports no torch."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _PROTOCOLS = ("paper", "tuned")
 
 
 def finetuned_row(which: str, model: Path, seed: int) -> dict[str, Any]:
-    """Return the row of a model that was not unlearned.
+    """Return the row of the target or the oracle.
 
     Args:
         which: `target` or `oracle`.
-        model: Its folder, or a hub name; what it cost is known where a run has made it.
+        model: Its folder, or a hub name; the cost is known only if a run fine-tuned it.
         seed: `run.seed`.
     """
     made = model / "stage.json"
@@ -40,19 +40,19 @@ def finetuned_row(which: str, model: Path, seed: int) -> dict[str, Any]:
 
 
 def unlearned_row(run: Path, folder: Path) -> dict[str, Any]:
-    """Return the row of an unlearned model, by its folder in the run folder."""
+    """Return the row of an unlearned model from its folder in the run folder."""
     made = schemas.read(folder / "stage.json", schemas.StageDocument)
     kept = {key: value for key, value in made.items() if key not in ("format", "inputs", "weights")}
     return {"model": "unlearned", **kept, "path": folder.relative_to(run).as_posix()}
 
 
 def other_rows(folder: RunFolder, content: str, own: Collection[str]) -> list[dict[str, Any]]:
-    """Return the rows of unlearned models that earlier benches made of this target, with the same data.
+    """Return the rows of unlearned models from earlier benchmarks with the same target and data.
 
     Args:
         folder: The run folder.
         content: Hash of the benchmark.
-        own: Paths in the run folder of the models that the bench makes itself.
+        own: Paths in the run folder of the models of this benchmark.
     """
     common = identity(folder.config, "region", content, without=("lora", "localize", "unlearn.parameters"))
     rows = []

@@ -55,9 +55,9 @@ class Attack:
     suite: ClassVar[Suite]
     """The smallest suite it belongs to."""
     combine: ClassVar[Combine] = "best"
-    """How settings are combined into the leakage, for each of the three models: the `best` setting (highest mean signal,
-    as an attacker would choose), the `mean` over settings (layers, prefix lengths), or the `last` one at which target and
-    oracle still differ (fine-tuning steps, which change target and oracle too)."""
+    """How settings are combined into the leakage, for each of the three models: the `best` setting (highest mean
+    signal, as an attacker would choose), the `mean` over settings (layers, prefix lengths), or the `last` one at which
+    target and oracle still differ (fine-tuning steps, which change target and oracle too)."""
     needs_target: ClassVar[bool] = False
     """Whether it needs the weights of the model before unlearning, which only its owner has."""
 
