@@ -151,7 +151,7 @@ def evaluate(
         forget: Rows that should be forgotten.
         retain: Rows that should be kept.
         max_length: Most tokens of a row.
-        prompt: `plain`, `chat`, or a text with `{question}` in it that stands before the answer.
+        prompt: `plain`, `chat`, or a text before the answer that contains `{question}`.
         system: System message of a chat.
         system_role: `user` puts it before the question, for chat templates that take no system message.
         reference: Evaluation of a model that never saw the forget scope, for metrics that compare with one.

@@ -72,11 +72,11 @@ class Line:
     """A method (under a protocol) in the table.
 
     Attributes:
-        label: What it is called.
+        label: Its name.
         role: `target`, `oracle` or `unlearned`.
         group: Method and protocol.
-        seeds: Seeds measured.
-        figures: Column key → figure; without those that were not measured.
+        seeds: The evaluated seeds.
+        figures: Column key → figure, without metrics that were not evaluated.
     """
 
     label: str
@@ -133,7 +133,7 @@ def _figure(key: str, models: Sequence[Model], comparison: Mapping[str, Any] | N
     name, _, split = key.partition("/")
     if comparison and name in comparison["success"] and split == comparison["split"]:
         interval = comparison["success"][name]
-    else:  # that of one model says nothing about other seeds
+    else:  # the interval of one model does not cover other seeds
         interval = models[0].values.get(key, {}) if len(models) == 1 else {}
     return Figure(statistics.fmean(known), interval.get("low"), interval.get("high"), spread)
 
