@@ -126,7 +126,7 @@ def make_app(answers: Answers, *, key: str, host: str) -> Starlette:
 
 
 async def _sent(request: Request, kind: type[Sent]) -> Sent:
-    """Return the request's body. Only JSON is accepted, which another site's form cannot send without preflight."""
+    """Return the request's body. Only JSON is accepted, which a form on another site cannot send."""
     if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
         raise UserError("content-type: not application/json; send JSON")
     body = b""
