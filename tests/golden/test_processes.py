@@ -32,7 +32,7 @@ CONFIGS = ROOT / "src" / "scopewise" / "configs" / "accelerate"
 COMMON = [
     "lora.lora_dropout=0", "lora.r=2", "unlearn.batch_size=16", "unlearn.num_train_epochs=1", "unlearn.learning_rate=1e-3",
     "unlearn.save_steps=2", "evaluate.splits=[val]", "evaluate.direct_splits=[]", "evaluate.max_new_tokens=2",
-    "localize.localizer_args.repeats=2", "localize.max_tokens=1024",
+    "localize.max_tokens=1024",
 ]  # fmt: skip
 
 

@@ -392,7 +392,7 @@ def test_every_field_of_the_model_section_reaches_the_loader() -> None:
     """But those that say which model, and not how it is loaded."""
     section = ModelSection(path="here", revision="r", dtype="bfloat16", quantization="nf4", attention="eager")
     given = loading(section, "here")
-    assert set(given) == set(ModelSection.model_fields) - {"path", "target", "tiny", "kernels"}
+    assert set(given) == set(ModelSection.model_fields) - {"path", "target", "oracle", "tiny", "kernels"}
     assert given == {key: getattr(section, key) for key in given}
     assert set(given) <= set(inspect.signature(load_model).parameters)
     assert "revision" not in loading(section, "elsewhere")

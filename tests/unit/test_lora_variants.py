@@ -70,7 +70,7 @@ def test_a_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         "model": {"tiny": {"width": 32, "layers": 2, "heads": 2, "vocab_size": 300, "context": 256}},
         "lora": {"r": 2, **VARIANTS[name]},
         "finetune": training,
-        "localize": {"repeats": 1, "threshold": "fraction", "fraction": 0.7},
+        "localize": {"localizer_args": {"repeats": 1, "threshold": "fraction", "fraction": 0.7}},
         "unlearn": {**training, "guard": {"rows": 0}},
         "evaluate": {"metrics": ["unlearn_success"], "splits": ["val"], "direct_splits": []},
     }
