@@ -20,7 +20,15 @@ from .run_file import to_yaml
 
 _READ_ROWS = (("check", "run.yaml"), ("evaluate", "model", "run.yaml"), ("bench", "run.yaml"), ("unlearn", "run.yaml"))
 _READ_GENERAL = (*_READ_ROWS[:1], *_READ_ROWS[2:])
-_PROMPTS = ("attack", "runs/done", "--attack", "prompts", "--set", "attack_args.prompts.file=prompts.yaml", "--overwrite")
+_PROMPTS = (
+    "attack",
+    "runs/done",
+    "--attack",
+    "prompts",
+    "--set",
+    "attack_args.prompts.file=prompts.yaml",
+    "--overwrite",
+)
 _READ_PROMPTS = (("check", "run.yaml"), _PROMPTS)
 
 
