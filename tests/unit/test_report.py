@@ -135,7 +135,7 @@ def test_settings_in_which_methods_differ_have_a_line_each() -> None:
     rows = [target, row("npo", 1e-4, retain_weight=2.0), row("dpo", 1e-4, retain_weight=1.0, beta=0.1), row("rmu", 0.5)]
     assert settings_that_differ({"rows": rows}) == [
         "learning_rate: 0.0001 (npo, dpo); 0.5 (rmu)",
-        "method_args.retain_weight: 2.0 (npo); 1.0 (dpo)",
+        "method_args.retain_weight: 2 (npo); 1 (dpo)",
     ]
     assert settings_that_differ({"rows": rows[:2]}) == []
     tuned = [row("npo", 1e-4), row("npo", 1e-3, "tuned")]
