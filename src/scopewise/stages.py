@@ -32,9 +32,8 @@ STAGES: Mapping[str, tuple[str, ...]] = {
 }
 """Stage → the sections (or single fields) that it depends on, directly or through earlier stages.
 
-The identities of an evaluation and an attack also contain those of their models, from `model_identity`. `bench` is in
-no
-identity: it only selects stages, and its settings for single methods are part of the `unlearn` section of a stage."""
+The identities of an evaluation and an attack also contain those of their models, from `model_identity`. `bench` is
+in no identity: it only selects stages, and its settings for single methods are part of the `unlearn` section of a stage."""
 
 NOT_DECISIVE: Mapping[str, str] = {
     "run.dir": "where results are written",

@@ -26,6 +26,9 @@ _NAMED = (
 )
 
 
+_LOCALIZING = (COMMANDS[0], *COMMANDS[2:4], *COMMANDS[5:7])
+
+
 def _changed(changes: dict[str, Any], what: str, arguments: tuple[str, ...]) -> Input:
     document: Any = RUN_FILE
     for key, value in changes.items():
@@ -42,7 +45,9 @@ def _names(ground: Path, random: Random) -> Iterator[Input]:
         )
         if kind == "methods" and setting == "bench.methods" and random.random() < 0.3:
             wrong = random.choice([f"{name}@", f"@{name}", f"{name}@all@all"])
-        yield _changed({setting: [wrong] if many else wrong}, f"{setting} is {wrong!r}", command(random))
+        # A localizer's own settings are checked by the commands that localize.
+        asked = random.choice(_LOCALIZING) if setting.startswith("localize.") else command(random)
+        yield _changed({setting: [wrong] if many else wrong}, f"{setting} is {wrong!r}", asked)
         option = random.choice(
             [
                 ("unlearn", "run.yaml", "--method"),
