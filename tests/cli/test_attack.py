@@ -11,7 +11,7 @@ from test_commands import SHORT, TINY, scopewise
 from scopewise.errors import ConfigError
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_attacks_of_a_run_join_and_are_kept(tmp_path: Path) -> None:
     run = tmp_path / "run"
     made = scopewise("bench", settings=[*TINY, *SHORT, f"run.dir={run}", "bench.methods=[memflex, ga_descent]"])

@@ -22,7 +22,7 @@ def run(script: str, *arguments: str) -> str:
     return done.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_gpu(tmp_path: Path) -> None:
     out = tmp_path / "gpu.json"
     shown = run("gpu.py", "--shape", "tiny", "--device", "cpu", "--rows", "8", "--rounds", "1", "--out", str(out))

@@ -631,6 +631,7 @@ def test_task_aggregate_names_what_was_not_measured() -> None:
 # --- a run --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_the_shipped_run_measures_the_suite_and_compares_with_the_oracle(tmp_path: Path) -> None:
     """`scopewise run` with the settings of the file, small: what it leaves open the benchmark says."""
     settings = [

@@ -179,13 +179,17 @@ def _halved(path: Path) -> None:
     ("file", "how"),
     [
         ("trainer_state.json", _halved),
-        ("trainer_state.json", lambda path: path.write_text("[]" + " " * (path.stat().st_size - 2))),
+        pytest.param(
+            "trainer_state.json",
+            lambda path: path.write_text("[]" + " " * (path.stat().st_size - 2)),
+            marks=pytest.mark.long,
+        ),
         ("optimizer.pt", _halved),
-        ("scheduler.pt", Path.unlink),
-        ("rng_state.pth", _halved),
+        pytest.param("scheduler.pt", Path.unlink, marks=pytest.mark.long),
+        pytest.param("rng_state.pth", _halved, marks=pytest.mark.long),
         ("adapter_model.safetensors", Path.unlink),
-        ("unlearning_state.json", _halved),
-        ("cost.json", Path.unlink),
+        pytest.param("unlearning_state.json", _halved, marks=pytest.mark.long),
+        pytest.param("cost.json", Path.unlink, marks=pytest.mark.long),
     ],
 )
 def test_a_broken_checkpoint_is_said_and_the_one_before_it_taken(

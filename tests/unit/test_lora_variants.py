@@ -10,6 +10,7 @@ import pytest
 import torch
 from peft import LoraConfig
 
+from often import often
 from scopewise.checks import check_run, check_unlearning
 from scopewise.config import LoraSection, load_config, parse_config
 from scopewise.errors import ConfigError
@@ -56,7 +57,7 @@ def logits(model: Any) -> torch.Tensor:
         return model.eval()(input_ids=IDS).logits.clone()
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", often(VARIANTS, {"plain", "dora", "pissa", "whole modules"}))
 def test_a_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fine-tune, localize, unlearn, save, load and evaluate.
 
