@@ -81,6 +81,16 @@ def make_folder(path: str | Path, setting: str = "") -> None:
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
 
 
+def check_writable(path: str | Path, setting: str = "") -> None:
+    """Raise ResultError where a file could not be written: for long work, before it begins. Nothing is created."""
+    with writing(path, setting):
+        above = next(folder for folder in Path(path).absolute().parents if os.path.lexists(folder))
+        if not above.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        if not os.access(above, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
 def remove(path: Path) -> None:
     """Remove a file, a link or a folder: at any moment it stands whole under its name, or not at all.
 

@@ -7,7 +7,10 @@ import signal
 import time
 from pathlib import Path
 
-from scopewise.files import remove
+import pytest
+
+from scopewise.errors import ResultError
+from scopewise.files import check_writable, remove
 
 FILES = 400
 
@@ -44,3 +47,14 @@ def test_a_link_is_removed_and_not_what_it_leads_to(tmp_path: Path) -> None:
     remove(tmp_path / "link")
     remove(tmp_path / "nothing")
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["file", "there"]
+
+
+def test_what_cannot_be_written_is_said_before_the_work_and_leaves_nothing(tmp_path: Path) -> None:
+    check_writable(tmp_path / "new" / "folder" / "file.json")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").write_text("")
+    (tmp_path / "loop").symlink_to("pool")
+    (tmp_path / "pool").symlink_to("loop")
+    for wrong in ("file/x", "file/x/y", "loop/x"):
+        with pytest.raises(ResultError, match="--output"):
+            check_writable(tmp_path / wrong, "--output")

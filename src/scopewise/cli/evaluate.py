@@ -12,6 +12,7 @@ import typer
 from scopewise.cli import Config, Json, Set, command, quiet_libraries
 from scopewise.config import load_config
 from scopewise.errors import ResultError
+from scopewise.files import check_writable
 from scopewise.terminal import echo_json, echo_table
 
 
@@ -37,6 +38,10 @@ def evaluate(
         raise ResultError(f"--output: {output} exists; name a new file, or remove it")
     if cache is not None and cache.is_file():
         raise ResultError(f"--cache: {cache} is a file; name a folder")
+    if output is not None:
+        check_writable(output, "--output")
+    if cache is not None:
+        check_writable(cache / "scores", "--cache")
     compared = None
     quiet_libraries()
     from scopewise.ability.tasks import load_tasks
