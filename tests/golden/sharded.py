@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 
 import torch
 from torch import nn
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from engines import forward_of
 from scopewise.config import LoraSection, TinyConfig

@@ -33,6 +33,7 @@ SETTINGS = [
 """A bench of every kind of stage: a base, target and oracle, a region, a method with a reference, one on a region."""
 
 VOLATILE = {
+    "measured", "compared",  # hashes of the stages' records, which hold seconds
     "seconds", "seconds_per_step", "step_seconds", "date", "cost", "origin", "manifest", "dir", "tokens_per_second",
     "flops_utilisation", "flops_ceiling_per_second", "peak_memory_bytes", "localization_seconds", "localization",
 }  # fmt: skip
