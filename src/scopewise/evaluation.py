@@ -174,9 +174,8 @@ def evaluate(
         if asked:
             found = _texts(engine, asked, length, kept)
             texts.update({(prompt, length): text for prompt, text in found.items()})
-    ends = (
-        settings.eos and engine.tokenizer.eos_token_id is not None
-    )  # whether answers end in a token that is none of theirs
+    # Whether tokenised answers end in an end of sequence that was appended.
+    ends = settings.eos and engine.tokenizer.eos_token_id is not None
     every = [item for job in jobs for item in job.items]
     for need in needs.values():
         need.prepare(every)
