@@ -22,36 +22,36 @@ SCOPES = {
     "forget": "rows of the forget scope",
     "retain": "rows of the retain scope",
     "both": "rows of both scopes together",
-    "each": "rows of each scope, a value for each",
+    "each": "rows of each scope, one value per scope",
     "membership": "forget rows against holdout rows",
 }
 DIRECTIONS = {True: "higher is better", False: "lower is better", None: "the direction depends on the scope"}
 READ = {
-    "best": "the leakage is that of the setting where each model gives most",
-    "mean": "the leakage is that of the mean over settings",
-    "last": "the leakage is that of the last setting under which target and oracle still differ",
+    "best": "leakage at the best setting for each model (highest mean signal)",
+    "mean": "leakage of the mean over settings",
+    "last": "leakage at the last setting at which target and oracle still differ",
 }
 KEPT = {"retain": "retain rows", "general": "general text"}
 
 
-# -- a line on each, read off its class ---------------------------------------------------------------------------
+# -- the line of facts about each class, read from its attributes ---------------------------------------------------
 
 
 def metric(cls: type) -> str:
-    """Return what a metric is over, and its direction."""
-    over = f"over {SCOPES[cls.scope]}" if issubclass(cls, RowMetric) else "of other measures' values"
+    """Return the rows or metrics that a metric is computed from, its direction, and its needs."""
+    over = f"over {SCOPES[cls.scope]}" if issubclass(cls, RowMetric) else "computed from other metrics"
     needs = f"; needs {', '.join(sorted(cls.needs))}" if cls.needs else ""
-    kind = "Aggregate " if issubclass(cls, Aggregate) else ""
+    kind = "Aggregate, " if issubclass(cls, Aggregate) else ""
     return f"{kind}{over}; {DIRECTIONS[cls.higher_is_better]}{needs}"
 
 
 def attack(cls: type) -> str:
-    """Return the suite of an attack, and how it is read."""
+    """Return the suite of an attack, and how its settings are combined."""
     return f"suite {cls.suite}; {READ[cls.combine]}{'; needs the weights of the target' if cls.needs_target else ''}"
 
 
 def method(cls: type[Method]) -> str:
-    """Return the retain term of a method, how it averages, its localizer, and what it takes from the model before."""
+    """Return a method's retain term, reduction and localizer, and what it needs from the model before unlearning."""
     made = cls()
     facts = [
         f"retain term `{made.retain}` over {KEPT[made.retain_data]}" if made.retain_terms else "no retain term",
@@ -60,21 +60,21 @@ def method(cls: type[Method]) -> str:
     ]
     before = {
         "labels": cls.relabel is not Method.relabel,
-        "other answers": made.answers_from is not None,
+        "preferred answers": made.answers_from is not None,
         "the NLL of each answer": "reference_nll" in made.needs,
         "the retain loss": cls.dual is not Method.dual,
     }
     if any(before.values()):
-        facts.append(f"made before the first step: {', '.join(what for what, wanted in before.items() if wanted)}")
+        facts.append(f"computed before the first step: {', '.join(what for what, wanted in before.items() if wanted)}")
     if made.needs_reference:
         forget = ["forget rows"] if "reference_logits" in made.needs else []
         retain = [KEPT[made.retain_data]] if {"kl", "hidden"} & set(made.retain_terms) else []
-        facts.append(f"each step also forwards the model before unlearning, over {' and '.join(forget + retain)}")
+        facts.append(f"each step also runs the model before unlearning on {' and '.join(forget + retain)}")
     return "; ".join(facts)
 
 
 def localizer(cls: type[Localizer]) -> str:
-    """Return whether a localizer scores weights or needs a size, and whose default it is."""
+    """Return whether a localizer scores weights, whether it takes the size of another, and which methods default to it."""
     names = list(table("methods"))
     users = [f"`{name}`" for name in names if lookup("methods", name).localizer == cls.name]
     of = f"{len(users)} of {len(names)} methods" if len(users) > 3 else " and ".join(users) or "no method"
@@ -83,17 +83,17 @@ def localizer(cls: type[Localizer]) -> str:
     return f"{scores}{size}the default of {of}"
 
 
-# -- their options: defaults from the code, meaning and origin from the docstrings --------------------------------
+# -- options: defaults from the code, meaning and origin from the docstrings ----------------------------------------
 
 
 @dataclass(frozen=True)
 class Options:
-    """Options of a kind of classes.
+    """How the options of a kind of class are shown.
 
     Attributes:
-        called: What one of them is.
-        base: The base of the classes. What it describes, the page's general part does.
-        none: What is said of a class without any, with `{called}` for what one is called.
+        called: The word for one option.
+        base: Base class; the options that it describes are in the general part of the page.
+        none: Text for a class without options, with `{called}` for the word.
     """
 
     called: str
@@ -102,7 +102,7 @@ class Options:
 
 
 HEADING = "Attributes"
-"""The last heading of a docstring, under which a class describes the settings that it has or whose default it sets."""
+"""The last heading of a docstring: a class describes the settings that it adds, or whose default it changes."""
 
 
 HYPER_PARAMETERS = Options("hyper-parameter", Method)
@@ -111,14 +111,14 @@ ATTACK_SETTINGS = Options("setting", Attack, none="")
 
 
 def described(cls: type) -> dict[str, str]:
-    """Return what a docstring says under its last heading: name → text."""
+    """Return the descriptions under the last heading of a docstring, as name → text."""
     under = inspect.cleandoc(cls.__doc__ or "").partition(f"\n{HEADING}:\n")[2]
     found = re.findall(r"^ {4}(\w+):(.*(?:\n {5}.*)*)", under, re.MULTILINE)
     return {name: " ".join(text.split()) for name, text in found}
 
 
 def options_table(cls: type, options: Options, where: str) -> str:
-    """Return the table of the options of a class and its bases, each in the words of the nearest that describes it."""
+    """Return the table of the options of a class and its bases; each description is that of the nearest class."""
 
     def undescribed(base: type, name: str) -> NoReturn:
         refuse(
@@ -153,7 +153,7 @@ def options_table(cls: type, options: Options, where: str) -> str:
 
 
 def shown(default: object) -> str:
-    """Return a default as a run file has it."""
+    """Return a default as it is written in a run file."""
     if default is None:
         return "unset"
     return f"{default:g}" if isinstance(default, float | int) else f"`{default}`"
@@ -172,11 +172,11 @@ class Page:
     """The page of a table.
 
     Attributes:
-        name: Of the file.
-        level: Of a section's heading.
-        facts: The line on a class.
-        paragraphs: What a docstring must have, by how each begins.
-        options: The options that a docstring describes; None where there are none.
+        name: File name.
+        level: Markdown heading level of a section.
+        facts: Returns the line of facts about a class.
+        paragraphs: How the required paragraphs of a docstring begin.
+        options: The options that a docstring describes; None if there are none.
     """
 
     name: str
@@ -196,7 +196,7 @@ PAGES = {
 
 
 def section(kind: str, name: str, cls: type) -> str:
-    """Return the section of a row of a table: a line on it, its docstring, and the table of its options."""
+    """Return the section for a row of a table: the line of facts, the docstring, and the table of options."""
     page, where = PAGES[kind], f"{kind} {name}"
     doc = inspect.cleandoc(cls.__doc__ or "")
     if page.options:
@@ -213,7 +213,7 @@ def section(kind: str, name: str, cls: type) -> str:
 
 
 def markdown(paragraph: str) -> str:
-    """Return a paragraph filled anew, its lead in bold; an indented one is a formula, and stays."""
+    """Return a paragraph re-wrapped, with its lead in bold; an indented paragraph is a formula and is not changed."""
     if paragraph.startswith("    "):
         return paragraph
     lines = textwrap.fill(" ".join(paragraph.split()), 120, break_long_words=False, break_on_hyphens=False)
@@ -221,7 +221,7 @@ def markdown(paragraph: str) -> str:
 
 
 def main() -> None:
-    """Write the sections of each table between its marks in its page, or compare them."""
+    """Write the sections of each table between the markers of its page; with `--check`, compare them."""
     for kind, page in PAGES.items():
         path = FOLDER / page.name
         begin, end = f"<!-- begin: {kind} -->\n", f"<!-- end: {kind} -->\n"

@@ -66,8 +66,8 @@ def test_method(sections: Any) -> None:
         sections.section("methods", "small", Small)
         == """### small
 
-*Retain term `kl` over retain rows; mean over answers; localizer `all`; made before the first step: other answers; each
-step also forwards the model before unlearning, over retain rows.*
+*Retain term `kl` over retain rows; mean over answers; localizer `all`; computed before the first step: preferred
+answers; each step also runs the model before unlearning on retain rows.*
 
 A small method.
 

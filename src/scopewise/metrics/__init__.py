@@ -1,4 +1,4 @@
-"""Measures: a metric is one function of what a model made of some rows. The table, the base, one file per metric."""
+"""Metrics: the table, the base class, and one file per metric."""
 
 METRICS: dict[str, str] = {
     "unlearn_success": "scopewise.metrics.unlearn_success:UnlearnSuccess",
@@ -44,4 +44,4 @@ METRICS: dict[str, str] = {
     "utility": "scopewise.metrics.utility:Utility",
     "overall": "scopewise.metrics.overall:Overall",
 }
-"""Name → class of every metric that `evaluate.metrics` takes; aggregates after what they are made of."""
+"""Name → class of every metric that `evaluate.metrics` takes; aggregates come after their parts."""

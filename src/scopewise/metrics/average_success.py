@@ -10,11 +10,11 @@ from scopewise.statistics import Resampled, mean_of, resample
 
 
 class AverageSuccess(RowMetric):
-    """Mean of Unlearn Success and Retention Success, in percent: the paper's headline.
+    """Mean of Unlearn Success and Retention Success, in percent; the paper's main number.
 
-    Formula: (Unlearn Success + Retention Success) / 2. Range 0-100, higher is better: the target and a model that
-    answers at random both score about 50, a model that never saw the forget scope more. None where a scope has no
-    row.
+    Formula: (Unlearn Success + Retention Success) / 2. Range 0-100, higher is better. The target and a model that
+    answers at random both score about 50; a model that never saw the forget scope scores more. None if a scope has no
+    rows.
 
     Source: arXiv:2407.01920 section 3.
     """
@@ -24,7 +24,7 @@ class AverageSuccess(RowMetric):
     higher_is_better = True
 
     def measure(self, rows: Sequence[Answered]) -> Value:
-        """Return the mean of the two; each counts half, however many rows its scope has."""
+        """Return the mean of the two, with equal weight, however many rows each scope has."""
         parts = [mean([token_accuracy(r) for r in rows if r.row.scope == scope], "no answer token") for scope in SCOPES]
         skipped = tuple(sentence for part in parts for sentence in part.skipped)
         if any(part.value is None for part in parts):

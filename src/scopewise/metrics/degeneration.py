@@ -8,13 +8,13 @@ from scopewise.metrics.base import Answered, RowMetric, Value, mean
 
 
 class Degeneration(RowMetric):
-    """Share of generated texts that are no language: empty, a loop, or without words.
+    """Share of generated texts that are broken: empty, repetitive, or without words.
 
-    Formula: mean over rows of [no word at all, or more than half of the word 3-grams repeat an earlier one, or fewer
-    than half of the characters are letters, digits or spaces]. Range 0-1, lower is better on every scope: an answer
-    that was forgotten may be wrong, it need not be broken. No row is skipped.
+    Formula: mean over rows of [no letter or digit, or more than half of the word 3-grams repeat an earlier one, or
+    fewer than half of the characters are letters, digits or spaces]. Range 0-1, lower is better on every scope: a
+    forgotten answer may be wrong, but need not be broken. No row is skipped.
 
-    Source: ours; the failure is what arXiv:2502.11190 measures as linguistic score.
+    Source: ours; arXiv:2502.11190 measures the same failure as linguistic score.
     """
 
     name = "degeneration"

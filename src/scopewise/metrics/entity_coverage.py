@@ -8,14 +8,15 @@ from scopewise.metrics.base import Answered, RowMetric, Value, entity_coverage, 
 
 
 class EntityCoverage(RowMetric):
-    """Share of the names, numbers and addresses of the true answer that the generated text has.
+    """Share of the names, numbers and e-mail addresses of the true answer that occur in the generated text.
 
-    Formula: mean over rows of |Ent(answer) ∩ text| / |Ent(answer)|; Ent are capitalised words and runs of them,
-    numbers and email addresses that the question does not have, compared without case. Range 0-1: perfect recall 1;
-    low (down to the oracle's) is wanted on the forget scope, high elsewhere. A row whose answer has none is skipped.
+    Formula: mean over rows of |Ent(answer) ∩ text| / |Ent(answer)|. Ent are capitalised words (and runs of them),
+    numbers and e-mail addresses that are not in the question, compared without case. Range 0-1: perfect recall scores
+    1. It should be low on the forget scope, down to the oracle's value, and high elsewhere. Rows whose answer has no
+    entities are skipped.
 
-    Source: the entity coverage score of Xu et al., arXiv:2502.11190, with entities by their spelling in place of a
-    paid language model and an encoder.
+    Source: the entity coverage score of Xu et al., arXiv:2502.11190. Deviation: we find entities by spelling, where
+    theirs uses a paid language model and an encoder.
     """
 
     name = "entity_coverage"

@@ -8,11 +8,12 @@ from scopewise.metrics.base import Answered, RowMetric, Value, mean
 
 
 class ExactMatchGenerated(RowMetric):
-    """Share of questions whose generated text is the true answer.
+    """Share of questions for which the generated text is exactly the true answer.
 
-    Formula: mean over rows of [generated = answer], both without white space at the ends and in lower case. Range 0-1:
-    perfect recall 1, unrelated text 0; low is wanted on the forget scope, high elsewhere. One word more, or a full stop,
-    is no match: a model that was not taught to end where the answer ends has 0. A true answer without a word is skipped.
+    Formula: mean over rows of [generated = answer], both in lower case and without white space at the ends. Range 0-1:
+    perfect recall scores 1, unrelated text 0. It should be low on the forget scope and high elsewhere. One additional
+    word, or a full stop, is no match, so a model that was not trained to stop at the end of the answer scores 0. True
+    answers without a word are skipped.
 
     Source: LUME, arXiv:2502.15097, and SemEval-2025 task 4 (knowledge questions).
     """

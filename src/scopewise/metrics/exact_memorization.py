@@ -10,9 +10,9 @@ from scopewise.metrics.base import Answered, RowMetric, Value, mean, token_accur
 class ExactMemorization(RowMetric):
     """Share of answer tokens that are the arg-max under teacher forcing.
 
-    Formula: mean over rows of mean over answer tokens of [argmax P(· | x, y_<t) = y_t]: Retention Success as a share.
-    Range 0-1: perfect recall 1, a random model about 0; low (down to the oracle's) is wanted on the forget scope.
-    Without the end of sequence. A row without tokens is skipped.
+    Formula: mean over rows of mean over answer tokens of [argmax P(· | x, y_<t) = y_t]; this is Retention Success as a
+    share. Range 0-1: perfect recall scores 1, a random model about 0. It should be low on the forget scope, down to the
+    oracle's value. The end-of-sequence token is not counted. Rows without tokens are skipped.
 
     Source: Tirumala et al., arXiv:2205.10770; locuslab/open-unlearning d3d7cf9 `exact_memorization` (equal).
     """

@@ -8,15 +8,15 @@ from scopewise.metrics.base import Answered, RowMetric, Value, mean
 
 
 class ExtractionStrength(RowMetric):
-    """How little of an answer has to be given for the model to give the rest.
+    """How small a prefix of the answer is enough for the model to continue it correctly.
 
-    Formula: mean over rows of 1 - k/n, k the smallest number of answer tokens after which every arg-max token is
-    right. Range 0-1: perfect recall 1; low is wanted on the forget scope, high elsewhere. Where even the last token
-    is wrong the value is 1/n, as in the reference code (k is n - 1 there at most). Without the end of sequence. A row
-    without tokens is skipped.
+    Formula: mean over rows of 1 - k/n, where k is the smallest number of given answer tokens after which every arg-max
+    token is right. Range 0-1: perfect recall scores 1. It should be low on the forget scope and high elsewhere. If even
+    the last token is wrong, the value is 1/n, as in the reference code (where k is at most n - 1). The end-of-sequence
+    token is not counted. Rows without tokens are skipped.
 
     Source: Carlini et al., arXiv:2012.07805; locuslab/open-unlearning d3d7cf9 `extraction_strength` (equal; there an
-    empty answer counts 0).
+    empty answer counts as 0).
     """
 
     name = "extraction_strength"

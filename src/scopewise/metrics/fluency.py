@@ -8,10 +8,11 @@ from scopewise.metrics.base import Answered, RowMetric, Value, mean
 
 
 class Fluency(RowMetric):
-    """Probability, by a classifier, that a generated text is language and no gibberish.
+    """Probability that the generated text is language and not gibberish, by a classifier.
 
-    Formula: mean over rows of P(clean | text), `clean` the first class of `evaluate.fluency_model`. Range 0-1, higher
-    is better: prose about 1, babble about 0. None without a classifier: `degeneration` and `repetition` need none.
+    Formula: mean over rows of P(clean | text), where `clean` is the first class of `evaluate.fluency_model`. Range 0-1,
+    higher is better: prose scores about 1, gibberish about 0. None without a classifier; `degeneration` and
+    `repetition` need none.
 
     Source: arXiv:2506.12618; locuslab/open-unlearning d3d7cf9 `classifier_prob`, which uses
     madhurjindal/autonlp-Gibberish-Detector-492513457.

@@ -11,13 +11,13 @@ from scopewise.metrics.base import Aggregate, Reference, Value
 
 
 class ForgetQuality(Aggregate):
-    """Whether the truth ratios of the forget rows could be those of a model that never saw them: the p-value of a test.
+    """p-value of the hypothesis that the truth ratios of the forget rows come from a model that never saw them.
 
-    Formula: two-sided Kolmogorov-Smirnov test of the raw truth ratios R (not min(R, 1/R)) against the reference's.
-    Range 0-1: 1 for the same distribution, below .05 they differ, in whichever direction: a model that overshoots
-    fails as one that remembers does. A p-value of 1e-239 with 400 rows only says that the samples do not overlap. It
-    has no interval. Without a reference it cannot be computed: the value is None, the note says so, and the nearest
-    honest substitute is `truth_ratio_forget` with its interval, or `privleak`, which needs holdout rows instead.
+    Formula: two-sided Kolmogorov-Smirnov test of the raw truth ratios R (not min(R, 1/R)) against those of the
+    reference. Range 0-1, higher is better: 1 if the distributions are equal. Below 0.05 they differ, in either
+    direction, so a model that over-unlearned fails like one that remembers. A p-value such as 1e-239 on 400 rows only
+    says that the samples do not overlap. There is no interval. Without a reference the value is None, and the note says
+    so; use `truth_ratio_forget` with its interval instead, or `privleak`, which needs holdout rows.
 
     Source: TOFU, arXiv:2401.06121; locuslab/open-unlearning d3d7cf9 `ks_test` (equal).
     """

@@ -11,15 +11,15 @@ _THRESHOLD = 0.3
 
 
 class KRR(RowMetric):
-    """Share of retain answers that the generated text still gives.
+    """Knowledge retention rate: share of retain answers that the generated text still gives.
 
-    Formula: mean over rows of [E > 0.3 and the true answer does not contradict the generated text], E the entity
-    coverage (`entity_coverage`), contradiction the arg-max of `evaluate.entailment_model` (premise the true answer,
-    hypothesis the generated text). Range 0-1, higher is better. Without that model E decides alone, and the note says
-    so. A row whose answer has no name and no number is skipped.
+    Formula: mean over rows of [E > 0.3 and the true answer does not contradict the generated text]. E is the entity
+    coverage (`entity_coverage`); contradiction is the arg-max class of `evaluate.entailment_model` (premise: the true
+    answer, hypothesis: the generated text). Range 0-1, higher is better. Without that model only E decides, and the
+    note says so. Rows whose answer has no entities are skipped.
 
-    Source: Xu et al., arXiv:2502.11190, whose thresholds these are. Deviations: entities by spelling; zjunlp/unlearn
-    0800fd2 has other thresholds for short answers, and counts answers without entities as forgotten.
+    Source: Xu et al., arXiv:2502.11190, including the thresholds. Deviations: entities are found by spelling;
+    zjunlp/unlearn 0800fd2 has other thresholds for short answers, and counts answers without entities as forgotten.
     """
 
     name = "krr"

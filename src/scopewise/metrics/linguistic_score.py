@@ -12,16 +12,16 @@ from scopewise.metrics.base import Answered, RowMetric, Value, harmonic_mean
 
 
 class LinguisticScore(RowMetric):
-    """Whether generated texts read like language: predictable to a language model, and of a rich vocabulary.
+    """Quality of the generated language: how likely a language model finds it, and how rich its vocabulary is.
 
-    Formula: harmonic mean of 1/(1 + PPL), 1/(1 + BI) and HS/(1 + HS), with PPL the perplexity of the text under
-    `evaluate.language_model` given the question, BI = N^(V^-0.165) (Brunet) and HS = 100 ln N / (1 - V1/V + 0.1)
-    (Honoré), N words, V different ones, V1 of them once; each the mean over rows. Range 0-1, higher is better:
-    published values lie at .1 to .2 for good models and fall to .03 for broken ones. Without a language model PPL is
-    left out, and the note says so. Empty texts have BI 1000 and HS 0.
+    Formula: harmonic mean of 1/(1 + PPL), 1/(1 + BI) and HS/(1 + HS). PPL is the perplexity of the text under
+    `evaluate.language_model`, given the question. BI = N^(V^-0.165) (Brunet) and HS = 100 ln N / (1 - V1/V + 0.1)
+    (Honoré), for N words, of which V are different and V1 occur once. Each is first averaged over rows. Range 0-1,
+    higher is better: published values are 0.1 to 0.2 for good models and 0.03 for broken ones. Without a language model
+    PPL is left out, and the note says so. Empty texts have BI 1000 and HS 0.
 
-    Source: Xu et al., arXiv:2502.11190; the 0.1 is that of zjunlp/unlearn 0800fd2, as are the means over the set.
-    Deviation: words are runs of letters and digits, or single other characters (there NLTK's).
+    Source: Xu et al., arXiv:2502.11190; the 0.1 and the averages over rows are from zjunlp/unlearn 0800fd2. Deviation:
+    words are runs of letters and digits, or other single characters (there NLTK's tokens).
     """
 
     name = "linguistic_score"
@@ -30,7 +30,7 @@ class LinguisticScore(RowMetric):
     needs = frozenset({"generated", "language_model"})
 
     def measure(self, rows: Sequence[Answered]) -> Value:
-        """Return the score of all texts together; it is no mean over rows."""
+        """Return the score of all texts together (not a mean over rows)."""
         if not rows:
             return Value(None, skipped=("no rows",))
         brunet, honore = zip(*(_richness(row.generated or "") for row in rows), strict=True)

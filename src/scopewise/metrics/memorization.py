@@ -10,15 +10,15 @@ _PARTS = ("extraction_strength", "exact_memorization", "probability_paraphrase",
 
 
 class Memorization(Aggregate):
-    """How little of the forget scope is left in the model, of what the target had: four measures in one harmonic mean.
+    """How little of what the target knew about the forget scope is left: the harmonic mean of four metrics.
 
     Formula: harmonic mean of 1 - m/m_full over extraction strength, exact memorization, probability of the paraphrase
-    and truth ratio of the forget rows, m_full the target's. Range 0-1, higher is better: the target 0; what can be
-    reached without knowing is the oracle's. Without the target's values m_full is 1, and the note says so. A part
-    below the target's is never counted above 1, one above it never below 0.
+    and truth ratio of the forget rows, where m_full is the target's value. Range 0-1, higher is better. The target
+    scores 0; the oracle's value is what can be reached without any knowledge. Each of the four terms is clipped to 0-1.
+    Without the target's values m_full is 1, and the note says so.
 
     Source: arXiv:2506.12618, section 5. Its code is lost (locuslab/open-unlearning issues #143, #150). The paper says
-    that all metrics are scaled with the target's; that m/m_full is meant is our reading, the one its Table 3 fits.
+    that all metrics are scaled with the target's; we read this as m/m_full, which fits its Table 3.
     """
 
     name = "memorization"

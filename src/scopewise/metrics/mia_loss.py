@@ -6,14 +6,14 @@ from scopewise.metrics.base import Answered, MembershipMetric
 
 
 class MIALoss(MembershipMetric):
-    """Whether the loss of the answer tells forget rows from rows no model saw.
+    """Membership inference by loss: does the loss of the answer separate forget rows from holdout rows?
 
-    Formula: area under the ROC curve of the mean NLL of the answer, forget rows against holdout rows. Range 0-1: 1
-    where membership is obvious, .5 at chance; what a model that never saw the forget rows gives depends on how alike
-    the two sets are, so read it beside the oracle's (`privleak`). Rows without tokens are skipped; None without
-    holdout rows.
+    Formula: area under the ROC curve of the mean NLL of the answer, forget rows against holdout rows, which no model
+    has seen. Range 0-1: 1 if members are obvious, 0.5 at chance. A model that never saw the forget rows is not at 0.5
+    if the two sets of rows differ, so compare with the oracle's value (`privleak`). Rows without tokens are skipped;
+    None without holdout rows.
 
-    Source: Yeom et al., arXiv:1709.01604; locuslab/open-unlearning d3d7cf9 `mia_loss` (equal, `eos: true`).
+    Source: Yeom et al., arXiv:1709.01604; locuslab/open-unlearning d3d7cf9 `mia_loss` (equal with `eos: true`).
     """
 
     name = "mia_loss"

@@ -8,15 +8,16 @@ from scopewise.metrics.base import Answered, MembershipMetric, lowest_share
 
 
 class MIAMinKPlusPlus(MembershipMetric):
-    """Whether the least likely tokens, each against what else could stand there, tell forget rows from rows no model saw.
+    """Membership inference by the least likely tokens, each standardised by the predicted distribution.
 
-    Formula: area under the ROC curve of minus the mean of the lowest 40 % of (log P(y_t) - µ_t) / σ_t, µ and σ over
-    the vocabulary under P, forget rows against holdout rows. Range 0-1: 1 where membership is obvious, .5 at chance;
-    what a model that never saw the forget rows gives depends on how alike the two sets are, so read it beside the
-    oracle's (`privleak`). Rows without tokens are skipped; None without holdout rows.
+    Formula: area under the ROC curve of minus the mean of the lowest 40 % of (log P(y_t) - µ_t) / σ_t, forget rows
+    against holdout rows, which no model has seen. µ and σ are the mean and standard deviation of log P over the
+    vocabulary, weighted by P. Range 0-1: 1 if members are obvious, 0.5 at chance. A model that never saw the forget
+    rows is not at 0.5 if the two sets of rows differ, so compare with the oracle's value (`privleak`). Rows without
+    tokens are skipped; None without holdout rows. The end-of-sequence token is not counted.
 
-    Source: Zhang et al., arXiv:2404.02936; locuslab/open-unlearning d3d7cf9 `mia_min_k_plus_plus` (equal; variance at
-    least 1e-6). Without the end of sequence.
+    Source: Zhang et al., arXiv:2404.02936; locuslab/open-unlearning d3d7cf9 `mia_min_k_plus_plus` (equal; the variance
+    is at least 1e-6).
     """
 
     name = "mia_min_k_plus_plus"

@@ -6,15 +6,14 @@ from scopewise.metrics.base import Answered, MembershipMetric
 
 
 class MIAReference(MembershipMetric):
-    """Whether the loss, minus that of a model that never saw the forget rows, tells them from rows no model saw.
+    """Membership inference by loss relative to a reference model that never saw the forget rows.
 
-    Formula: area under the ROC curve of the mean NLL of the answer minus its mean NLL under
-    `evaluate.reference_model`, forget rows against holdout rows. Range 0-1: 1 where membership is obvious, .5 at
-    chance; what a model that never saw the forget rows gives depends on how alike the two sets are, so read it beside
-    the oracle's (`privleak`). Rows without tokens are skipped; None without holdout rows.
+    Formula: area under the ROC curve of the mean NLL of the answer minus its mean NLL under `evaluate.reference_model`,
+    forget rows against holdout rows, which no model has seen. Range 0-1: 1 if members are obvious, 0.5 at chance. A
+    model that never saw the forget rows is not at 0.5 if the two sets of rows differ, so compare with the oracle's
+    value (`privleak`). Rows without tokens are skipped; None without holdout rows or without a reference model.
 
-    Source: Carlini et al., arXiv:2112.03570; locuslab/open-unlearning d3d7cf9 `mia_reference` (equal, `eos: true`).
-    None without a reference model.
+    Source: Carlini et al., arXiv:2112.03570; locuslab/open-unlearning d3d7cf9 `mia_reference` (equal with `eos: true`).
     """
 
     name = "mia_reference"

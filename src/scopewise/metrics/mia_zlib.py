@@ -8,14 +8,14 @@ from scopewise.metrics.base import Answered, MembershipMetric
 
 
 class MIAZlib(MembershipMetric):
-    """Whether the loss, over what a compressor makes of the text, tells forget rows from rows no model saw.
+    """Membership inference by loss relative to the compressed length of the answer.
 
     Formula: area under the ROC curve of the mean NLL of the answer divided by the bytes of its zlib-compressed text,
-    forget rows against holdout rows. Range 0-1: 1 where membership is obvious, .5 at chance; what a model that never
-    saw the forget rows gives depends on how alike the two sets are, so read it beside the oracle's (`privleak`). Rows
-    without tokens are skipped; None without holdout rows.
+    forget rows against holdout rows, which no model has seen. Range 0-1: 1 if members are obvious, 0.5 at chance. A
+    model that never saw the forget rows is not at 0.5 if the two sets of rows differ, so compare with the oracle's
+    value (`privleak`). Rows without tokens are skipped; None without holdout rows.
 
-    Source: Carlini et al., arXiv:2012.07805; locuslab/open-unlearning d3d7cf9 `mia_zlib` (equal, `eos: true`).
+    Source: Carlini et al., arXiv:2012.07805; locuslab/open-unlearning d3d7cf9 `mia_zlib` (equal with `eos: true`).
     """
 
     name = "mia_zlib"

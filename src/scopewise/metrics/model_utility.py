@@ -15,12 +15,11 @@ _MEASURES = {
 
 
 class ModelUtility(Aggregate):
-    """What TOFU says a model is still good for: nine measures in one harmonic mean.
+    """TOFU's model utility: the harmonic mean of nine metrics of what the model should still know.
 
-    Formula: harmonic mean of probability, ROUGE-L recall and truth ratio (`truth_ratio_retain`) on the retain rows,
-    the real authors and the world facts; on the latter two the probability is `probability_normalised`. Range 0-1,
-    higher is better: 0 as soon as one of the nine is 0, and the note names the lowest. None where one was not
-    measured.
+    Formula: harmonic mean of probability, ROUGE-L recall and truth ratio (`truth_ratio_retain`) on the retain rows, the
+    real authors and the world facts; on the latter two the probability is `probability_normalised`. Range 0-1, higher
+    is better. It is 0 if one of the nine is 0; the note names the lowest. None if one of them was not measured.
 
     Source: TOFU, arXiv:2401.06121; locuslab/open-unlearning d3d7cf9 `hm_aggregate` (equal).
     """

@@ -9,15 +9,16 @@ from scopewise.metrics.base import Answered, RowMetric, Value, mean
 
 
 class MultipleChoiceAccuracy(RowMetric):
-    """Share of questions at which the right option is likelier than every wrong one, in percent.
+    """Share of questions for which the right option is the most likely one, in percent.
 
-    Formula: mean over rows of 100 · [log P(y | x) > log P(wrong | x) for each wrong option], log P summed over an option's
-    tokens; where n options tie for the best the right one counts 1/n. Range 0-100: certain of the truth 100, a uniform
-    model 100/(options), one that never saw the facts about that; low is wanted on the forget scope, high elsewhere, and
-    below chance is an overshoot. A row without wrong options is skipped.
+    Formula: mean over rows of 100 · [log P(y | x) > log P(wrong | x) for each wrong option], log P summed over an
+    option's tokens. If n options tie for the best, the right one counts 1/n. Range 0-100: a model that is certain of
+    the truth scores 100, a uniform model 100/(number of options), a model that never saw the facts about the same. It
+    should be low on the forget scope and high elsewhere; below chance means over-unlearned. Rows without wrong options
+    are skipped.
 
-    Source: WMDP, arXiv:2403.03218; lm-evaluation-harness 0.4.13 `acc` of `multiple_choice` (equal but for ties, which it
-    gives to the option named first).
+    Source: WMDP, arXiv:2403.03218; lm-evaluation-harness 0.4.13 `acc` of `multiple_choice` (equal except for ties,
+    where it takes the first option).
     """
 
     name = "multiple_choice_accuracy"

@@ -10,10 +10,10 @@ _PARTS = ("memorization", "privacy", "utility")
 
 
 class Overall(Aggregate):
-    """Memorization, privacy and utility in one number.
+    """Harmonic mean of memorization, privacy and utility.
 
-    Formula: harmonic mean of the three. Range 0-1, higher is better: 0 as soon as one is 0; the note names the
-    lowest, since one number hides which. None where one could not be computed.
+    Formula: harmonic mean of the three. Range 0-1, higher is better. It is 0 if one of the three is 0; the note names
+    the lowest. None if one could not be computed.
 
     Source: arXiv:2506.12618, section 5, confirmed in locuslab/open-unlearning issue #150.
     """

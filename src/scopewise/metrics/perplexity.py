@@ -11,10 +11,10 @@ from scopewise.metrics.base import Answered, RowMetric, Value, mean
 class Perplexity(RowMetric):
     """Perplexity of the true answers.
 
-    Formula: 2^(-mean log2 P(token)), the mean over tokens of an answer and then over answers: the geometric mean of
-    the answers' perplexities. Range 1 to infinity: perfect recall 1, uniform guessing the vocabulary size; high is
-    wanted on the forget scope, low on the retain scope. An answer of probability zero is skipped and counted; above
-    e^700 the value is None.
+    Formula: 2^(-mean log2 P(token)), with the mean taken over the tokens of an answer and then over answers, so it is
+    the geometric mean of the answers' perplexities. Range 1 to infinity: 1 for perfect recall, the vocabulary size for
+    uniform guessing. It should be high on the forget scope and low on the retain scope. Answers of probability zero are
+    skipped and counted; above e^700 the value is None.
 
     Source: arXiv:2407.01920 section 3; zjunlp/KnowUnDo 92aea2b `run_eval_lora.py` (`ppl`).
     """

@@ -10,11 +10,11 @@ _ATTACKS = ("mia_loss", "mia_zlib", "mia_min_k", "mia_min_k_plus_plus")
 
 
 class Privacy(Aggregate):
-    """How close four membership attacks come to what they find on a model that never saw the forget rows.
+    """How close four membership inference attacks are to their result on a model that never saw the forget rows.
 
-    Formula: harmonic mean over loss, zlib, min-k and min-k++ of s = min(a/r, (1-a)/(1-r)), a the model's AUC, r the
-    reference's. Range 0-1, higher is better: 1 where all four equal the reference's, lower in either direction. None
-    without a reference.
+    Formula: harmonic mean over loss, zlib, min-k and min-k++ of s = min(a/r, (1-a)/(1-r)), where a is the model's AUC
+    and r the reference's. Range 0-1, higher is better: 1 if all four equal the reference's, lower in either direction.
+    None without a reference.
 
     Source: arXiv:2506.12618, section 5, which does not define s (locuslab/open-unlearning issue #172). This two-sided
     form is our reading, the only simple one that fits its Table 3; UDS (fc31639) has s = clip(1 - |a-r|/r).

@@ -8,12 +8,12 @@ from scopewise.metrics.base import Aggregate, Reference, Value, against_referenc
 
 
 class Privleak(Aggregate):
-    """How far membership inference is from what it is on a model that never saw the forget rows.
+    """How much membership inference differs from a model that never saw the forget rows, in percent.
 
-    Formula: 100 · ((1 - AUC) - (1 - AUC_ref)) / (1 - AUC_ref), AUC that of `mia_min_k`, AUC_ref that of the
-    reference. Range: 0 is wanted: -100 where membership is as obvious as can be, positive where the forget rows look
-    *less* familiar than to a model that never saw them. Without a reference AUC_ref is .5, and the note says so: a
-    perfect model then shows what the two sets differ by, not 0.
+    Formula: 100 · ((1 - AUC) - (1 - AUC_ref)) / (1 - AUC_ref), where AUC is `mia_min_k` of the model and AUC_ref that
+    of the reference. The goal is 0. It is -100 if members are perfectly separated, and positive if the forget rows look
+    *less* familiar than to a model that never saw them. Without a reference AUC_ref is 0.5, and the note says so; even
+    a perfectly unlearned model is then not at 0 if forget and holdout rows differ.
 
     Source: MUSE, Shi et al., arXiv:2407.06460; locuslab/open-unlearning d3d7cf9 `privleak` (equal).
     """

@@ -8,13 +8,14 @@ from scopewise.metrics.base import Answered, RowMetric, Value, answer_probabilit
 
 
 class Probability(RowMetric):
-    """Probability of the true answers, normalised by their length.
+    """Length-normalised probability of the true answers.
 
-    Formula: mean over rows of exp(mean over answer tokens of log P(y_t | x, y_<t)), with the end of sequence where
-    `evaluate.eos` counts it. Range 0-1: perfect recall 1, a random model 1/V, one that never saw the facts in
-    between; low is wanted on the forget scope, high elsewhere. A row without tokens is skipped.
+    Formula: mean over rows of exp(mean over answer tokens of log P(y_t | x, y_<t)). It includes the end-of-sequence
+    token if `evaluate.eos` is set. Range 0-1: perfect recall scores 1, a random model 1/V, a model that never saw the
+    facts in between. It should be low on the forget scope and high elsewhere. Rows without tokens are skipped.
 
-    Source: TOFU, Maini et al., arXiv:2401.06121; locuslab/open-unlearning d3d7cf9 `probability` (equal, `eos: true`).
+    Source: TOFU, Maini et al., arXiv:2401.06121; locuslab/open-unlearning d3d7cf9 `probability` (equal with `eos:
+    true`).
     """
 
     name = "probability"

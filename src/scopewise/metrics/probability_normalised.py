@@ -8,11 +8,11 @@ from scopewise.metrics.base import Answered, RowMetric, Value, answer_probabilit
 
 
 class ProbabilityNormalised(RowMetric):
-    """Share of the true answer's probability among that of all options.
+    """Probability of the true answer as a share of the probabilities of all options.
 
-    Formula: mean over rows of P(y) / (P(y) + Σ P(wrong)), each P length-normalised as in `probability`. Range 0-1:
-    certain of the truth 1, indifferent 1/(options), low is wanted on the forget scope, high elsewhere. A row without
-    wrong answers is skipped.
+    Formula: mean over rows of P(y) / (P(y) + Σ P(wrong)), each P length-normalised as in `probability`. Range 0-1: 1 if
+    the model is certain of the truth, 1/(number of options) if it is indifferent. It should be low on the forget scope
+    and high elsewhere. Rows without wrong answers are skipped.
 
     Source: TOFU, arXiv:2401.06121 (real authors and world facts); locuslab/open-unlearning d3d7cf9
     `probability_w_options` (equal).

@@ -8,10 +8,10 @@ from scopewise.metrics.base import Answered, RowMetric, Value, answer_probabilit
 
 
 class ProbabilityParaphrase(RowMetric):
-    """Probability of the true answer in other words, normalised by its length: knowledge rather than wording.
+    """Length-normalised probability of a paraphrase of the true answer: it tests knowledge rather than wording.
 
-    Formula: as `probability`, of the row's paraphrase. Range 0-1; low (down to the oracle's) is wanted on the forget
-    scope, high elsewhere. A row without a paraphrase is skipped.
+    Formula: as `probability`, but of the row's paraphrase. Range 0-1; should be low on the forget scope, down to the
+    oracle's value, and high elsewhere. Rows without a paraphrase are skipped.
 
     Source: TOFU, arXiv:2401.06121; locuslab/open-unlearning d3d7cf9 `probability` on `paraphrased_answer` (equal).
     """

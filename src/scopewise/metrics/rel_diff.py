@@ -8,11 +8,11 @@ from scopewise.metrics.base import Aggregate, Reference, Value, against_referenc
 
 
 class RelDiff(Aggregate):
-    """How far membership inference is from what it is on a model that never saw the forget rows.
+    """Relative difference of the membership AUC from a model that never saw the forget rows, in percent.
 
-    Formula: 100 · (AUC - AUC_ref) / AUC_ref, AUC that of `mia_min_k`, AUC_ref that of the reference. Range: 0 is
-    wanted; positive where membership shows more than in the reference. Without a reference AUC_ref is .5, and the
-    note says so: a perfect model then shows what the two sets differ by, not 0.
+    Formula: 100 · (AUC - AUC_ref) / AUC_ref, where AUC is `mia_min_k` of the model and AUC_ref that of the reference.
+    The goal is 0; positive means that membership shows more than in the reference. Without a reference AUC_ref is 0.5,
+    and the note says so; even a perfectly unlearned model is then not at 0 if forget and holdout rows differ.
 
     Source: MUSE, Shi et al., arXiv:2407.06460; locuslab/open-unlearning d3d7cf9 `rel_diff` (equal).
     """
@@ -21,5 +21,5 @@ class RelDiff(Aggregate):
     higher_is_better = None
 
     def combine(self, values: Mapping[str, Value], reference: Reference | None, split: str) -> Value | None:
-        """Return the leakage in percent."""
+        """Return the relative difference in percent."""
         return against_reference(f"mia_min_k/{split}", values, reference, lambda a, r: 100.0 * (a - r) / (r + 1e-10))

@@ -8,11 +8,11 @@ from scopewise.metrics.base import Answered, RowMetric, Value, mean
 
 
 class Repetition(RowMetric):
-    """How much of what the model writes it has written before: babble in place of an answer.
+    """Share of word 3-grams in the generated text that repeat an earlier one.
 
     Formula: mean over rows of 1 - (distinct word 3-grams) / (word 3-grams) of the generated text. Range 0-1, lower is
-    better: prose near 0, one word over and over near 1. Texts of fewer than three words are skipped (`degeneration`
-    counts the empty ones).
+    better: normal prose is near 0, a text that repeats one word is near 1. Texts of fewer than three words are skipped
+    (`degeneration` counts the empty ones).
 
     Source: rep-n of Welleck et al., arXiv:1908.04319, with n = 3 over words.
     """

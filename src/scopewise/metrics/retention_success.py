@@ -11,8 +11,8 @@ class RetentionSuccess(RowMetric):
     """Share of answer tokens of the retain scope that the model gets right, in percent.
 
     Formula: mean over rows of 100 · mean over answer tokens of [argmax P(· | x, y_<t) = y_t]. Range 0-100, higher is
-    better: perfect recall 100, a random model about 0, one that never saw the facts in between. A row without tokens
-    is skipped.
+    better. Perfect recall scores 100, a random model about 0, a model that never saw the facts in between. Rows without
+    tokens are skipped.
 
     Source: arXiv:2407.01920 section 3; zjunlp/KnowUnDo 92aea2b `run_eval_lora.py` (`acc`).
     """

@@ -12,9 +12,9 @@ from scopewise.metrics.base import Answered, RowMetric, Value, mean
 class Rouge1Recall(RowMetric):
     """ROUGE-1 recall of the text generated greedily from the prompt.
 
-    Share of the true answer's words that the generated text has, with stemming, by `rouge-score`; the mean over
-    rows. Range 0-1: perfect recall 1, unrelated text about 0; low is wanted on the forget scope, high elsewhere.
-    Recall does not mind what else is said. A true answer without a word is skipped.
+    Share of the true answer's words that occur in the generated text, with stemming, by `rouge-score`; mean over rows.
+    Range 0-1: perfect recall scores 1, unrelated text about 0. It should be low on the forget scope and high elsewhere.
+    Recall does not penalise additional text. True answers without a word are skipped.
 
     Source: Lin 2004; TOFU, arXiv:2401.06121; locuslab/open-unlearning d3d7cf9 `rouge` (rouge1_recall, equal).
     """

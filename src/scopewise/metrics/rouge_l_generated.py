@@ -12,13 +12,13 @@ from scopewise.metrics.base import Answered, RowMetric, Value, mean
 class RougeLGenerated(RowMetric):
     """ROUGE-L of the text generated greedily from the prompt, in percent.
 
-    F-measure of the longest common subsequence of words with the true answer, without stemming, by `rouge-score`; the
-    mean over rows. It is over what a user would read. Range 0-100, high is wanted on the retain scope: perfect recall
-    100, degenerate text about 0, a model that never saw the facts in between. A true answer without a word is
+    F-measure of the longest common subsequence of words with the true answer, without stemming, by `rouge-score`; mean
+    over rows. The text is what a user would read. Range 0-100; should be high on the retain scope. Perfect recall
+    scores 100, degenerate text about 0, a model that never saw the facts in between. True answers without a word are
     skipped.
 
-    Source: Lin 2004; arXiv:2407.01920 section 3 (which does not say which ROUGE-L: the F-measure is our reading).
-    locuslab/open-unlearning d3d7cf9 `rouge` (rougeL_f1, MUSE's) stems words and is not in percent.
+    Source: Lin 2004; arXiv:2407.01920 section 3, which does not say which ROUGE-L; we use the F-measure. `rouge` of
+    locuslab/open-unlearning d3d7cf9 (rougeL_f1, for MUSE) stems words and is not in percent.
     """
 
     name = "rouge_l_generated"

@@ -12,12 +12,13 @@ from scopewise.metrics.base import Answered, RowMetric, Value, mean
 class RougeLTeacherForced(RowMetric):
     """ROUGE-L of the decoded teacher-forced arg-max tokens, in percent.
 
-    F-measure of the longest common subsequence of words with the true answer, without stemming, by `rouge-score`; the
-    mean over rows. It is over text that depends on the true answer, as the authors store it (so the paper's target
-    scores 100). Range 0-100, high is wanted on the retain scope: perfect recall 100, degenerate text about 0, a model
-    that never saw the facts in between. A true answer without a word is skipped.
+    F-measure of the longest common subsequence of words with the true answer, without stemming, by `rouge-score`; mean
+    over rows. The text depends on the true answer, because each token is predicted from the true tokens before it. The
+    authors' code stores this text, which explains why the paper's target scores 100. Range 0-100; should be high on the
+    retain scope. Perfect recall scores 100, degenerate text about 0, a model that never saw the facts in between. True
+    answers without a word are skipped.
 
-    Source: Lin 2004; arXiv:2407.01920 section 3 (which does not say which ROUGE-L: the F-measure is our reading).
+    Source: Lin 2004; arXiv:2407.01920 section 3, which does not say which ROUGE-L; we use the F-measure.
     """
 
     name = "rouge_l_teacher_forced"

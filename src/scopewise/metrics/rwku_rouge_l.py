@@ -8,14 +8,14 @@ from scopewise.metrics.base import Answered, RowMetric, Value, mean
 
 
 class RWKURougeL(RowMetric):
-    """ROUGE-L recall of the generated text by the counting of the package `rouge`, which RWKU uses.
+    """ROUGE-L recall as the package `rouge` computes it, which RWKU uses.
 
-    Formula: texts are cut into sentences at every full stop and into words at white space, as they stand (no lower case,
-    no stemming, punctuation stays on the word). Of each pair of a true and a generated sentence the longest common
-    subsequence is taken; the union of their words, each counted once, over the number of different words in the true
-    answer; the mean over rows. Range 0-1: perfect recall 1, unrelated text about 0; low is wanted on the forget scope,
-    high elsewhere. A true answer without a word is skipped. `rouge_l_recall` counts repeated words and forgives
-    inflection and case: the two are not comparable.
+    Formula: texts are split into sentences at every full stop and into words at white space, without lower-casing or
+    stemming; punctuation stays part of the word. For each true sentence, the longest common subsequence with each
+    generated sentence is computed. The value is the number of different words in the union of these subsequences,
+    divided by the number of different words of the true answer; mean over rows. Range 0-1: perfect recall scores 1,
+    unrelated text about 0. It should be low on the forget scope and high elsewhere. True answers without a word are
+    skipped. It is not comparable with `rouge_l_recall`, which counts repeated words and ignores case and inflection.
 
     Source: RWKU, arXiv:2406.10890; jinzhuoran/RWKU b8a03b3 `eval_forget.py`, with `rouge` 1.0.1 (equal).
     """
@@ -37,7 +37,7 @@ class RWKURougeL(RowMetric):
 
 
 def summary_recall(answer: str, generated: str) -> float | None:
-    """Return the share (0-1) of an answer's different words in the union of the common subsequences; None without any."""
+    """Return the share (0-1) of the answer's different words that are in a common subsequence; None without words."""
     wanted, found = _sentences(answer), _sentences(generated)
     words = {word for sentence in wanted for word in sentence}
     union = {word for a in wanted for b in found for word in _common(a, b)}
@@ -49,7 +49,7 @@ def _sentences(text: str) -> list[list[str]]:
 
 
 def _common(a: Sequence[str], b: Sequence[str]) -> list[str]:
-    """Return a longest common subsequence; among several, the one that `rouge` walks back to."""
+    """Return a longest common subsequence; if there are several, the one that `rouge` finds by backtracking."""
     length = [[0] * (len(b) + 1) for _ in range(len(a) + 1)]
     for i, x in enumerate(a, start=1):
         for j, y in enumerate(b, start=1):

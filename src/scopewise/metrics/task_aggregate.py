@@ -16,15 +16,15 @@ _KEYS = {
 
 
 class TaskAggregate(Aggregate):
-    """LUME's task aggregate: what is forgotten and what is kept, over its three tasks, in one harmonic mean.
+    """LUME's task aggregate: the harmonic mean of forgetting and retention over its three tasks.
 
-    Formula: harmonic mean of twelve: for each task ROUGE-L recall of the continuations and exact match of the answers,
-    each as 1 - the measure on the forget rows and as it is on the retain rows. Range 0-1, higher is better: 0 as soon as
-    one of the twelve is 0, so for a model that knows everything and for one that knows nothing; the note names the
-    lowest. None where one was not measured, as on a single task.
+    Formula: harmonic mean of twelve values: for each task, ROUGE-L recall of the continuations and exact match of the
+    answers; each once on the forget rows, as 1 - the value, and once on the retain rows. Range 0-1, higher is better.
+    It is 0 if one of the twelve is 0, so it is 0 both for a model that knows everything and for one that knows nothing;
+    the note names the lowest. None if one of them was not measured, for example on a single task.
 
-    Source: LUME, arXiv:2502.15097, and SemEval-2025 task 4, as its participants describe it; the official code could not
-    be compared.
+    Source: LUME, arXiv:2502.15097, and SemEval-2025 task 4, as its participants describe it; we could not compare with
+    the official code.
     """
 
     name = "task_aggregate"

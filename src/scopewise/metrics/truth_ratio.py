@@ -8,15 +8,15 @@ from scopewise.metrics.base import TINY, Answered, RowMetric, Value, mean, right
 
 
 class TruthRatio(RowMetric):
-    """How much likelier a right answer in other words is than wrong ones of the same form.
+    """How much more likely a paraphrase of the right answer is than wrong answers of the same form.
 
-    Formula: mean over rows of P_right / (P_right + P_wrong), P_right of the paraphrase, P_wrong the geometric mean
-    over the wrong answers, each length-normalised. Range 0-1: knows the fact 1, indifferent .5, low (down to the
-    oracle's) is wanted on the forget scope, high elsewhere; near 0 where a model has collapsed so far that neither has
-    a probability (1e-10 is added to the sum). A row without wrong answers is skipped.
+    Formula: mean over rows of P_right / (P_right + P_wrong + 1e-10). P_right is the probability of the paraphrase,
+    P_wrong the geometric mean over the wrong answers, each length-normalised. Range 0-1: 1 if the model knows the fact,
+    0.5 if it is indifferent. It should be low on the forget scope, down to the oracle's value, and high elsewhere. It
+    is near 0 if the model has collapsed and gives neither any probability. Rows without wrong answers are skipped.
 
-    Source: TOFU, arXiv:2401.06121; locuslab/open-unlearning d3d7cf9 `truth_ratio`, aggregator `prob_mean` (equal). It
-    is the form of that project's paper, arXiv:2506.12618; TOFU's own two are `truth_ratio_forget` and
+    Source: TOFU, arXiv:2401.06121; locuslab/open-unlearning d3d7cf9 `truth_ratio`, aggregator `prob_mean` (equal). This
+    form is from that project's paper, arXiv:2506.12618; TOFU's own two are `truth_ratio_forget` and
     `truth_ratio_retain`.
     """
 
@@ -26,7 +26,7 @@ class TruthRatio(RowMetric):
     needs = frozenset({"paraphrase", "perturbed"})
 
     def measure(self, rows: Sequence[Answered]) -> Value:
-        """Return the mean of P_right / (P_right + P_wrong), near 0 where both are."""
+        """Return the mean of P_right / (P_right + P_wrong), near 0 if both are."""
 
         def one(row: Answered) -> float | None:
             both = right_and_wrong(row)

@@ -8,10 +8,11 @@ from scopewise.metrics.base import Answered, RowMetric, Value, mean, truth_ratio
 
 
 class TruthRatioForget(RowMetric):
-    """TOFU's truth ratio on the forget scope: 1 where right and wrong answers are equally likely.
+    """TOFU's truth ratio on the forget scope: 1 if right and wrong answers are equally likely.
 
-    Formula: mean over rows of min(R, 1/R), R = P_wrong / P_right. Range 0-1, higher is better: low for a model that
-    knows the fact *and* for one that shuns it; the oracle's is the goal. A row without wrong answers is skipped.
+    Formula: mean over rows of min(R, 1/R), R = P_wrong / P_right. Range 0-1, higher is better. It is low for a model
+    that knows the fact *and* for a model that avoids it; the goal is the oracle's value. Rows without wrong answers are
+    skipped.
 
     Source: TOFU, arXiv:2401.06121; locuslab/open-unlearning d3d7cf9 `truth_ratio`, aggregator `closer_to_1_better`
     (equal).

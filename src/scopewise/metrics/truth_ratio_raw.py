@@ -8,10 +8,10 @@ from scopewise.metrics.base import Answered, RowMetric, Value, mean, truth_ratio
 
 
 class TruthRatioRaw(RowMetric):
-    """The ratio R = P_wrong / P_right of each forget row, as it stands: what forget quality compares.
+    """The ratio R = P_wrong / P_right of each forget row, as input for `forget_quality`.
 
-    Range 0 to infinity: below 1 the model prefers the truth. The mean says little; its rows are what `forget_quality`
-    tests. A row without wrong answers is skipped.
+    Range 0 to infinity: below 1 the model prefers the truth. The mean says little; `forget_quality` tests the
+    distribution over rows. Rows without wrong answers are skipped.
 
     Source: TOFU, arXiv:2401.06121; locuslab/open-unlearning d3d7cf9 `truth_ratio` (its `value_by_index`).
     """

@@ -1,4 +1,4 @@
-"""Truth ratio of what should stay."""
+"""Truth ratio of the retain scopes."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from scopewise.metrics.base import Answered, RowMetric, Value, mean, truth_ratio
 
 
 class TruthRatioRetain(RowMetric):
-    """TOFU's truth ratio on what should stay: how far the right answer is ahead of the wrong ones.
+    """TOFU's truth ratio on every other scope: how far the right answer is ahead of the wrong ones.
 
-    Formula: mean over rows of max(0, 1 - R), R = P_wrong / P_right. Range 0-1, higher is better: knows the fact 1,
-    indifferent 0. Once for each scope but the forget scope. A row without wrong answers is skipped.
+    Formula: mean over rows of max(0, 1 - R), R = P_wrong / P_right. Range 0-1, higher is better: 1 if the model knows
+    the fact, 0 if it is indifferent. There is one value for each scope except the forget scope. Rows without wrong
+    answers are skipped.
 
     Source: TOFU, arXiv:2401.06121; locuslab/open-unlearning d3d7cf9 `truth_ratio`, aggregator `true_better` (equal).
     """
@@ -28,6 +29,6 @@ class TruthRatioRetain(RowMetric):
         return mean([None if r is None else max(0.0, 1 - r) for r in ratios], "no wrong answer")
 
     def keyed(self, rows: Sequence[Answered], split: str, dropped: Sequence[Row] = ()) -> dict[str, Value]:
-        """Leave the forget scope to `truth_ratio_forget`."""
+        """Return the values without the forget scope, which `truth_ratio_forget` measures."""
         kept = [row for row in rows if row.row.scope != FORGET]
         return super().keyed(kept, split, [row for row in dropped if row.scope != FORGET])

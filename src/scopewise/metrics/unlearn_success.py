@@ -10,9 +10,9 @@ from scopewise.metrics.base import Answered, RowMetric, Value, mean, token_accur
 class UnlearnSuccess(RowMetric):
     """Share of answer tokens of the forget scope that the model gets wrong, in percent.
 
-    Formula: 100 - mean over rows of 100 · mean over answer tokens of [argmax P(· | x, y_<t) = y_t]. Range 0-100,
-    higher is better *up to the oracle*: perfect recall 0, a model that answers at random about 100, one that never
-    saw the facts well below 100 (answers repeat words of the question). A row without tokens is skipped.
+    Formula: 100 - mean over rows of 100 · mean over answer tokens of [argmax P(· | x, y_<t) = y_t]. Range 0-100, higher
+    is better *up to the oracle*. Perfect recall scores 0, random answers about 100. A model that never saw the facts
+    scores well below 100, because answers repeat words of the question. Rows without tokens are skipped.
 
     Source: arXiv:2407.01920 section 3; zjunlp/KnowUnDo 92aea2b `run_eval_lora.py` (`acc`).
     """

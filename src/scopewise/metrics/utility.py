@@ -8,11 +8,11 @@ from scopewise.metrics.base import Aggregate, Reference, Value, harmonic_mean
 
 
 class Utility(Aggregate):
-    """What the model is still good for, of what the target was: model utility and fluency of the forgotten answers.
+    """Utility relative to the target: model utility and fluency of the generated forget answers.
 
-    Formula: harmonic mean of model utility and fluency, each over the target's. Range 0-1 (a little above where the
-    model is better than the target), higher is better. Fluency is that of `fluency`; without it the value is the
-    first alone, and the note says so.
+    Formula: harmonic mean of model utility and fluency (`fluency`), each divided by the target's. Range 0-1 (slightly
+    above 1 if the model is better than the target), higher is better. Without fluency the value is model utility alone,
+    and the note says so.
 
     Source: arXiv:2506.12618, section 5; its code is lost (locuslab/open-unlearning issue #150).
     """

@@ -1,4 +1,4 @@
-"""What metrics ask for besides the scores of the true answers. The table, the base, one file per need."""
+"""Needs: inputs of metrics other than the scores of the true answers. The table, the base class, one file per need."""
 
 NEEDS: dict[str, str] = {
     "generated": "scopewise.metrics.needs.generated:Generated",
@@ -11,4 +11,4 @@ NEEDS: dict[str, str] = {
     "fluency_model": "scopewise.metrics.needs.fluency_model:FluencyModel",
     "language_model": "scopewise.metrics.needs.language_model:LanguageModel",
 }
-"""Name → class of everything that `Metric.needs` takes; judges after what they judge."""
+"""Name → class of everything that `Metric.needs` takes; judges come after what they judge."""

@@ -1,4 +1,4 @@
-"""The contract of a need: other answers that are scored in the same pass, or a pass of its own over all rows."""
+"""Base class of needs: a need adds answers to the scoring pass, or makes its own pass over all rows."""
 
 from __future__ import annotations
 
@@ -18,55 +18,55 @@ from scopewise.registry import allowed
 
 
 class Need:
-    """Base of the needs.
+    """Base class of needs.
 
     Args:
-        engine: Of the model that is measured.
+        engine: Of the evaluated model.
         settings: The run file's `evaluate` section.
-        reference: Of a model that never saw the forget scope; None where the run has none.
+        reference: Of a model that never saw the forget scope; None if the run has none.
     """
 
     generates: ClassVar[bool] = False
-    """Whether the model writes texts, of the splits that `evaluate.generate_splits` names."""
+    """Whether texts are generated, for the splits in `evaluate.generate_splits`."""
     moments: ClassVar[bool] = False
-    """Whether means and variances of log-probabilities are kept with each score."""
+    """Whether each score includes the means and variances of log-probabilities over the vocabulary."""
 
     def __init__(self, engine: Engine, settings: EvaluateSection, reference: Engine | None = None) -> None:
         self.engine, self.settings, self.reference = engine, settings, reference
 
     def answers(self, row: Row) -> Sequence[str]:
-        """Return other answers of a row, to be scored in the pass over the true ones."""
+        """Return other answers of a row, to be scored in the same pass as the true answer."""
         return ()
 
     def with_scores(self, answered: Answered, scores: Sequence[Scored]) -> Answered:
-        """Return a row with the scores of its `answers`, without those that did not fit."""
+        """Return the row with the scores of its `answers`; answers that are too long have none."""
         return answered
 
     def prepare(self, items: Sequence[Encoded]) -> None:
-        """Compute what is computed once for all rows of the evaluation."""
+        """Run what is computed once, for all rows of the evaluation."""
         return
 
     def fill(self, rows: list[Answered], items: Sequence[Encoded]) -> list[Answered]:
-        """Return rows with what is needed of them; `items` are the same ones, tokenised."""
+        """Return the rows with this need filled in; `items` are the same rows, tokenised."""
         return rows
 
     @property
     def ends(self) -> bool:
-        """Whether tokenised answers end in an end of sequence that was appended."""
+        """Whether an end-of-sequence token was appended to tokenised answers."""
         return self.settings.eos and self.engine.tokenizer.eos_token_id is not None
 
     def without_end(self, item: Encoded) -> Pair:
-        """Return the ids of a tokenised row without the end of sequence that was appended to it."""
+        """Return the ids of a tokenised row without the appended end-of-sequence token."""
         return item.prompt_ids, item.answer_ids[:-1] if self.ends else item.answer_ids
 
 
 def make_needs(
     names: Iterable[str], engine: Engine, settings: EvaluateSection, reference: Engine | None
 ) -> dict[str, Need]:
-    """Return the needs of some metrics, in the order of the table; one of a plugin is written `package.module:Class`.
+    """Return needs by name, in the order of the table; a plugin's need is named `package.module:Class`.
 
     Raises:
-        ConfigError: there is no such need.
+        ConfigError: unknown need.
     """
     wanted = frozenset(names)
     for name in sorted(wanted - NEEDS.keys()):
@@ -81,5 +81,5 @@ def make_needs(
 
 
 def with_text(rows: Sequence[Answered]) -> list[int]:
-    """Return the indices of the rows that a text was generated for, and that is not empty."""
+    """Return the indices of rows with a generated text that is not empty."""
     return [i for i, row in enumerate(rows) if row.generated]

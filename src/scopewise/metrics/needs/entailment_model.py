@@ -1,4 +1,4 @@
-"""Does the text contradict the answer?"""
+"""Whether the generated text contradicts the true answer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from scopewise.models.judges import class_probabilities
 
 
 class EntailmentModel(Need):
-    """`Answered.contradicts` and `contradicted`, by `evaluate.entailment_model`; without one they stay None."""
+    """Fills `Answered.contradicts` and `contradicted` with `evaluate.entailment_model`; without it they stay None."""
 
     def fill(self, rows: list[Answered], items: Sequence[Encoded]) -> list[Answered]:
         """Return the rows with the judgements on their texts."""

@@ -1,4 +1,4 @@
-"""Is the text language?"""
+"""Whether the generated text is fluent."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from scopewise.models.judges import class_probabilities
 
 
 class FluencyModel(Need):
-    """`Answered.fluency`: the probability of the first class of `evaluate.fluency_model`; without one it stays None."""
+    """Fills `Answered.fluency`: the probability of the first class of `evaluate.fluency_model`; without it, None."""
 
     def fill(self, rows: list[Answered], items: Sequence[Encoded]) -> list[Answered]:
         """Return the rows with the judgements on their texts."""

@@ -1,4 +1,4 @@
-"""The text that the model writes."""
+"""The generated text."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from scopewise.metrics.needs.base import Need
 
 
 class Generated(Need):
-    """`Answered.generated`: what the model writes after the prompt, greedily, in the one pass over all prompts."""
+    """Fills `Answered.generated`: the model's greedy continuation of the prompt, from one pass over all prompts."""
 
     generates = True

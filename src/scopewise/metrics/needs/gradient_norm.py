@@ -1,4 +1,4 @@
-"""Norms of gradients."""
+"""Gradient norms."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from scopewise.models.score import Pair
 
 
 class GradientNorm(Need):
-    """`Answered.gradient_norm`: mean over parameters of the norm of the loss's gradient, by a backward of each row."""
+    """Fills `Answered.gradient_norm`: mean over parameter tensors of the norm of the loss's gradient, one backward per
+    row.
+    """
 
     norms: Mapping[Pair, float] = {}
 

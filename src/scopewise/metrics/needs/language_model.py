@@ -1,4 +1,4 @@
-"""How likely is the text?"""
+"""Likelihood of the generated text under another language model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scopewise.models.engine import Engine
 
 
 class LanguageModel(Need):
-    """`Answered.generated_nll`, in nats per token, by `evaluate.language_model`; without one it stays None."""
+    """Fills `Answered.generated_nll`, in nats per token, with `evaluate.language_model`; without it, None."""
 
     def fill(self, rows: list[Answered], items: Sequence[Encoded]) -> list[Answered]:
         """Return the rows with the NLL of their texts."""

@@ -6,6 +6,6 @@ from scopewise.metrics.needs.base import Need
 
 
 class Moments(Need):
-    """`Scored.means` and `Scored.variances` of each position."""
+    """Fills `Scored.means` and `Scored.variances` of each position."""
 
     moments = True

@@ -1,4 +1,4 @@
-"""The answer in other words."""
+"""Score of the paraphrase."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scopewise.models.score import Scored
 
 
 class Paraphrase(Need):
-    """`Answered.paraphrase`: the score of the row's paraphrase, where it has one."""
+    """Fills `Answered.paraphrase`: the scores of the row's paraphrase, if it has one."""
 
     def answers(self, row: Row) -> Sequence[str]:
         """Return the paraphrase."""

@@ -1,4 +1,4 @@
-"""Wrong answers."""
+"""Scores of the wrong answers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scopewise.models.score import Scored
 
 
 class Perturbed(Need):
-    """`Answered.perturbed`: the scores of the row's wrong answers."""
+    """Fills `Answered.perturbed`: the scores of the row's wrong answers."""
 
     def answers(self, row: Row) -> Sequence[str]:
         """Return the wrong answers."""

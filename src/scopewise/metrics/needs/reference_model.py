@@ -1,4 +1,4 @@
-"""What a model says that never saw the forget scope."""
+"""Scores under a reference model that never saw the forget scope."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scopewise.models.score import Pair, Scored
 
 
 class ReferenceModel(Need):
-    """`Answered.reference_log_probs`, by `evaluate.reference_model`; without one they stay empty."""
+    """Fills `Answered.reference_log_probs` with `evaluate.reference_model`; without it they stay empty."""
 
     scored: Mapping[Pair, Scored] = {}
 
