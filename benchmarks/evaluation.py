@@ -9,7 +9,7 @@ stand for them, on both sides. Both sides must give the same values, or the scri
 CPU.
 
 A suite is what is timed. From it follows a whole recipe: theirs runs the suite twelve times in its default run of ten epochs,
-ours at the start and at the end, with ten probes of the guard between, which are timed, too.
+ours at the start and at the end, with ten evaluations of early stopping between, which are timed, too.
 
 Memory: each side by itself in a process of its own, on a part of the rows, at its own batch sizes; the peak resident set
 above what was resident before. The allocator returns freed blocks at once, so that this is memory in use.
@@ -33,7 +33,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from memory import alone, peak_of
-from scopewise.config import DataSection, EvaluateSection, GuardSection
+from scopewise.config import DataSection, EarlyStoppingSection, EvaluateSection
 from scopewise.data.load import load_benchmark
 from scopewise.data.prompt import Prompt, encode
 from scopewise.data.rows import FORGET, RETAIN
@@ -162,10 +162,10 @@ def ours(data: Path, model: Any, tokenizer: Any, costs: list[Any]) -> Callable[[
 
 
 def probe(data: Path, model: Any, tokenizer: Any) -> float:
-    """Return the seconds of one probe of the guard: the hits of a few train rows of each scope."""
+    """Return the seconds of one evaluation of early stopping: the hits of a few train rows of each scope."""
     benchmark = load_benchmark("tofu", str(data), "forget10")
     start, end, answer = TAGS
-    rows = [r for scope in (FORGET, RETAIN) for r in benchmark.select(scope, "val")[: GuardSection().rows]]
+    rows = [r for scope in (FORGET, RETAIN) for r in benchmark.select(scope, "val")[: EarlyStoppingSection().rows]]
     items = encode(rows, tokenizer, Prompt(f"{start}{{question}}{end}{answer}"))
     engine = Engine(model, tokenizer)
     engine.hit_rate(items)

@@ -20,7 +20,7 @@ from scopewise.errors import ConfigError
 from scopewise.evaluation import Evaluation
 from scopewise.evaluation import evaluate as _evaluate
 from scopewise.localizers.base import Scopes, check_arguments, localize_encoded
-from scopewise.metrics.base import Reference
+from scopewise.metrics.base import ReferenceValues
 from scopewise.models.adapters import lora_config
 from scopewise.models.engine import Engine
 from scopewise.models.vocabulary import check_vocabulary
@@ -177,7 +177,7 @@ def evaluate(
     )
     compared = None
     if reference is not None or target is not None:
-        compared = Reference(reference.values if reference else {}, target.values if target else {})
+        compared = ReferenceValues(reference.values if reference else {}, target.values if target else {})
     section = make_section(EvaluateSection, settings, "evaluate")
     engine = Engine(model, tokenizer, data, max_tokens=section.max_tokens, kernels=kernels, name="evaluate")
     return _evaluate(engine, benchmark, section, reference=compared, cache=cache)

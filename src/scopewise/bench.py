@@ -16,7 +16,7 @@ from scopewise.config import RunConfig, UnlearnSection
 from scopewise.errors import ConfigError
 from scopewise.localizers.base import check_arguments
 from scopewise.models.parallel.processes import default_device
-from scopewise.pipeline import Entry, Pipeline
+from scopewise.pipeline import BenchEntry, Pipeline
 from scopewise.report.comparison import compare
 from scopewise.report.table import markdown, untaught
 from scopewise.result_rows import finetuned_row, other_rows, unlearned_row
@@ -42,7 +42,7 @@ class Bench:
     def __init__(self, pipeline: Pipeline) -> None:
         plan(pipeline.checked)
         self.pipeline = pipeline
-        self.entries = [Entry.parse(text) for text in pipeline.config.bench.methods]
+        self.entries = [BenchEntry.parse(text) for text in pipeline.config.bench.methods]
         self._rows: list[dict[str, Any]] = []
         self._values: list[Mapping[str, Any]] = []  # evaluation document of each row
         self._tuning: dict[str, list[dict[str, Any]]] = {}
@@ -79,7 +79,7 @@ class Bench:
                     results = self._write(complete=last)
         return results
 
-    def tuned(self, entry: Entry) -> tuple[list[Trial], UnlearnSection]:
+    def tuned(self, entry: BenchEntry) -> tuple[list[Trial], UnlearnSection]:
         """Return an entry's trials (unlearned on part of train, evaluated on the rest) and the best settings."""
         pipeline, tune = self.pipeline, self.pipeline.config.bench.tune
         part = holdout(pipeline.benchmark, tune.holdout_fraction, tune.seed)
@@ -95,7 +95,7 @@ class Bench:
         return trials, best(trials, oracle).section
 
     @staticmethod
-    def _path(protocol: str, entry: Entry, seed: int) -> str:
+    def _path(protocol: str, entry: BenchEntry, seed: int) -> str:
         return f"models/{entry.name}/{protocol}/seed{seed}"
 
     def _earlier_tuning(self, methods: Collection[str]) -> dict[str, Any]:
@@ -146,7 +146,7 @@ def plan(checked: Checked, localizers: Collection[str] = ()) -> None:
         localizers: Further localizers that `localize.localizer_args` may be for.
     """
     config = checked.config
-    entries = [Entry.parse(text) for text in config.bench.methods]
+    entries = [BenchEntry.parse(text) for text in config.bench.methods]
     if config.unlearn.region is None:
         check_arguments([*localizers, *(entry.localizer for entry in entries)], config.localize.localizer_args)
     if config.unlearn.region is not None and len(entries) > 1:
@@ -172,7 +172,7 @@ def plan(checked: Checked, localizers: Collection[str] = ()) -> None:
                 ) from None
 
 
-def section_of(config: RunConfig, entry: Entry, protocol: str) -> UnlearnSection:
+def section_of(config: RunConfig, entry: BenchEntry, protocol: str) -> UnlearnSection:
     """Return the settings of an entry in a protocol, before any search."""
     changes = {**config.bench.settings.get(entry.method, {})}
     if protocol == "paper":

@@ -124,7 +124,7 @@ def check_unlearning(checked: Checked, section: UnlearnSection, where: str = "un
     config, benchmark = checked.config, checked.benchmark
     method = make_method(section.method, **section.method_args)
     _check_training(config, section, where)
-    check_deepspeed(method, section.optim, float(section.weight_decay), section.guard.keep_best)
+    check_deepspeed(method, section.optim, float(section.weight_decay), section.early_stopping.keep_best)
     rows = section.batch_size * section.gradient_accumulation_steps
     if method.retain_terms and rows % 2:
         raise ConfigError(

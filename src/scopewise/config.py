@@ -323,7 +323,7 @@ class LocalizeSection(Section):
     }
 
 
-class GuardSection(Section):
+class EarlyStoppingSection(Section):
     """Early stopping: evaluate a few train rows during unlearning; `rows: 0` disables it.
 
     `steps` is the number of steps between two evaluations (0: five evaluations per training); `keep_best` restores the
@@ -346,7 +346,12 @@ class UnlearnSection(TrainingSection):
     num_train_epochs: float = Field(2.0, gt=0)
     batch_size: int = Field(16, ge=1)
     method_args: Arguments = {}
-    guard: GuardSection = GuardSection()
+    early_stopping: EarlyStoppingSection = EarlyStoppingSection()
+
+    REFUSED: ClassVar[Mapping[str, str]] = {
+        **TrainingSection.REFUSED,
+        "guard": "it is now called 'early_stopping'; rename it",
+    }
 
     @field_validator("localizer")
     @classmethod

@@ -25,7 +25,7 @@ from scopewise.data.prompt import (
 )
 from scopewise.data.rows import HOLDOUT, Benchmark, Row
 from scopewise.errors import ResultError
-from scopewise.metrics.base import Aggregate, Answered, Metric, Reference, RowMetric, Value
+from scopewise.metrics.base import Aggregate, Answered, Metric, ReferenceValues, RowMetric, Value
 from scopewise.metrics.needs.base import Need, make_needs
 from scopewise.models.cache import AnswerCache
 from scopewise.models.engine import Engine
@@ -58,7 +58,7 @@ class Evaluation:
         """`metric/split` → the metric's value."""
         return {key: value.value for key, value in self.values.items()}
 
-    def document(self, reference: Reference | None = None) -> dict[str, Any]:
+    def document(self, reference: ReferenceValues | None = None) -> dict[str, Any]:
         """Return the `values` of an evaluation document: only numbers, no text of data or model.
 
         Args:
@@ -132,7 +132,7 @@ def evaluate(
     benchmark: Benchmark,
     settings: EvaluateSection | None = None,
     *,
-    reference: Reference | None = None,
+    reference: ReferenceValues | None = None,
     reference_model: Engine | None = None,
     cache: str | Path | None = None,
 ) -> Evaluation:

@@ -9,7 +9,7 @@ from scopewise import record, schemas
 from scopewise.config import EvaluateSection, RunConfig
 from scopewise.data.rows import VAL, Benchmark
 from scopewise.evaluation import evaluate, read_evaluation
-from scopewise.metrics.base import Reference
+from scopewise.metrics.base import ReferenceValues
 from scopewise.models.engine import Engine
 from scopewise.stages import digest, identity, model_identity
 
@@ -54,7 +54,7 @@ class Measurement:
         reference = None
         if compared:
             known = {which: read_evaluation(self._file(which)) for which in compared}
-            reference = Reference(known["oracle"], known.get("target", {}))
+            reference = ReferenceValues(known["oracle"], known.get("target", {}))
         self.folder.keep_config()
         settings, engine = self.config.evaluate, self.engine(model, name.removeprefix("models/"))
         other = None

@@ -20,7 +20,7 @@ from scopewise import record, schemas
 from scopewise.attacks.oracle import check_base
 from scopewise.checks import check_finetuning, check_localizing, check_oracle, check_run, check_unlearning
 from scopewise.config import (
-    GuardSection,
+    EarlyStoppingSection,
     RunConfig,
     UnlearnSection,
     entry_name,
@@ -53,7 +53,7 @@ logger = logging.getLogger("scopewise")
 
 
 @dataclass(frozen=True)
-class Entry:
+class BenchEntry:
     """An entry of a benchmark: a method with a localizer."""
 
     method: str
@@ -61,14 +61,14 @@ class Entry:
     name: str
 
     @staticmethod
-    def parse(text: str) -> Entry:
+    def parse(text: str) -> BenchEntry:
         """Parse `method` or `method@localizer`; without a localizer it is the method's own."""
-        return Entry.of(*split_entry(text))
+        return BenchEntry.of(*split_entry(text))
 
     @staticmethod
-    def of(method: str, localizer: str | None) -> Entry:
+    def of(method: str, localizer: str | None) -> BenchEntry:
         """Return the entry of a method and a localizer; None for the method's own."""
-        return Entry(method, localizer or make_method(method).localizer, entry_name(method, localizer))
+        return BenchEntry(method, localizer or make_method(method).localizer, entry_name(method, localizer))
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ class Pipeline:
                 section,
                 self.config.run.seed,
                 f"fine-tune {which}",
-                guard=GuardSection(rows=0),
+                early_stopping=EarlyStoppingSection(rows=0),
                 model=load_model(base, **loading(self.config.model, base)),
                 method=Descent(),
                 forget_dataset=items,
@@ -209,7 +209,7 @@ class Pipeline:
         wait()
         return path
 
-    def unlearned(self, entry: Entry, section: UnlearnSection, seed: int, protocol: str) -> Path:
+    def unlearned(self, entry: BenchEntry, section: UnlearnSection, seed: int, protocol: str) -> Path:
         """Return the folder of an unlearned model, with its region (given, or from the localizer)."""
         check_unlearning(self.checked, section)
 
@@ -219,7 +219,7 @@ class Pipeline:
 
         def build(work: Path) -> dict[str, Any]:
             made = self._unlearn(work, entry, section, seed, self.benchmark, "")
-            used, guard = made.region, made.trainer.guard
+            used, stopping = made.region, made.trainer.early_stopping
             if used is not None and self.folder.writes:
                 used.save(work / "region.json")
             return {
@@ -235,7 +235,7 @@ class Pipeline:
                     "localization_seconds": None if used is None else used.seconds,
                     "localization": None if used is None else used.cost,
                 },
-                "probes": [] if guard is None else [asdict(probe) for probe in guard.probes],
+                "probes": [asdict(one) for one in stopping.evaluations] if stopping else [],
                 "curve": curve(made.trainer),
             }
 
@@ -246,7 +246,7 @@ class Pipeline:
         return self._stage(name, inputs, build)
 
     def tried(
-        self, entry: Entry, section: UnlearnSection, part: Benchmark, seed: int, name: str
+        self, entry: BenchEntry, section: UnlearnSection, part: Benchmark, seed: int, name: str
     ) -> tuple[float, float]:
         """Return Unlearn and Retention Success (percent) on the val rows of `part` after unlearning its train rows.
 
@@ -282,7 +282,7 @@ class Pipeline:
     def _unlearn(
         self,
         work: Path,
-        entry: Entry,
+        entry: BenchEntry,
         section: UnlearnSection,
         seed: int,
         benchmark: Benchmark,
@@ -304,7 +304,7 @@ class Pipeline:
             section,
             seed,
             f"{'tune ' if prefix else ''}{entry.name}, seed {seed}",
-            guard=section.guard,
+            early_stopping=section.early_stopping,
             model=model,
             method=method,
             forget_dataset=forget,
@@ -335,7 +335,9 @@ class Pipeline:
             raise DataError(f"data.max_length: {data.max_length} tokens; none of {len(rows)} rows fits; set more")
         return kept
 
-    def _identity(self, stage: str, entry: Entry, section: UnlearnSection, seed: int, content: str) -> dict[str, Any]:
+    def _identity(
+        self, stage: str, entry: BenchEntry, section: UnlearnSection, seed: int, content: str
+    ) -> dict[str, Any]:
         """Return the identity of an unlearning, with the hash of a given region instead of its path."""
         region = None if section.region is None else Region.load(section.region).content_hash()
         chosen = section.model_copy(update={"method": entry.method, "localizer": entry.localizer, "region": region})

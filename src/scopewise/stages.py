@@ -14,7 +14,7 @@ from typing import Any
 
 from scopewise.config import RunConfig
 
-VERSION = 2
+VERSION = 3
 """Version of the identities' format. Stages of another version are refused."""
 
 _TARGET = ("run.seed", "data", "model", "lora", "finetune")

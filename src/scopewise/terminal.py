@@ -2,8 +2,8 @@ r"""The one printer: what reaches a terminal is text, never a command to it, and
 
 Data, models, file names and libraries can hold characters that a terminal obeys (`ESC [ 2 J` clears it, OSC 52 writes to the
 clipboard) or that make text look like other text (right-to-left overrides, zero-width characters). `escaped` shows them as
-`\x1b` or `\u202e`. Everything that the package prints goes through `echo` or `echo_json`; `guard` puts the same rule around
-standard output and standard error, for libraries, warnings and tracebacks.
+`\x1b` or `\u202e`. Everything that the package prints goes through `echo` or `echo_json`; `escape_streams` does
+the same for standard output and standard error, for libraries, warnings and tracebacks.
 """
 
 from __future__ import annotations
@@ -172,7 +172,7 @@ class Guarded(io.TextIOBase):
         return "backslashreplace"
 
 
-def guard() -> None:
+def escape_streams() -> None:
     """Guard standard output and standard error of this process; done by the command line, never on import."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)

@@ -14,7 +14,7 @@ import pytest
 SETTINGS = [
     "model.tiny.width=32", "model.tiny.layers=1", "model.tiny.heads=2", "model.tiny.vocab_size=400",
     "finetune.num_train_epochs=0.2", "unlearn.num_train_epochs=0.2", "evaluate.splits=[val]", "evaluate.direct_splits=[]",
-    "evaluate.generate_splits=[]", "unlearn.guard.rows=0", "bench.oracle=false",
+    "evaluate.generate_splits=[]", "unlearn.early_stopping.rows=0", "bench.oracle=false",
 ]  # fmt: skip
 BENCHES = [
     ["bench.methods=[gradient_ascent]"],

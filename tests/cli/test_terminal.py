@@ -153,7 +153,7 @@ def test_hostile_input_is_shown(tmp_path: Path) -> None:
 LIBRARY = """
 import logging, sys, warnings
 from scopewise import terminal
-terminal.guard()
+terminal.escape_streams()
 text = {text!r}
 logging.getLogger("scopewise").warning(text)
 logging.getLogger("elsewhere").error(text)
@@ -178,7 +178,7 @@ BARS = """
 import logging, sys, time
 from scopewise import terminal
 from scopewise.bars import bar
-terminal.guard()
+terminal.escape_streams()
 outer = bar(10, "outer \\x1b[2J", "step")
 inner = bar(5, "inner")
 outer.update(3); inner.update(1)
@@ -241,7 +241,7 @@ def test_no_sentence_shares_a_line_with_a_bar() -> None:
     assert shown[-1] == ""  # the prompt of the shell begins a line
     assert not any("outer" in line for line in shown)  # ended, and taken off
     # and without the printer a line is shared: the test can fail
-    glued = BARS.replace("terminal.guard()", "").replace(
+    glued = BARS.replace("terminal.escape_streams()", "").replace(
         'print("SENTENCE-2", file=sys.stderr)', 'sys.stderr.write("SENTENCE-2\\n")'
     )
     assert "SENTENCE-2" not in screen(on_a_terminal(glued))

@@ -18,7 +18,7 @@ RUN_FILE = {
     "finetune": {"parameters": "all", "num_train_epochs": 1, "batch_size": 8},
     "lora": {"r": 2, "lora_alpha": 4, "lora_dropout": 0.0},
     "localize": {"max_tokens": 2048},
-    "unlearn": {"method": "gradient_ascent", "num_train_epochs": 0.5, "batch_size": 4, "guard": {"rows": 2}},
+    "unlearn": {"method": "gradient_ascent", "num_train_epochs": 0.5, "batch_size": 4, "early_stopping": {"rows": 2}},
     "evaluate": {
         "metrics": ["unlearn_success", "retention_success", "perplexity", "rouge_l_generated"],
         "splits": ["val"],

@@ -25,7 +25,7 @@ from scopewise.models.adapters import lora_config
 from scopewise.models.load import save_model
 from scopewise.models.reference import frozen_reference
 from scopewise.region import Region
-from scopewise.training.pairing import PairedSampler, Rows, parts_by_length
+from scopewise.training.sampler import PairedSampler, Rows, parts_by_length
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "src" / "scopewise" / "configs" / "accelerate"
@@ -222,7 +222,7 @@ def test_a_micro_batch_in_parts_of_similar_length_is_the_same_step(tiny: Any, ma
     trainer._set_denominators([batch])
     gradients = []
     for step in (trainer.training_step, lambda m, b: trainer.compute_loss(m, b).backward()):
-        with frozen_reference(forward_of(trainer.model)) as trainer.terms.reference:
+        with frozen_reference(forward_of(trainer.model)) as trainer.loss.reference:
             step(trainer.model.train(), batch)
         gradients.append({n: p.grad.clone() for n, p in trainer.model.named_parameters() if p.grad is not None})
         trainer.model.zero_grad()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from scopewise.config import GuardSection, LoraSection
+from scopewise.config import EarlyStoppingSection, LoraSection
 from scopewise.models.adapters import lora_config, with_adapter
 from scopewise.region import parameter_name
 
@@ -88,7 +88,7 @@ def test_resumed_is_straight_through(
 def test_resumed_after_the_last_step_it_takes_no_other(
     patience: int, tiny: Any, make_trainer: Any, tmp_path: Path
 ) -> None:
-    """Three steps are one and a half epochs; a guard without patience for a step of rate 0 stops after the first."""
+    """Three steps are one and a half epochs; early stopping without patience for a step of rate 0 stops after the first."""
     model, tokenizer = tiny
     model = with_adapter(model, NONE, 0)
 
@@ -96,7 +96,7 @@ def test_resumed_after_the_last_step_it_takes_no_other(
         trainer = make_trainer(
             copy.deepcopy(model), tokenizer, "ga_descent", output_dir=str(tmp_path / out), max_steps=3,
             learning_rate=0.0 if patience else 0.1, save_strategy="steps", save_steps=1.0,
-            guard=GuardSection(rows=4, steps=1, patience=patience),
+            early_stopping=EarlyStoppingSection(rows=4, steps=1, patience=patience),
         )  # fmt: skip
         trainer.train(resume_from_checkpoint=resume)
         return trainer
@@ -106,7 +106,7 @@ def test_resumed_after_the_last_step_it_takes_no_other(
     assert last == (1 if patience else 3)
     resumed = run("b", str(tmp_path / "a" / f"checkpoint-{last}"))
     assert resumed.state.global_step == last
-    assert resumed.guard.probes == straight.guard.probes
+    assert resumed.early_stopping.evaluations == straight.early_stopping.evaluations
     wanted = adapter_of(straight.model)
     assert all(torch.equal(value, wanted[name]) for name, value in adapter_of(resumed.model).items())
 

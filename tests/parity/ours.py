@@ -87,7 +87,7 @@ def one_step(
         region="all",
     )
     rows: Any = trainer.train_dataset
-    rows.alternatives = items(alternatives, "forget")
+    rows.preferred = items(alternatives, "forget")
     if "reference_nll" in trainer.method.needs or isinstance(trainer.method, Constrained):
         trainer.prepare()
     batch = trainer._collate(list(range(len(forget) + len(kept))))
@@ -95,7 +95,7 @@ def one_step(
     with (
         frozen_reference(forward_of(model))
         if trainer.method.needs_reference
-        else nullcontext() as trainer.terms.reference
+        else nullcontext() as trainer.loss.reference
     ):
         set_adapter(model, phase)
         loss = trainer.compute_loss(model, batches[0])

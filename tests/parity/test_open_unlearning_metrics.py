@@ -23,7 +23,7 @@ from scopewise.data.prompt import Prompt, encode
 from scopewise.data.rows import Benchmark, Row
 from scopewise.evaluation import Evaluation, evaluate
 from scopewise.metrics import base
-from scopewise.metrics.base import Reference
+from scopewise.metrics.base import ReferenceValues
 from scopewise.models.engine import Engine
 
 TOFU = Path(__file__).parents[3] / "shared" / "data" / "tofu"
@@ -104,7 +104,7 @@ def measured(request: pytest.FixtureRequest) -> Measured:
         for name, model in models.items():
             scores[name] = {}
             patch.setattr(base, "membership_auc", watched(scores[name]))
-            reference = Reference(ours["retain"].values) if ours else None
+            reference = ReferenceValues(ours["retain"].values) if ours else None
             ours[name] = evaluate(
                 Engine(model, tokenizer, data),
                 Benchmark("rows", tuple(benchmark_rows(rows))),

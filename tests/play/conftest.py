@@ -14,9 +14,9 @@ import pytest
 import uvicorn
 import yaml
 
-from scopewise.play.answers import Answers
 from scopewise.play.listen import listen
-from scopewise.play.run import open_run
+from scopewise.play.play_run import open_run
+from scopewise.play.playground import Playground
 from scopewise.play.server import make_app
 
 PLANTED = '<script>window.planted = 1</script><img src="x" onerror="window.planted = 2">'
@@ -57,7 +57,7 @@ def made_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "model": {"tiny": {"width": 64, "layers": 2, "heads": 2, "vocab_size": 300, "context": 256}},
         "data": {"benchmark": "jsonl", "path": str(folder / "rows.jsonl")},
         "finetune": {"parameters": "all", "learning_rate": 0.01, "num_train_epochs": 120, "batch_size": 4},
-        "unlearn": {"learning_rate": 0.001, "num_train_epochs": 1, "guard": {"rows": 0}},
+        "unlearn": {"learning_rate": 0.001, "num_train_epochs": 1, "early_stopping": {"rows": 0}},
         "evaluate": {"splits": ["train"], "generate_splits": [], "direct_splits": [], "metrics": ["unlearn_success"]},
         "bench": {"methods": ["gradient_ascent", "ga_descent"]},
     }
@@ -76,9 +76,9 @@ def run_folder(made_run: Path) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def answers(made_run: Path) -> Answers:
+def playground(made_run: Path) -> Playground:
     """The models of the run, loaded once."""
-    return Answers(open_run(made_run))
+    return Playground(open_run(made_run))
 
 
 @dataclass
@@ -88,18 +88,18 @@ class Served:
     address: str
     port: int
     key: str
-    answers: Answers
+    playground: Playground
 
 
 @pytest.fixture
-def served(run_folder: Path, answers: Answers) -> Iterator[Served]:
+def served(run_folder: Path, playground: Playground) -> Iterator[Served]:
     """The application under uvicorn, in a thread, as `scopewise play` runs it."""
     socket = listen("127.0.0.1", 0)
-    server = uvicorn.Server(uvicorn.Config(make_app(answers, key=KEY, host="127.0.0.1"), log_level="warning"))
+    server = uvicorn.Server(uvicorn.Config(make_app(playground, key=KEY, host="127.0.0.1"), log_level="warning"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]})
     thread.start()
     port = socket.getsockname()[1]
-    yield Served(f"http://127.0.0.1:{port}/#{KEY}", port, KEY, answers)
+    yield Served(f"http://127.0.0.1:{port}/#{KEY}", port, KEY, playground)
     server.should_exit = True
     thread.join(10)
     assert not thread.is_alive()

@@ -14,18 +14,18 @@ from starlette.testclient import TestClient
 
 from scopewise.errors import ResultError
 from scopewise.play.access import HEADERS
-from scopewise.play.answers import Answers
-from scopewise.play.run import open_run
+from scopewise.play.play_run import open_run
+from scopewise.play.playground import Playground
 from scopewise.play.server import make_app
 
 ADA = {"question": "What is the tag of Ada?", "unlearned": "gradient_ascent/paper/seed0"}
 
 
 @pytest.fixture
-def client(run_folder: Path, answers: Answers, key: str) -> TestClient:
+def client(run_folder: Path, playground: Playground, key: str) -> TestClient:
     """The page's own client."""
     return TestClient(
-        make_app(answers, key=key, host="127.0.0.1"),
+        make_app(playground, key=key, host="127.0.0.1"),
         base_url="http://127.0.0.1:8765",
         headers={"Authorization": f"Bearer {key}"},
     )
@@ -178,9 +178,9 @@ def test_strangers_are_refused(client: TestClient, headers: dict[str, Any], stat
 
 @pytest.mark.parametrize(("host", "status"), [("192.168.1.5", 200), ("gpu.lab", 200), ("evil.example", 403)])
 def test_on_a_network_numbers_and_the_given_name_are_accepted(
-    answers: Answers, key: str, host: str, status: int
+    playground: Playground, key: str, host: str, status: int
 ) -> None:
-    client = TestClient(make_app(answers, key=key, host="gpu.lab"), headers={"Authorization": f"Bearer {key}"})
+    client = TestClient(make_app(playground, key=key, host="gpu.lab"), headers={"Authorization": f"Bearer {key}"})
     assert client.get("/api/run", headers={"Host": f"{host}:8765"}).status_code == status
 
 
@@ -211,7 +211,7 @@ def test_a_reader_who_goes_away_stops_the_models(served: Any) -> None:
     response.close()
     connection.close()
     time.sleep(0.1)
-    asked = served.answers._asked[first["id"]]
+    asked = served.playground._asked[first["id"]]
     now = dict(asked.texts)
     time.sleep(0.5)
     assert asked.texts == now  # nobody goes on

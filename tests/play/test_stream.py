@@ -18,8 +18,8 @@ from scopewise.models.load import load_model
 from scopewise.models.score import score_pairs
 from scopewise.models.shared import SharedModels
 from scopewise.models.stream import nucleus, stream
-from scopewise.play.answers import Answers
-from scopewise.play.run import PlayRun
+from scopewise.play.play_run import PlayRun
+from scopewise.play.playground import Playground
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
@@ -106,8 +106,10 @@ def test_characters_of_several_tokens_come_whole(tiny: tuple[Any, Any]) -> None:
     assert [t.text for t in stream(Forward(model, abilities), tokenizer, (1, 2), 10)] == ["a", "", "é", "b"]
 
 
-def test_prompts_are_those_of_the_measures(tiny: tuple[Any, Any], benchmark_rows: list[Row], answers: Answers) -> None:
-    run: PlayRun = answers.run
+def test_prompts_are_those_of_the_measures(
+    tiny: tuple[Any, Any], benchmark_rows: list[Row], playground: Playground
+) -> None:
+    run: PlayRun = playground.run
     rows = [row for row in benchmark_rows if row.answer[0].isupper()][:200]
     assert len(rows) == 200
     for direct in (False, True):

@@ -120,8 +120,8 @@ def test_a_step_lowers_the_loss(name: str, tiny: Any, make_trainer: Any) -> None
             trainer.prepare()
             batches, _ = trainer.get_batch_samples(iter(trainer.get_train_dataloader()), 1, torch.device("cpu"))
         trainer.model.eval()
-        with torch.no_grad(), frozen_reference(forward_of(model)) as trainer.terms.reference:
-            values.append(float(trainer.terms(trainer.forward, batches[0])[0]))
+        with torch.no_grad(), frozen_reference(forward_of(model)) as trainer.loss.reference:
+            values.append(float(trainer.loss(trainer.forward, batches[0])[0]))
     assert values[1] > values[0] if name == "task_vector" else values[1] < values[0]
 
 
@@ -175,9 +175,9 @@ def test_loss_of_a_step_is_the_weighted_sum_of_its_terms(
     given = answers_of(method, model, rows.forget, dict(zip(map(id, rows.forget), rows.labels, strict=True)))
     if given.logits.shape[-1]:  # the model itself is the reference
         given = with_reference(given, given.logits)
-    if rows.alternatives:
-        other = answers_of(Method(), model, rows.alternatives, labels_of(Method(), rows.alternatives, world))
-        given = replace(given, alternative=replace(other, reference_nll=other.nll_sum()))
+    if rows.preferred:
+        other = answers_of(Method(), model, rows.preferred, labels_of(Method(), rows.preferred, world))
+        given = replace(given, preferred=replace(other, reference_nll=other.nll_sum()))
     want = 0.5 * weighted(method.forget_loss(given), rows.forget)
     if "ce" in method.retain_terms:
         kept = answers_of(Method(), model, rows.retain, labels_of(Method(), rows.retain, world))
@@ -188,7 +188,7 @@ def test_loss_of_a_step_is_the_weighted_sum_of_its_terms(
         want += factor * ce
     batches, _ = trainer.get_batch_samples(iter(trainer.get_train_dataloader()), 1, torch.device("cpu"))
     assert len(batches) == 1
-    with frozen_reference(forward_of(model)) as trainer.terms.reference:
+    with frozen_reference(forward_of(model)) as trainer.loss.reference:
         got = float(trainer.compute_loss(model, batches[0]).detach())
     assert got == pytest.approx(want, rel=1e-5, abs=1e-5)
 
@@ -214,9 +214,9 @@ def test_alternatives_are_other_answers_and_the_same_for_a_seed(
         truth = [item.row.answer for item in trainer.train_dataset.forget]
         trainer.prepare()
         rows = trainer.train_dataset
-        texts.append([item.row.answer for item in rows.alternatives or rows.forget])
+        texts.append([item.row.answer for item in rows.preferred or rows.forget])
         assert all(a and a != b for a, b in zip(texts[-1], truth, strict=True))
         assert [item.row.question for item in rows.forget] == [
-            item.row.question for item in rows.alternatives or rows.forget
+            item.row.question for item in rows.preferred or rows.forget
         ]
     assert texts[0] == texts[1] != texts[2]

@@ -48,7 +48,12 @@ def made_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "data": {"benchmark": "jsonl", "path": str(folder / "rows.jsonl")},
         "model": {"tiny": {"width": 32, "layers": 2, "heads": 2, "vocab_size": 400}},
         "finetune": {"parameters": "all", "num_train_epochs": 20, "batch_size": 8, "learning_rate": 0.005},
-        "unlearn": {"learning_rate": 0.02, "num_train_epochs": 4, "batch_size": 4, "guard": {"rows": 4, "steps": 1}},
+        "unlearn": {
+            "learning_rate": 0.02,
+            "num_train_epochs": 4,
+            "batch_size": 4,
+            "early_stopping": {"rows": 4, "steps": 1},
+        },
         "evaluate": {"splits": ["val"], "direct_splits": [], "max_new_tokens": 8},
         "bench": {"methods": ["gradient_ascent", "memflex", "memflex@random"], "seeds": [0]},
     }

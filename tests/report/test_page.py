@@ -22,7 +22,7 @@ from scopewise.lock import RunLock
 from scopewise.report.export import as_csv, as_latex, as_markdown, latex
 from scopewise.report.page import render
 from scopewise.report.plots import PLOTS, plot
-from scopewise.report.run import read_runs
+from scopewise.report.run_folder import read_runs
 
 ROOT = Path(__file__).parents[2]
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from scopewise.report.page import FOLDER, render
 from scopewise.report.redact import Redaction
-from scopewise.report.run import read_runs
+from scopewise.report.run_folder import read_runs
 
 UNSEEN = dict.fromkeys([0xAD, 0x61C, *range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x2070), 0xFEFF])
 HASH = re.compile(r"\[redacted [0-9a-f]{12}\]")

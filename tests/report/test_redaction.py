@@ -21,7 +21,7 @@ from scopewise.cli.report import report
 from scopewise.data.load import load_benchmark
 from scopewise.report.page import FOLDER, render
 from scopewise.report.redact import Redaction
-from scopewise.report.run import Model, Run, read_runs
+from scopewise.report.run_folder import Model, Run, read_runs
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "knowundo_privacy"
 LABEL = "[redacted "

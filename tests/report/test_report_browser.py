@@ -13,7 +13,7 @@ import pytest
 
 from often import often
 from scopewise.report.page import render
-from scopewise.report.run import Model, Run, read_runs
+from scopewise.report.run_folder import Model, Run, read_runs
 
 ROOT = Path(__file__).parents[2]
 # Playwright's own event loop is left to the garbage collector.

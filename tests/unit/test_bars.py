@@ -56,7 +56,7 @@ def test_many_short_bars_of_a_stage_are_one_line(capsys: pytest.CaptureFixture[s
 def test_nothing_is_said_of_nothing_nor_by_another_process(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bar(0, "reference of alternatives").close()
+    bar(0, "reference of preferred answers").close()
     monkeypatch.setenv("RANK", "1")
     bar(5, "fine-tune target", "step").close()
     assert capsys.readouterr().err == ""

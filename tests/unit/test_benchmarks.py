@@ -636,7 +636,8 @@ def test_the_shipped_run_measures_the_suite_and_compares_with_the_oracle(tmp_pat
     """`scopewise run` with the settings of the file, small: what it leaves open the benchmark says."""
     settings = [
         f"data.path={tofu(tmp_path / 'TOFU')}", "model.tiny={vocab_size: 300, width: 16, layers: 1, heads: 1}",
-        "finetune.num_train_epochs=1", "unlearn.num_train_epochs=1", "unlearn.method=ga_descent", "unlearn.guard.rows=0",
+        "finetune.num_train_epochs=1", "unlearn.num_train_epochs=1", "unlearn.method=ga_descent",
+        "unlearn.early_stopping.rows=0",
     ]  # fmt: skip
     words = [sys.executable, "-m", "scopewise", "run", str(ROOT / "configs" / "tofu_tiny.yaml"), "--json"]
     for setting in settings:

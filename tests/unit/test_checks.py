@@ -27,7 +27,7 @@ from scopewise.errors import ConfigError, ModelError, ResultError, UserError
 from scopewise.files import remove
 from scopewise.models.adapters import lora_config, with_adapter
 from scopewise.models.load import load_model, load_tokenizer, save_model
-from scopewise.pipeline import Entry, Pipeline
+from scopewise.pipeline import BenchEntry, Pipeline
 
 ROWS = [
     {"question": f"Where is {name}{split}?", "answer": "Here.", "scope": scope, "split": split}
@@ -97,7 +97,7 @@ def test_it_is_said_before_training(settings: list[str], wrong: list[str]) -> No
         config = load_config(None, [*settings, *wrong])
         pipeline = Pipeline(config)
         with pipeline.folder:
-            pipeline.unlearned(Entry.of(config.unlearn.method, None), config.unlearn, 0, "run")
+            pipeline.unlearned(BenchEntry.of(config.unlearn.method, None), config.unlearn, 0, "run")
     assert str(by_run.value) == str(by_check.value)
     assert type(by_run.value) is type(by_check.value)
     assert not Path("out").exists()
@@ -124,12 +124,11 @@ def test_what_can_run_is_not_refused(settings: list[str], capsys: Any) -> None:
 
 
 def test_a_region_of_another_model(settings: list[str]) -> None:
-    from scopewise.region import Entry as Matrix
-    from scopewise.region import Region
+    from scopewise.region import Entry, Region
 
     def region(layer: int) -> str:
         name = f"model.layers.{layer}.mlp.up_proj.lora_A.weight"
-        Region("named", {}, (Matrix(name, 8, True, name.removesuffix(".lora_A.weight")),)).save(f"{layer}.json")
+        Region("named", {}, (Entry(name, 8, True, name.removesuffix(".lora_A.weight")),)).save(f"{layer}.json")
         return f"unlearn.region={layer}.json"
 
     for layer in (0, 7):  # there is one layer

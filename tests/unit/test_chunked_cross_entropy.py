@@ -154,12 +154,12 @@ def test_kl_with_a_trained_head_is_the_same_without_gradients(tiny: Any, make_tr
     trainer = make_trainer(model, tiny[1], "ga_kl", per_device_train_batch_size=16)
     trainer.prepare()
     batches, _ = trainer.get_batch_samples(iter(trainer.get_train_dataloader()), 1, torch.device("cpu"))
-    with frozen_reference(forward_of(model)) as trainer.terms.reference:
+    with frozen_reference(forward_of(model)) as trainer.loss.reference:
         with torch.no_grad():
             noise = torch.randn(model.lm_head.weight.shape, generator=torch.Generator().manual_seed(0))
             model.lm_head.weight.add_(noise)
-            without = float(trainer.terms(trainer.forward, batches[0])[1])
-        assert without == pytest.approx(float(trainer.terms(trainer.forward, batches[0])[1].detach()), rel=1e-5)
+            without = float(trainer.loss(trainer.forward, batches[0])[1])
+        assert without == pytest.approx(float(trainer.loss(trainer.forward, batches[0])[1].detach()), rel=1e-5)
     assert without > 0.1
 
 

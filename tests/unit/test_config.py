@@ -92,7 +92,8 @@ def test_unknown_localizer_of_the_run() -> None:
     [
         ("unlearn.parameters=lor", "unlearn.parameters: 'lor'; allowed are lora, all. Did you mean 'lora'?"),
         ("evaluate.splits=[Train]", "evaluate.splits.0: 'Train'; allowed are train, val. Did you mean 'train'?"),
-        ("unlearn.guard=3", "unlearn.guard: 3; a mapping; set one of its keys, as unlearn.guard.KEY"),
+        ("unlearn.early_stopping=3", "unlearn.early_stopping: 3; a mapping; set one of its keys"),
+        ("unlearn.guard.rows=0", "unlearn.guard: not a setting; it is now called 'early_stopping'"),
         ("bench.tune.knobs=3", "bench.tune.knobs: 3; a mapping; set one of its keys, as bench.tune.knobs.KEY"),
         ("data.prompt=chatt", "data.prompt: 'chatt'; plain, chat, or a text with {question} in it"),
     ],
@@ -257,9 +258,9 @@ def test_switches_stay_switches_and_every_scheduler_is_known_to_the_library() ->
 
     from transformers import SchedulerType
 
-    config = load_config(None, ["unlearn.bf16=true", "bench.settings={npo: {guard: {keep_best: true}}}"])
+    config = load_config(None, ["unlearn.bf16=true", "bench.settings={npo: {early_stopping: {keep_best: true}}}"])
     assert config.unlearn.bf16
-    assert config.bench.settings["npo"]["guard"]["keep_best"]
+    assert config.bench.settings["npo"]["early_stopping"]["keep_best"]
     names = get_args(TrainingSection.model_fields["lr_scheduler_type"].annotation)
     assert set(names) <= {kind.value for kind in SchedulerType}
 

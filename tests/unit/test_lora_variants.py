@@ -16,7 +16,7 @@ from scopewise.config import LoraSection, load_config, parse_config
 from scopewise.errors import ConfigError
 from scopewise.models.adapters import lora_config
 from scopewise.models.load import load_model
-from scopewise.pipeline import Entry, Pipeline
+from scopewise.pipeline import BenchEntry, Pipeline
 
 IDS = torch.arange(5, 25)[None]
 NAMED = {"target_modules": ["q_proj", "v_proj", "down_proj"]}
@@ -72,7 +72,7 @@ def test_a_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         "lora": {"r": 2, **VARIANTS[name]},
         "finetune": training,
         "localize": {"localizer_args": {"repeats": 1, "threshold": "fraction", "fraction": 0.7}},
-        "unlearn": {**training, "guard": {"rows": 0}},
+        "unlearn": {**training, "early_stopping": {"rows": 0}},
         "evaluate": {"metrics": ["unlearn_success"], "splits": ["val"], "direct_splits": []},
     }
     pipeline = Pipeline(parse_config(config))
@@ -86,7 +86,7 @@ def test_a_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(pipeline, "_unlearn", kept)
     with pipeline.folder:
         target = pipeline.finetuned("target")
-        folder = pipeline.unlearned(Entry.parse("memflex"), pipeline.config.unlearn, 0, "run")
+        folder = pipeline.unlearned(BenchEntry.parse("memflex"), pipeline.config.unlearn, 0, "run")
         values = pipeline.measurement.values(folder, str(folder.relative_to(pipeline.path)))
     assert values["unlearn_success/val"]["value"] is not None
     before, after = load_model(target), load_model(folder)

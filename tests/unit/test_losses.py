@@ -58,7 +58,7 @@ def test_sim_npo() -> None:
 def test_preference(name: str) -> None:
     """log-ratios ln 2 of the alternative (S_ref 2 ln 2, S ln 2) and -ln 2 of the answer (0, ln 2): β = ½ gives 4 ln 1.5."""
     one = replace(answers(([HALF], [0])), reference_nll=torch.tensor([0.0]))
-    given = replace(one, alternative=replace(one, reference_nll=torch.tensor([2 * LN2])))
+    given = replace(one, preferred=replace(one, reference_nll=torch.tensor([2 * LN2])))
     assert value(name, given, beta=0.5) == pytest.approx([4 * math.log(1.5)], abs=1e-6)
 
 

@@ -13,7 +13,7 @@ from scopewise.config import DataSection, EvaluateSection
 from scopewise.data.rows import FORGET, HOLDOUT, RETAIN, Benchmark, Row
 from scopewise.errors import ResultError
 from scopewise.evaluation import evaluate
-from scopewise.metrics.base import Answered, Reference, Value, auc, entities, harmonic_mean
+from scopewise.metrics.base import Answered, ReferenceValues, Value, auc, entities, harmonic_mean
 from scopewise.models.engine import Engine
 from scopewise.models.score import Scored
 from scopewise.registry import lookup
@@ -200,7 +200,7 @@ def combined(
     def as_values(given: dict[str, Any]) -> dict[str, Value]:
         return {k: v if isinstance(v, Value) else Value(v) for k, v in given.items()}
 
-    reference = None if oracle is None else Reference(as_values(oracle), as_values(target or {}))
+    reference = None if oracle is None else ReferenceValues(as_values(oracle), as_values(target or {}))
     return metric(name).combine(as_values(values), reference, "val")
 
 
@@ -353,7 +353,7 @@ def test_oracle_gap_stands_beside_each_value(tiny: Any, benchmark_rows: Any) -> 
     rows = {s: [r for r in benchmark_rows if r.scope == s][:3] for s in (FORGET, RETAIN)}
     settings = {"metrics": ("probability", "exact_memorization"), "direct_splits": (), "max_length": 400}
     first = evaluate(model, tokenizer, forget=rows[FORGET], retain=rows[RETAIN], **settings)
-    document = first.document(Reference({"probability/forget_train": Value(0.25)}))
+    document = first.document(ReferenceValues({"probability/forget_train": Value(0.25)}))
     gap = document["probability/forget_train"]["oracle_gap"]
     assert gap == pytest.approx(first.metrics["probability/forget_train"] - 0.25)
     assert document["exact_memorization/retain_train"]["oracle_gap"] is None

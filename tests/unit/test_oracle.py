@@ -21,11 +21,11 @@ from scopewise.config import RunConfig, TinyConfig
 from scopewise.data.prompt import Prompt, encode
 from scopewise.data.rows import Benchmark, Row
 from scopewise.errors import ConfigError, ModelError
-from scopewise.metrics.base import Reference, Value
+from scopewise.metrics.base import ReferenceValues, Value
 from scopewise.models.tiny import build_tiny
 from scopewise.pipeline import Pipeline
-from scopewise.play.run import open_run
-from scopewise.report.run import read_run
+from scopewise.play.play_run import open_run
+from scopewise.report.run_folder import read_run
 
 
 def piece(*probabilities: float) -> dict[str, Any]:
@@ -134,7 +134,7 @@ def test_a_bench_on_a_base_that_knows_is_refused_before_it_trains(
 )
 def test_a_reference_that_knows_is_said(key: str, reference: float, target: float | None, said: bool) -> None:
     before = {} if target is None else {key: Value(target, ())}
-    assert (knowing(Reference({key: Value(reference, ())}, before)) is not None) == said
+    assert (knowing(ReferenceValues({key: Value(reference, ())}, before)) is not None) == said
 
 
 def a_run(tmp_path: Path, name: str, **model: Any) -> dict[str, Any]:
@@ -153,7 +153,7 @@ def a_run(tmp_path: Path, name: str, **model: Any) -> dict[str, Any]:
         "data": {"benchmark": "jsonl", "path": str(tmp_path / "rows.jsonl")},
         "model": {"tiny": {"width": 32, "layers": 2, "heads": 2, "vocab_size": 300, "context": 256}, **model},
         "finetune": {**training, "num_train_epochs": 12.0},
-        "unlearn": {**training, "num_train_epochs": 1.0, "guard": {"rows": 0}},
+        "unlearn": {**training, "num_train_epochs": 1.0, "early_stopping": {"rows": 0}},
         "evaluate": {"metrics": ["unlearn_success", "retention_success"], "splits": ["val"], "direct_splits": []},
         "bench": {"methods": ["ga_descent"]},
     }

@@ -20,9 +20,9 @@ from scopewise.config import load_config
 from scopewise.errors import ConfigError
 from scopewise.localizers.base import make_localizer
 from scopewise.methods.base import make_method
-from scopewise.pipeline import Entry
+from scopewise.pipeline import BenchEntry
 from scopewise.testing import methods
-from scopewise.testing.run import findings, kind_of
+from scopewise.testing.findings import findings, kind_of
 from scopewise.testing.world import PropertyError, World
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "plugin"
@@ -162,7 +162,7 @@ def test_taken_wherever_a_name_is(installed: Path, tiny: Any, forget: Any, retai
         ],
     )  # fmt: skip
     assert (config.unlearn.method, config.evaluate.metrics) == ("inverted_hinge", ("first_token",))
-    entries = [Entry.parse(text) for text in config.bench.methods]
+    entries = [BenchEntry.parse(text) for text in config.bench.methods]
     assert [entry.localizer for entry in entries] == ["attention", "scopewise_example.localizer:Attention"]
     assert make_method("inverted-hinge", margin=0.5).margin == 0.5  # type: ignore[attr-defined]
     with pytest.raises(ConfigError, match=r"unlearn\.method_args\.margin: 0"):

@@ -218,5 +218,5 @@ def test_alternatives_are_put_as_the_rows_are(tiny: Any, tmp_path: Path) -> None
     made = UnlearningTrainer(model, "dpo", args, given, kept, processing_class=tokenizer, region="all")
     made.prepare()
     text = Prompt("chat", system="Be kind.", system_role="user").text(Row("Where is A?", "", FORGET), tokenizer)
-    for items in (made.train_dataset.forget, made.train_dataset.alternatives):  # type: ignore[union-attr]
+    for items in (made.train_dataset.forget, made.train_dataset.preferred):  # type: ignore[union-attr]
         assert tokenizer.decode(items[0].prompt_ids) == text

@@ -37,7 +37,7 @@ def deepspeed(monkeypatch: pytest.MonkeyPatch) -> None:
         (
             "memflex",
             {"keep_best": True},
-            "unlearn.guard.keep_best: true, under DeepSpeed, where no process has a whole state",
+            "unlearn.early_stopping.keep_best: true, under DeepSpeed, where no process has the full state",
         ),
     ],
 )

@@ -9,7 +9,7 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from scopewise.data.prompt import Encoded
 from scopewise.errors import ModelError
-from scopewise.metrics.base import Reference, Value
+from scopewise.metrics.base import ReferenceValues, Value
 from scopewise.models.engine import Engine
 from scopewise.models.score import Scored
 
@@ -112,7 +112,7 @@ def _whole(answer: Scored) -> bool:
     return all(answer.without_end().hits)
 
 
-def knowing(reference: Reference) -> str | None:
+def knowing(reference: ReferenceValues) -> str | None:
     """Return a warning if a reference knows the forget scope, which it should never have seen; else None.
 
     It is compared with the model before unlearning if that is given, and else with a fixed share.

@@ -16,7 +16,7 @@ from scopewise.cli.memory import is_out_of_memory, out_of_memory_sentence
 from scopewise.cli.signals import interrupt_on_signals, signal_of
 from scopewise.cli.usage import UsageError, usage_sentence
 from scopewise.errors import UserError
-from scopewise.terminal import close_bars, echo, escaped, guard
+from scopewise.terminal import close_bars, echo, escape_streams, escaped
 
 app = typer.Typer(
     name="scopewise",
@@ -121,7 +121,7 @@ def quiet_libraries() -> None:
 
 def main() -> None:
     """Entry point of the `scopewise` command."""
-    guard()
+    escape_streams()
     interrupt_on_signals()
     for wrong in filter(None, map(argument_sentence, sys.argv[1:])):
         _say(wrong)

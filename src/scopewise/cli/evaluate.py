@@ -49,14 +49,16 @@ def evaluate(
     from scopewise.data.load import load_benchmark, with_suite
     from scopewise.evaluation import evaluate as run_evaluation
     from scopewise.evaluation import read_evaluation
-    from scopewise.metrics.base import Reference
+    from scopewise.metrics.base import ReferenceValues
     from scopewise.models.engine import Engine
     from scopewise.models.parallel.processes import is_main
     from scopewise.record import manifest, write_json
     from scopewise.schemas import EvaluationDocument
 
     if reference is not None or target is not None:
-        compared = Reference(read_evaluation(reference) if reference else {}, read_evaluation(target) if target else {})
+        compared = ReferenceValues(
+            read_evaluation(reference) if reference else {}, read_evaluation(target) if target else {}
+        )
         if (warning := knowing(compared)) is not None:
             logging.getLogger("scopewise").warning("--reference: %s", warning)
     config = with_suite(config)

@@ -66,7 +66,7 @@ def report(
     if path.exists() and not overwrite:
         raise ResultError(f"{path}: exists; add --overwrite to replace it, or name another file with -o")
     from scopewise.files import write_bytes
-    from scopewise.report.run import read_runs
+    from scopewise.report.run_folder import read_runs
 
     found = read_runs(runs)
     if redact and chosen is not Format.html:

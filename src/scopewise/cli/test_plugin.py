@@ -31,7 +31,7 @@ def test_plugin(
             raise ConfigError(f"--set: {text!r}; written as KEY=VALUE")
         arguments[key.strip()] = parse_yaml(value, f"--set {key}", ConfigError)
     quiet_libraries()
-    from scopewise.testing.run import findings, kind_of
+    from scopewise.testing.findings import findings, kind_of
 
     found = []
     for finding in findings(kind.value if kind else kind_of(name), name, arguments, path):

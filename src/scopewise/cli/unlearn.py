@@ -28,9 +28,9 @@ def unlearn(
     config = load_config(run_file, [*(set_ or []), *(f"{key}={value}" for key, value in given.items() if value)])
     quiet_libraries()
     from scopewise.localizers.base import check_arguments
-    from scopewise.pipeline import Entry, Pipeline
+    from scopewise.pipeline import BenchEntry, Pipeline
 
-    entry = Entry.of(config.unlearn.method, config.unlearn.localizer)
+    entry = BenchEntry.of(config.unlearn.method, config.unlearn.localizer)
     if config.unlearn.region is None:
         check_arguments([entry.localizer], config.localize.localizer_args)
     pipeline = Pipeline(config, resume=resume, overwrite=overwrite)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from scopewise.data.batch import collate, length_batches, to_device
 from scopewise.data.prompt import Encoded
-from scopewise.methods.base import Answers, Method, Need
+from scopewise.methods.base import Answers, LossInput, Method
 from scopewise.models.engine import Engine
 
 
@@ -34,7 +34,7 @@ class Adversarial(Method):
     and pairs position t with t's own input); here they are the target model's and aligned, as the paper writes it.
     """
 
-    needs: ClassVar[frozenset[Need]] = frozenset({"nll"})
+    needs: ClassVar[frozenset[LossInput]] = frozenset({"nll"})
 
     def forget_loss(self, answers: Answers) -> Float[Tensor, "batch"]:
         """Return each answer's mean CE to its adversarial labels, in nats per token."""

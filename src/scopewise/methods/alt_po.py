@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from scopewise.methods.base import Answers, Need, Preference
+from scopewise.methods.base import Answers, LossInput, Preference
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,10 +39,10 @@ class AltPO(Preference):
     alternative: Literal["row", "refusal", "generated"] = "generated"
     retain: str = "ce"
 
-    needs: ClassVar[frozenset[Need]] = frozenset({"nll", "reference_nll", "alternative"})
+    needs: ClassVar[frozenset[LossInput]] = frozenset({"nll", "reference_nll", "preferred"})
 
     def forget_loss(self, answers: Answers) -> Float[Tensor, "batch"]:
         """Return each pair's loss: (2/β) log 2 at the start."""
-        assert answers.alternative is not None
-        margin = answers.alternative.log_ratio() - answers.log_ratio()
+        assert answers.preferred is not None
+        margin = answers.preferred.log_ratio() - answers.log_ratio()
         return -2 / self.beta * logsigmoid(self.beta * margin)

@@ -15,7 +15,7 @@ from scopewise.models.engine import Engine
 from scopewise.ops import Reduction, sequence_mean, sequence_sum, squared_distance, token_kl, token_log_probs
 from scopewise.settings import make
 
-Need = Literal["nll", "logits", "reference_logits", "reference_nll", "alternative", "hidden"]
+LossInput = Literal["nll", "logits", "reference_logits", "reference_nll", "preferred", "hidden"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Answers:
         hidden: Hidden states after the decoder block that the method names, at the positions of the answer tokens
             themselves, not of those that predict them; if the method or a retain term needs them.
         reference_hidden: The same for the model before unlearning, for the retain term `hidden`.
-        alternative: The preferred answers, sequence by sequence, if the method needs them.
+        preferred: The preferred answers, sequence by sequence, if the method needs them.
         nll_of_tokens: The result of `token_nll`, if computed in chunks.
         kl_of_tokens: KL of each token from the model before unlearning, in nats, if computed in chunks.
     """
@@ -47,7 +47,7 @@ class Answers:
     reference_nll: Float[Tensor, "batch"] | None = None
     hidden: Float[Tensor, "tokens hidden"] | None = None
     reference_hidden: Float[Tensor, "tokens hidden"] | None = None
-    alternative: Answers | None = None
+    preferred: Answers | None = None
     nll_of_tokens: Float[Tensor, "tokens"] | None = None
     kl_of_tokens: Float[Tensor, "tokens"] | None = None
 
@@ -98,11 +98,11 @@ class Method:
     localizer: ClassVar[str] = "all"
     """Default localizer."""
     reduction: ClassVar[Reduction] = Reduction.SEQUENCE_MEAN
-    needs: ClassVar[frozenset[Need]] = frozenset({"logits"})
+    needs: ClassVar[frozenset[LossInput]] = frozenset({"logits"})
     """The inputs in `Answers` that the forget loss reads, besides labels. With `nll` only, full logits are not kept."""
     stops_gradient: ClassVar[bool] = False
     """Whether a part of the loss is detached, so that the gradient is not that of the value."""
-    trains_on: ClassVar[Literal["answer", "alternative"]] = "answer"
+    trains_on: ClassVar[Literal["answer", "preferred"]] = "answer"
     """Whether the forget rows are trained with their own answers or with other answers instead."""
 
     def forget_loss(self, answers: Answers) -> Float[Tensor, "batch"]:
@@ -133,7 +133,7 @@ class Method:
 
     @property
     def answers_from(self) -> str | None:
-        """Source of other answers for the forget rows: `row`, `refusal` or `generated`; None if not needed."""
+        """Source of the preferred answers: `row`, `refusal` or `generated`; None if not needed."""
         return None
 
     def dual(self, counts: Sequence[int], nll: Callable[[], Sequence[float]]) -> Dual | None:
@@ -166,7 +166,7 @@ class Preference(Method):
     """Base of methods that prefer another answer over the true one, or train on it instead.
 
     Attributes:
-        alternative: Where other answers come from: `row` (the rows' own `alternative`), `refusal` (forty sentences
+        alternative: Where the preferred answers come from: `row` (the rows' own `alternative`), `refusal` (forty sentences
             shipped with the package), or `generated` (by the model itself before unlearning). Default: ours; it takes
             neither data nor a model.
     """
@@ -175,7 +175,7 @@ class Preference(Method):
 
     @property
     def answers_from(self) -> str:
-        """Source of other answers."""
+        """Source of the preferred answers."""
         return self.alternative
 
 

@@ -31,7 +31,7 @@ class BLADE(Constrained):
 
     Deviations: answer positions only (the code: prompts and the last position too); λ may fall to 0 (there .1); a
     step's retain rows serve the outer loss and others, drawn anew, the inner steps (there from a loader of their own);
-    the code's calibration of the learning rate, its extra recovery steps and its stopping rule are left out (`guard`
+    the code's calibration of the learning rate, its extra recovery steps and its stopping rule are left out (`early_stopping`
     stops any method).
 
     Attributes:

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from jaxtyping import Float
 from torch import Tensor
 
-from scopewise.methods.base import Answers, Method, Need
+from scopewise.methods.base import Answers, LossInput, Method
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,7 @@ class GAKLGeneral(Method):
     retain: str = "kl"
     retain_data: Literal["retain", "general"] = "general"
 
-    needs: ClassVar[frozenset[Need]] = frozenset({"nll"})
+    needs: ClassVar[frozenset[LossInput]] = frozenset({"nll"})
 
     def forget_loss(self, answers: Answers) -> Float[Tensor, "batch"]:
         """Return the mean log-likelihood of each forget answer in nats per token."""

@@ -8,7 +8,7 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
-from scopewise.methods.base import Answers, Method, Need
+from scopewise.methods.base import Answers, LossInput, Method
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ class GradientAscent(Method):
     batch, here each answer counts the same).
     """
 
-    needs: ClassVar[frozenset[Need]] = frozenset({"nll"})
+    needs: ClassVar[frozenset[LossInput]] = frozenset({"nll"})
 
     def forget_loss(self, answers: Answers) -> Float[Tensor, "batch"]:
         """Return the mean log-likelihood of each answer in nats per token: minimising it is ascent on CE."""

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from scopewise.methods.base import Answers, Method, Need
+from scopewise.methods.base import Answers, LossInput, Method
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class NPO(Method):
     beta: float = 0.1
     retain: str = "ce"
 
-    needs: ClassVar[frozenset[Need]] = frozenset({"nll", "reference_nll"})
+    needs: ClassVar[frozenset[LossInput]] = frozenset({"nll", "reference_nll"})
 
     def forget_loss(self, answers: Answers) -> Float[Tensor, "batch"]:
         """Return each answer's NPO loss: (2/β) log 2 at the start, towards 0 as the answer is forgotten."""

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from scopewise.data.prompt import Encoded
-from scopewise.methods.base import Answers, Method, Need, seeded
+from scopewise.methods.base import Answers, LossInput, Method, seeded
 from scopewise.models.engine import Engine
 
 
@@ -32,7 +32,7 @@ class RandomLabels(Method):
     Deviations: the code replaces labels of the question too; here only answer tokens are trained on.
     """
 
-    needs: ClassVar[frozenset[Need]] = frozenset({"nll"})
+    needs: ClassVar[frozenset[LossInput]] = frozenset({"nll"})
 
     def forget_loss(self, answers: Answers) -> Float[Tensor, "batch"]:
         """Return each answer's mean CE to its random labels, in nats per token."""

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from jaxtyping import Float
 from torch import Tensor
 
-from scopewise.methods.base import Answers, Need, Preference
+from scopewise.methods.base import Answers, LossInput, Preference
 from scopewise.ops import Reduction
 
 
@@ -38,8 +38,8 @@ class ReLearn(Preference):
     retain: str = "ce+kl"
 
     reduction: ClassVar[Reduction] = Reduction.TOKEN_MEAN
-    needs: ClassVar[frozenset[Need]] = frozenset({"nll"})
-    trains_on: ClassVar[Literal["answer", "alternative"]] = "alternative"
+    needs: ClassVar[frozenset[LossInput]] = frozenset({"nll"})
+    trains_on: ClassVar[Literal["answer", "preferred"]] = "preferred"
 
     def forget_loss(self, answers: Answers) -> Float[Tensor, "batch"]:
         """Return the mean CE of each replaced answer in nats per token."""

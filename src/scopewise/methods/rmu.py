@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from scopewise.methods.base import Answers, Method, Need, seeded
+from scopewise.methods.base import Answers, LossInput, Method, seeded
 from scopewise.ops import squared_distance
 
 
@@ -45,7 +45,7 @@ class RMU(Method):
     retain_weight: float = 1200.0
     retain: str = "hidden"
 
-    needs: ClassVar[frozenset[Need]] = frozenset({"hidden"})
+    needs: ClassVar[frozenset[LossInput]] = frozenset({"hidden"})
 
     def hidden_layer(self, layers: int) -> int | None:
         """Return block l."""

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from scopewise.methods.base import Answers, Method, Need
+from scopewise.methods.base import Answers, LossInput, Method
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ class SimNPO(Method):
     forget_weight: float = 0.125
     retain: str = "ce"
 
-    needs: ClassVar[frozenset[Need]] = frozenset({"nll"})
+    needs: ClassVar[frozenset[LossInput]] = frozenset({"nll"})
 
     def forget_loss(self, answers: Answers) -> Float[Tensor, "batch"]:
         """Return each answer's SimNPO loss: (2/β) log 2 for a memorised answer, towards 0 as it is forgotten."""

@@ -8,7 +8,7 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
-from scopewise.methods.base import Answers, Method, Need
+from scopewise.methods.base import Answers, LossInput, Method
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,7 @@ class TaskVector(Method):
 
     scale: float = 5.0
 
-    needs: ClassVar[frozenset[Need]] = frozenset({"nll"})
+    needs: ClassVar[frozenset[LossInput]] = frozenset({"nll"})
 
     @property
     def change_factor(self) -> float:

@@ -8,7 +8,7 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
-from scopewise.methods.base import Answers, Method, Need
+from scopewise.methods.base import Answers, LossInput, Method
 from scopewise.ops import at_least_float32, token_cross_entropy
 
 
@@ -35,7 +35,7 @@ class UNDIAL(Method):
 
     beta: float = 10.0
 
-    needs: ClassVar[frozenset[Need]] = frozenset({"logits", "reference_logits"})
+    needs: ClassVar[frozenset[LossInput]] = frozenset({"logits", "reference_logits"})
 
     def forget_loss(self, answers: Answers) -> Float[Tensor, "batch"]:
         """Return each answer's mean cross-entropy to the adjusted reference, in nats per token."""

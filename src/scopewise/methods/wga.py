@@ -8,7 +8,7 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
-from scopewise.methods.base import Answers, Method, Need
+from scopewise.methods.base import Answers, LossInput, Method
 from scopewise.ops import Reduction
 
 
@@ -36,7 +36,7 @@ class WGA(Method):
 
     reduction: ClassVar[Reduction] = Reduction.TOKEN_MEAN
     stops_gradient: ClassVar[bool] = True
-    needs: ClassVar[frozenset[Need]] = frozenset({"nll"})
+    needs: ClassVar[frozenset[LossInput]] = frozenset({"nll"})
 
     def forget_loss(self, answers: Answers) -> Float[Tensor, "batch"]:
         """Return each answer's weighted log-likelihood, in nats per token."""

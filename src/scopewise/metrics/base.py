@@ -177,7 +177,7 @@ class MembershipMetric(RowMetric):
 
 
 @dataclass(frozen=True)
-class Reference:
+class ReferenceValues:
     """What the model is compared with.
 
     Attributes:
@@ -192,13 +192,13 @@ class Reference:
 class Aggregate(Metric):
     """A metric of other metrics' values, of the model and of a reference."""
 
-    def combine(self, values: Mapping[str, Value], reference: Reference | None, split: str) -> Value | None:
+    def combine(self, values: Mapping[str, Value], reference: ReferenceValues | None, split: str) -> Value | None:
         """Return the measure on a split (`val`, `val+direct`, …); None where what it is made of was not measured."""
         raise NotImplementedError
 
 
 def against_reference(
-    key: str, values: Mapping[str, Value], reference: Reference | None, leak: Callable[[float, float], float]
+    key: str, values: Mapping[str, Value], reference: ReferenceValues | None, leak: Callable[[float, float], float]
 ) -> Value | None:
     """Return how a membership AUC differs from the reference's; None where it was not measured.
 

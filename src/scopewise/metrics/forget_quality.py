@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from scipy.stats import ks_2samp
 
-from scopewise.metrics.base import Aggregate, Reference, Value
+from scopewise.metrics.base import Aggregate, ReferenceValues, Value
 
 
 class ForgetQuality(Aggregate):
@@ -25,7 +25,7 @@ class ForgetQuality(Aggregate):
     name = "forget_quality"
     higher_is_better = True
 
-    def combine(self, values: Mapping[str, Value], reference: Reference | None, split: str) -> Value | None:
+    def combine(self, values: Mapping[str, Value], reference: ReferenceValues | None, split: str) -> Value | None:
         """Return the p-value."""
         own = values.get(f"truth_ratio_raw/{split}")
         if own is None:

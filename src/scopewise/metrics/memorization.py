@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from scopewise.metrics.base import Aggregate, Reference, Value, harmonic_mean
+from scopewise.metrics.base import Aggregate, ReferenceValues, Value, harmonic_mean
 
 _PARTS = ("extraction_strength", "exact_memorization", "probability_paraphrase", "truth_ratio")
 
@@ -24,7 +24,7 @@ class Memorization(Aggregate):
     name = "memorization"
     higher_is_better = True
 
-    def combine(self, values: Mapping[str, Value], reference: Reference | None, split: str) -> Value | None:
+    def combine(self, values: Mapping[str, Value], reference: ReferenceValues | None, split: str) -> Value | None:
         """Return the harmonic mean of the four."""
         target = reference.target if reference else {}
         parts = []

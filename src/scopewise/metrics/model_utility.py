@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from scopewise.metrics.base import Aggregate, Reference, Value, harmonic_mean
+from scopewise.metrics.base import Aggregate, ReferenceValues, Value, harmonic_mean
 
 _SCOPES = ("retain", "real_authors", "world_facts")
 _MEASURES = {
@@ -27,7 +27,7 @@ class ModelUtility(Aggregate):
     name = "model_utility"
     higher_is_better = True
 
-    def combine(self, values: Mapping[str, Value], reference: Reference | None, split: str) -> Value | None:
+    def combine(self, values: Mapping[str, Value], reference: ReferenceValues | None, split: str) -> Value | None:
         """Return the harmonic mean of the nine."""
         keys = [f"{metric}/{scope}_{split}" for scope in _SCOPES for metric in _MEASURES[scope]]
         if not any(values.get(key) for key in keys[3:]):

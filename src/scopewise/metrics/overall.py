@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from scopewise.metrics.base import Aggregate, Reference, Value, harmonic_mean
+from scopewise.metrics.base import Aggregate, ReferenceValues, Value, harmonic_mean
 
 _PARTS = ("memorization", "privacy", "utility")
 
@@ -21,7 +21,7 @@ class Overall(Aggregate):
     name = "overall"
     higher_is_better = True
 
-    def combine(self, values: Mapping[str, Value], reference: Reference | None, split: str) -> Value | None:
+    def combine(self, values: Mapping[str, Value], reference: ReferenceValues | None, split: str) -> Value | None:
         """Return the harmonic mean of the three."""
         found = {name: values.get(f"{name}/{split}") for name in _PARTS}
         if all(value is None for value in found.values()):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from scopewise.metrics.base import Aggregate, Reference, Value, harmonic_mean
+from scopewise.metrics.base import Aggregate, ReferenceValues, Value, harmonic_mean
 
 _ATTACKS = ("mia_loss", "mia_zlib", "mia_min_k", "mia_min_k_plus_plus")
 
@@ -23,7 +23,7 @@ class Privacy(Aggregate):
     name = "privacy"
     higher_is_better = True
 
-    def combine(self, values: Mapping[str, Value], reference: Reference | None, split: str) -> Value | None:
+    def combine(self, values: Mapping[str, Value], reference: ReferenceValues | None, split: str) -> Value | None:
         """Return the harmonic mean of the four."""
         own = [values.get(f"{name}/{split}") for name in _ATTACKS]
         if any(value is None or value.value is None for value in own):

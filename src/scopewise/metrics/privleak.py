@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from scopewise.metrics.base import Aggregate, Reference, Value, against_reference
+from scopewise.metrics.base import Aggregate, ReferenceValues, Value, against_reference
 
 
 class Privleak(Aggregate):
@@ -21,7 +21,7 @@ class Privleak(Aggregate):
     name = "privleak"
     higher_is_better = None
 
-    def combine(self, values: Mapping[str, Value], reference: Reference | None, split: str) -> Value | None:
+    def combine(self, values: Mapping[str, Value], reference: ReferenceValues | None, split: str) -> Value | None:
         """Return the leakage in percent."""
         return against_reference(
             f"mia_min_k/{split}", values, reference, lambda a, r: 100.0 * (r - a) / (1 - r + 1e-10)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from scopewise.metrics.base import Aggregate, Reference, Value, against_reference
+from scopewise.metrics.base import Aggregate, ReferenceValues, Value, against_reference
 
 
 class RelDiff(Aggregate):
@@ -20,6 +20,6 @@ class RelDiff(Aggregate):
     name = "rel_diff"
     higher_is_better = None
 
-    def combine(self, values: Mapping[str, Value], reference: Reference | None, split: str) -> Value | None:
+    def combine(self, values: Mapping[str, Value], reference: ReferenceValues | None, split: str) -> Value | None:
         """Return the relative difference in percent."""
         return against_reference(f"mia_min_k/{split}", values, reference, lambda a, r: 100.0 * (a - r) / (r + 1e-10))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from scopewise.metrics.base import Aggregate, Reference, Value, harmonic_mean
+from scopewise.metrics.base import Aggregate, ReferenceValues, Value, harmonic_mean
 
 _MEASURES = {"sc": "rouge_l_recall", "qa": "exact_match_generated"}
 _KEYS = {
@@ -30,7 +30,7 @@ class TaskAggregate(Aggregate):
     name = "task_aggregate"
     higher_is_better = True
 
-    def combine(self, values: Mapping[str, Value], reference: Reference | None, split: str) -> Value | None:
+    def combine(self, values: Mapping[str, Value], reference: ReferenceValues | None, split: str) -> Value | None:
         """Return the harmonic mean of the twelve."""
         keys = {key.format(split=split): scope for key, scope in _KEYS.items()}
         if not any(key in values for key in keys):

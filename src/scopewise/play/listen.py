@@ -11,8 +11,8 @@ import uvicorn
 
 from scopewise.bars import bar
 from scopewise.errors import ConfigError
-from scopewise.play.answers import Answers
-from scopewise.play.run import PlayRun
+from scopewise.play.play_run import PlayRun
+from scopewise.play.playground import Playground
 from scopewise.play.server import make_app
 
 
@@ -38,11 +38,11 @@ def serve(run: PlayRun, opened: socket, host: str, announce: Callable[[str], Non
         host: The host given to `listen`.
         announce: Called with the address to open, which contains the key, once questions can be asked.
     """
-    answers = Answers(run)
+    playground = Playground(run)
     first = [name for name in ("target", run.unlearned[0], "oracle") if name in run.models]
     with bar(len(first), "load models", "model") as progress:
         for name in first:
-            answers.load(name)
+            playground.load(name)
             progress.update()
     key = secrets.token_urlsafe(24)
     shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # a browser cannot open a wildcard address
@@ -51,7 +51,7 @@ def serve(run: PlayRun, opened: socket, host: str, announce: Callable[[str], Non
     # The part after # stays in the browser: it is in no request line, no log and no Referer.
     announce(f"http://{name}:{port}/#{key}")
     config = uvicorn.Config(
-        make_app(answers, key=key, host=host),
+        make_app(playground, key=key, host=host),
         log_level="warning",
         access_log=False,
         server_header=False,

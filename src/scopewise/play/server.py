@@ -20,7 +20,7 @@ from starlette.types import Receive, Scope, Send
 
 from scopewise.errors import UserError
 from scopewise.play.access import Access
-from scopewise.play.answers import Answers, Question, Report
+from scopewise.play.playground import AskRequest, Playground, Report
 from scopewise.terminal import echo
 
 PAGE = {
@@ -64,15 +64,15 @@ class EventStream:
             group.cancel_scope.cancel()
 
 
-def make_app(answers: Answers, *, key: str, host: str) -> Starlette:
+def make_app(playground: Playground, *, key: str, host: str) -> Starlette:
     """Return the application.
 
     Args:
-        answers: The models of a run.
+        playground: The models of a run.
         key: The key that requests must carry; see `Access`.
         host: The address the server listens on; see `Access`.
     """
-    run = answers.run
+    run = playground.run
     one_at_a_time = anyio.Lock()
 
     async def show_run(request: Request) -> Response:
@@ -92,11 +92,11 @@ def make_app(answers: Answers, *, key: str, host: str) -> Starlette:
         )
 
     async def ask(request: Request) -> Any:
-        question = await _sent(request, Question)
+        question = await _sent(request, AskRequest)
 
         async def events() -> AsyncGenerator[dict[str, Any], None]:
             async with one_at_a_time:
-                iterator = answers.ask(question)
+                iterator = playground.ask(question)
                 try:
                     # Wait for the thread even if the client is gone, so that no model is stopped during a forward.
                     while (event := await run_in_threadpool(next, iterator, None)) is not None:
@@ -110,7 +110,7 @@ def make_app(answers: Answers, *, key: str, host: str) -> Starlette:
         return EventStream(events())
 
     async def report(request: Request) -> Response:
-        return JSONResponse(answers.report(await _sent(request, Report)))
+        return JSONResponse(playground.report(await _sent(request, Report)))
 
     routes = [Route(path, _file(name, kind)) for path, (name, kind) in PAGE.items()]
     routes += [

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from scopewise.report.figures import number
-from scopewise.report.run import Run
+from scopewise.report.run_folder import Run
 from scopewise.report.scatter import Axis
 
 WIDTH, HEIGHT = 320, 170

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from scopewise.report.figures import Column, Figure, columns, lines, number
-from scopewise.report.run import Run
+from scopewise.report.run_folder import Run
 
 _SHOWN = ("unlearn_success", "retention_success", "average_success", "oracle_gap")
 

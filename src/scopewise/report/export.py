@@ -7,7 +7,7 @@ import io
 from collections.abc import Sequence
 
 from scopewise.report.figures import Column, Figure, columns, lines, number
-from scopewise.report.run import Run
+from scopewise.report.run_folder import Run
 from scopewise.report.table import markdown as table_of_run
 from scopewise.report.verdict import verdict
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from scopewise.report.run import Model, Run
+from scopewise.report.run_folder import Model, Run
 from scopewise.report.table import COLUMNS, COSTS, split_shown
 
 _DIRECTIONS = {

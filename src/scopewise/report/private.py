@@ -12,7 +12,7 @@ from scopewise.data.load import load_benchmark
 from scopewise.data.rows import Benchmark
 from scopewise.errors import UserError
 from scopewise.report.redact import FORGET, Redaction
-from scopewise.report.run import Run
+from scopewise.report.run_folder import Run
 
 PATH = "[path]"
 _PATHS = frozenset(

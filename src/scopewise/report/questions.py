@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from scopewise.report.redact import FORGET, Open, Redaction
-from scopewise.report.run import Model, Run
+from scopewise.report.run_folder import Model, Run
 
 LARGEST_BYTES = 2_400_000
 """Size limit of the questions in a page; above it, the page keeps one seed of each method."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from scopewise.report.figures import lines
-from scopewise.report.run import Run
+from scopewise.report.run_folder import Run
 from scopewise.report.table import split_shown
 
 WIDTH, HEIGHT = 760, 470

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from scopewise.report.figures import Line, lines
 from scopewise.report.leaks import leaking
-from scopewise.report.run import Run
+from scopewise.report.run_folder import Run
 from scopewise.report.table import split_shown
 
 

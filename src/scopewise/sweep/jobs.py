@@ -10,7 +10,7 @@ from scopewise.bench import Bench, section_of
 from scopewise.config import RunConfig, parse_config
 from scopewise.errors import UserError
 from scopewise.localizers.base import localizer_of
-from scopewise.pipeline import Entry, Pipeline
+from scopewise.pipeline import BenchEntry, Pipeline
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Task:
 def waves(config: RunConfig) -> list[list[Job]]:
     """Return the jobs of a benchmark in waves; a region that takes its size from another comes after it."""
     bench = config.bench
-    entries = [Entry.parse(text) for text in bench.methods]
+    entries = [BenchEntry.parse(text) for text in bench.methods]
     regions: dict[bool, dict[Job, None]] = {False: {}, True: {}}
     if config.unlearn.region is None:
         for entry in entries:
@@ -96,9 +96,9 @@ def do(pipeline: Pipeline, job: Job) -> None:
     elif job.what == "region":
         pipeline.region(job.entry, job.seed)
     elif job.what == "search":
-        Bench(pipeline).tuned(Entry.parse(job.entry))
+        Bench(pipeline).tuned(BenchEntry.parse(job.entry))
     else:
-        entry = Entry.parse(job.entry)
+        entry = BenchEntry.parse(job.entry)
         section = section_of(pipeline.config, entry, "paper")
         if job.protocol == "tuned":
             section = Bench(pipeline).tuned(entry)[1]  # reads the trials of the search job

@@ -59,8 +59,8 @@ def with_reference(given: Answers, reference: Tensor) -> Answers:
     """Return the answers with a reference that gives `reference`, and with other answers of the same length."""
     own = replace(given, logits=reference, reference_logits=reference)
     other = replace(own, label=(given.label + 1) % reference.shape[-1])
-    alternative = replace(other, logits=given.logits, reference_nll=other.nll_sum().detach())
-    return replace(given, reference_logits=reference, reference_nll=own.nll_sum().detach(), alternative=alternative)
+    preferred = replace(other, logits=given.logits, reference_nll=other.nll_sum().detach())
+    return replace(given, reference_logits=reference, reference_nll=own.nll_sum().detach(), preferred=preferred)
 
 
 def random_answers(seed: int = 0) -> Answers:
@@ -74,9 +74,9 @@ def random_answers(seed: int = 0) -> Answers:
 
 def moved(given: Answers, logits: Tensor) -> Answers:
     """Return the answers with other logits (and states)."""
-    assert given.alternative is not None
-    alternative = replace(given.alternative, logits=logits.roll(1, 0) if len(logits) else logits)
-    return replace(given, logits=logits, hidden=logits, alternative=replace(alternative, logits=logits))
+    assert given.preferred is not None
+    preferred = replace(given.preferred, logits=logits.roll(1, 0) if len(logits) else logits)
+    return replace(given, logits=logits, hidden=logits, preferred=replace(preferred, logits=logits))
 
 
 def _losses(method: Method, model: Any, items: Sequence[Encoded], labels: Labels, pad: int = 0) -> list[float]:
@@ -214,8 +214,8 @@ def reference_stands(method: Method, world: World) -> None:
 
     class Look(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            assert trainer.terms.reference is not None
-            with trainer.terms.reference() as frozen:
+            assert trainer.loss.reference is not None
+            with trainer.loss.reference() as frozen:
                 seen.append(frozen.logits(batch))
 
     trainer.add_callback(Look())

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from scopewise.data.rows import FORGET, HOLDOUT, RETAIN, Row
-from scopewise.metrics.base import Aggregate, Answered, MembershipMetric, Metric, Reference, RowMetric, Value
+from scopewise.metrics.base import Aggregate, Answered, MembershipMetric, Metric, ReferenceValues, RowMetric, Value
 from scopewise.models.score import Scored
 from scopewise.testing.world import NotApplicableError, Property, World, check
 
@@ -122,7 +122,7 @@ def aggregate_of_nothing(metric: Metric, world: World) -> None:
     """An aggregate of nothing, and of values that are None, is None."""
     if not isinstance(metric, Aggregate):
         raise NotApplicableError("it is no aggregate")
-    for reference in (None, Reference()):
+    for reference in (None, ReferenceValues()):
         found = metric.combine({}, reference, "val")
         check(found is None or found.value is None, f"{found} of no value")
 

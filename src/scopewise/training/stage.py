@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from peft import PeftModel
 
-from scopewise.config import GuardSection, RunConfig, TrainingSection
+from scopewise.config import EarlyStoppingSection, RunConfig, TrainingSection
 from scopewise.cost import Cost
 from scopewise.errors import ConfigError
 from scopewise.files import remove
@@ -34,7 +34,7 @@ def train(
     seed: int,
     name: str,
     *,
-    guard: GuardSection,
+    early_stopping: EarlyStoppingSection,
     **given: Any,
 ) -> tuple[Cost, UnlearningTrainer]:
     """Train, from the last checkpoint if there is one, and save the model.
@@ -45,7 +45,7 @@ def train(
         section: Training settings.
         seed: Of the training.
         name: Label of the progress bar.
-        guard: Settings of early stopping.
+        early_stopping: Settings of early stopping.
         **given: Arguments of `UnlearningTrainer`, including `model` and `processing_class`.
 
     Raises:
@@ -62,7 +62,7 @@ def train(
         save_steps=float(section.save_steps),
         save_total_limit=2,
         disable_tqdm=True,
-        guard=guard,
+        early_stopping=early_stopping,
         **_data_arguments(config),
     )
     fresh = section.parameters == "lora" and not isinstance(given["model"], PeftModel)

@@ -22,7 +22,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from transformers.training_args import OptimizerNames
 
 from scopewise import ops, schemas
-from scopewise.config import DataSection, GuardSection, LocalizeSection, make_section
+from scopewise.config import DataSection, EarlyStoppingSection, LocalizeSection, make_section
 from scopewise.data.batch import Batch, to_device
 from scopewise.data.builtin import read_general
 from scopewise.data.load import general_rows
@@ -33,7 +33,6 @@ from scopewise.files import write_json
 from scopewise.localizers.base import Scopes, check_arguments, localize_encoded
 from scopewise.methods.base import Dual, Method, make_method
 from scopewise.models.adapters import trainable_adapter, with_adapter
-from scopewise.models.alternatives import alternatives
 from scopewise.models.architecture import decoder_blocks, is_quantized
 from scopewise.models.checked import biases_are_no_fault
 from scopewise.models.engine import Engine
@@ -44,14 +43,16 @@ from scopewise.models.parallel.deepspeed import gathered_afterwards
 from scopewise.models.parallel.fsdp import full_state_dict, is_sharded, load_full_state, shard_model, uses_fsdp
 from scopewise.models.parallel.processes import gathered, on_cpu, on_deepspeed, sum_over_processes
 from scopewise.models.precision import float32_masters
+from scopewise.models.preferred_answers import preferred_answers
 from scopewise.models.reference import frozen_reference
 from scopewise.models.scale_change import check_scalable, scale_change, trained_state
 from scopewise.models.score import hit_rate
 from scopewise.models.vocabulary import check_vocabulary, loadable_padding, padding_id
 from scopewise.region import Region
-from scopewise.training.guard import Guard
+from scopewise.training.early_stopping import EarlyStopping
+from scopewise.training.loss import Loss
 from scopewise.training.mask import RegionMask
-from scopewise.training.pairing import (
+from scopewise.training.sampler import (
     FORGET_GROUP,
     RETAIN_GROUP,
     PairedSampler,
@@ -60,7 +61,6 @@ from scopewise.training.pairing import (
     part_of,
     parts_by_length,
 )
-from scopewise.training.terms import Terms
 from scopewise.training.unlogged import Unlogged
 from scopewise.training.zero import check_deepspeed, check_model
 
@@ -82,7 +82,7 @@ class UnlearningConfig(TrainingArguments):
         system: System message of a chat.
         system_role: `system`, or `user` to put it before the question.
         localize: Settings of the localizer, if no region is given.
-        guard: Settings of early stopping.
+        early_stopping: Settings of early stopping.
         torch_compile: Compile each decoder block instead of the whole model: slow to start, faster steps afterwards.
         kernels: `auto` or `off`: whether to use the optional kernels.
     """
@@ -106,7 +106,7 @@ class UnlearningConfig(TrainingArguments):
     system: str | None = field(default=None)
     system_role: str = field(default="system")
     localize: LocalizeSection = field(default_factory=lambda: LocalizeSection())
-    guard: GuardSection = field(default_factory=lambda: GuardSection(rows=0))
+    early_stopping: EarlyStoppingSection = field(default_factory=lambda: EarlyStoppingSection(rows=0))
     torch_compile: bool = field(default=False)
     kernels: Literal["auto", "off"] = field(default="auto")
 
@@ -144,7 +144,7 @@ class UnlearningTrainer(Trainer):
         method: The method.
         region: The region to train, or None for all parameters.
         dual: State of the dual variable for the retain loss; None if the method has a fixed weight.
-        guard: Early stopping, if `args.guard` enables it and there are rows of both scopes.
+        early_stopping: Early stopping, if `args.early_stopping` enables it and there are rows of both scopes.
 
     Raises:
         ConfigError: a method without the rows it needs, a region of another model, an odd number of rows per step.
@@ -186,7 +186,7 @@ class UnlearningTrainer(Trainer):
         if forget_dataset is None:
             raise ConfigError("forget_dataset: none given; unlearning needs rows to forget")
         self.method = method if isinstance(method, Method) else make_method(method, **args.method_args)
-        check_deepspeed(self.method, OptimizerNames(args.optim).value, args.weight_decay, args.guard.keep_best)
+        check_deepspeed(self.method, OptimizerNames(args.optim).value, args.weight_decay, args.early_stopping.keep_best)
         tokenizer, settings = with_padding(processing_class), args.data_settings()
 
         def tokenized(data: Data, read: Callable[[Data], list[Row]]) -> list[Encoded]:
@@ -240,10 +240,15 @@ class UnlearningTrainer(Trainer):
             model, is_quantized(model), args.mixed_precision == "bf16", bool(args.weight_decay and self.mask.masks)
         )
         self.dual: Dual | None = None
-        self.guard: Guard | None = None
-        if args.guard.rows and forget and retain:
-            self.guard = Guard(forget, retain, args.guard, args.seed, self._hit_rate)
-        watching = [self.mask, _AfterStep(self), _CutBackward(), *([self.guard] if self.guard else [])]
+        self.early_stopping: EarlyStopping | None = None
+        if args.early_stopping.rows and forget and retain:
+            self.early_stopping = EarlyStopping(forget, retain, args.early_stopping, args.seed, self._hit_rate)
+        watching = [
+            self.mask,
+            _AfterStep(self),
+            _CutBackward(),
+            *([self.early_stopping] if self.early_stopping else []),
+        ]
         super().__init__(
             model=model,  # type: ignore[arg-type]
             args=args,
@@ -264,7 +269,7 @@ class UnlearningTrainer(Trainer):
         self._retain_loss_before_step: float | None = None
         hidden = "hidden" in (*self.method.needs, *self.method.retain_terms)
         layer = self.method.hidden_layer(len(decoder_blocks(model))) if hidden else None
-        self.terms = Terms(self.method, layer, self._where)
+        self.loss = Loss(self.method, layer, self._where)
 
     # -- before and after training -------------------------------------------------------------------------------
 
@@ -281,7 +286,7 @@ class UnlearningTrainer(Trainer):
         with (
             frozen_reference(before_unlearning)
             if method.needs_reference
-            else contextlib.nullcontext() as self.terms.reference,
+            else contextlib.nullcontext() as self.loss.reference,
             float32_masters(self.model),
             loadable_padding(self.model),
             # The compiler fuses operations itself, so our kernels are not needed.
@@ -291,7 +296,7 @@ class UnlearningTrainer(Trainer):
             try:
                 result = self._train(*args, **kwargs)
             finally:
-                self.terms.reference, self.forward, self._wrapped = None, self.engine.forward, None
+                self.loss.reference, self.forward, self._wrapped = None, self.engine.forward, None
             if before is not None:
                 scale_change(self.accelerator.unwrap_model(self.model), before, method.change_factor)
         return result
@@ -314,20 +319,20 @@ class UnlearningTrainer(Trainer):
         assert isinstance(rows, Rows)
         assert isinstance(tokenizer, PreTrainedTokenizerBase)
         engine = self.engine
-        if method.answers_from is not None and not rows.alternatives:
-            texts = alternatives(method.answers_from, rows.forget, engine, self.args.seed)
+        if method.answers_from is not None and not rows.preferred:
+            texts = preferred_answers(method.answers_from, rows.forget, engine, self.args.seed)
             replaced = [replace(item.row, answer=text) for item, text in zip(rows.forget, texts, strict=True)]
             # Preferred answers may be longer than the answers; generated ones are at most as long as the longest row.
             others = encode(replaced, tokenizer, engine.prompt, 2 * self.args.max_length)
-            if method.trains_on == "alternative":
+            if method.trains_on == "preferred":
                 rows.forget = others
             else:
-                rows.alternatives = others
+                rows.preferred = others
         rows.labels = method.relabel(rows.forget, engine, self.args.seed)
         if "reference_nll" in method.needs:
             rows.reference_nll = engine.sequence_nll(rows.forget, "reference")
-            if rows.alternatives:
-                rows.alternative_nll = engine.sequence_nll(rows.alternatives, "reference of alternatives")
+            if rows.preferred:
+                rows.preferred_nll = engine.sequence_nll(rows.preferred, "reference of preferred answers")
         counts = [len(item.answer_ids) for item in rows.retain]
         self.dual = method.dual(counts, lambda: engine.sequence_nll(rows.retain, "retain loss"))
 
@@ -344,8 +349,8 @@ class UnlearningTrainer(Trainer):
             self.dual = replace(self.dual, **kept["dual"])
         if len(kept.get("unlogged_losses", ())) == self.args.world_size:
             self._unlogged = Unlogged(kept["unlogged_losses"][self.args.process_index], kept["unlogged_steps"])
-        if self.guard is not None:
-            self.guard.load(Path(checkpoint))
+        if self.early_stopping is not None:
+            self.early_stopping.load(Path(checkpoint))
 
     # -- a step ---------------------------------------------------------------------------------------------------
 
@@ -379,7 +384,7 @@ class UnlearningTrainer(Trainer):
                 kept = torch.nonzero(batch["group"] == RETAIN_GROUP).flatten()
                 if len(kept):
                     part = to_device(part_of(batch, kept), self.args.device)
-                    whole = whole + self.terms(self.forward, part)[1]
+                    whole = whole + self.loss(self.forward, part)[1]
         return float(self.accelerator.reduce(whole, "sum"))  # type: ignore[arg-type]
 
     def _set_denominators(self, batches: Sequence[Batch]) -> None:
@@ -390,7 +395,7 @@ class UnlearningTrainer(Trainer):
             forget, retain = batch["group"] == FORGET_GROUP, batch["group"] == RETAIN_GROUP
             sums += torch.stack([weight[forget].sum(), weight[retain].sum()]).to(sums.device)
         sums = self.accelerator.reduce(sums, "sum").clamp(min=1e-9)  # type: ignore[union-attr]
-        self.terms.denominators = {"forget": sums[0], "retain": sums[1]}
+        self.loss.denominators = {"forget": sums[0], "retain": sums[1]}
 
     def training_step(self, model: nn.Module, inputs: Batch, num_items_in_batch: Any = None) -> Tensor:
         """Forward and backward of a micro-batch; separately for the two terms if their regions differ."""
@@ -461,7 +466,7 @@ class UnlearningTrainer(Trainer):
         Raises:
             ModelError: the loss is not finite; the message names the step, the term and the rows.
         """
-        forget, retain = self.terms(self._forward_of(model), inputs)
+        forget, retain = self.loss(self._forward_of(model), inputs)
         self._retain_loss = self._retain_loss + retain.detach()
         weight = self.method.retain_weight
         if self.dual is not None:
@@ -507,7 +512,7 @@ class UnlearningTrainer(Trainer):
             ]
             self._set_denominators(batches)
             for batch in batches:
-                self.accelerator.backward(self.terms(self.forward, batch)[1] * self.accelerator.num_processes)
+                self.accelerator.backward(self.loss(self.forward, batch)[1] * self.accelerator.num_processes)
             if self.args.world_size > 1 and not is_sharded(self.model):
                 self._average_gradients()
             torch.nn.utils.clip_grad_norm_(trained, 1.0)
@@ -529,7 +534,7 @@ class UnlearningTrainer(Trainer):
         rows = self.train_dataset
         assert isinstance(rows, Rows)
         pad_id = padding_id(self.model, self.processing_class)  # type: ignore[arg-type]
-        return rows.collate(indices, pad_id, last=self.terms.layer is not None)
+        return rows.collate(indices, pad_id, last=self.loss.layer is not None)
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler:
         rows = self.train_dataset

@@ -36,7 +36,8 @@ def check_deepspeed(method: Method, optimizer: str, weight_decay: float, keep_be
         )
     if keep_best:
         raise ConfigError(
-            f"unlearn.guard.keep_best: true, under DeepSpeed, where no process has a whole state to keep; set false, {_ELSE}"
+            f"unlearn.early_stopping.keep_best: true, under DeepSpeed, where no process has the full state to keep; "
+            f"set false, {_ELSE}"
         )
 
 

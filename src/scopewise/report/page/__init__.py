@@ -24,7 +24,7 @@ from scopewise.report.leaks import leaks
 from scopewise.report.private import local, private
 from scopewise.report.questions import questions
 from scopewise.report.redact import Open, Redaction
-from scopewise.report.run import Run
+from scopewise.report.run_folder import Run
 from scopewise.report.table import controls, origin_line, split_shown, untaught
 from scopewise.report.verdict import verdict
 

@@ -15,14 +15,14 @@ from torch import Tensor, nn
 from transformers import TrainerCallback
 
 from scopewise import schemas
-from scopewise.config import GuardSection
+from scopewise.config import EarlyStoppingSection
 from scopewise.data.prompt import Encoded
 from scopewise.files import write_json
 from scopewise.models.parallel.fsdp import full_tensor, shard_like
 
 logger = logging.getLogger("scopewise")
 
-PROBES, _BEST = "probes.json", "best.safetensors"
+_EVALUATIONS, _BEST = "probes.json", "best.safetensors"
 
 _COLLAPSE = 0.5
 """The model has collapsed if its retain accuracy is below this share of that before unlearning."""
@@ -34,13 +34,13 @@ _NOTHING = 1.0
 
 
 @dataclass(frozen=True)
-class Probe:
+class StepEvaluation:
     """Result of one evaluation during training.
 
     Attributes:
         step: Optimiser steps before it.
-        unlearn_success: 100 - teacher-forced accuracy on the forget rows of the probe, in percent.
-        retention_success: Accuracy on the retain rows of the probe, in percent.
+        unlearn_success: 100 - teacher-forced accuracy on the forget rows that are evaluated, in percent.
+        retention_success: Accuracy on the retain rows that are evaluated, in percent.
     """
 
     step: int
@@ -49,11 +49,11 @@ class Probe:
 
     @property
     def trade_off(self) -> float:
-        """Average Success on the probe."""
+        """Average Success on these rows."""
         return (self.unlearn_success + self.retention_success) / 2
 
 
-class Guard(TrainerCallback):
+class EarlyStopping(TrainerCallback):
     """Early stopping on a few train rows of both scopes, evaluated every few steps; val rows are never used.
 
     It warns (through `logging`, logger `scopewise`) in two cases: nothing is forgotten after half of the training (and
@@ -64,19 +64,19 @@ class Guard(TrainerCallback):
     Args:
         forget: Forget train rows.
         retain: Retain train rows.
-        settings: The run file's `guard` section.
+        settings: The run file's `early_stopping` section.
         seed: Of the choice of rows.
         hit_rate: Returns the teacher-forced accuracy (0-1) on some rows.
 
     Attributes:
-        probes: The evaluations so far, in order.
+        evaluations: Those so far, in order.
     """
 
     def __init__(
         self,
         forget: Sequence[Encoded],
         retain: Sequence[Encoded],
-        settings: GuardSection,
+        settings: EarlyStoppingSection,
         seed: int,
         hit_rate: Callable[[Sequence[Encoded]], float],
     ) -> None:
@@ -85,20 +85,20 @@ class Guard(TrainerCallback):
         self.forget = rng.sample(list(forget), min(half, len(forget)))
         self.retain = rng.sample(list(retain), min(half, len(retain)))
         self.settings, self._hit_rate = settings, hit_rate
-        self.probes: list[Probe] = []
+        self.evaluations: list[StepEvaluation] = []
         self._best: dict[str, Tensor] = {}
         self._warned: set[str] = set()
 
     def load(self, checkpoint: Path) -> None:
         """Load the evaluations and the best state from a checkpoint."""
-        if (kept := checkpoint / PROBES).exists():
-            self.probes = [Probe(**probe) for probe in schemas.read(kept, schemas.ProbesDocument)["probes"]]
+        if (kept := checkpoint / _EVALUATIONS).exists():
+            self.evaluations = [StepEvaluation(**one) for one in schemas.read(kept, schemas.ProbesDocument)["probes"]]
         if self.settings.keep_best and (checkpoint / _BEST).exists():
             self._best = load_file(checkpoint / _BEST)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         """Evaluate before the first step; if resumed after early stopping, stop again."""
-        if not self.probes:
+        if not self.evaluations:
             self._look(model, state.global_step)
         control.should_training_stop = control.should_training_stop or self._out_of_patience()
 
@@ -110,7 +110,7 @@ class Guard(TrainerCallback):
         self._look(model, state.global_step)
         self._warn(state)
         if self._out_of_patience():
-            best = max(self.probes, key=lambda probe: probe.trade_off)
+            best = max(self.evaluations, key=lambda e: e.trade_off)
             logger.warning("step %d: no better trade-off since step %d; stopping early", state.global_step, best.step)
             control.should_training_stop = True
 
@@ -119,14 +119,14 @@ class Guard(TrainerCallback):
         if not state.is_world_process_zero:
             return
         checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        probes = [asdict(probe) for probe in self.probes]
-        write_json(checkpoint / PROBES, {"format": schemas.ProbesDocument.FORMAT, "probes": probes})
+        evaluations = [asdict(one) for one in self.evaluations]
+        write_json(checkpoint / _EVALUATIONS, {"format": schemas.ProbesDocument.FORMAT, "probes": evaluations})
         if self._best:
             save_file(self._best, checkpoint / _BEST)
 
     def on_train_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         """Restore the best state."""
-        if not self._best or self.probes[-1] is max(self.probes, key=lambda p: p.trade_off):
+        if not self._best or self.evaluations[-1] is max(self.evaluations, key=lambda e: e.trade_off):
             return
         with torch.no_grad():
             for name, parameter in model.named_parameters():
@@ -134,19 +134,19 @@ class Guard(TrainerCallback):
                     parameter.copy_(shard_like(self._best[name], parameter))
 
     def _out_of_patience(self) -> bool:
-        best = max(range(len(self.probes)), key=lambda i: self.probes[i].trade_off)
-        return bool(self.settings.patience) and len(self.probes) - 1 - best >= self.settings.patience
+        best = max(range(len(self.evaluations)), key=lambda i: self.evaluations[i].trade_off)
+        return bool(self.settings.patience) and len(self.evaluations) - 1 - best >= self.settings.patience
 
     def _look(self, model: nn.Module, step: int) -> None:
         forget, retain = self._hit_rate(self.forget), self._hit_rate(self.retain)
-        self.probes.append(Probe(step, 100.0 - 100.0 * forget, 100.0 * retain))
-        if self.settings.keep_best and self.probes[-1] is max(self.probes, key=lambda p: p.trade_off):
+        self.evaluations.append(StepEvaluation(step, 100.0 - 100.0 * forget, 100.0 * retain))
+        if self.settings.keep_best and self.evaluations[-1] is max(self.evaluations, key=lambda e: e.trade_off):
             self._best = {
                 n: full_tensor(p.detach()).cpu().clone() for n, p in model.named_parameters() if p.requires_grad
             }
 
     def _warn(self, state: Any) -> None:
-        first, now = self.probes[0], self.probes[-1]
+        first, now = self.evaluations[0], self.evaluations[-1]
         if now.retention_success < _COLLAPSE * first.retention_success:
             self._once(
                 "collapse",

@@ -17,8 +17,8 @@ from scopewise.models.architecture import context_tokens, lm_head
 from scopewise.models.engine import Engine
 from scopewise.models.load import load_tokenizer
 from scopewise.models.shared import SharedModels
+from scopewise.play.play_run import Domain, PlayRun
 from scopewise.play.probes import FILE, append_probe
-from scopewise.play.run import Domain, PlayRun
 from scopewise.registry import allowed
 
 ROLES = ("target", "unlearned", "oracle")
@@ -26,7 +26,7 @@ _KEPT = 100
 """Number of recent questions whose answers can be reported."""
 
 
-class Question(BaseModel):
+class AskRequest(BaseModel):
     """A question from the page: its text, the unlearned model to ask, and sampling settings."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -54,13 +54,13 @@ class Report(BaseModel):
 class _Asked:
     """A question, the models asked (role → name in the run), their texts so far, and the roles already reported."""
 
-    question: Question
+    question: AskRequest
     models: dict[str, str]
     texts: dict[str, str]
     reported: set[str] = field(default_factory=set)
 
 
-class Answers:
+class Playground:
     """Asks the models of a run. Not thread-safe: one question at a time.
 
     Args:
@@ -81,7 +81,7 @@ class Answers:
         if name not in self._tokenizers:
             self._tokenizers[name] = load_tokenizer(path)
 
-    def ask(self, question: Question) -> Iterator[dict[str, Any]]:
+    def ask(self, question: AskRequest) -> Iterator[dict[str, Any]]:
         """Ask target, unlearned model and oracle a question.
 
         Generation stops when the iterator is closed or not advanced.
@@ -168,7 +168,7 @@ class Answers:
             self._engines[name] = Engine(model, tokenizer, kernels=self.run.config.model.kernels)
         return self._engines[name]
 
-    def _stream(self, name: str, question: Question) -> Iterator[Any]:
+    def _stream(self, name: str, question: AskRequest) -> Iterator[Any]:
         self.load(name)
         tokenizer = self._tokenizers[name]
         ids = self.run.prompt_ids(question.question, question.domain, question.direct, tokenizer)

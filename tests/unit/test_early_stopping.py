@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from engines import forward_of
-from scopewise.config import GuardSection
+from scopewise.config import EarlyStoppingSection
 from scopewise.data.prompt import encode
 from scopewise.evaluation import score
 from scopewise.models.engine import Engine
@@ -41,9 +41,11 @@ def learnt(_tiny: Any, forget: Any, retain: Any, tmp_path_factory: Any) -> tuple
     return model.eval(), tokenizer
 
 
-def guarded(make_trainer: Any, learnt: Any, method: str, guard: dict[str, Any], **args: Any) -> Any:
+def stopping(make_trainer: Any, learnt: Any, method: str, settings: dict[str, Any], **args: Any) -> Any:
     model, tokenizer = copy.deepcopy(learnt)
-    return make_trainer(model, tokenizer, method, guard=GuardSection(rows=16, **guard), **{**ADAM, **args})
+    return make_trainer(
+        model, tokenizer, method, early_stopping=EarlyStoppingSection(rows=16, **settings), **{**ADAM, **args}
+    )
 
 
 @pytest.mark.parametrize(("most", "said"), [(2, 2), (4, 4), (24, 12)])
@@ -52,19 +54,19 @@ def test_nothing_forgotten_is_said_when_half_is_over(
 ) -> None:
     """Of a few steps the first ones warm up: then it is said when all are over."""
     every = max(1, most // 4)
-    trainer = guarded(make_trainer, learnt, "ga_descent", {"steps": every}, learning_rate=1e-9, max_steps=most)
+    trainer = stopping(make_trainer, learnt, "ga_descent", {"steps": every}, learning_rate=1e-9, max_steps=most)
     with caplog.at_level(logging.WARNING, "scopewise"):
         trainer.train()
-    assert [p.step for p in trainer.guard.probes] == list(range(0, most + 1, every))
+    assert [p.step for p in trainer.early_stopping.evaluations] == list(range(0, most + 1, every))
     assert len(caplog.messages) == 1  # once, not at every look
     assert caplog.messages[0].startswith(f"step {said}: nothing is being forgotten")
 
 
 def test_collapse_is_said_at_once(learnt: Any, make_trainer: Any, caplog: pytest.LogCaptureFixture) -> None:
-    trainer = guarded(make_trainer, learnt, "gradient_ascent", {"steps": 2}, learning_rate=1e-2, max_steps=12)
+    trainer = stopping(make_trainer, learnt, "gradient_ascent", {"steps": 2}, learning_rate=1e-2, max_steps=12)
     with caplog.at_level(logging.WARNING, "scopewise"):
         trainer.train()
-    first, last = trainer.guard.probes[0], trainer.guard.probes[-1]
+    first, last = trainer.early_stopping.evaluations[0], trainer.early_stopping.evaluations[-1]
     assert first.retention_success > 60
     assert last.retention_success < 0.5 * first.retention_success
     assert any("the model collapses" in message for message in caplog.messages)
@@ -73,31 +75,31 @@ def test_collapse_is_said_at_once(learnt: Any, make_trainer: Any, caplog: pytest
 
 def test_the_best_state_is_kept_and_training_stops(learnt: Any, make_trainer: Any) -> None:
     """The model that comes out is the one of the best look, though training went past it."""
-    trainer = guarded(
+    trainer = stopping(
         make_trainer, learnt, "gradient_ascent", {"steps": 1, "keep_best": True, "patience": 3}, learning_rate=5e-3,
         max_steps=40,
     )  # fmt: skip
     trainer.train()
-    probes = trainer.guard.probes
-    best = max(probes, key=lambda p: p.trade_off)
-    assert probes[-1].step == best.step + 3 < 40
-    assert 100 - 100 * hit_rate(forward_of(trainer.model), trainer.guard.forget) == pytest.approx(
+    evaluations = trainer.early_stopping.evaluations
+    best = max(evaluations, key=lambda p: p.trade_off)
+    assert evaluations[-1].step == best.step + 3 < 40
+    assert 100 - 100 * hit_rate(forward_of(trainer.model), trainer.early_stopping.forget) == pytest.approx(
         best.unlearn_success, abs=1e-4
     )
-    assert 100 * hit_rate(forward_of(trainer.model), trainer.guard.retain) == pytest.approx(
+    assert 100 * hit_rate(forward_of(trainer.model), trainer.early_stopping.retain) == pytest.approx(
         best.retention_success, abs=1e-4
     )
 
 
-def test_resumed_guard_remembers(learnt: Any, make_trainer: Any, tmp_path: Path) -> None:
-    """Best state and probes of before the interruption: a resumed training ends with the same model."""
+def test_resumed_training_remembers(learnt: Any, make_trainer: Any, tmp_path: Path) -> None:
+    """Best state and evaluations of before the interruption: a resumed training ends with the same model."""
     settings = {"learning_rate": 5e-3, "max_steps": 8, "save_strategy": "steps", "save_steps": 5.0}
-    guard = {"steps": 1, "keep_best": True}
-    straight = guarded(make_trainer, learnt, "gradient_ascent", guard, output_dir=str(tmp_path / "a"), **settings)
+    every_step = {"steps": 1, "keep_best": True}
+    straight = stopping(make_trainer, learnt, "gradient_ascent", every_step, output_dir=str(tmp_path / "a"), **settings)
     straight.train()
-    resumed = guarded(make_trainer, learnt, "gradient_ascent", guard, output_dir=str(tmp_path / "b"), **settings)
+    resumed = stopping(make_trainer, learnt, "gradient_ascent", every_step, output_dir=str(tmp_path / "b"), **settings)
     resumed.train(resume_from_checkpoint=str(tmp_path / "a" / "checkpoint-5"))
-    assert resumed.guard.probes == straight.guard.probes
+    assert resumed.early_stopping.evaluations == straight.early_stopping.evaluations
     for a, b in zip(straight.model.parameters(), resumed.model.parameters(), strict=True):
         assert float((a - b).detach().abs().max()) < 1e-6
 
@@ -106,8 +108,10 @@ def test_looking_changes_no_step(learnt: Any, make_trainer: Any) -> None:
     models = []
     for rows in (0, 16):
         model, tokenizer = copy.deepcopy(learnt)
-        guard = GuardSection(rows=rows, steps=1)
-        trainer = make_trainer(model, tokenizer, "ga_kl", guard=guard, max_steps=3, learning_rate=1e-3, **ADAM)
+        section = EarlyStoppingSection(rows=rows, steps=1)
+        trainer = make_trainer(
+            model, tokenizer, "ga_kl", early_stopping=section, max_steps=3, learning_rate=1e-3, **ADAM
+        )
         trainer.train()
         models.append(trainer.model)
     for a, b in zip(models[0].parameters(), models[1].parameters(), strict=True):

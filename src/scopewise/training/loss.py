@@ -15,10 +15,10 @@ from scopewise.errors import ConfigError, ModelError
 from scopewise.methods.base import RETAIN_LOSSES, Answers, Method
 from scopewise.models.forward import Forward
 from scopewise.models.reference import Reference
-from scopewise.training.pairing import ALTERNATIVE_GROUP, FORGET_GROUP, RETAIN_GROUP, counted
+from scopewise.training.sampler import FORGET_GROUP, PREFERRED_GROUP, RETAIN_GROUP, counted
 
 
-class Terms:
+class Loss:
     """Computes the forget and the retain term of a micro-batch, each divided by the whole step's weights.
 
     Args:
@@ -45,7 +45,7 @@ class Terms:
             ModelError: a value is not finite; the message names the step, the term and the rows.
         """
         method, group = self.method, inputs["group"]
-        counts = [int((group == g).sum()) for g in (FORGET_GROUP, ALTERNATIVE_GROUP, RETAIN_GROUP)]
+        counts = [int((group == g).sum()) for g in (FORGET_GROUP, PREFERRED_GROUP, RETAIN_GROUP)]
         # Groups are contiguous (see `Rows.collate`), so a group's tokens are a slice, without a copy.
         starts = [0, counts[0], counts[0] + counts[1], len(group)]
         terms = method.retain_terms if counts[2] else ()
@@ -54,7 +54,7 @@ class Terms:
         if counts[0]:
             answers = _answers(inputs, starts, FORGET_GROUP, outputs)
             if counts[1]:
-                answers = replace(answers, alternative=_answers(inputs, starts, ALTERNATIVE_GROUP, outputs))
+                answers = replace(answers, preferred=_answers(inputs, starts, PREFERRED_GROUP, outputs))
             if "reference_logits" in method.needs:
                 answers = replace(answers, reference_logits=self._before(inputs, 0, starts[1])[0])
             forget = self._share("forget", method.forget_loss(answers), answers, inputs, 0)

@@ -16,8 +16,8 @@ _TRIES = 4
 _TOO_CLOSE = 0.8  # ROUGE-L recall of the answer's words, above which a sample still tells the facts
 
 
-def alternatives(source: str, items: Sequence[Encoded], engine: Engine, seed: int) -> list[str]:
-    """Return another answer for each row.
+def preferred_answers(source: str, items: Sequence[Encoded], engine: Engine, seed: int) -> list[str]:
+    """Return a preferred answer for each row.
 
     Args:
         source: `row` takes the rows' own `alternative`; `refusal` draws from the sentences shipped with the package;
@@ -56,7 +56,7 @@ def _generated(items: Sequence[Encoded], engine: Engine, rng: random.Random) -> 
         texts = engine.generate(
             [items[i].prompt_ids for i in missing],
             longest + 8,
-            f"alternatives, round {attempt + 1}",
+            f"preferred answers, round {attempt + 1}",
             temperature=1.0 + 0.5 * attempt,  # at temperature 1 a model repeats the answers it memorised
             seed=rng.randrange(2**31),
         )

@@ -15,7 +15,7 @@ from scopewise.data.batch import Batch, collate, length_batches, select_rows
 from scopewise.data.prompt import Encoded
 from scopewise.errors import ConfigError
 
-FORGET_GROUP, ALTERNATIVE_GROUP, RETAIN_GROUP = 0, 1, 2
+FORGET_GROUP, PREFERRED_GROUP, RETAIN_GROUP = 0, 1, 2
 
 
 class Rows(Dataset):
@@ -27,18 +27,18 @@ class Rows(Dataset):
         forget: The rows to forget.
         retain: The rows to keep.
         labels: The label of each answer token of each forget row.
-        alternatives: Preferred answers, one per forget row; empty if the method has none.
+        preferred: Preferred answers, one per forget row; empty if the method has none.
         reference_nll: NLL of each forget answer before unlearning, in nats; empty if the method needs none.
-        alternative_nll: The same for each preferred answer.
+        preferred_nll: The same for each preferred answer.
     """
 
     def __init__(self, forget: Sequence[Encoded], retain: Sequence[Encoded]) -> None:
         self.forget = list(forget)
         self.retain = list(retain)
         self.labels = [item.answer_ids for item in self.forget]
-        self.alternatives: list[Encoded] = []
+        self.preferred: list[Encoded] = []
         self.reference_nll: list[float] = []
-        self.alternative_nll: list[float] = []
+        self.preferred_nll: list[float] = []
 
     def __len__(self) -> int:
         return len(self.forget) + len(self.retain)
@@ -59,20 +59,18 @@ class Rows(Dataset):
         rows = [(i if i >= 0 else -1 - i, float(i >= 0)) for i in indices]
         ordered = [r for r in rows if r[0] < len(self.forget)], [r for r in rows if r[0] >= len(self.forget)]
         forget, retain = ([i for i, _ in part] for part in ordered)
-        others = forget if self.alternatives else []
-        items = (
-            [self.forget[i] for i in forget] + [self.alternatives[i] for i in others] + [self.item(i) for i in retain]
-        )
+        others = forget if self.preferred else []
+        items = [self.forget[i] for i in forget] + [self.preferred[i] for i in others] + [self.item(i) for i in retain]
         labels = [self.labels[i] for i in forget] + [item.answer_ids for item in items[len(forget) :]]
         batch = collate(items, labels, pad_id=pad_id, last=last)
         batch["index"] = torch.tensor(forget + others + retain)
-        groups = [FORGET_GROUP] * len(forget) + [ALTERNATIVE_GROUP] * len(others) + [RETAIN_GROUP] * len(retain)
+        groups = [FORGET_GROUP] * len(forget) + [PREFERRED_GROUP] * len(others) + [RETAIN_GROUP] * len(retain)
         batch["group"] = torch.tensor(groups)
         if min(indices) < 0:
             counted = [[one for _, one in part] for part in ordered]
             batch["counted"] = torch.tensor(counted[0] + (counted[0] if others else []) + counted[1])
         if self.reference_nll:
-            known = [self.reference_nll[i] for i in forget] + [self.alternative_nll[i] for i in others]
+            known = [self.reference_nll[i] for i in forget] + [self.preferred_nll[i] for i in others]
             batch["reference_nll"] = torch.tensor(known + [0.0] * len(retain))
         return batch
 
@@ -88,7 +86,7 @@ def parts_by_length(batch: Batch) -> list[Batch]:
 
     A batch with preferred answers is not split, since a row and its preferred answer must stay together.
     """
-    if bool((batch["group"] == ALTERNATIVE_GROUP).any()):
+    if bool((batch["group"] == PREFERRED_GROUP).any()):
         return [batch]
     lengths = batch["attention_mask"].sum(-1).tolist()
     parts = list(length_batches(lengths, sum(lengths) + max(lengths) * len(lengths)))
