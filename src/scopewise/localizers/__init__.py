@@ -1,4 +1,4 @@
-"""Localizers: which part of the parameters unlearning may change. The table, the base, one file per localizer."""
+"""Localizers choose the parameters that unlearning may change. The table, the base class, one file per localizer."""
 
 LOCALIZERS: dict[str, str] = {
     "gradient": "scopewise.localizers.gradient:Gradient",
@@ -10,4 +10,4 @@ LOCALIZERS: dict[str, str] = {
     "random": "scopewise.localizers.random:Random",
     "all": "scopewise.localizers.all:All",
 }
-"""Name → class of every localizer that `unlearn.localizer` and `method@localizer` take."""
+"""Name → class of every localizer that `unlearn.localizer` and `method@localizer` accept."""

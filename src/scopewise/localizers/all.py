@@ -15,11 +15,11 @@ from scopewise.region import Entry, Region, module_of, parameter_name
 
 @dataclass(frozen=True, kw_only=True)
 class All(Localizer):
-    """No restriction: every parameter that would be trained; the control that asks what localization does.
+    """No restriction, every parameter is trained: the control that shows the effect of localization.
 
     All LoRA matrices, or all parameters of a model without adapters.
 
-    Choose it as the control that asks what localization does at all; it has no knob.
+    Choose it as the control that shows whether localization has any effect. It has no knob.
 
     Source: the baselines of the paper.
 

@@ -77,8 +77,8 @@ class UnitLocalizer(Localizer):
     Attributes:
         unit: What is chosen as a whole. Default: as for `gradient`.
         threshold: How much is chosen. Default: as for `gradient`.
-        sigma: Least score, or its quantile, where `threshold` is not `fraction`. Default: as for `gradient`.
-        fraction: Share (0-1) of the localizable parameters, where `threshold` is `fraction`. Default: ours.
+        sigma: Minimum score, or its quantile, unless `threshold` is `fraction`. Default: as for `gradient`.
+        fraction: Share (0-1) of the localizable parameters, if `threshold` is `fraction`. Default: ours.
     """
 
     unit: Literal["module", "matrix", "row", "column", "weight"] = "module"

@@ -1,4 +1,4 @@
-"""Ratio of diagonal Fisher informations."""
+"""Ratio of diagonal Fisher information."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class FisherRatio(ScoreLocalizer):
 
     ε is a thousandth of the mean F_r.
 
-    Choose it to find weights the retain scope hardly uses; a small `fraction` takes the clearest of them.
+    Choose it to find weights that the retain scope hardly uses; a small `fraction` takes those with the highest ratio.
 
     Source: the selection of Foster et al., arXiv:2308.07707 (F_forget > α F_all, α = 10), and on language models Cha et
     al., arXiv:2408.06621 (F_f / (F_r + 1e-5)). Reference code: if-loops/selective-synaptic-dampening cdfdc0e
     `src/ssd.py`, csm9493/efficient-llm-unlearning 272484a `measure_importance.py`.
 
-    Deviations: squares of each *row's* gradient (there of each batch's, so that its size matters); ε relative, since
-    1e-5 swamps the F of a trained model.
+    Deviations: squares of each *row's* gradient (there of each batch's, which depends on the batch size); relative ε,
+    since 1e-5 is far above the F of a trained model.
     """
 
     name: ClassVar[str] = "fisher_ratio"

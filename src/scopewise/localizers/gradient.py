@@ -32,49 +32,51 @@ from scopewise.region import Region, module_of
 
 @dataclass(frozen=True, kw_only=True)
 class Gradient(UnitLocalizer):
-    """Modules whose forget gradient is strong and points away from the retain gradient (MemFlex).
+    """Modules whose forget gradient is large and points away from the retain gradient (MemFlex).
 
         θ_loc = { θ_i : cos(G_UL,i , G_RT,i) < µ  and  mean |G_UL,i| > σ }
 
     G_UL and G_RT are the gradients of the loss on randomly relabelled answers of the forget and the retain train rows,
     averaged over N repeats.
 
-    Unit: the paper decides per module (LoRA's A and B together, or one weight), the code per matrix. A fresh adapter
-    has B = 0, hence no gradient on any A, which decided by itself would never be chosen: deciding by module lets A
-    follow its B. The magnitude of a module is the mean over those of its matrices that have a gradient. A row, column
-    or single weight works the same (the cosine of single weights is 1 or -1). A unit one of whose gradients is zero has
-    no cosine and is never chosen.
+    Unit: the paper decides per module (LoRA's A and B together, or one weight matrix), the code per matrix. In a fresh
+    adapter B is zero, so A has no gradient, and A alone would never be chosen; deciding per module, A is chosen with
+    its B. The magnitude of a module is the mean over those of its matrices that have a gradient. Rows, columns and
+    single weights work in the same way (the cosine of a single weight is 1 or -1). A unit with a zero gradient has no
+    cosine and is never chosen.
 
-    Threshold: `absolute` takes µ and σ as they stand; they do not transfer between models. The paper's: LLaMA-2
-    copyright .92 / 6e-4, privacy .96 / 4e-4; Qwen-1.5 copyright .94 / 7e-4, privacy .94 / 2e-4. `quantile` reads them
-    as fractions: the µ-quantile of the cosines and the σ-quantile of the magnitudes. The defaults leave each condition
-    three quarters of the modules, so that at least half of them satisfy both (if cosines and magnitudes do not tie).
-    `fraction` takes the highest mean |G_UL,i| · (1 - cos_i) / 2 (ours: one number that both conditions raise). Where no
-    unit satisfies both, the run stops and gives the observed ranges.
+    Threshold: `absolute` takes µ and σ as given; such values do not transfer between models. The paper's µ / σ: LLaMA-2
+    copyright .92 / 6e-4, privacy .96 / 4e-4; Qwen-1.5 copyright .94 / 7e-4, privacy .94 / 2e-4. `quantile` takes the
+    µ-quantile of the cosines and the σ-quantile of the magnitudes. With the defaults each condition holds for three
+    quarters of the modules, so both hold for at least half of them (if there are no ties). `fraction` takes the units
+    with the highest mean |G_UL,i| · (1 - cos_i) / 2; this score is ours, and both conditions raise it. If no unit
+    satisfies both conditions, the run stops and gives the observed ranges.
 
-    Corruption: `labels` replaces every label and leaves the input (the paper's text): the N repeats then share one
-    forward and one backward, exactly, since the loss is linear in the labels. `inputs` replaces half as many tokens as
-    the answer has, at places drawn with replacement, in inputs and labels alike (the code), and needs N passes.
+    Corruption: `labels` replaces every label and leaves the input unchanged (the paper's text). The N repeats then need
+    only one forward and one backward pass, which is exact because the loss is linear in the labels. `inputs` replaces
+    half as many tokens as the answer has, at positions drawn with replacement, in inputs and labels alike (the code),
+    and needs N passes.
 
-    Choose it when you want to know where forget and retain gradients disagree; `mu` and `sigma` trade the size of the
-    region against how clearly its modules belong to the forget scope.
+    Choose it to find out where forget and retain gradients disagree. With a higher `mu` or a lower `sigma` the region
+    is larger, but its modules belong less clearly to the forget scope.
 
-    Source: arXiv:2407.01920, Eq. 8-9 (the sum of the magnitude prints G_RT, a slip). Reference code: zjunlp/KnowUnDo
-    92aea2b `pretrain/localization.py`, `pretrain/data_module.py`.
+    Source: arXiv:2407.01920, Eq. 8-9 (G_RT in the sum of the magnitude is a typo for G_UL). Reference code:
+    zjunlp/KnowUnDo 92aea2b `pretrain/localization.py`, `pretrain/data_module.py`.
 
-    Deviations: train rows only (the code lets val in), N = 5 as in the paper (code: 3), no end-of-sequence label, all
-    rows of both scopes.
+    Deviations: train rows only (the code also reads val rows), N = 5 as in the paper (code: 3), no end-of-sequence
+    label, all rows of both scopes.
 
     Attributes:
         repeats: N. Default: the paper; the code uses 3.
-        threshold: How µ and σ are read. Default: ours, since absolute thresholds do not transfer between models.
-        mu: µ. Default: ours; as a quantile it leaves its condition three quarters of the modules.
-        sigma: σ. Default: ours; as a quantile it leaves its condition three quarters of the modules.
-        fraction: Share (0-1) of the localizable parameters, where `threshold` is `fraction`. Default: ours.
+        threshold: How µ and σ are interpreted. Default: ours, since absolute thresholds do not transfer between models.
+        mu: µ. Default: ours; as a quantile, three quarters of the modules satisfy its condition.
+        sigma: σ. Default: ours; as a quantile, three quarters of the modules satisfy its condition.
+        fraction: Share (0-1) of the localizable parameters, if `threshold` is `fraction`. Default: ours.
         unit: What is chosen as a whole. Default: the paper, whose θ_i is a module; `matrix` is the code.
-        corrupt: What is made random. Default: the paper, labels replaced and input left; `inputs` is the code.
-        gradient_gigabytes: Memory that the gradients may take; where those of all matrices need more, the rows are
-            passed several times, for some modules at a time. Default: half of what the accelerator has free.
+        corrupt: What is randomised: `labels` or `inputs`. Default: the paper, which replaces labels and leaves the
+            input; `inputs` is the code.
+        gradient_gigabytes: Memory limit for the gradients. If those of all matrices need more, the rows are passed
+            several times, each time for some of the modules. Default: half of the accelerator's free memory.
     """
 
     repeats: Annotated[int, Ge(1)] = 5
@@ -92,7 +94,7 @@ class Gradient(UnitLocalizer):
         """Return the region by Eq. 9.
 
         Raises:
-            ConfigError: no module satisfies both conditions; the sentence gives the observed range.
+            ConfigError: no module satisfies both conditions; the message gives the observed ranges.
         """
         start = time.perf_counter()
         unit = self.unit
@@ -127,7 +129,7 @@ class Gradient(UnitLocalizer):
         return _score(cosines, magnitude)
 
     def _measured(self, engine: Engine, scopes: Scopes, units: Sequence[str]) -> list[tuple[dict[str, Tensor], ...]]:
-        """Return `_measures` by each kind of unit, of which no more gradients exist at once than the memory allows."""
+        """Return `_measures` for each kind of unit, computing only as many gradients at once as memory allows."""
         found: list[tuple[dict[str, Tensor], ...]] = [({}, {}, {}) for _ in units]
         groups, inputs = gradient_groups(engine.model, self.gradient_gigabytes), input_dims(engine.model)
         for number, group in enumerate(groups):
@@ -184,9 +186,9 @@ def _score(cosines: Mapping[str, Tensor], magnitude: Mapping[str, Tensor]) -> di
 
 
 def _mean_abs(gradients: Mapping[str, Tensor], unit: str, inputs: Mapping[str, int]) -> dict[str, Tensor]:
-    """Mean |G| of each unit; of a module, over the matrices that have a gradient.
+    """Return mean |G| of each unit; for a module, over the matrices that have a gradient.
 
-    A fresh A, exactly zero, must not halve its module's.
+    The A of a fresh adapter has gradient zero, which would halve the module's mean.
     """
     total = unit_sums({name: gradient.abs() for name, gradient in gradients.items()}, unit, inputs)
     if unit != "module":

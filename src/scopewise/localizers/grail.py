@@ -21,28 +21,28 @@ from scopewise.region import Entry, Mask, Region, module_of
 
 @dataclass(frozen=True, kw_only=True)
 class Grail(Localizer):
-    """Everything but the weights both scopes need, for the forget term; everything but retention's core, for the retain term.
+    """Separate masks for the two terms: forget skips weights important to both scopes, retain skips its own core.
 
         the forget term may not change Top_p(G_UL) ∩ Top_p(G_RT); the retain term may not change Top_q(G_RT)
 
-    G_UL and G_RT are the gradients on randomly relabelled answers of the two scopes; with z the gradient standardised
-    within its matrix, Top_p are the entries whose |z| is among the highest share p of their matrix. A matrix whose
-    gradient does not vary has no top. It decides by weight.
+    G_UL and G_RT are the gradients on randomly relabelled answers of the two scopes. z is the gradient standardised
+    within its matrix, and Top_p are the weights whose |z| is in the highest share p of their matrix. A matrix whose
+    gradient is constant has no top. The unit is a single weight.
 
-    Choose it with the method `grail`, or with any method that has a retain term; it runs the two terms one after the
-    other. Its fractions trade as that method says.
+    Choose it with the method `grail`, or with any other method that has a retain term. The gradients of the two terms
+    are then computed one after the other. The section of the method `grail` explains the two fractions.
 
     Source: Kim et al., arXiv:2504.12681. Reference code: piso7/GRAIL 5cd74dd `grail_parameter_wise_localization.py`
     (`zscore`).
 
-    Deviations: one pair of scopes (there unions and intersections over two domains); every label replaced as in
+    Deviations: one pair of scopes (there unions and intersections over two domains); every label is replaced, as in
     MemFlex's paper (there half of them: `corrupt: inputs`); train rows only.
 
     Attributes:
         overlap_fraction: p. Default: the code's scripts.
         core_fraction: q. Default: the code's scripts.
-        repeats: Relabellings that are averaged. Default: as for `gradient`.
-        corrupt: What is made random, as for `gradient`. Default: as for `gradient`.
+        repeats: Number of random relabellings that are averaged. Default: as for `gradient`.
+        corrupt: What is randomised, as for `gradient`. Default: as for `gradient`.
     """
 
     overlap_fraction: Annotated[float, Interval(gt=0, lt=1)] = 0.1
@@ -74,7 +74,7 @@ class Grail(Localizer):
 
 
 def _top(gradient: Tensor, share: float) -> Tensor:
-    """Return which entries have a |z| at or above its (1 - share) quantile; none where the gradient does not vary."""
+    """Return which entries have |z| at or above its (1 - share) quantile; none if the gradient is constant."""
     spread = gradient.std()
     if not bool(spread > 1e-12):
         return torch.zeros_like(gradient, dtype=torch.bool)

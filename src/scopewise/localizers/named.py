@@ -17,11 +17,11 @@ from scopewise.region import Entry, Region, module_of
 
 @dataclass(frozen=True, kw_only=True)
 class Named(Localizer):
-    r"""The matrices whose name matches a pattern, whatever the data say: layers or modules known beforehand.
+    r"""Matrices whose name matches a pattern, independent of the data.
 
         { θ_i : pattern is found in the name of θ_i }
 
-    Choose it where the place is known beforehand, such as RMU's `layers\.[567]\.mlp\.down_proj`, where its authors
+    Choose it if you know which layers or modules to train, such as `layers\.[567]\.mlp\.down_proj`, which RMU's authors
     train.
 
     Source: ours.
@@ -43,11 +43,11 @@ class Named(Localizer):
             raise ValueError(f"pattern: {self.pattern!r} is no regular expression ({error}); correct it") from None
 
     def check(self, model: nn.Module) -> None:
-        """Raise ConfigError where nothing matches; the sentence shows how names look."""
+        """Raise ConfigError if nothing matches; the message gives examples of names."""
         self._found(model)
 
     def region(self, engine: Engine, scopes: Scopes) -> Region:
-        """Return the region. Raises ConfigError where nothing matches; the sentence shows how names look."""
+        """Return the region. Raises ConfigError if nothing matches; the message gives examples of names."""
         parameters, found = matrices(engine.model), self._found(engine.model)
         entries = tuple(
             Entry(name, parameter.numel(), found[name], module_of(name)) for name, parameter in parameters.items()

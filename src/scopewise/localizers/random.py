@@ -24,23 +24,24 @@ from scopewise.registry import canonical
 
 @dataclass(frozen=True, kw_only=True)
 class Random(Localizer):
-    """As many parameters as another region, chosen at random: the control that asks whether *where* matters.
+    """Random parameters, as many as another region has: the control that shows whether the *place* matters.
 
-    Units are of the kind the other region was decided by. Whole modules or matrices are drawn uniformly from all sets
-    of them that have exactly the same number of parameters. Rows, columns and single weights are drawn uniformly from
-    all of their size, as many of each size as the other region has. So the two regions differ in place alone. The other
-    region is that of the same settings and seed, made for its size where none is given; its time is reported.
+    Units are of the same kind as in the other region. Whole modules or matrices are drawn uniformly from all sets that
+    have exactly the same number of parameters. Rows, columns and single weights are drawn uniformly among those of
+    equal size, as many of each size as the other region has. So the two regions differ only in place. The other region
+    has the same settings and seed; if it is not given, it is computed to get its size. The reported time is that of the
+    other region.
 
-    Choose it as the control: if a method does as well on a random region, the place did not matter, only the size. It
-    has no knob but the seed; several seeds tell place from luck.
+    Choose it as the control: if a method does as well on a random region, only the size of the region mattered, not the
+    place. It has no knob except the seed; use several seeds to separate the effect of the place from chance.
 
     Source: ours; the paper has no such control.
 
     Deviations: none.
 
     Attributes:
-        size_of: The localizer whose region it takes the size and the unit from; it must have one mask for both terms.
-            Default: ours, MemFlex's.
+        size_of: The localizer whose region gives the size and the unit; it must have one mask for both terms. Default:
+            ours, MemFlex's.
     """
 
     size_of: str = "gradient"
@@ -56,15 +57,15 @@ class Random(Localizer):
 
     @property
     def takes_size_of(self) -> str:
-        """The localizer whose region it takes the size from."""
+        """The localizer whose region gives the size."""
         return self.size_of
 
     def region(self, engine: Engine, scopes: Scopes) -> Region:
-        """Return a random region with the size of `size`.
+        """Return a random region of the same size as the region `scopes.size`.
 
         Raises:
-            ConfigError: `size` is None, or no set of units has exactly its number of parameters (it was edited), or its
-                two terms have different masks.
+            ConfigError: `scopes.size` is None, or no set of units has exactly its number of parameters (it was edited),
+                or its two terms have different masks.
         """
         size, seed = scopes.size, scopes.seed
         if size is None:
@@ -91,7 +92,7 @@ class Random(Localizer):
 def _draw_parts(
     parameters: Mapping[str, Tensor], unit: str, inputs: Mapping[str, int], size: Region, seed: int
 ) -> dict[str, Tensor]:
-    """Draw rows, columns or weights: of each size as many as `size` has."""
+    """Draw rows, columns or weights, as many of each size as the region `size` has."""
     sizes = unit_sizes(parameters, unit, inputs)
     shapes = {name: unit_means({name: p.detach()}, unit, inputs)[name].shape for name, p in parameters.items()}
     generator = torch.Generator().manual_seed(seed)
@@ -111,8 +112,8 @@ def _draw_parts(
 def draw_subset(sizes: Mapping[str, int], total: int, rng: random.Random) -> frozenset[str]:
     """Draw uniformly from all subsets of `sizes` that sum to `total` exactly.
 
-    Units of equal size are interchangeable: first how many of each size is drawn, weighted by the number of subsets
-    with those counts, then which ones.
+    Units of equal size are interchangeable. So first draw how many of each size to take, weighted by the number of
+    subsets with those counts, and then which ones.
 
     Raises:
         ConfigError: no subset has that sum.

@@ -1,4 +1,4 @@
-"""Unlearning methods: a method is its hyper-parameters plus one function. The table, the base, one file per method."""
+"""Unlearning methods: the table, the base class, and one file per method."""
 
 METHODS: dict[str, str] = {
     "gradient_ascent": "scopewise.methods.gradient_ascent:GradientAscent",
@@ -24,4 +24,4 @@ METHODS: dict[str, str] = {
     "blade": "scopewise.methods.blade:BLADE",
     "task_vector": "scopewise.methods.task_vector:TaskVector",
 }
-"""Name → class of every method that `--method` takes: those of the paper's table in its order, then the others."""
+"""Name → class of every method that `--method` accepts: first those of the paper's table, in its order."""

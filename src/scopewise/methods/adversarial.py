@@ -17,21 +17,22 @@ from scopewise.models.engine import Engine
 
 @dataclass(frozen=True, kw_only=True)
 class Adversarial(Method):
-    """Fine-tuning on each forget answer's strongest wrong token.
+    """Fine-tuning on the most likely wrong token at each position of the forget answers.
 
         L = CE(forget, a),   a_t = argmax over tokens v ≠ y_t of P(v | x, y_<t) under the model to be unlearned
 
-    The labels are made once, in one pass over the forget rows.
+    The labels are computed once, in one pass over the forget rows.
 
-    Choose it when the model should stay fluent and a smaller drop of the forget scope is acceptable: the labels are
-    what the model would have said next. Its main knob, `learning_rate` × `num_train_epochs`, trades how far answers move to the
-    runner-up against retention.
+    Choose it if the model should stay fluent and weaker forgetting is acceptable: the labels are tokens that the model
+    finds likely anyway. The main knob is `learning_rate` × `num_train_epochs`: more training moves the answers further
+    to the second choice, and costs retention.
 
     Source: Cha et al., arXiv:2301.11578, as in KnowUnDo table 2 "Unlearning with Adversarial Samples". Reference code:
     zjunlp/KnowUnDo 92aea2b `utils/top_kp_sample.py` (`top_k=1, rm_groundtruth`).
 
-    Deviations: the code takes the labels from the base model and one token off (it excludes the token that was put in,
-    and pairs position t with t's own input); here they are the target model's and aligned, as the paper writes it.
+    Deviations: the code takes the labels from the base model and is off by one token: it pairs each prediction with the
+    input token at that position instead of the next token, and excludes that input token. Here the labels are from the
+    target model and aligned, as in the paper.
     """
 
     needs: ClassVar[frozenset[LossInput]] = frozenset({"nll"})

@@ -14,23 +14,23 @@ from scopewise.methods.base import Answers, LossInput, Preference
 
 @dataclass(frozen=True, kw_only=True)
 class AltPO(Preference):
-    """Prefer a plausible wrong answer, written by the model itself, over the forget answer.
+    """Alternate preference optimization: prefer a plausible wrong answer that the model wrote itself.
 
         L = -(2/β) log σ(β [log P(w|x)/P_ref(w|x) - log P(y|x)/P_ref(y|x)]) + CE(retain)
 
-    The loss is that of `dpo`, y the answer, w another one sampled from the model before unlearning.
+    The loss is that of `dpo`: y is the forget answer, w another answer sampled from the model before unlearning.
 
-    Choose it when fluent, plausible, wrong answers are acceptable. Its main knob, `beta`, trades as in `dpo`.
+    Choose it if fluent, plausible, wrong answers are acceptable. The main knob is `beta`, as in `dpo`.
 
     Source: Mekala et al., arXiv:2409.13474. Reference code: molereddy/Alternate-Preference-Optimization c9b78bd
     (`subdpo`), whose retain weight is 1 too.
 
-    Deviations: one alternate per row (there five, each a row). It is sampled from the question alone, and where it
-    repeats the answer drawn again, warmer with each try (the authors instruct a chat model to change the facts, and
-    check nothing). The retain CE is a mean over rows, as for `npo`.
+    Deviations: one alternative per row (there five, each as its own row). It is sampled from the question alone; if it
+    repeats the true answer, it is sampled again at a higher temperature (the authors instruct a chat model to change
+    the facts, and do not check the result). The retain CE is a mean over rows, as for `npo`.
 
     Attributes:
-        beta: β, per nat: how far apart the two are driven. Default: the authors' `subdpo`.
+        beta: β, per nat. Small drives the two answers further apart. Default: the authors' `subdpo`.
         alternative: Default: the paper.
         retain: Default: the authors' `subdpo`.
     """

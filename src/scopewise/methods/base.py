@@ -86,7 +86,7 @@ class Method:
         forget_weight: Factor of the forget term. Default: the KnowUnDo paper, whose losses have no weights.
         retain_weight: Factor of the retain term. Default: the KnowUnDo paper, whose losses have no weights.
         retain: Retain term: `none`, or some of `ce`, `kl`, `hidden` joined by `+`. Default: the method's source.
-        retain_data: What the retain term is over: `retain` (in-distribution) or `general` (out-of-distribution text).
+        retain_data: Data of the retain term: `retain` rows (in-distribution) or `general` text (out-of-distribution).
             Default: the KnowUnDo paper's in-distribution.
     """
 
@@ -191,13 +191,14 @@ class Constrained(Method):
         retain: Default: CE, in the papers of both methods.
         budget_factor: Budget as a multiple of the retain loss before unlearning, over all retain rows. Default: ours,
             the loss before.
-        budget_nats: Added to the budget, in nats per token. Default: ours, nothing.
-        dual_step: Step of the dual variable: λ goes up by so many times what the budget is exceeded by. Default: ours.
-        slack: Factor of the step while the budget is kept. Default: ours, down as fast as up.
+        budget_nats: Added to the budget, in nats per token. Default: ours, none.
+        dual_step: Step of the dual variable: λ rises by this factor times the excess over the budget. Default: ours.
+        slack: Factor of the step while the loss is within the budget. Default: ours, down as fast as up.
         penalty: ρ of the quadratic term; 0 for none. Default: ours, none.
-        warmup_fraction: Share (0-1) of the training during which λ stays as it begins. Default: ours, none.
-        inner_steps: Plain SGD steps on the retain loss before each optimiser step but the first. Default: ours, none.
-        inner_learning_rate: Of the inner steps, whose gradient is clipped to norm 1. Default: the appendix of BLADE.
+        warmup_fraction: Share (0-1) of the training during which λ keeps its initial value. Default: ours, none.
+        inner_steps: Plain SGD steps on the retain loss before each optimiser step except the first. Default: ours, none.
+        inner_learning_rate: Learning rate of the inner steps; their gradient is clipped to norm 1. Default: the
+            appendix of BLADE.
     """
 
     retain: str = "ce"

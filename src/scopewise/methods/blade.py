@@ -15,33 +15,33 @@ from scopewise.ops import Reduction, token_entropy
 
 @dataclass(frozen=True, kw_only=True)
 class BLADE(Constrained):
-    """Raise the entropy at the forget answers until it is high enough, subject to a budget on the retain loss.
+    """Raise the entropy at the forget answers to a target value, subject to a budget on the retain loss.
 
         minimise L_f + λ r + ½ρ max(0, r)²,   L_f = mean_t max(0, τ log V - H(P(· | x, y_<t))),   r = L_r - budget,
         after K plain SGD steps on L_r;   then λ ← max(0, λ + ρ r) where r > 0, max(0, λ + aρ r) else
 
-    L_r is the retain loss. The gradient of a token is exactly zero once it is uncertain enough, so that forgetting ends
-    by itself. By the paper's ablation the inner steps add .004 to the harmonic mean of .823.
+    L_r is the retain loss. The gradient of a token is exactly zero once its entropy reaches the target, so forgetting
+    stops by itself. In the paper's ablation the inner steps add .004 to a harmonic mean of .823.
 
-    Choose it when forgetting has to stop by itself and retention has a budget. Its main knob, `budget_factor`, trades
-    retention against the speed of forgetting; `tau` says how uncertain is enough.
+    Choose it if forgetting has to stop by itself and retention has a budget. The main knob is `budget_factor`: lower
+    keeps more, higher forgets faster. `tau` is the target entropy.
 
     Source: Toufikuzzaman et al., arXiv:2608.22557, Eq. 3-6. Reference code: tzpranto/open-unlearning a8c7b7d
     `lora_bial*.py`.
 
-    Deviations: answer positions only (the code: prompts and the last position too); λ may fall to 0 (there .1); a
-    step's retain rows serve the outer loss and others, drawn anew, the inner steps (there from a loader of their own);
-    the code's calibration of the learning rate, its extra recovery steps and its stopping rule are left out (`early_stopping`
-    stops any method).
+    Deviations: answer positions only (the code: prompts and the last position too). λ may fall to 0 (there to .1). The
+    outer loss uses the step's retain rows and the inner steps newly drawn ones (there from a loader of their own). We
+    leave out the code's learning-rate calibration, its extra recovery steps and its stopping rule (`early_stopping`
+    works with any method).
 
     Attributes:
-        tau: τ: how uncertain is enough, as a share (0-1) of log V. Default: the paper's appendix.
-        inner_steps: K plain SGD steps on the retain loss before each optimiser step but the first. Default: the paper's
-            appendix.
+        tau: τ: the target entropy, as a share (0-1) of log V. Default: the paper's appendix.
+        inner_steps: K plain SGD steps on the retain loss before each optimiser step except the first. Default: the
+            paper's appendix.
         retain_weight: λ at the start. Default: the paper's appendix.
         budget_factor: Default: the paper's KnowUnDo runs; 0.85 for TOFU, which begins in violation.
         dual_step: Step of the dual variable: the paper's ρ, as `penalty`. Default: the paper's appendix.
-        slack: a, the factor of the step while the budget is kept. Default: the paper's appendix.
+        slack: a, the factor of the step while the loss is within the budget. Default: the paper's appendix.
         penalty: Default: the paper's appendix.
     """
 
@@ -56,6 +56,6 @@ class BLADE(Constrained):
     reduction: ClassVar[Reduction] = Reduction.TOKEN_MEAN
 
     def forget_loss(self, answers: Answers) -> Float[Tensor, "batch"]:
-        """Return each answer's mean lack of entropy, in nats per token, 0 to τ log V."""
+        """Return the mean over each answer's tokens of max(0, τ log V - entropy), in nats."""
         enough = self.tau * math.log(answers.logits.shape[-1])
         return answers.mean((enough - token_entropy(answers.logits)).clamp(min=0))

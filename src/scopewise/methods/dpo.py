@@ -14,22 +14,22 @@ from scopewise.methods.base import Answers, LossInput, Preference
 
 @dataclass(frozen=True, kw_only=True)
 class DPO(Preference):
-    """Prefer "I do not know" over the forget answer.
+    """Direct preference optimization: prefer "I do not know" over the forget answer.
 
         L = -(2/β) log σ(β [log P(w|x)/P_ref(w|x) - log P(y|x)/P_ref(y|x)]) + CE(retain), w the refusal, y the answer
 
-    Choose it when the model should decline in words. Its main knob, `beta`, trades the margin between the two against
-    drift; refusals spreading to retain questions are the price.
+    Choose it if the model should refuse in words. The main knob is `beta`: small drives refusal and answer further
+    apart and changes the model more. The risk is that it also refuses retain questions.
 
     Source: Rafailov et al., arXiv:2305.18290; with refusals: Maini et al., arXiv:2401.06121, in the scaling of NPO
-    (2/β). Reference code: locuslab/open-unlearning d3d7cf9 `trainer/utils.py::compute_dpo_loss` with both inputs, whose
+    (2/β). Reference code: locuslab/open-unlearning d3d7cf9 `trainer/utils.py::compute_dpo_loss` with both inputs; its
     weights are 1 too.
 
-    Deviations: a row keeps its refusal over the epochs (there it is drawn anew each time), so that both references are
-    computed once. The retain CE is a mean over rows, as for `npo`.
+    Deviations: a row has the same refusal in all epochs (there a new one is drawn each time), so both references are
+    computed only once. The retain CE is a mean over rows, as for `npo`.
 
     Attributes:
-        beta: β, per nat: how far apart the two are driven. Default: OpenUnlearning's `DPO.yaml`.
+        beta: β, per nat. Small drives the two answers further apart. Default: OpenUnlearning's `DPO.yaml`.
         alternative: Default: the refusals of Maini et al.; the sentences are ours.
         retain: Default: OpenUnlearning's `DPO.yaml`.
     """

@@ -17,15 +17,15 @@ class GAKL(Method):
 
         L = -forget_weight · CE(forget) + retain_weight · KL(reference ‖ model)(retain)
 
-    Choose it when the model should go on answering retain questions as it did, right or wrong, rather than be taught
-    them once more. Its main knob, `retain_weight`, trades forgetting against staying near the reference. It costs a
+    Choose it if the model should keep its answers to retain questions, right or wrong, instead of being trained on them
+    again. The main knob is `retain_weight`: higher stays closer to the reference, lower forgets more. Each step needs a
     second forward pass over the retain rows.
 
     Source: Yao et al., arXiv:2402.15159; KnowUnDo table 2, GA + KL, in-distribution, whose loss has no weights.
     Reference code: zjunlp/KnowUnDo 92aea2b `methods/ascent_plus_KLdivergence.py`.
 
     Deviations: the code minimises the cross-entropy to the reference, which differs from KL by a constant; it averages
-    over prompt and padding, here over answer tokens; it adds 1e-12 inside the logarithm.
+    over prompt and padding too, here over answer tokens only; it adds 1e-12 inside the logarithm.
 
     Attributes:
         retain: Default: KnowUnDo's in-distribution KL.

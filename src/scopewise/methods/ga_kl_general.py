@@ -17,14 +17,14 @@ class GAKLGeneral(Method):
 
         L = -forget_weight · CE(forget) + retain_weight · KL(reference ‖ model)(general text)
 
-    Choose it when no retain rows exist and general behaviour should stay as it was. Its main knob, `retain_weight`,
-    trades forgetting against staying near the reference on general text; it does not protect the retention scope.
+    Choose it if you have no retain rows and general behaviour should not change. The main knob is `retain_weight`:
+    higher stays closer to the reference on general text, lower forgets more. It does not protect the retention scope.
 
     Source: Yao et al., arXiv:2402.15159; KnowUnDo table 2, GA + KL, out-of-distribution, whose loss has no weights.
     Reference code: zjunlp/KnowUnDo 92aea2b `methods/ascent_plus_KLdivergence.py`.
 
     Deviations: the code minimises the cross-entropy to the reference, which differs from KL by a constant; it averages
-    over prompt and padding, here over answer tokens; it adds 1e-12 inside the logarithm.
+    over prompt and padding too, here over answer tokens only; it adds 1e-12 inside the logarithm.
 
     Attributes:
         retain: Default: KnowUnDo's KL.

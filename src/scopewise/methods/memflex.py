@@ -13,26 +13,27 @@ from scopewise.methods.base import Answers, LossInput, Method
 
 @dataclass(frozen=True, kw_only=True)
 class MemFlex(Method):
-    """MemFlex: GA + descent in-distribution, on the parameters that gradients say hold the forget scope.
+    """MemFlex: GA + descent on a region, the parameters that store the forget scope according to their gradients.
 
         L = -forget_weight · CE(forget) + retain_weight · CE(retain)
         updating only θ_loc = { θ_i : cos_i < µ and magnitude_i > σ }
 
-    The region is the `gradient` localizer's, or whichever the run names: `random` and `all` are its controls.
-    `memflex@all` is `ga_descent` under another name: with the same settings both give the same model. The difference
-    between `memflex` and `memflex@all` is what localization does; that between `memflex` and `memflex@random` is what
-    its place does.
+    The region is that of the `gradient` localizer unless the run names another one, such as the controls `random` and
+    `all`. `memflex@all` is the same as `ga_descent`: with the same settings both give the same model. Compare `memflex`
+    with `memflex@all` to see the effect of localization, and with `memflex@random` to see whether the choice of
+    parameters matters.
 
-    Choose it when only a part of the parameters should change, and always beside `memflex@random`, the same loss on a
-    random region of the same size. Its main knob, the size of the region (µ up or σ down makes it larger), trades room
-    to forget in against parameters left untouched; `retain_weight` trades as in `ga_descent`.
+    Choose it if only a part of the parameters should change. Always run `memflex@random` too, which is the same loss on
+    a random region of the same size. The main knob is the size of the region: a higher µ or a lower σ makes it larger,
+    which gives forgetting more capacity and leaves fewer parameters unchanged. `retain_weight` works as in
+    `ga_descent`.
 
     Source: Tian et al., arXiv:2407.01920, section 4, Eq. 8-10, whose loss has no weights. Reference code:
     zjunlp/KnowUnDo 92aea2b `run_unlearn_lora.py`, `pretrain/localization.py`.
 
-    Deviations: those of `ga_descent` and of the `gradient` localizer. The code alone, not the paper, weighs the terms
-    -0.4 and +2.0: that is `method_args: {forget_weight: 0.4, retain_weight: 2.0}` here (the sign of the ascent is in
-    the loss).
+    Deviations: those of `ga_descent` and of the `gradient` localizer. The code, but not the paper, uses the weights
+    -0.4 and +2.0; here they are `method_args: {forget_weight: 0.4, retain_weight: 2.0}` (the loss contains the minus
+    sign).
 
     Attributes:
         retain: Default: KnowUnDo's in-distribution descent.

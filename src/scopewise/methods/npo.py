@@ -14,23 +14,23 @@ from scopewise.methods.base import Answers, LossInput, Method
 
 @dataclass(frozen=True, kw_only=True)
 class NPO(Method):
-    """Ascent that stops by itself: push each forget answer below what the model before unlearning gave it.
+    """Negative preference optimization: ascent that fades out as an answer becomes less likely than at the start.
 
         L = -(2/β) log σ(-β log(P(y|x) / P_ref(y|x))) + CE(retain), P of the whole answer
 
-    At the start it is ascent on the *summed* log-likelihood, so that long answers weigh more; the gradient fades as an
-    answer falls below the reference.
+    In the first step it equals ascent on the *summed* log-likelihood, so long answers have more weight. The gradient
+    fades as the answer becomes less likely than under the reference, the model before unlearning.
 
-    Choose it as the default that stops by itself. Its main knob, `beta`, trades how far below the reference an answer
-    is pushed: small is nearly ascent, large stops early.
+    Choose it as the default among methods that stop by themselves. The main knob is `beta`: small is close to plain
+    ascent and pushes answers far below the reference, large stops early.
 
     Source: Zhang et al., arXiv:2404.05868, Eq. 3. Reference code: locuslab/open-unlearning d3d7cf9
-    `trainer/utils.py::compute_dpo_loss` with `lose_inputs` alone, whose weights are 1 too.
+    `trainer/utils.py::compute_dpo_loss` with only `lose_inputs`; its weights are 1 too.
 
     Deviations: none in the forget term. The retain CE is a mean over rows (there over the tokens of a micro-batch).
 
     Attributes:
-        beta: β, per nat. Small: nearly ascent without end; large: stops early. Default: OpenUnlearning's `NPO.yaml`,
+        beta: β, per nat. Small is close to unlimited ascent; large stops early. Default: OpenUnlearning's `NPO.yaml`,
             the authors' TOFU settings.
         retain: Default: OpenUnlearning's `NPO.yaml`.
     """
@@ -41,5 +41,5 @@ class NPO(Method):
     needs: ClassVar[frozenset[LossInput]] = frozenset({"nll", "reference_nll"})
 
     def forget_loss(self, answers: Answers) -> Float[Tensor, "batch"]:
-        """Return each answer's NPO loss: (2/β) log 2 at the start, towards 0 as the answer is forgotten."""
+        """Return each answer's NPO loss: (2/β) log 2 at the start, approaching 0 as the answer is forgotten."""
         return -2 / self.beta * logsigmoid(-self.beta * answers.log_ratio())

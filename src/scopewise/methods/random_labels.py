@@ -21,15 +21,16 @@ class RandomLabels(Method):
 
         L = CE(forget questions, labels drawn uniformly from the vocabulary)
 
-    A label is drawn for each answer token, once, before the first step, from the run's seed.
+    One label per answer token is drawn before the first step, from the run's seed.
 
-    Choose it when a bounded loss is wanted: unlike ascent it has a minimum. Its main knob, `learning_rate` ×
-    `num_train_epochs`, trades how thoroughly the answers turn into noise against fluency on everything else.
+    Choose it if you want a bounded loss: unlike ascent it has a minimum. The main knob is `learning_rate` ×
+    `num_train_epochs`: more training turns the forget answers into noise more thoroughly, and costs fluency on
+    everything else.
 
     Source: Golatkar et al., arXiv:1911.04933; KnowUnDo table 2 "Fine-tuning with Random Labels". Reference code:
     zjunlp/KnowUnDo 92aea2b `utils/llm_tokenize_with_chunk.py` (`completely_random`).
 
-    Deviations: the code replaces labels of the question too; here only answer tokens are trained on.
+    Deviations: the code also replaces labels of the question; here only answer tokens are trained.
     """
 
     needs: ClassVar[frozenset[LossInput]] = frozenset({"nll"})

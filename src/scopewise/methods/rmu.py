@@ -15,26 +15,27 @@ from scopewise.ops import squared_distance
 
 @dataclass(frozen=True, kw_only=True)
 class RMU(Method):
-    """Steer the states of one layer at the forget answers to a fixed random direction; hold those of the retain answers.
+    """Push one layer's hidden states at forget answers to a random vector; keep those at retain answers.
 
         L = mean_t ‖h_l(y_t) - c u‖² / d + retain_weight · mean_t ‖h_l(y_t) - h_l,ref(y_t)‖² / d
 
-    The second mean is over retain answers; u is a random unit vector with positive entries, h_l the residual stream
-    after decoder block l, d its width. Nothing above block l is computed or moved. The matrices its authors train are
-    the `down_proj` of blocks l-2 to l: the localizer `named`, whose section has the pattern.
+    The second mean is over retain answers. u is a random unit vector with positive entries, h_l the residual stream
+    after decoder block l, and d its width. Blocks above l are neither computed nor trained. The authors train the
+    `down_proj` matrices of blocks l-2 to l; use the localizer `named` for that (its section has the pattern).
 
-    Choose it for knowledge that must fail in any wording; it is cheap, since nothing above the layer is computed. Its
-    main knob, `steering`, trades strength against damage; `layer_fraction` says how early meaning is destroyed.
+    Choose it for knowledge that must be unavailable in any wording. It is cheap, since blocks above l are not computed.
+    The main knob is `steering`: higher forgets more and damages more. `layer_fraction` sets the depth of the layer.
 
     Source: Li et al., arXiv:2403.03218, section 4. Reference code: the authors' `rmu/unlearn.py`, and
     locuslab/open-unlearning d3d7cf9 `rmu.py`.
 
-    Deviations: answers only, as open-unlearning (the authors: every position, padding too). open-unlearning's value is
-    mean(sum) · mean(1/length) for rows of different length, by a broadcast; here each row is a mean of its own. The
-    retain term `hidden` (there EMBED_DIFF) likewise. Which matrices move is the region's business.
+    Deviations: answer tokens only, as in open-unlearning (the authors: every position, padding too). For rows of
+    different lengths, open-unlearning's value is mean(sum) · mean(1/length), because of a broadcast; here each row has
+    its own mean. The same holds for the retain term `hidden` (there EMBED_DIFF). The region decides which matrices are
+    trained.
 
     Attributes:
-        steering: c; it has to exceed the norm of the states to steer them. Default: the paper, for Zephyr-7B.
+        steering: c; it must exceed the norm of the hidden states to have an effect. Default: the paper, for Zephyr-7B.
         layer_fraction: l as a share (0-1) of the depth. Default: the paper's layer 7 of the 32 of Zephyr-7B.
         retain_weight: Default: the paper, for Zephyr-7B.
         retain: Default: the paper.

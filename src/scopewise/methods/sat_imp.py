@@ -14,24 +14,24 @@ from scopewise.ops import Reduction
 
 @dataclass(frozen=True, kw_only=True)
 class SatImp(Method):
-    """Ascent weighted towards tokens that are known but not beyond doubt.
+    """Weighted gradient ascent with the largest weight on tokens that the model knows but is not certain of.
 
         L = -mean_t p_t^β1 (1 - p_t)^β2 NLL_t + 0.1 · CE(retain),   p_t = P(y_t | x, y_<t) without gradient
 
     The weight is largest at p = β1 / (β1 + β2).
 
-    Choose it to work on tokens that are known but not certain. Its main knob, `beta2`, trades sparing certain tokens
-    against moving memorised answers at all.
+    Choose it to forget tokens that are known but not certain. The main knob is `beta2`: higher leaves certain tokens
+    alone, and with them memorised answers.
 
     Source: Yang et al., arXiv:2505.11953, section 5. Reference code: tmlr-group/SatImp 51314c0, and
     locuslab/open-unlearning d3d7cf9 `compute_satimp_loss` (equal as a function).
 
-    Deviations: none in the loss. OpenUnlearning's configuration has β2 = 1, which spares fully memorised tokens, and
-    the two weights the other way round.
+    Deviations: none in the loss. OpenUnlearning's configuration has β2 = 1, which leaves fully memorised tokens alone,
+    and swaps the two weights.
 
     Attributes:
-        beta1: β1: how soon a token is left alone. Default: the authors' README.
-        beta2: β2: how much a token that is certain is spared. Default: the authors' README.
+        beta1: β1: higher leaves unlikely tokens alone sooner. Default: the authors' README.
+        beta2: β2: higher leaves certain tokens alone more. Default: the authors' README.
         retain_weight: Default: the authors' README.
         retain: Default: the authors' loss.
     """

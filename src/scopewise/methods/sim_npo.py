@@ -14,21 +14,21 @@ from scopewise.methods.base import Answers, LossInput, Method
 
 @dataclass(frozen=True, kw_only=True)
 class SimNPO(Method):
-    """NPO without a reference: the answer's mean log-likelihood stands in for the ratio.
+    """NPO without a reference model: it uses the answer's mean log-likelihood instead of the ratio.
 
         L = -forget_weight · (2/β) log σ(β (NLL(y|x) / |y| - δ)) + CE(retain)
 
-    Choose it when lengths vary much, or no reference is wanted. Its main knob is `forget_weight`; `beta` trades depth
-    against damage: a low one keeps pushing.
+    Choose it if answer lengths vary a lot, or to avoid a reference model. The main knob is `forget_weight`. A lower
+    `beta` forgets more and damages more, because it keeps pushing for longer.
 
     Source: Fan et al., arXiv:2410.07163, Eq. 4. Reference code: OPTML-Group/Unlearn-Simple f1a355d (TOFU), and
     locuslab/open-unlearning d3d7cf9 `simnpo.py` (equal).
 
-    Deviations: the margin stands inside β, as in the code; the paper has it outside (both are 0, the only value that
-    was used). The retain CE is a mean over rows, as for `npo`.
+    Deviations: the margin is multiplied by β, as in the code; in the paper it is not (both use δ = 0, so there is no
+    difference in practice). The retain CE is a mean over rows, as for `npo`.
 
     Attributes:
-        beta: β, per nat per token. At 4.5 an answer of 1 nat per token is left with 2 % of the first gradient. Default:
+        beta: β, per nat per token. At 4.5, an answer with 1 nat per token has 2 % of its first gradient left. Default:
             the authors' for TOFU forget10.
         delta: Margin δ, in nats per token. Default: the authors'.
         forget_weight: Default: the authors' for TOFU forget10.
@@ -43,5 +43,5 @@ class SimNPO(Method):
     needs: ClassVar[frozenset[LossInput]] = frozenset({"nll"})
 
     def forget_loss(self, answers: Answers) -> Float[Tensor, "batch"]:
-        """Return each answer's SimNPO loss: (2/β) log 2 for a memorised answer, towards 0 as it is forgotten."""
+        """Return each answer's SimNPO loss: (2/β) log 2 for a memorised answer, approaching 0 as it is forgotten."""
         return -2 / self.beta * logsigmoid(self.beta * (answers.nll() - self.delta))

@@ -14,19 +14,21 @@ from scopewise.ops import at_least_float32, token_cross_entropy
 
 @dataclass(frozen=True, kw_only=True)
 class UNDIAL(Method):
-    """Learn from the model before unlearning, with the true token made unlikely: a fixed target, so it cannot run away.
+    """Self-distillation from the model before unlearning, with the logit of the true token lowered.
 
         L = mean_t -Σ_v q_v log P(v | x, y_<t),   q = softmax(z_ref - β 1[v = y_t])
 
-    Choose it when there are no retain rows and runaway has to be impossible. Its main knob, `beta`, sets the odds that
-    are left to the true token: e^-β of what they were.
+    The target distribution is fixed, so the loss cannot diverge.
+
+    Choose it if you have no retain rows and training must not diverge. The main knob is `beta`: the odds of the true
+    token become e^-β of what they were.
 
     Source: Dong et al., arXiv:2402.10052. Reference code: dong-river/LLM_unlearning 89856dc, and
     locuslab/open-unlearning d3d7cf9 `compute_undial_loss`, whose `UNDIAL.yaml` has no retain term either.
 
-    Deviations: answer positions only, the mean over rows. open-unlearning averages over prompt and padding, where it
-    also lowers token V-100; most of its loss is self-distillation on the prompt, so ours is the stronger one at the
-    same learning rate.
+    Deviations: answer positions only, mean over rows. open-unlearning also averages over prompt and padding, where it
+    lowers token V-100. Most of its loss is therefore self-distillation on the prompt, and ours forgets more at the same
+    learning rate.
 
     Attributes:
         beta: β: the odds of the true token are the reference's divided by e^β. Default: OpenUnlearning's `UNDIAL.yaml`;

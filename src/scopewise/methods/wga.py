@@ -14,12 +14,12 @@ from scopewise.ops import Reduction
 
 @dataclass(frozen=True, kw_only=True)
 class WGA(Method):
-    """Ascent that leaves a token alone once it is unlikely.
+    """Weighted gradient ascent: the weight of a token falls with its probability, so unlikely tokens are left alone.
 
         L = -mean_t p_t^β NLL_t + CE(retain),   p_t = P(y_t | x, y_<t) without gradient
 
-    Choose it as the simplest ascent that leaves unlikely tokens alone. Its main knob, `beta`, says how soon; 0 is
-    ascent.
+    Choose it as the simplest ascent that leaves unlikely tokens alone. The main knob is `beta`: higher leaves tokens
+    alone sooner; 0 is plain ascent.
 
     Source: Wang et al., arXiv:2502.19301. Reference code: tmlr-group/G-effect ef368ee, and locuslab/open-unlearning
     d3d7cf9 `compute_wga_loss` (equal), whose weights are 1 too.
@@ -27,7 +27,7 @@ class WGA(Method):
     Deviations: none.
 
     Attributes:
-        beta: β: how soon a token is left alone; 0 is plain ascent. Default: OpenUnlearning's `WGA.yaml`.
+        beta: β: higher leaves tokens alone sooner; 0 is plain ascent. Default: OpenUnlearning's `WGA.yaml`.
         retain: Default: OpenUnlearning's `WGA.yaml`.
     """
 
