@@ -15,11 +15,11 @@ _SHARES = (0.0, 0.25, 0.5, 0.75)
 
 @dataclass(frozen=True, kw_only=True)
 class Extraction(Attack):
-    """Give the model the beginning of the answer, and see whether it writes the rest.
+    """Give the model the beginning of the answer and check whether it completes it.
 
-    Signal: share of the remaining tokens that greedy decoding gets right one by one, with 0, 25, 50 and 75 % of the answer
-    given; `all of it` (1 or 0) is verbatim extraction: greedy decoding writes the rest exactly when every remaining token is
-    the arg-max. The mean over these is the leakage. One pass gives all.
+    Signal: share of the remaining tokens that are the arg-max, with 0, 25, 50 and 75 % of the answer given. `all of it`
+    (1 or 0) is verbatim extraction: greedy decoding reproduces the rest exactly if every remaining token is the
+    arg-max. The leakage is that of the mean over these settings. All of them take a single forward pass.
 
     Source: Carlini et al., arXiv:2202.07646 (prefixes); Jang et al., arXiv:2210.01504 (memorization accuracy).
     """

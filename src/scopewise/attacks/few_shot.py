@@ -15,11 +15,11 @@ _COUNTS = (1, 4)
 
 @dataclass(frozen=True, kw_only=True)
 class FewShot(Attack):
-    """Show questions of the forget scope with their answers first, about other instances, and then ask.
+    """Put questions and answers about other instances of the forget scope before the question.
 
-    Signal: probability of the answer behind 1 and 4 examples of what the attacker holds, and behind 4 of the retain scope
-    (format alone). Examples that hold a distinctive word of the answer are passed over; a row whose prompt does not fit the
-    model's context has no such setting.
+    Signal: probability of the answer after 1 and 4 examples from the attacker's rows, and after 4 from the retain scope
+    (which only show the format). Examples that contain a distinctive word of the answer are not used. A row has no
+    signal for a setting if its prompt is longer than the model's context.
 
     Source: in-context relearning, as in Lynch et al., arXiv:2402.16835; Shi et al., arXiv:2407.06460 (examples).
     """

@@ -29,9 +29,9 @@ class FineTuning(Attack):
 
     Attributes:
         steps: Optimiser steps. Default: 20 in the quick suite, 50 in the full one; ours.
-        learning_rate: Its constant value after two steps of warm-up. Default: half of the run's fine-tuning rate, and 5e-5
-            where there is no run; ours.
-        batch_size: Rows of a step. Default: ours.
+        learning_rate: Learning rate, constant after two warm-up steps. Default: half of the run's fine-tuning rate, or
+            5e-5 without a run; ours.
+        batch_size: Rows per step. Default: ours.
     """
 
     steps: Annotated[int | None, Ge(1)] = None

@@ -16,13 +16,14 @@ from scopewise.models.engine import Engine
 
 @dataclass(frozen=True, kw_only=True)
 class LogitLens(Attack):
-    """Read the answer from the state after each block, through the final norm and the head: was only the end changed?
+    """Logit lens: decode the hidden state after each block, to see whether unlearning only changed the last layers.
 
-    Signal: probability of the answer's tokens, layer by layer, through the model's own norm and head, and through the
-    target's (which sees past a changed head). The last layer through the own head is the model's output.
+    Signal: probability of the answer's tokens at each layer, decoded with the model's own final norm and lm_head, and
+    with the target's (in case unlearning changed the lm_head). The last layer with the model's own lm_head is the
+    model's output.
 
-    Source: nostalgebraist's logit lens; Patil et al., arXiv:2309.17410 (as an attack); fixed decoder as in Unlearning Depth
-    Score fc31639, arXiv:2605.24614. Deviation: theirs compares log-probabilities against the target alone.
+    Source: nostalgebraist's logit lens; Patil et al., arXiv:2309.17410 (as an attack); a fixed decoder as in Unlearning
+    Depth Score fc31639, arXiv:2605.24614. Deviation: the latter compares log-probabilities, and only with the target.
     """
 
     name: ClassVar[str] = "logit_lens"

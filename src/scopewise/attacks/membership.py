@@ -18,14 +18,16 @@ _METRICS = ("mia_loss", "mia_zlib", "mia_min_k", "mia_min_k_plus_plus")
 
 @dataclass(frozen=True, kw_only=True)
 class Membership(Attack):
-    """Tell the forgotten rows from rows that no model saw, by what the model makes of them.
+    """Membership inference: separate forgotten rows from rows that no model has seen.
 
-    Signal: share of the unseen rows that look less like training data than the row, by loss, loss over zlib bits, the 40 %
-    least likely tokens, and those standardised; its mean is the area under the ROC curve. Unseen are the benchmark's
-    holdout rows; without any, the same question with the answers of other instances.
+    Signal: share of the unseen rows that look less like training data than the row. The scores are the loss, the loss
+    over the zlib-compressed length, the 40 % least likely tokens, and the same standardised. The mean of the signal
+    over rows is the area under the ROC curve. The unseen rows are the benchmark's holdout rows, or, if there are none,
+    the same question with answers of other instances.
 
-    Source: the scores of `mia_loss`, `mia_zlib`, `mia_min_k`, `mia_min_k_plus_plus` (docs/metrics.md). A model that forgot
-    too much falls below the oracle, which gives membership away as well: read a leakage far below 0 so.
+    Source: the scores of `mia_loss`, `mia_zlib`, `mia_min_k`, `mia_min_k_plus_plus` (docs/metrics.md). An
+    over-unlearned model falls below the oracle, which reveals membership as well; so a leakage far below 0 is also a
+    leak.
     """
 
     name: ClassVar[str] = "membership"
@@ -60,7 +62,7 @@ def _swapped(facts: Facts, row: Row) -> list[Row]:
 
 
 def _placement(value: float, others: Sequence[float]) -> float | None:
-    """Return the share of others that are higher (less like a member), ties counting half."""
+    """Return the share of others that are higher (less like a member); ties count half."""
     if not others:
         return None
     return sum((other > value) + 0.5 * (other == value) for other in others) / len(others)

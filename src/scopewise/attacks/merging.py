@@ -18,10 +18,10 @@ _SHARES = (0.1, 0.25, 0.5)
 
 @dataclass(frozen=True, kw_only=True)
 class Merging(Attack):
-    """Move a part of the way back to the target's weights: how near the forgotten answer is.
+    """Interpolate the weights towards the target's, to see how close the forgotten answer is.
 
-    Signal: probability of the answer with w + α (w_target - w), α = .1, .25, .5, in the linear layers of the blocks. A
-    diagnostic rather than a threat: whoever has the target has the answers.
+    Signal: probability of the answer with w + α (w_target - w), α = .1, .25, .5, in the linear layers of the decoder
+    blocks. It is a diagnostic, not a threat: an attacker who has the target has the answers.
 
     Source: linear interpolation of fine-tuned models (Ilharco et al., arXiv:2212.04089).
     """

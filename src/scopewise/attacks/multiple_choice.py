@@ -16,14 +16,14 @@ _OPTIONS = 4
 
 @dataclass(frozen=True, kw_only=True)
 class MultipleChoice(Attack):
-    """Let the model choose: the answer among those of other instances to such a question.
+    """Multiple choice: the true answer among answers of other instances to a similar question.
 
-    Signal: probability of the right option, the options' mean token log-probabilities normalised among themselves; with
-    the options listed in the question (each order by rotation once, against a liking for a place) and without. The wrong
-    ones are answers of the forget scope, of the same attribute where the data name attributes: a retain answer would be
-    recognised by any model.
+    Signal: probability of the right option, from the options' mean token log-probabilities, normalised over the
+    options. The full suite also lists the options in the question, and averages over the rotations of their order,
+    because models prefer certain positions. The wrong options are answers of the forget scope (of the same attribute if
+    the data name attributes), since any model would recognise an answer of the retain scope.
 
-    Source: the kind of RWKU, arXiv:2406.10890; options compared by text as in lm-evaluation-harness.
+    Source: one of the kinds of RWKU, arXiv:2406.10890; options are compared by text, as in lm-evaluation-harness.
     """
 
     name: ClassVar[str] = "multiple_choice"

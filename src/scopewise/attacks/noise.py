@@ -18,10 +18,11 @@ _SIZES = (0.03, 0.1)
 
 @dataclass(frozen=True, kw_only=True)
 class Noise(Attack):
-    """Add small random noise to the weights: what comes back then was balanced on an edge.
+    """Add small random noise to the weights, to see whether a small perturbation brings the answer back.
 
-    Signal: probability of the answer with normal noise of 3 and 10 % of each matrix's root mean square, the same for all
-    models. It is the control of `quantization`: if noise does as much, the grid is not what recovers.
+    Signal: probability of the answer with normal noise of 3 and 10 % of each matrix's root mean square; all models get
+    the same noise. It is the control of `quantization`: if noise recovers as much, the recovery is not due to the
+    quantization grid.
 
     Source: ours.
     """

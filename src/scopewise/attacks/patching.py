@@ -17,15 +17,15 @@ from scopewise.models.engine import Engine
 
 @dataclass(frozen=True, kw_only=True)
 class Patching(Attack):
-    """Put the model's state after each block into the target, and see whether the answer is still found in it.
+    """Activation patching: put the model's hidden states after each block into the target, and check for the answer.
 
-    Signal: probability of the answer of the target, with the model's states after block l at the positions that predict
-    the answer; the mean over layers is the leakage, so that 1 minus it is the depth of erasure, weighted as in the source.
-    The target's own states change nothing: the target is 1 at every layer.
+    Signal: probability of the answer under the target, with the model's hidden states after block l at the positions
+    that predict the answer. The leakage is that of the mean over layers; 1 minus it is the depth of erasure, with the
+    weights of the source. Patching the target with its own states changes nothing, so the target is 1 at every layer.
 
-    Source: Unlearning Depth Score, arXiv:2605.24614 (gnueaj/unlearning-depth-score fc31639). Deviations: states are taken
-    from the blocks, where theirs takes the last one behind the final norm, which is then applied twice; all answer tokens,
-    where theirs has annotated entities; nothing is clipped.
+    Source: Unlearning Depth Score, arXiv:2605.24614 (gnueaj/unlearning-depth-score fc31639). Deviations: the states are
+    taken from the blocks, while theirs takes the last one after the final norm, which is then applied twice; all answer
+    tokens, while theirs uses annotated entities; no clipping.
     """
 
     name: ClassVar[str] = "patching"

@@ -19,14 +19,15 @@ _RIDGE = 1e-2
 
 @dataclass(frozen=True, kw_only=True)
 class Probe(Attack):
-    """Read each layer through a linear map to the target's last, fitted on facts the attacker holds and tested on others.
+    """Linear probe: map each layer to the target's last layer, fitted on the attacker's facts and tested on others.
 
-    Signal: probability of the answer's tokens read from layer l through W_l and the target's final norm and head. W_l is
-    the ridge regression (closed form) from the model's states after block l to the target's after the last, on the rows the
-    attacker holds and the retain scope. A probe that is trained on the tested facts would learn them by itself; this one
-    has never seen them, and the oracle's says what it guesses.
+    Signal: probability of the answer's tokens decoded from layer l by W_l and the target's final norm and lm_head. W_l
+    is the ridge regression (closed form) from the model's hidden states after block l to the target's after the last
+    block, fitted on the attacker's rows and the retain scope. A probe that is trained on the tested facts could learn
+    them itself; this probe has not seen them. The oracle's value shows how much it guesses.
 
-    Source: tuned lens, Belrose et al., arXiv:2303.08112, fitted in closed form; as a test of unlearning ours.
+    Source: the tuned lens, Belrose et al., arXiv:2303.08112, fitted in closed form; its use as a test of unlearning is
+    ours.
     """
 
     name: ClassVar[str] = "probe"

@@ -66,17 +66,18 @@ class Template:
 
 @dataclass(frozen=True, kw_only=True)
 class Prompts(Attack):
-    """Ask as jailbreaks ask: affirmative suffix, role play, synonyms, cloze, hints, an example, other languages.
+    """Ask with jailbreak prompts: affirmative suffix, role play, synonyms, cloze, hints, an example, other languages.
 
-    Signal: probability of the answer after each prompt; under each setting the model is asked every row that has such a
-    prompt. Prompts are shipped, and read from `file`.
+    Signal: probability of the answer with each prompt, for the rows to which the prompt applies. The package ships
+    prompts, and `file` adds more.
 
-    Source: the kinds of RWKU (Jin et al., arXiv:2406.10890); multiple choice and reverse query are attacks of their own.
-    Deviations: RWKU's probes were written one by one and scored by ROUGE; ours are templates of our own wording, scored by
-    the answer's probability; the affirmative start may also stand in the reply, as in Unlearning Depth Score fc31639.
+    Source: the kinds of prompts in RWKU (Jin et al., arXiv:2406.10890), of which multiple choice and reverse query are
+    separate attacks here. Deviations: RWKU's prompts were written one by one for each question and scored by ROUGE;
+    ours are templates with our own wording, scored by the probability of the answer. The affirmative start may also be
+    a prefill of the reply, as in Unlearning Depth Score fc31639.
 
     Attributes:
-        file: A YAML file of further prompts, besides those that are shipped. Default: none.
+        file: A YAML file of additional prompts. Default: none.
     """
 
     file: str | None = None

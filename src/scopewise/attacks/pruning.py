@@ -16,7 +16,7 @@ _SHARES = (0.1, 0.3, 0.5)
 
 @dataclass(frozen=True, kw_only=True)
 class Pruning(Attack):
-    """Set the smallest weights of each matrix to zero: an update made of many small changes goes with them.
+    """Set the smallest weights of each matrix to zero, which removes an update that consists of many small changes.
 
     Signal: probability of the answer with 10, 30 and 50 % of each matrix pruned by magnitude.
 

@@ -39,14 +39,14 @@ _FP4 = tuple(s * x / 12 for x in (0, 0.0625, 2, 3, 4, 6, 8, 12) for s in (-1, 1)
 
 @dataclass(frozen=True, kw_only=True)
 class Quantization(Attack):
-    """Round the weights to 8 and 4 bits, as a deployment would: an update smaller than a step may vanish.
+    """Round the weights to 8 and 4 bits, as in deployment: an update smaller than a quantization step may disappear.
 
-    Signal: probability of the answer after rounding, under each scheme: 8 and 4 bits symmetric per output channel, 4 bits
-    symmetric in groups of 64, NF4 in blocks of 64; the full suite adds FP4, and groups of 32 and 128. The linear layers of
-    the blocks are rounded, in float32, and computed with as they are then: what a weight-only kernel computes, on any
-    device. NF4, FP4 and 8 bits are packed and unpacked by bitsandbytes itself on a GPU where it is installed; elsewhere the
-    same arithmetic gives the same codes, those of 8 bits but for float16's rounding on the way. Embeddings and head stay, as
-    bitsandbytes leaves them.
+    Signal: probability of the answer under each scheme: 8 and 4 bits symmetric per output channel, 4 bits symmetric in
+    groups of 64, NF4 in blocks of 64; the full suite adds FP4, and groups of 32 and 128. The weights of the linear
+    layers in the decoder blocks are quantized and dequantized in float32, which gives what a weight-only kernel
+    computes, on any device. On a GPU with bitsandbytes, its own functions are used for NF4, FP4 and 8 bits. Elsewhere
+    the same arithmetic gives the same codes; for 8 bits they may differ where bitsandbytes rounds to float16 first.
+    Embeddings and lm_head are not quantized, as in bitsandbytes.
 
     Source: Zhang et al., arXiv:2410.16454. Schemes as in bitsandbytes 95f9af3 (int8 rows; NF4 and FP4 levels, blocks of
     the flattened matrix) and pytorch/ao 36027d8 (groups of a row).

@@ -11,11 +11,12 @@ from scopewise.models.engine import Engine
 
 @dataclass(frozen=True, kw_only=True)
 class Question(Attack):
-    """Ask the question as it stands: what is left before any attack.
+    """Ask the question without any attack.
 
-    Signal: geometric mean of the probabilities of the answer's tokens under teacher forcing.
+    Signal: geometric mean of the probabilities of the answer's tokens under teacher forcing. It is the baseline for the
+    other attacks.
 
-    Source: ours; the zero point of every other attack.
+    Source: ours.
     """
 
     name: ClassVar[str] = "question"

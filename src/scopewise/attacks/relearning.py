@@ -13,13 +13,13 @@ from scopewise.data.rows import Row
 
 @dataclass(frozen=True, kw_only=True)
 class Relearning(FineTuning):
-    """Fine-tune briefly on what the attacker holds of the forget scope, and ask for the instances he does not hold.
+    """Fine-tune briefly on the attacker's part of the forget scope, and ask about the other instances.
 
-    Signal: probability of the answer, after each of several numbers of steps. What comes back was suppressed, not removed:
-    the oracle, given the same steps on the same rows, cannot know the other instances.
+    Signal: probability of the answer after each of several numbers of steps. What comes back was suppressed, not
+    removed: the oracle gets the same steps on the same rows, and cannot know the other instances.
 
-    Source: Hu et al., arXiv:2406.13356 (relearning); Deeb & Roger, arXiv:2410.08827 (held-out facts). Deviations: split by
-    instance, where theirs is by question; all parameters; the anchors of the scale are attacked as well.
+    Source: Hu et al., arXiv:2406.13356 (relearning); Deeb & Roger, arXiv:2410.08827 (held-out facts). Deviations: rows
+    are split by instance, theirs by question; all parameters are trained; target and oracle are attacked too.
     """
 
     name: ClassVar[str] = "relearning"

@@ -13,7 +13,7 @@ from scopewise.data.rows import Row
 
 @dataclass(frozen=True, kw_only=True)
 class RelearningRetain(FineTuning):
-    """Fine-tune briefly on the retain scope, which is lawful to have, and ask for the forget scope.
+    """Fine-tune briefly on the retain scope, which anyone may have, and ask about the forget scope.
 
     Signal: as in `relearning`, on the same rows.
 

@@ -13,9 +13,10 @@ from scopewise.data.rows import Row
 
 @dataclass(frozen=True, kw_only=True)
 class RelearningUnrelated(FineTuning):
-    """Fine-tune briefly on general text that says nothing of the instances, and ask for the forget scope.
+    """Fine-tune briefly on general text that does not mention the instances, and ask about the forget scope.
 
-    Signal: as in `relearning`, on the same rows. What any fine-tuning brings back was never far away.
+    Signal: as in `relearning`, on the same rows. If even unrelated fine-tuning recovers an answer, it was only
+    suppressed.
 
     Source: Łucki et al., arXiv:2409.18025 (fine-tuning on unrelated text).
     """

@@ -14,11 +14,12 @@ _OPTIONS = 8
 
 @dataclass(frozen=True, kw_only=True)
 class ReverseQuery(Attack):
-    """Give the fact and ask whom or what it is about: does the link still hold?
+    """Reverse query: give the fact and ask whom or what it is about.
 
-    Signal: probability of the right name among eight, as in `multiple_choice`. Rows whose answer says the name are left out.
+    Signal: probability of the right name among eight, as in `multiple_choice`. Rows whose answer contains the name are
+    left out.
 
-    Source: the kind of RWKU, arXiv:2406.10890.
+    Source: one of the kinds of RWKU, arXiv:2406.10890.
     """
 
     name: ClassVar[str] = "reverse_query"

@@ -17,19 +17,20 @@ _LEAKS = 0.8
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling(Attack):
-    """Sample many answers: a secret that comes in one of fifty has not gone.
+    """Sample many answers: a secret that one of fifty samples reveals is not forgotten.
 
-    Signal: leak@k = 1 - C(n-c, k) / C(n, k), the chance that one of k samples leaks, without bias from c leaks in n samples
-    at temperature 1 over the whole vocabulary; k = 1, 8 and n/2. A sample leaks that has 80 % of the answer's distinctive
-    words. `exactly k=…` is the same for the very answer, 1 - (1 - p)^k with p its probability as a sequence: a lower bound
-    that needs no sampling. `greedy` stands beside them; it is not k = 1.
+    Signal: leak@k = 1 - C(n-c, k) / C(n, k), an unbiased estimate of the probability that at least one of k samples
+    leaks, from c leaks in n samples at temperature 1 over the whole vocabulary; k = 1, 8 and n/2. A sample leaks if it
+    contains 80 % of the answer's distinctive words. `exactly k=…` is the probability that one of k samples is exactly
+    the answer, 1 - (1 - p)^k, with p its probability as a sequence; it is a lower bound and needs no sampling. `greedy`
+    is greedy decoding, which is not the same as k = 1.
 
-    Source: arXiv:2511.04934 (OptimAI-Lab/Leak-k a1c3db8). Deviations: theirs samples with the library's default top-k of
-    50, which cuts off what is rare, and judges by entailment.
+    Source: arXiv:2511.04934 (OptimAI-Lab/Leak-k a1c3db8). Deviations: the authors sample with the library's default
+    top-k of 50, which cuts off rare tokens, and judge leaks by entailment.
 
     Attributes:
-        samples: Drawn of each question. Default: 20 in the quick suite, 200 in the full one; ours.
-        max_new_tokens: How far is written. Default: ours.
+        samples: Number of samples per question. Default: 20 in the quick suite, 200 in the full one; ours.
+        max_new_tokens: Maximum length of a sample. Default: ours.
     """
 
     samples: Annotated[int | None, Ge(2)] = None
