@@ -85,8 +85,9 @@ A small method.
 | `size` | 0.001 | Of the thing, \\|x\\| or more. | a guess |
 | `retain` | `kl` | Retain term: `none`, or some of `ce`, `kl`, `hidden` joined by `+`. | another guess |
 | `retain_weight` | 2 | Of the small one. | a third guess |
-| `alternative` | `refusal` | Where the preferred answers come from: `row` (the rows' own `alternative`), `refusal` (forty sentences \
-shipped with the package), or `generated` (by the model itself before unlearning). | ours; it takes neither data nor a model |
+| `alternative` | `refusal` | Where the preferred answers come from: `row` (the rows' own `alternative`), `refusal` (forty \
+sentences shipped with the package), or `generated` (by the model itself before unlearning). | ours; it takes neither \
+data nor a model |
 """
     )
 
