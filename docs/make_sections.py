@@ -14,7 +14,8 @@ from typing import NoReturn
 from scopewise.attacks.base import Attack
 from scopewise.localizers.base import Localizer, ScoreLocalizer
 from scopewise.methods.base import Method
-from scopewise.metrics.base import Aggregate, RowMetric
+from scopewise.metrics.base import Aggregate, Metric, RowMetric
+from scopewise.metrics.columns import Declaration
 from scopewise.registry import lookup, table
 
 FOLDER = Path(__file__).parent
@@ -25,7 +26,6 @@ SCOPES = {
     "each": "rows of each scope, one value per scope",
     "membership": "forget rows against holdout rows",
 }
-DIRECTIONS = {True: "higher is better", False: "lower is better", None: "the direction depends on the scope"}
 READ = {
     "best": "leakage at the best setting for each model (highest mean signal)",
     "mean": "leakage of the mean over settings",
@@ -38,11 +38,13 @@ KEPT = {"retain": "retain rows", "general": "general text"}
 
 
 def metric(cls: type) -> str:
-    """Return the rows or metrics that a metric is computed from, its direction, and its needs."""
+    """Return the rows or metrics that a metric is computed from, its unit, direction, needs and label."""
     over = f"over {SCOPES[cls.scope]}" if issubclass(cls, RowMetric) else "computed from other metrics"
     needs = f"; needs {', '.join(sorted(cls.needs))}" if cls.needs else ""
     kind = "Aggregate, " if issubclass(cls, Aggregate) else ""
-    return f"{kind}{over}; {DIRECTIONS[cls.higher_is_better]}{needs}"
+    about = Declaration.of(cls)
+    unit = f", in {about.unit}" if about.unit else ""
+    return f"{kind}{over}{unit}; {about.direction}{needs}; in tables: {about.label}"
 
 
 def attack(cls: type) -> str:
@@ -108,6 +110,7 @@ HEADING = "Attributes"
 HYPER_PARAMETERS = Options("hyper-parameter", Method)
 LOCALIZER_SETTINGS = Options("setting", Localizer)
 ATTACK_SETTINGS = Options("setting", Attack, none="")
+METRIC_SETTINGS = Options("setting", Metric, none="")
 
 
 def described(cls: type) -> dict[str, str]:
@@ -156,6 +159,8 @@ def shown(default: object) -> str:
     """Return a default as it is written in a run file."""
     if default is None:
         return "unset"
+    if isinstance(default, bool):
+        return f"`{str(default).lower()}`"
     return f"{default:g}" if isinstance(default, float | int) else f"`{default}`"
 
 
@@ -188,7 +193,7 @@ class Page:
 
 CHOICE = ("Choose it", "Source:", "Deviations:")
 PAGES = {
-    "metrics": Page("metrics.md", "##", metric),
+    "metrics": Page("metrics.md", "##", metric, options=METRIC_SETTINGS),
     "attacks": Page("attacks.md", "##", attack, options=ATTACK_SETTINGS),
     "methods": Page("methods.md", "###", method, CHOICE, HYPER_PARAMETERS),
     "localizers": Page("methods.md", "###", localizer, CHOICE, LOCALIZER_SETTINGS),

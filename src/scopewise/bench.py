@@ -17,6 +17,7 @@ from scopewise.errors import ConfigError
 from scopewise.localizers.base import check_arguments
 from scopewise.models.parallel.processes import default_device
 from scopewise.pipeline import BenchEntry, Pipeline
+from scopewise.report.columns import recorded
 from scopewise.report.comparison import compare
 from scopewise.report.table import markdown, untaught
 from scopewise.result_rows import finetuned_row, other_rows, unlearned_row
@@ -123,6 +124,7 @@ class Bench:
             "manifest": {**record.manifest(config, self.pipeline.data_hash), "device": device},
             "config": config.model_dump(mode="json"),
             "rows": self._rows,
+            "columns": recorded(self._values),
             "comparisons": compare(self._rows, self._values),
             "tuning": self._tuning,
         }

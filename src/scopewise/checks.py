@@ -16,7 +16,6 @@ from typing import Any
 from peft import PeftModel
 from transformers import AutoConfig, PreTrainedTokenizerBase
 
-from scopewise import registry
 from scopewise.ability.tasks import load_tasks
 from scopewise.attacks.oracle import check_kind
 from scopewise.attacks.suite import check_attacks
@@ -27,6 +26,7 @@ from scopewise.data.rows import FORGET, SCOPES, TRAIN, Benchmark, Row, each_row
 from scopewise.errors import ConfigError, DataError
 from scopewise.localizers.base import localizer_of
 from scopewise.methods.base import Method, make_method
+from scopewise.metrics.base import make_metrics
 from scopewise.models.adapters import lora_config, with_adapter
 from scopewise.models.checked import check_weights
 from scopewise.models.load import adapter_base, find_model, is_folder, load_tokenizer, quantized
@@ -80,7 +80,7 @@ def check_run(config: RunConfig, *, length: bool = True) -> Checked:
     for setting, path in (("model.path", model.path), ("model.target", model.target), ("model.oracle", model.oracle)):
         if path is not None and path != "tiny":
             _check_files(path, model.revision if path == model.path else None, setting)
-    needs = frozenset().union(*(registry.lookup("metrics", name).needs for name in evaluate.metrics))
+    needs = frozenset().union(*(metric.needs for metric in make_metrics(evaluate)))
     for key in sorted(needs):  # those of models are called as the settings that name the models
         if (judge := getattr(evaluate, key, None)) is not None:
             _check_files(judge, None, f"evaluate.{key}")

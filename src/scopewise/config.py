@@ -412,10 +412,12 @@ class EvaluateSection(Section):
 
     `eos` counts the end-of-sequence token as part of the answer, for metrics that do so; the models are paths or hub
     names of judges that run locally, and metrics say what they did without one. `parts` names attributes whose rows are
-    evaluated separately, as `metric/val.ATTRIBUTE`, and not with the others.
+    evaluated separately, as `metric/val.ATTRIBUTE`, and not with the others. `metric_args` are settings by metric;
+    docs/metrics.md lists them.
     """
 
     metrics: tuple[str, ...] = DEFAULT_METRICS
+    metric_args: dict[str, Arguments] = {}
     splits: tuple[Literal["train", "val"], ...] = ("train", "val")
     generate_splits: tuple[Literal["train", "val"], ...] = ("val",)
     direct_splits: tuple[Literal["train", "val"], ...] = ("train", "val")
@@ -433,6 +435,11 @@ class EvaluateSection(Section):
     @classmethod
     def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(canonical("metrics", name) for name in value)
+
+    @field_validator("metric_args")
+    @classmethod
+    def _known_args(cls, value: dict[str, Arguments]) -> dict[str, Arguments]:
+        return {canonical("metrics", name): arguments for name, arguments in value.items()}
 
 
 class TuneSection(Section):

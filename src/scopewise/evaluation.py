@@ -9,8 +9,8 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from scopewise import registry, schemas
-from scopewise.ability.measure import measure_ability
+from scopewise import schemas
+from scopewise.ability.measure import Ability, measure_ability
 from scopewise.answers import answers_document
 from scopewise.config import EvaluateSection, PartSection
 from scopewise.cost import Cost
@@ -25,7 +25,8 @@ from scopewise.data.prompt import (
 )
 from scopewise.data.rows import HOLDOUT, Benchmark, Row
 from scopewise.errors import ResultError
-from scopewise.metrics.base import Aggregate, Answered, Metric, ReferenceValues, RowMetric, Value
+from scopewise.metrics.base import Answered, ReferenceValues, Value, make_metrics
+from scopewise.metrics.columns import Column, Declaration
 from scopewise.metrics.needs.base import Need, make_needs
 from scopewise.models.cache import AnswerCache
 from scopewise.models.engine import Engine
@@ -45,13 +46,13 @@ class Evaluation:
         answers: The answer to each row without the direct prompt, as returned by `answers_document`.
         cost: Tokens per second, device utilisation and peak memory of scoring, without generation; None if everything
             came from the cache.
-        directions: Name of each metric → its `higher_is_better`.
+        columns: Key → label, unit and direction of its value, as the metric declares them.
     """
 
     values: Mapping[str, Value]
     answers: Sequence[Mapping[str, Any]] = ()
     cost: Mapping[str, Any] | None = None
-    directions: Mapping[str, bool | None] = field(default_factory=dict)
+    columns: Mapping[str, Column] = field(default_factory=dict)
 
     @property
     def metrics(self) -> dict[str, float | None]:
@@ -70,9 +71,7 @@ class Evaluation:
             gap = None
             if other is not None and value.value is not None and other.value is not None:
                 gap = value.value - other.value
-            name = key.partition("/")[0]
-            direction = self.directions.get(name, name == "ability" or None)
-            found[key] = {**value.document(), "oracle_gap": gap, "higher_is_better": direction}
+            found[key] = {**value.document(), "oracle_gap": gap, **self.columns[key].document()}
         return found
 
 
@@ -154,7 +153,7 @@ def evaluate(
     """
     settings = settings or EvaluateSection()
     check_splits(benchmark, settings)
-    metrics: list[Metric] = [registry.lookup("metrics", name)() for name in settings.metrics]
+    metrics = make_metrics(settings)
     needs = make_needs({need for metric in metrics for need in metric.needs}, engine, settings, reference_model)
     jobs = [
         job
@@ -187,19 +186,20 @@ def evaluate(
         if not job.direct:
             answers += answers_document(job.items, answered, engine.tokenizer)
         for metric in metrics:
-            if isinstance(metric, RowMetric) and (job.generates or "generated" not in metric.needs):
+            if job.generates or not any(needs[name].generates for name in metric.needs):
                 values.update(metric.keyed(answered, job.name, job.dropped))
     for name in dict.fromkeys([*(job.name for job in jobs), *settings.splits]):  # aggregates may combine parts
         for metric in metrics:
-            if isinstance(metric, Aggregate):
-                combined = metric.combine(values, reference, name)
-                if combined is not None:
-                    values[f"{metric.name}/{name}"] = combined
+            combined = metric.combine(values, reference, name)
+            if combined is not None:
+                values[f"{metric.name}/{name}"] = combined
     if settings.ability.tasks:
         values |= measure_ability(engine, settings.ability, cache)
     rates = cost.rates()
-    directions = {metric.name: metric.higher_is_better for metric in metrics}
-    return Evaluation(values, answers, rates if rates["tokens"] else None, directions)
+    declared = {metric.name: Declaration.of(type(metric)) for metric in metrics}
+    declared[Ability.name] = Declaration.of(Ability)
+    columns = {key: declared[key.partition("/")[0]].column(key) for key in values}
+    return Evaluation(values, answers, rates if rates["tokens"] else None, columns)
 
 
 def score(engine: Engine, items: Sequence[Encoded], what: str = "score", *, moments: bool = True) -> list[Answered]:

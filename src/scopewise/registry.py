@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import difflib
 import importlib
 import importlib.util
 import inspect
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
@@ -138,15 +139,53 @@ def _imported(target: str) -> Any:
 def summary(target: str) -> str:
     """Return the first docstring line of `module:Class` without importing the module (which may import torch)."""
     module, _, attribute = target.partition(":")
+    tree = _tree(module)
+    if tree is None:
+        return f"({module} cannot be found)"
+    node = _class_in(tree, attribute)
+    return "" if node is None else inspect.cleandoc(ast.get_docstring(node) or "").split("\n", 1)[0]
+
+
+def declared(target: str, names: Collection[str]) -> dict[str, Any]:
+    """Return class attributes of `module:Class` or its bases that are literals, without importing the module.
+
+    Args:
+        target: The class.
+        names: The attributes.
+    """
+    module, _, attribute = target.partition(":")
+    tree = _tree(module)
+    node = None if tree is None else _class_in(tree, attribute)
+    if tree is None or node is None:
+        return {}
+    imported = {
+        alias.asname or alias.name: f"{line.module}:{alias.name}"
+        for line in tree.body
+        if isinstance(line, ast.ImportFrom) and line.module and not line.level
+        for alias in line.names
+    }
+    found: dict[str, Any] = {}
+    for base in reversed(node.bases):
+        if isinstance(base, ast.Name):
+            found |= declared(imported.get(base.id, f"{module}:{base.id}"), names)
+    for line in node.body:
+        left = line.targets[0] if isinstance(line, ast.Assign) else getattr(line, "target", None)
+        if isinstance(line, ast.Assign | ast.AnnAssign) and isinstance(left, ast.Name) and left.id in names:
+            with contextlib.suppress(ValueError, TypeError):
+                found[left.id] = ast.literal_eval(line.value)  # type: ignore[arg-type]
+    return found
+
+
+def _tree(module: str) -> ast.Module | None:
+    """Return the syntax tree of a module; None if it cannot be found."""
     try:
         spec = importlib.util.find_spec(module)
-    except ImportError:
-        spec = None
-    if spec is None or spec.origin is None:
-        return f"({module} cannot be found)"
-    with open(spec.origin, encoding="utf-8") as file:
-        tree = ast.parse(file.read())
-    for node in tree.body:
-        if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == attribute:
-            return inspect.cleandoc(ast.get_docstring(node) or "").split("\n", 1)[0]
-    return ""
+    except (ImportError, ValueError):
+        return None
+    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
+        return None
+    return ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+
+
+def _class_in(tree: ast.Module, name: str) -> ast.ClassDef | None:
+    return next((node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name), None)

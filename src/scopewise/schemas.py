@@ -15,6 +15,7 @@ from scopewise.documents import read_json
 from scopewise.errors import ResultError
 
 Number = float | None
+Direction = Literal["higher", "lower", "to the oracle"] | None
 Costs = dict[str, float | dict[str, Number] | None]
 Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -95,7 +96,7 @@ class StageDocument(Document):
 
 
 class ValuePart(Part):
-    """A metric's value: total, per row, its interval, its direction, its gap to the oracle's."""
+    """A metric's value: total, per row, its interval, its gap to the oracle's, and how it is shown."""
 
     value: Number
     per_row: list[Number]
@@ -103,8 +104,11 @@ class ValuePart(Part):
     low: Number = None
     high: Number = None
     note: str = ""
-    higher_is_better: bool | None = None
     oracle_gap: Number = None
+    label: str = ""
+    unit: str = ""
+    better: Direction = None
+    headline: bool = False
 
 
 class AnswerPart(Part):
@@ -161,6 +165,15 @@ class ComparisonPart(Part):
     differences: dict[str, IntervalPart]
 
 
+class ColumnPart(Part):
+    """How a metric's value is shown."""
+
+    label: str
+    unit: str = ""
+    better: Direction = None
+    headline: bool = False
+
+
 class ResultsDocument(Document):
     """`results.json` and `results.partial.json`."""
 
@@ -169,6 +182,7 @@ class ResultsDocument(Document):
     manifest: ManifestPart
     config: dict[str, Any]
     rows: list[RowPart]
+    columns: dict[str, ColumnPart] = {}
     comparisons: list[ComparisonPart] = []
     tuning: dict[str, list[dict[str, float | bool]]] = {}
 

@@ -18,6 +18,7 @@ import yaml
 from scopewise.cli.list_ import Kind
 
 ROOT = Path(__file__).parents[2]
+RESULTS = str(ROOT / "benchmarks" / "results" / "knowundo_privacy_tiny.json")
 SCOPEWISE = [sys.executable, "-m", "scopewise"]
 TINY = ["model.tiny.width=32", "model.tiny.layers=1", "model.tiny.heads=2", "model.tiny.vocab_size=400"]
 SHORT = [
@@ -51,7 +52,9 @@ def test_help_answers_in_half_a_second() -> None:
         assert name in done.stdout
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["list", "methods"], ["show", "demo"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["list", "methods"], ["list", "metrics"], ["show", "demo"], ["show", RESULTS]]
+)
 def test_answers_without_importing_torch(arguments: list[str]) -> None:
     code = (
         "import sys\nfrom scopewise.cli import main\n"

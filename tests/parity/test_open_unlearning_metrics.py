@@ -118,9 +118,9 @@ def measured(request: pytest.FixtureRequest) -> Measured:
 def watched(scores: dict[str, list[float]], real: Any = base.membership_auc) -> Any:
     """Return `membership_auc`, keeping what it is given for each row, by the attack whose score it is."""
 
-    def auc(rows: Any, score: Any, reason: str) -> Any:
+    def auc(rows: Any, score: Any, reason: str, resamples: int) -> Any:
         scores[score.__self__.name] = [score(row) for row in rows]
-        return real(rows, score, reason)
+        return real(rows, score, reason, resamples)
 
     return auc
 

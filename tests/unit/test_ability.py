@@ -229,5 +229,5 @@ def test_it_is_part_of_an_evaluation(tiny: Any, folder: Path, forget: Any, retai
     }
     found = evaluate(model, tokenizer, forget=forget, retain=retain, max_length=400, **settings).document()
     assert found["ability/race"]["value"] in (0.0, 100.0)
-    assert found["ability/race"]["higher_is_better"] is True
+    assert found["ability/race"]["better"] == "higher"
     assert found["ability/race"]["low"] is None  # one question has no spread

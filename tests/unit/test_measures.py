@@ -167,7 +167,7 @@ def test_the_end_of_sequence_has_no_part_in_gradients_and_hits(
     scores: list[list[float]] = []
     monkeypatch.setattr(
         "scopewise.metrics.base.membership_auc",
-        lambda rows, score, reason: scores.append([score(row) for row in rows]) or Value(None),
+        lambda rows, score, reason, resamples: scores.append([score(row) for row in rows]) or Value(None),
     )
     found = []
     for eos in (True, False):

@@ -53,7 +53,8 @@ class Loudness(RowMetric):
 
     name = "loudness"
     scope = "each"
-    higher_is_better = True
+    label = "Loudness"
+    better = "higher"
     needs = frozenset({f"{__name__}:Shouting"})
 
     def measure(self, rows: Sequence[Answered]) -> Value:
@@ -71,5 +72,5 @@ def test_a_metric_with_a_need_of_its_own(world: World) -> None:
     shouted = [replace(row, answer=row.answer.upper()) for row in rows["forget"]]
     alone = [score.log_probs[0] for score in engine.score([item.pair for item in engine.encode(shouted)])]
     key = next(key for key in found.metrics if "forget" in key)
-    assert found.document()[key]["higher_is_better"] is True
+    assert found.document()[key]["better"] == "higher"
     assert found.metrics[key] == pytest.approx(sum(alone) / 3, rel=1e-4)

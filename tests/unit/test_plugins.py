@@ -67,7 +67,8 @@ class Moving(All):
 class Broken(RowMetric):
     name = "broken"
     scope = "retain"
-    higher_is_better = True
+    label = "Broken"
+    better = "higher"
     def measure(self, rows):
         return Value(-sum(row.log_probs[0] for row in rows) / len(rows), ())
 
@@ -187,7 +188,8 @@ def test_taken_wherever_a_name_is(installed: Path, tiny: Any, forget: Any, retai
     )
     found = scopewise.evaluate(unlearned, tokenizer, forget=forget, retain=retain, metrics=["first_token"])
     assert {"first_token/forget_train", "first_token/retain_train"} <= set(found.metrics)
-    assert found.document()["first_token/retain_train"]["higher_is_better"] is None
+    assert found.document()["first_token/retain_train"]["better"] == "higher"
+    assert found.document()["first_token/forget_train"]["better"] == "to the oracle"
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,21 @@ from scopewise.ability.tasks import load_tasks
 from scopewise.config import PAPER_ABILITY, AbilitySection
 from scopewise.errors import ConfigError
 from scopewise.metrics.base import Value
+from scopewise.metrics.columns import Better
 from scopewise.models.engine import Engine
 
 _NORMAL_95 = 1.959964
+
+
+class Ability:
+    """How tables and pages show the values, declared as by a metric (`metrics.base.Metric`)."""
+
+    name = "ability"
+    label = "Ability"
+    unit = "%"
+    better: Better = "higher"
+    better_on_forget = None
+    headline = ("mean",)
 
 
 def measure_ability(engine: Engine, settings: AbilitySection, cache: str | Path | None = None) -> dict[str, Value]:

@@ -12,12 +12,11 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.task import ConfigurableTask
 from transformers import PreTrainedTokenizerBase
 
-from scopewise import registry
 from scopewise.data.load import load_benchmark
 from scopewise.data.prompt import Prompt, encode
 from scopewise.data.rows import FORGET, RETAIN, SCOPES, VAL, Row, make_row, read_json_lines
 from scopewise.errors import ConfigError, DataError
-from scopewise.metrics.base import Answered
+from scopewise.metrics.base import Answered, make_metric
 from scopewise.models.load import load_tokenizer
 from scopewise.models.score import Scored
 
@@ -107,9 +106,7 @@ class ScopeTask(ConfigurableTask):
         found: dict[str, Any] = {}
         for name in _METRICS:
             if name != "rouge_l_generated" or text is not None:
-                for key, value in (
-                    registry.lookup("metrics", name)().keyed([Answered(row, scored, "", text)], "").items()
-                ):
+                for key, value in make_metric(name).keyed([Answered(row, scored, "", text)], "").items():
                     if value.value is not None:
                         found[key.replace("/", "_").rstrip("_")] = value.value
         success = found["unlearn_success" if row.scope == FORGET else "retention_success"]

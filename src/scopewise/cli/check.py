@@ -9,6 +9,7 @@ import typer
 
 from scopewise.cli import Config, Json, Set, command, quiet_libraries
 from scopewise.config import load_config
+from scopewise.metrics.columns import label_of
 from scopewise.terminal import echo, echo_json
 
 
@@ -56,7 +57,7 @@ def _warnings(scopes: Sequence[str]) -> list[str]:
     """Return warnings about metrics that are skipped because scopes have no val row."""
     if not scopes:
         return []
-    one = {"forget": "Unlearn", "retain": "Retention"}[scopes[0]]
+    one = label_of({"forget": "unlearn_success", "retain": "retention_success"}[scopes[0]])
     lost = f"on val there will be no {one} and Average Success, and no gap to the oracle"
     if len(scopes) == 2:
         lost = "success will be read from train rows, which unlearning saw"

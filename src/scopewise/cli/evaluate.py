@@ -90,11 +90,10 @@ def evaluate(
         echo_json(evaluation.metrics)
         return
     rows = []
-    directions = {True: "higher", False: "lower", None: ""}
     for key, value in evaluation.document(compared).items():
         notes = "; ".join([*value["skipped"], *([value["note"]] if value["note"] else [])])
         interval = "" if value["low"] is None else f"{value['low']:.4g} to {value['high']:.4g}"
         gap = "" if value["oracle_gap"] is None else f"{value['oracle_gap']:+.4g}"
-        number = "n/a" if value["value"] is None else f"{value['value']:.4g}"
-        rows.append((key, number, interval, directions[value["higher_is_better"]], gap, notes))
+        number = "n/a" if value["value"] is None else f"{value['value']:.4g} {value['unit']}".rstrip()
+        rows.append((key, number, interval, value["better"] or "", gap, notes))
     echo_table(("Metric", "Value", "95 % interval", "Better", "To oracle", "Skipped, notes"), rows)

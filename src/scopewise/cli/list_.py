@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from scopewise.cli import Json, command
+from scopewise.metrics.columns import Declaration
 from scopewise.registry import package_of, plugins, summary, table
 from scopewise.terminal import echo, echo_json
 
@@ -26,16 +27,21 @@ class Kind(StrEnum):
 def list_(kind: Annotated[Kind, typer.Argument(help="What to list.")], as_json: Json = False) -> None:
     """List methods, localizers, metrics, benchmarks or attacks, with a line on each; those of plugins with their package."""
     known = table(kind.value)
-    entries = [{"name": name, "summary": summary(target)} for name, target in known.items()]
+    entries: list[dict[str, Any]] = [{"name": name, "summary": summary(target)} for name, target in known.items()]
     entries += [
         {"name": name, "summary": summary(point.value), "package": package_of(point)}
         for name, point in plugins(kind.value).items()
         if name not in known
     ]
+    if kind is Kind.metrics:
+        for entry in entries:
+            if (about := Declaration.read(entry["name"])) is not None:
+                entry |= {"label": about.label, "unit": about.unit, "better": about.direction}
     if as_json:
         echo_json(entries)
         return
     width = max(len(entry["name"]) for entry in entries)
     for entry in entries:
         package = f" [{entry['package']}]" if "package" in entry else ""
-        echo(f"{entry['name'].replace('_', '-'):<{width}}  {entry['summary']}{package}")
+        direction = f" ({', '.join(filter(None, (entry['unit'], entry['better'])))})" if "better" in entry else ""
+        echo(f"{entry['name'].replace('_', '-'):<{width}}  {entry['summary']}{direction}{package}")

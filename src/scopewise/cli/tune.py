@@ -5,6 +5,7 @@ from __future__ import annotations
 from scopewise.cli import Config, Json, Overwrite, Resume, Set, command, quiet_libraries
 from scopewise.config import load_config
 from scopewise.files import write_json
+from scopewise.metrics.columns import label_of
 from scopewise.terminal import echo, echo_json
 
 
@@ -47,7 +48,8 @@ def _lines(name: str, trials: list[dict[str, float]]) -> list[str]:
     """Return one line per trial of a method, highest Unlearn Success first."""
     fixed = ("unlearn_success", "retention_success", "on_front", "chosen")
     searched = [key for key in trials[0] if key not in fixed]
-    lines = [f"{name}", f"    {'Unlearn':>8} {'Retention':>10}  " + "  ".join(f"{key:>14}" for key in searched)]
+    unlearn, retention = map(label_of, fixed[:2])
+    lines = [f"{name}", f"    {unlearn:>8} {retention:>10}  " + "  ".join(f"{key:>14}" for key in searched)]
     for trial in sorted(trials, key=lambda t: -t["unlearn_success"]):
         marks = ("*" if trial["on_front"] else " ") + (">" if trial["chosen"] else " ")
         numbers = "  ".join(f"{trial[key]:>14.4g}" for key in searched)

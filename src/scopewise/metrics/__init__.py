@@ -45,3 +45,6 @@ METRICS: dict[str, str] = {
     "overall": "scopewise.metrics.overall:Overall",
 }
 """Name → class of every metric that `evaluate.metrics` takes; aggregates come after their parts."""
+
+OTHERS: dict[str, str] = {"ability": "scopewise.ability.measure:Ability"}
+"""Values of an evaluation that no metric gives: the first part of their keys → the class that declares how to show them."""

@@ -20,8 +20,11 @@ class AverageSuccess(RowMetric):
     """
 
     name = "average_success"
+    label = "Average"
+    unit = "%"
+    better = "higher"
+    headline = ("",)
     scope = "both"
-    higher_is_better = True
 
     def measure(self, rows: Sequence[Answered]) -> Value:
         """Return the mean of the two, with equal weight, however many rows each scope has."""

@@ -6,13 +6,17 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
+from annotated_types import Ge
 
+from scopewise.config import EvaluateSection
 from scopewise.data.prompt import dropped_sentence
 from scopewise.data.rows import FORGET, HOLDOUT, Row
+from scopewise.metrics.columns import Better, Declaration
 from scopewise.models.score import Scored
+from scopewise.settings import make
 from scopewise.statistics import interval_of, resample
 
 
@@ -91,29 +95,48 @@ class Value:
         return tuple(v for v in self.per_row if v is not None)
 
 
+@dataclass(frozen=True, kw_only=True)
 class Metric:
-    """Base of all metrics.
-
-    Attributes:
-        name: Its key in the table.
-        higher_is_better: Direction; None where it depends on the scope.
-        needs: What has to be found out for it besides the scores of the true answers: keys of `metrics.needs.NEEDS`.
-    """
+    """Base of all metrics: settings as fields, and class attributes, as literals, that say how its values are shown."""
 
     name: ClassVar[str]
-    higher_is_better: ClassVar[bool | None]
+    """Its key in the table."""
+    label: ClassVar[str]
+    """Its heading in tables; the scope is added for a metric with a value for each scope."""
+    unit: ClassVar[str] = ""
+    """Its unit, such as `%`; empty for a share (0-1) or a number without one."""
+    better: ClassVar[Better]
+    """`higher`, `lower`, or `to the oracle`: the closer to a model that never saw the forget scope, the better."""
+    better_on_forget: ClassVar[Better | None] = None
+    """The same for its values on forget rows, if it is another."""
+    headline: ClassVar[tuple[str, ...]] = ()
+    """Which of its values are columns of the table of a run: the empty text for that of a split, a scope for that of a
+    scope, with `+direct` for the one with the direct prompt."""
     needs: ClassVar[frozenset[str]] = frozenset()
+    """What has to be found out for it besides the scores of the true answers: keys of `metrics.needs.NEEDS`."""
+
+    def keyed(self, rows: Sequence[Answered], split: str, dropped: Sequence[Row] = ()) -> dict[str, Value]:
+        """Return `metric/split` → value from what a model made of rows; empty for a metric of other metrics' values.
+
+        Args:
+            rows: What the model made of the rows.
+            split: For the keys.
+            dropped: Rows that were left out before, because they do not fit.
+        """
+        return {}
+
+    def combine(self, values: Mapping[str, Value], reference: ReferenceValues | None, split: str) -> Value | None:
+        """Return the value on a split (`val`, `val+direct`, …) from other metrics' values; None for a metric of rows."""
+        return None
 
 
+@dataclass(frozen=True, kw_only=True)
 class RowMetric(Metric):
-    """A metric of what a model made of some rows: `measure`, and which rows those are.
-
-    Attributes:
-        scope: `forget`, `retain` (rows of that scope), `both` (rows of both at once), `each` (once for each scope there
-            is), or `membership` (forget and holdout rows at once).
-    """
+    """A metric of what a model made of some rows: `measure`, and which rows those are."""
 
     scope: ClassVar[Literal["forget", "retain", "both", "each", "membership"]]
+    """`forget`, `retain` (rows of that scope), `both` (rows of both at once), `each` (once for each scope there is), or
+    `membership` (forget and holdout rows at once)."""
 
     def measure(self, rows: Sequence[Answered]) -> Value:
         """Return the measure of a model on these rows."""
@@ -123,11 +146,7 @@ class RowMetric(Metric):
         """Return `metric/split` → value, over the rows that `scope` names; `each` has `metric/scope_split`.
 
         Nothing is generated for plain text, which has no question, nor for the holdout; measures of what is leave these out.
-
-        Args:
-            rows: What the model made of the rows.
-            split: For the keys.
-            dropped: Rows that were left out before, because they do not fit; `skipped` counts and names them.
+        `skipped` counts and names the `dropped` rows.
         """
         if "generated" in self.needs:
             rows = [row for row in rows if _is_asked(row.row)]
@@ -159,11 +178,18 @@ class RowMetric(Metric):
         return replace(value, skipped=(*value.skipped, *reasons)) if reasons else value
 
 
+@dataclass(frozen=True, kw_only=True)
 class MembershipMetric(RowMetric):
-    """A membership attack: `score`, by which forget rows are told from rows that no model saw."""
+    """A membership attack: `score`, by which forget rows are told from rows that no model saw.
+
+    Attributes:
+        resamples: Bootstrap resamples of its interval. Default: ours.
+    """
+
+    resamples: Annotated[int, Ge(1)] = 500
 
     scope = "membership"
-    higher_is_better = None
+    better = "to the oracle"
     missing: ClassVar[str] = "no answer token"
     """Why a row has no score."""
 
@@ -173,7 +199,7 @@ class MembershipMetric(RowMetric):
 
     def measure(self, rows: Sequence[Answered]) -> Value:
         """Return the area under the ROC curve, 0 to 1."""
-        return membership_auc(rows, self.score, self.missing)
+        return membership_auc(rows, self.score, self.missing, self.resamples)
 
 
 @dataclass(frozen=True)
@@ -189,12 +215,32 @@ class ReferenceValues:
     target: Mapping[str, Value] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, kw_only=True)
 class Aggregate(Metric):
     """A metric of other metrics' values, of the model and of a reference."""
 
     def combine(self, values: Mapping[str, Value], reference: ReferenceValues | None, split: str) -> Value | None:
         """Return the measure on a split (`val`, `val+direct`, …); None where what it is made of was not measured."""
         raise NotImplementedError
+
+
+def make_metric(name: str, **arguments: Any) -> Metric:
+    """Build a metric by name.
+
+    Raises:
+        ConfigError: unknown metric or setting (with the nearest name), a value that does not fit, or a class that
+            does not declare label and direction.
+    """
+    made: Metric = make("metrics", name, f"evaluate.metric_args.{name}", arguments)
+    Declaration.of(type(made))
+    return made
+
+
+def make_metrics(settings: EvaluateSection) -> list[Metric]:
+    """Return the metrics of a run, after checking the arguments of all that `metric_args` names. Raises ConfigError."""
+    given = settings.metric_args
+    made = {name: make_metric(name, **given.get(name, {})) for name in (*settings.metrics, *given)}
+    return [made[name] for name in settings.metrics]
 
 
 def against_reference(
@@ -237,13 +283,16 @@ def mean(values: Sequence[float | None], reason: str) -> Value:
     return Value(math.fsum(known) / len(known), per_row, skipped, interval.low, interval.high)
 
 
-def membership_auc(rows: Sequence[Answered], score: Callable[[Answered], float | None], reason: str) -> Value:
+def membership_auc(
+    rows: Sequence[Answered], score: Callable[[Answered], float | None], reason: str, resamples: int = 500
+) -> Value:
     """Return how well a score tells forget rows from holdout rows: the area under the ROC curve, 0 to 1.
 
     Args:
         rows: Rows of both.
         score: Higher = less like a member of the training data; None leaves a row out.
         reason: Why rows are left out.
+        resamples: Of the bootstrap.
 
     Returns:
         1 where every holdout row scores higher than every forget row (membership is obvious), .5 at chance.
@@ -257,7 +306,7 @@ def membership_auc(rows: Sequence[Answered], score: Callable[[Answered], float |
     samples = [np.array(finite[FORGET]), np.array(finite[HOLDOUT])]
     if any(len(sample) == 1 for sample in samples):
         return Value(auc(*samples), (), skipped)
-    interval = interval_of(lambda s: auc(s[0], s[1]), samples)
+    interval = interval_of(lambda s: auc(s[0], s[1]), samples, resamples)
     return Value(interval.value, (), skipped, interval.low, interval.high)
 
 
@@ -269,7 +318,7 @@ def auc(members: np.ndarray, others: np.ndarray) -> float:
     return float((below + upto).sum() / (2 * len(members) * len(others)))
 
 
-def lowest_share(values: Sequence[float], share: float = 0.4) -> float | None:
+def lowest_share(values: Sequence[float], share: float) -> float | None:
     """Return minus the mean of the lowest `share` of values, at least one of them; None without values."""
     lowest = sorted(values)[: max(1, int(share * len(values)))]
     return -math.fsum(lowest) / len(lowest) if lowest else None
@@ -334,6 +383,12 @@ To Under Until We What When Where Which While Who Why With Yes You Your
 """
 _BEGINNINGS = frozenset(_WORDS.split())
 """Words that sentences begin with, which are no names."""
+
+
+def word_grams(text: str, words: int) -> list[tuple[str, ...]]:
+    """Return the runs of `words` words of a text, in lower case."""
+    split = text.lower().split()
+    return list(zip(*(split[i:] for i in range(words)), strict=False))
 
 
 def harmonic_mean(values: Sequence[float]) -> float:

@@ -20,8 +20,10 @@ class EntityCoverage(RowMetric):
     """
 
     name = "entity_coverage"
+    label = "Entity coverage"
+    better = "higher"
+    better_on_forget = "to the oracle"
     scope = "each"
-    higher_is_better = None
     needs = frozenset({"generated"})
 
     def measure(self, rows: Sequence[Answered]) -> Value:

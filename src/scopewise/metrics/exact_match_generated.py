@@ -19,8 +19,10 @@ class ExactMatchGenerated(RowMetric):
     """
 
     name = "exact_match_generated"
+    label = "Exact match"
+    better = "higher"
+    better_on_forget = "to the oracle"
     scope = "each"
-    higher_is_better = None
     needs = frozenset({"generated"})
 
     def measure(self, rows: Sequence[Answered]) -> Value:

@@ -18,8 +18,10 @@ class ExactMemorization(RowMetric):
     """
 
     name = "exact_memorization"
+    label = "Exact memorization"
+    better = "higher"
+    better_on_forget = "to the oracle"
     scope = "each"
-    higher_is_better = None
 
     def measure(self, rows: Sequence[Answered]) -> Value:
         """Return the mean share."""

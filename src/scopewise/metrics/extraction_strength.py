@@ -20,8 +20,10 @@ class ExtractionStrength(RowMetric):
     """
 
     name = "extraction_strength"
+    label = "Extraction strength"
+    better = "higher"
+    better_on_forget = "to the oracle"
     scope = "each"
-    higher_is_better = None
 
     def measure(self, rows: Sequence[Answered]) -> Value:
         """Return the mean strength."""

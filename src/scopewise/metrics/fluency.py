@@ -19,8 +19,9 @@ class Fluency(RowMetric):
     """
 
     name = "fluency"
+    label = "Fluency"
+    better = "higher"
     scope = "each"
-    higher_is_better = True
     needs = frozenset({"generated", "fluency_model"})
 
     def measure(self, rows: Sequence[Answered]) -> Value:

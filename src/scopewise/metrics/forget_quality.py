@@ -23,7 +23,9 @@ class ForgetQuality(Aggregate):
     """
 
     name = "forget_quality"
-    higher_is_better = True
+    label = "Forget quality"
+    better = "higher"
+    headline = ("",)
 
     def combine(self, values: Mapping[str, Value], reference: ReferenceValues | None, split: str) -> Value | None:
         """Return the p-value."""

@@ -25,8 +25,9 @@ class LinguisticScore(RowMetric):
     """
 
     name = "linguistic_score"
+    label = "Linguistic score"
+    better = "higher"
     scope = "each"
-    higher_is_better = True
     needs = frozenset({"generated", "language_model"})
 
     def measure(self, rows: Sequence[Answered]) -> Value:

@@ -22,7 +22,8 @@ class Memorization(Aggregate):
     """
 
     name = "memorization"
-    higher_is_better = True
+    label = "Memorization"
+    better = "higher"
 
     def combine(self, values: Mapping[str, Value], reference: ReferenceValues | None, split: str) -> Value | None:
         """Return the harmonic mean of the four."""

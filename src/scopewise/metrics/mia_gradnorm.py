@@ -19,6 +19,7 @@ class MIAGradnorm(MembershipMetric):
     """
 
     name = "mia_gradnorm"
+    label = "MIA gradient norm"
     needs = frozenset({"gradient_norm"})
 
     def score(self, row: Answered) -> float | None:

@@ -17,6 +17,7 @@ class MIALoss(MembershipMetric):
     """
 
     name = "mia_loss"
+    label = "MIA loss"
 
     def score(self, row: Answered) -> float | None:
         """Return the score."""

@@ -17,6 +17,7 @@ class MIAReference(MembershipMetric):
     """
 
     name = "mia_reference"
+    label = "MIA reference"
     missing = "no answer token, or no evaluate.reference_model"
     needs = frozenset({"reference_model"})
 

@@ -19,6 +19,7 @@ class MIAZlib(MembershipMetric):
     """
 
     name = "mia_zlib"
+    label = "MIA zlib"
 
     def score(self, row: Answered) -> float | None:
         """Return the score."""

@@ -25,7 +25,9 @@ class ModelUtility(Aggregate):
     """
 
     name = "model_utility"
-    higher_is_better = True
+    label = "Model utility"
+    better = "higher"
+    headline = ("",)
 
     def combine(self, values: Mapping[str, Value], reference: ReferenceValues | None, split: str) -> Value | None:
         """Return the harmonic mean of the nine."""

@@ -22,8 +22,12 @@ class MultipleChoiceAccuracy(RowMetric):
     """
 
     name = "multiple_choice_accuracy"
+    label = "Multiple choice"
+    unit = "%"
+    better = "higher"
+    better_on_forget = "to the oracle"
+    headline = ("forget", "retain")
     scope = "each"
-    higher_is_better = None
     needs = frozenset({"perturbed"})
 
     def measure(self, rows: Sequence[Answered]) -> Value:

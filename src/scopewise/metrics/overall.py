@@ -19,7 +19,9 @@ class Overall(Aggregate):
     """
 
     name = "overall"
-    higher_is_better = True
+    label = "Overall"
+    better = "higher"
+    headline = ("",)
 
     def combine(self, values: Mapping[str, Value], reference: ReferenceValues | None, split: str) -> Value | None:
         """Return the harmonic mean of the three."""

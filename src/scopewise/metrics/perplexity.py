@@ -20,8 +20,11 @@ class Perplexity(RowMetric):
     """
 
     name = "perplexity"
+    label = "PPL"
+    better = "lower"
+    better_on_forget = "to the oracle"
+    headline = ("retain",)
     scope = "each"
-    higher_is_better = None
 
     def measure(self, rows: Sequence[Answered]) -> Value:
         """Return exp of the mean over answers of their mean negative log-likelihood; `per_row` is in nats."""

@@ -21,7 +21,8 @@ class Privacy(Aggregate):
     """
 
     name = "privacy"
-    higher_is_better = True
+    label = "Privacy"
+    better = "higher"
 
     def combine(self, values: Mapping[str, Value], reference: ReferenceValues | None, split: str) -> Value | None:
         """Return the harmonic mean of the four."""

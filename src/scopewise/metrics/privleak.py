@@ -19,7 +19,10 @@ class Privleak(Aggregate):
     """
 
     name = "privleak"
-    higher_is_better = None
+    label = "PrivLeak"
+    unit = "%"
+    better = "to the oracle"
+    headline = ("",)
 
     def combine(self, values: Mapping[str, Value], reference: ReferenceValues | None, split: str) -> Value | None:
         """Return the leakage in percent."""

@@ -19,8 +19,10 @@ class Probability(RowMetric):
     """
 
     name = "probability"
+    label = "Probability"
+    better = "higher"
+    better_on_forget = "to the oracle"
     scope = "each"
-    higher_is_better = None
 
     def measure(self, rows: Sequence[Answered]) -> Value:
         """Return the mean of the rows' geometric mean probabilities."""

@@ -19,8 +19,10 @@ class ProbabilityNormalised(RowMetric):
     """
 
     name = "probability_normalised"
+    label = "Normalised probability"
+    better = "higher"
+    better_on_forget = "to the oracle"
     scope = "each"
-    higher_is_better = None
     needs = frozenset({"perturbed"})
 
     def measure(self, rows: Sequence[Answered]) -> Value:

@@ -17,8 +17,10 @@ class ProbabilityParaphrase(RowMetric):
     """
 
     name = "probability_paraphrase"
+    label = "Probability of the paraphrase"
+    better = "higher"
+    better_on_forget = "to the oracle"
     scope = "each"
-    higher_is_better = None
     needs = frozenset({"paraphrase"})
 
     def measure(self, rows: Sequence[Answered]) -> Value:

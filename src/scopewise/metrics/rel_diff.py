@@ -18,7 +18,9 @@ class RelDiff(Aggregate):
     """
 
     name = "rel_diff"
-    higher_is_better = None
+    label = "RelDiff"
+    unit = "%"
+    better = "to the oracle"
 
     def combine(self, values: Mapping[str, Value], reference: ReferenceValues | None, split: str) -> Value | None:
         """Return the relative difference in percent."""

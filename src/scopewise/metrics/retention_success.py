@@ -18,8 +18,11 @@ class RetentionSuccess(RowMetric):
     """
 
     name = "retention_success"
+    label = "Retention"
+    unit = "%"
+    better = "higher"
+    headline = ("", "+direct")
     scope = "retain"
-    higher_is_better = True
 
     def measure(self, rows: Sequence[Answered]) -> Value:
         """Return the mean accuracy per row."""

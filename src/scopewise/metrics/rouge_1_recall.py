@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from rouge_score.rouge_scorer import RougeScorer
 
 from scopewise.metrics.base import Answered, RowMetric, Value, mean
 
 
+@dataclass(frozen=True, kw_only=True)
 class Rouge1Recall(RowMetric):
     """ROUGE-1 recall of the text generated greedily from the prompt.
 
@@ -17,16 +19,23 @@ class Rouge1Recall(RowMetric):
     Recall does not penalise additional text. True answers without a word are skipped.
 
     Source: Lin 2004; TOFU, arXiv:2401.06121; locuslab/open-unlearning d3d7cf9 `rouge` (rouge1_recall, equal).
+
+    Attributes:
+        use_stemmer: Whether words are compared without their endings (Porter). Default: the reference code of TOFU.
     """
 
+    use_stemmer: bool = True
+
     name = "rouge_1_recall"
+    label = "ROUGE-1 recall"
+    better = "higher"
+    better_on_forget = "to the oracle"
     scope = "each"
-    higher_is_better = None
     needs = frozenset({"generated"})
 
     def measure(self, rows: Sequence[Answered]) -> Value:
         """Return the mean recall."""
-        scorer = RougeScorer(["rouge1"], use_stemmer=True)
+        scorer = RougeScorer(["rouge1"], use_stemmer=self.use_stemmer)
 
         def one(row: Answered) -> float | None:
             if not any(c.isalnum() for c in row.row.answer):

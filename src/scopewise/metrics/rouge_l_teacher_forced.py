@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from rouge_score.rouge_scorer import RougeScorer
 
 from scopewise.metrics.base import Answered, RowMetric, Value, mean
 
 
+@dataclass(frozen=True, kw_only=True)
 class RougeLTeacherForced(RowMetric):
     """ROUGE-L of the decoded teacher-forced arg-max tokens, in percent.
 
@@ -19,15 +21,23 @@ class RougeLTeacherForced(RowMetric):
     answers without a word are skipped.
 
     Source: Lin 2004; arXiv:2407.01920 section 3, which does not say which ROUGE-L; we use the F-measure.
+
+    Attributes:
+        use_stemmer: Whether words are compared without their endings (Porter). Default: ours, as `rouge-score`'s.
     """
 
+    use_stemmer: bool = False
+
     name = "rouge_l_teacher_forced"
+    label = "ROUGE-L teacher-forced"
+    unit = "%"
+    better = "higher"
+    better_on_forget = "to the oracle"
     scope = "each"
-    higher_is_better = None
 
     def measure(self, rows: Sequence[Answered]) -> Value:
         """Return the mean F-measure per row."""
-        scorer = RougeScorer(["rougeL"])
+        scorer = RougeScorer(["rougeL"], use_stemmer=self.use_stemmer)
 
         def one(row: Answered) -> float | None:
             if not any(c.isalnum() for c in row.row.answer):

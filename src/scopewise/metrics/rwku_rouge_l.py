@@ -21,8 +21,11 @@ class RWKURougeL(RowMetric):
     """
 
     name = "rwku_rouge_l"
+    label = "RWKU ROUGE-L"
+    better = "higher"
+    better_on_forget = "to the oracle"
+    headline = ("forget", "retain")
     scope = "each"
-    higher_is_better = None
     needs = frozenset({"generated"})
 
     def measure(self, rows: Sequence[Answered]) -> Value:

@@ -28,7 +28,9 @@ class TaskAggregate(Aggregate):
     """
 
     name = "task_aggregate"
-    higher_is_better = True
+    label = "Task aggregate"
+    better = "higher"
+    headline = ("",)
 
     def combine(self, values: Mapping[str, Value], reference: ReferenceValues | None, split: str) -> Value | None:
         """Return the harmonic mean of the twelve."""

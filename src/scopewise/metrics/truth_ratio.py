@@ -21,8 +21,10 @@ class TruthRatio(RowMetric):
     """
 
     name = "truth_ratio"
+    label = "Truth ratio"
+    better = "higher"
+    better_on_forget = "to the oracle"
     scope = "each"
-    higher_is_better = None
     needs = frozenset({"paraphrase", "perturbed"})
 
     def measure(self, rows: Sequence[Answered]) -> Value:

@@ -19,8 +19,9 @@ class TruthRatioForget(RowMetric):
     """
 
     name = "truth_ratio_forget"
+    label = "TOFU truth ratio forget"
+    better = "to the oracle"
     scope = "forget"
-    higher_is_better = True
     needs = frozenset({"paraphrase", "perturbed"})
 
     def measure(self, rows: Sequence[Answered]) -> Value:

@@ -17,8 +17,9 @@ class TruthRatioRaw(RowMetric):
     """
 
     name = "truth_ratio_raw"
+    label = "Raw truth ratio"
+    better = "to the oracle"
     scope = "forget"
-    higher_is_better = None
     needs = frozenset({"paraphrase", "perturbed"})
 
     def measure(self, rows: Sequence[Answered]) -> Value:

@@ -19,8 +19,9 @@ class TruthRatioRetain(RowMetric):
     """
 
     name = "truth_ratio_retain"
+    label = "TOFU truth ratio"
+    better = "higher"
     scope = "each"
-    higher_is_better = True
     needs = frozenset({"paraphrase", "perturbed"})
 
     def measure(self, rows: Sequence[Answered]) -> Value:

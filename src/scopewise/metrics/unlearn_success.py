@@ -18,8 +18,11 @@ class UnlearnSuccess(RowMetric):
     """
 
     name = "unlearn_success"
+    label = "Unlearn"
+    unit = "%"
+    better = "to the oracle"
+    headline = ("", "+direct")
     scope = "forget"
-    higher_is_better = True
 
     def measure(self, rows: Sequence[Answered]) -> Value:
         """Return the mean error per row."""

@@ -18,7 +18,8 @@ class Utility(Aggregate):
     """
 
     name = "utility"
-    higher_is_better = True
+    label = "Utility"
+    better = "higher"
 
     def combine(self, values: Mapping[str, Value], reference: ReferenceValues | None, split: str) -> Value | None:
         """Return the harmonic mean of the two."""

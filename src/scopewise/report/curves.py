@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from scopewise.metrics.columns import label_of
 from scopewise.report.figures import number
 from scopewise.report.run_folder import Run
 from scopewise.report.scatter import Axis
@@ -15,7 +16,8 @@ WIDTH, HEIGHT = 320, 170
 LEFT, RIGHT, TOP, BOTTOM = 52, 10, 12, 30
 LOGGED_KEY = "loss"
 """Key of the log that is drawn."""
-PROBED = {"unlearn_success": "Unlearn", "retention_success": "Retention"}
+PROBED = ("unlearn_success", "retention_success")
+"""The metrics of early stopping."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def charts(run: Run) -> list[Chart]:
         logged = [model.row.get("curve") or [] for model in models]
         probes = [model.row.get("probes") or [] for model in models]
         found += _chart(label, "loss", logged, {LOGGED_KEY: "loss"})
-        found += _chart(label, "success on a few train rows, %", probes, PROBED)
+        found += _chart(label, "success on a few train rows, %", probes, {name: label_of(name) for name in PROBED})
     return found
 
 

@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from scopewise.report.figures import Column, Figure, columns, lines, number
+from scopewise.report.columns import COSTS, Column, columns
+from scopewise.report.figures import Figure, lines, number
 from scopewise.report.run_folder import Run
-
-_SHOWN = ("unlearn_success", "retention_success", "average_success", "oracle_gap")
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class Comparison:
 
 def comparison(runs: Sequence[Run]) -> Comparison:
     """Return the runs side by side."""
-    wanted = {c.key: c for run in runs for c in columns(run) if c.key.partition("/")[0] in _SHOWN and "+" not in c.key}
+    wanted = {c.key: c for run in runs for c in columns(run.results) if c.key not in COSTS and "+" not in c.key}
     known = [lines(run) for run in runs]
     several = len({line.group[1] for table in known for line in table if line.group[1]}) > 1
     tables = [{_name(line.group, several): line.figures for line in table} for table in known]

@@ -6,7 +6,8 @@ import csv
 import io
 from collections.abc import Sequence
 
-from scopewise.report.figures import Column, Figure, columns, lines, number
+from scopewise.report.columns import Column, columns
+from scopewise.report.figures import Figure, lines, number
 from scopewise.report.run_folder import Run
 from scopewise.report.table import markdown as table_of_run
 from scopewise.report.verdict import verdict
@@ -91,7 +92,7 @@ def _span(figure: Figure) -> str:
 
 
 def _columns(runs: Sequence[Run]) -> list[Column]:
-    return list({column.key: column for run in runs for column in columns(run)}.values())
+    return list({column.key: column for run in runs for column in columns(run.results)}.values())
 
 
 def _cells(figure: Figure | None) -> list[float | str]:

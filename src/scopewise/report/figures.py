@@ -7,33 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from scopewise.report.columns import COSTS, GAP, Column, columns
 from scopewise.report.run_folder import Model, Run
-from scopewise.report.table import COLUMNS, COSTS, split_shown
-
-_DIRECTIONS = {
-    "unlearn": "to the oracle",
-    "retention": "higher",
-    "average": "higher",
-    "rouge_l_generated/forget": "to the oracle",
-    "rouge_l_generated/retain": "higher",
-    "perplexity/retain": "lower",
-}
-_SCALES = {"peak_memory_bytes": 1e-6}
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of the table.
-
-    Attributes:
-        key: The metric's key in the results.
-        heading: Its heading.
-        better: `higher`, `lower` or `to the oracle`.
-    """
-
-    key: str
-    heading: str
-    better: str
 
 
 @dataclass(frozen=True)
@@ -86,45 +61,29 @@ class Line:
     figures: Mapping[str, Figure]
 
 
-def columns(run: Run) -> list[Column]:
-    """Return the columns that a run has figures for."""
-    split = split_shown(run.results)
-    shown = [
-        Column(
-            key.format(split=split), heading, next((d for k, d in _DIRECTIONS.items() if key.startswith(k)), "higher")
-        )
-        for key, heading in COLUMNS.items()
-        if any(key.format(split=split) in model.row["metrics"] for model in run.models)
-    ]
-    if any(c["oracle_gap"] for c in run.results.get("comparisons", [])):
-        shown.append(Column("oracle_gap", "Gap to oracle", "lower"))
-    costs = [key for key in COSTS if any(model.row["cost"].get(key) is not None for model in run.models)]
-    return [*shown, *(Column(key, COSTS[key], "lower") for key in costs)]
-
-
 def lines(run: Run) -> list[Line]:
     """Return the lines of the table, in its order."""
     compared = {(c["method"], c["protocol"] or ""): c for c in run.results.get("comparisons", [])}
+    shown = columns(run.results)
     found = []
     for group, models in run.groups().items():
         figures = {
             column.key: figure
-            for column in columns(run)
-            if (figure := _figure(column.key, models, compared.get(group))) is not None
+            for column in shown
+            if (figure := _figure(column, models, compared.get(group))) is not None
         }
         seeds = [model.row["seed"] for model in models]
         found.append(Line(run.label(group), models[0].row["model"], group, seeds, figures))
     return found
 
 
-def _figure(key: str, models: Sequence[Model], comparison: Mapping[str, Any] | None) -> Figure | None:
-    if key == "oracle_gap":
+def _figure(column: Column, models: Sequence[Model], comparison: Mapping[str, Any] | None) -> Figure | None:
+    key = column.key
+    if column is GAP:
         gap = comparison["oracle_gap"] if comparison else None
         return None if gap is None else Figure(gap["value"], gap["low"], gap["high"])
     if key in COSTS:
-        costs = [
-            model.row["cost"][key] * _SCALES.get(key, 1.0) for model in models if model.row["cost"].get(key) is not None
-        ]
+        costs = [model.row["cost"][key] * column.scale for model in models if model.row["cost"].get(key) is not None]
         return Figure(statistics.median(costs)) if costs else None
     known = [float(model.row["metrics"][key]) for model in models if model.row["metrics"].get(key) is not None]
     if not known:

@@ -6,8 +6,8 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from scopewise.report.columns import split_shown
 from scopewise.report.run_folder import Model, Run
-from scopewise.report.table import split_shown
 
 _SCOPES = {"forget": "unlearn_success", "retain": "retention_success"}
 

@@ -13,6 +13,7 @@ from scopewise.errors import ResultError
 from scopewise.lock import under_way
 from scopewise.record import read_json
 from scopewise.region import Region
+from scopewise.report.columns import recorded
 from scopewise.report.comparison import compare
 from scopewise.schemas import (
     EvaluationDocument,
@@ -163,6 +164,7 @@ def _without_bench(folder: Path) -> dict[str, Any] | None:
         "manifest": {"device": "", **origin},
         "config": config,
         "rows": rows,
+        "columns": recorded(values),
         "comparisons": comparisons,
     }
 

@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from scopewise.report.columns import split_shown
 from scopewise.report.figures import lines
 from scopewise.report.run_folder import Run
-from scopewise.report.table import split_shown
 
 WIDTH, HEIGHT = 760, 470
 LEFT, RIGHT, TOP, BOTTOM = 56, 20, 20, 48

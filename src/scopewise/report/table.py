@@ -2,32 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from scopewise.report.columns import COSTS, GAP, columns, split_shown
 from scopewise.terminal import escaped
-
-COLUMNS: Mapping[str, str] = {
-    "unlearn_success/{split}": "Unlearn",
-    "retention_success/{split}": "Retention",
-    "average_success/{split}": "Average",
-    "rouge_l_generated/forget_{split}": "ROUGE-L forget",
-    "rouge_l_generated/retain_{split}": "ROUGE-L retain",
-    "unlearn_success/{split}+direct": "Unlearn, direct",
-    "retention_success/{split}+direct": "Retention, direct",
-    "perplexity/retain_{split}": "PPL retain",
-    "ability/mean": "Ability",
-}
-"""Result key → heading, for columns that the results have: of val, or of train if there are no val rows."""
-
-COSTS: Mapping[str, str] = {
-    "seconds_per_step": "s/step",
-    "peak_memory_bytes": "Peak MB",
-    "localization_seconds": "Localize s",
-}
-
 
 LEARNED_POINTS = 5.0
 """Least points of Unlearn Success between the oracle and a target that has learned the forget scope."""
@@ -121,34 +101,25 @@ def groups(results: Mapping[str, Any]) -> dict[tuple[str, str], list[Mapping[str
     return found
 
 
-def split_shown(results: Mapping[str, Any]) -> str:
-    """Return the split that the table shows."""
-    keys = {re.split(r"[.+]", key)[0] for row in results["rows"] for key in row["metrics"]}
-    return "val" if any(key.endswith("val") for key in keys) or not keys else "train"
-
-
 def lines(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Return the headings and the cells of the table."""
-    rows = results["rows"]
-    columns = {key.format(split=split_shown(results)): heading for key, heading in COLUMNS.items()}
-    shown = [key for key in columns if any(key in row["metrics"] for row in rows)]
+    rows, shown = results["rows"], columns(results)
     protocols = {row["protocol"] for row in rows if row["protocol"]}
-    headings = ["Method", *(["Protocol"] if len(protocols) > 1 else []), *(columns[key] for key in shown)]
+    headings = ["Method", *(["Protocol"] if len(protocols) > 1 else []), *(column.heading for column in shown)]
     distances = gaps(results)
-    headings += [*(["Gap to oracle"] if distances else []), *COSTS.values()]
     cells = []
     for (method, protocol), members in groups(results).items():
         line = [method, *([protocol] if len(protocols) > 1 else [])]
-        line += [_cell([m["metrics"].get(key) for m in members]) for key in shown]
-        if distances:
-            gap = distances.get((method, protocol))
-            line.append("" if gap is None else f"{gap['value']:.2f}")
-        for key in COSTS:
-            scale = 1e-6 if key == "peak_memory_bytes" else 1.0
-            known = [m["cost"][key] * scale for m in members if m["cost"].get(key) is not None]
-            # Costs are noisy, so show the median instead of mean and deviation.
-            number = ".0f" if key == "peak_memory_bytes" else ".3g"
-            line.append(format(statistics.median(known), number) if known else "")
+        for column in shown:
+            if column is GAP:
+                gap = distances.get((method, protocol))
+                line.append("" if gap is None else f"{gap['value']:.2f}")
+            elif column.key in COSTS:
+                known = [m["cost"][column.key] * column.scale for m in members if m["cost"].get(column.key) is not None]
+                # Costs are noisy, so show the median instead of mean and deviation.
+                line.append(format(statistics.median(known), column.number) if known else "")
+            else:
+                line.append(_cell([m["metrics"].get(column.key) for m in members]))
         cells.append(line)
     return headings, cells
 
@@ -196,11 +167,19 @@ def origin_line(results: Mapping[str, Any]) -> str:
     made = results["manifest"]
     seeds = sorted({row["seed"] for row in results["rows"] if row["protocol"]})
     return (
-        f"Success, ROUGE-L in percent on {_explained(results)}; "
-        f"mean ± standard deviation over seeds {', '.join(map(str, seeds)) or '-'}; "
+        f"{_units(results)}on {_explained(results)}; mean ± standard deviation over seeds {', '.join(map(str, seeds)) or '-'}; "
         f"scopewise {made['scopewise']}, commit {(made['commit'] or 'unknown')[:12]}, config {made['config_hash'][:12]}, "
         f"{made['processor']} ({made['cores']} cores), {made['device']}, torch {made['packages']['torch']}, {made['date']}."
     )
+
+
+def _units(results: Mapping[str, Any]) -> str:
+    """Return which columns are in which unit."""
+    by_unit: dict[str, list[str]] = {}
+    for column in columns(results):
+        if column.unit and "+" not in column.key:
+            by_unit.setdefault(column.unit, []).append(column.heading)
+    return "".join(f"In {unit}: {', '.join(headings)}; " for unit, headings in by_unit.items())
 
 
 def _explained(results: Mapping[str, Any]) -> str:

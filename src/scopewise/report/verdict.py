@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from scopewise.metrics.columns import label_of
+from scopewise.report.columns import split_shown
 from scopewise.report.figures import Line, lines
 from scopewise.report.leaks import leaking
 from scopewise.report.run_folder import Run
-from scopewise.report.table import split_shown
 
 
 def verdict(run: Run) -> str:
@@ -33,7 +34,8 @@ def verdict(run: Run) -> str:
         )
         for key in (unlearn, retention)
     }
-    both = (f"{name} {_with(best, key, beside[key])}" for name, key in (("Unlearn", unlearn), ("Retention", retention)))
+    labels = [label_of(key.partition("/")[0]) for key in (unlearn, retention)]
+    both = (f"{name} {_with(best, key, beside[key])}" for name, key in zip(labels, (unlearn, retention), strict=True))
     sentence = f"{start}: {', '.join(both)}."
     return " ".join([sentence, *_control(run, best), *leaking(run.attacks, best.group)])
 

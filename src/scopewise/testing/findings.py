@@ -82,7 +82,7 @@ def _properties(
     kind: str, name: str, arguments: Mapping[str, Any], path: str | None
 ) -> Sequence[tuple[str, Callable[[], None]]]:
     """Return name and test of each property, in the order they are run."""
-    if kind in ("metrics", "benchmarks"):  # which have no settings
+    if kind == "benchmarks":  # which have no settings
         if arguments:
             raise ConfigError(f"--set: {next(iter(arguments))}; {kind} have no settings; leave it out")
         tested = registry.lookup(kind, name)()

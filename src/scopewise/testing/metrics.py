@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from scopewise.data.rows import FORGET, HOLDOUT, RETAIN, Row
-from scopewise.metrics.base import Aggregate, Answered, MembershipMetric, Metric, ReferenceValues, RowMetric, Value
+from scopewise.metrics.base import Aggregate, Answered, Metric, ReferenceValues, RowMetric, Value
+from scopewise.metrics.columns import Declaration
 from scopewise.models.score import Scored
 from scopewise.testing.world import NotApplicableError, Property, World, check
 
@@ -102,20 +103,31 @@ def order(metric: Metric, world: World) -> None:
 
 
 def direction(metric: Metric, world: World) -> None:
-    """A retain metric is better for a perfect model than for a uniform one, and one of the forget scope worse."""
+    """On retain rows a metric is better for a perfect model than for a uniform one, and one of the forget scope worse."""
     metric = _row_metric(metric)
-    if metric.higher_is_better is None or isinstance(metric, MembershipMetric):
-        raise NotApplicableError("its direction depends on the scope")
     wanted = {"forget": (FORGET,), "retain": (RETAIN,), "each": (RETAIN,)}.get(metric.scope)
     if wanted is None:
         raise NotApplicableError("it is of both scopes at once")
-    perfect, uniform = (next(iter(measured(metric, answered(known, wanted)).values())).value for known in (True, False))
+    both = [next(iter(measured(metric, answered(known, wanted)).items())) for known in (True, False)]
+    better = Declaration.of(type(metric)).column(both[0][0]).better
+    if better == "to the oracle":
+        raise NotApplicableError("it should come to the oracle, from whichever side")
+    perfect, uniform = (value.value for _, value in both)
     assert perfect is not None
     assert uniform is not None
-    better = (perfect >= uniform) == metric.higher_is_better or perfect == uniform
-    if metric.scope == "forget":
-        better = (perfect <= uniform) == metric.higher_is_better or perfect == uniform
-    check(better, f"perfect {perfect:.4g}, uniform {uniform:.4g}; higher_is_better is {metric.higher_is_better}")
+    best, worst = (perfect, uniform) if (better == "higher") == (metric.scope != "forget") else (uniform, perfect)
+    check(best >= worst, f"perfect {perfect:.4g}, uniform {uniform:.4g}; better is {better!r}")
+
+
+def columns(metric: Metric, world: World) -> None:
+    """It has a label, and each entry of `headline` names a value that it gives."""
+    about = Declaration.of(type(metric))
+    check(bool(about.label.strip()), "the label is empty")
+    keys = [f"{metric.name}/val"]
+    if isinstance(metric, RowMetric):
+        keys = list(measured(metric, answered(True)))
+    shown = [key for one in keys for key in (one, f"{one}+direct") if about.column(key).headline]
+    check(len(shown) == len(set(about.headline)), f"headline is {about.headline}; of it only {shown} exist")
 
 
 def aggregate_of_nothing(metric: Metric, world: World) -> None:
@@ -132,6 +144,7 @@ PROPERTIES: Mapping[str, Property] = {
     "no row gives None, with a reason": nothing_is_none,
     "row order changes nothing": order,
     "the direction is that of its anchors": direction,
+    "its columns are declared": columns,
     "an aggregate of nothing is None": aggregate_of_nothing,
 }
 """Name → property of a metric."""

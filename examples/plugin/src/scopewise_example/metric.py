@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 from scopewise.metrics.base import Answered, RowMetric, Value, mean
+from scopewise.metrics.columns import Better
 
 
 class FirstToken(RowMetric):
@@ -15,8 +16,11 @@ class FirstToken(RowMetric):
     """
 
     name: ClassVar[str] = "first_token"
+    label: ClassVar[str] = "First token"
+    better: ClassVar[Better] = "higher"
+    better_on_forget: ClassVar[Better] = "to the oracle"
+    headline: ClassVar[tuple[str, ...]] = ("forget", "retain")
     scope: ClassVar[Literal["each"]] = "each"
-    higher_is_better: ClassVar[bool | None] = None
 
     def measure(self, rows: Sequence[Answered]) -> Value:
         """Return the mean over rows."""

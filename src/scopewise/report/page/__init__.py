@@ -15,9 +15,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from scopewise.report import scatter as drawing
+from scopewise.report.columns import columns, metric_columns, split_shown
 from scopewise.report.curves import charts
 from scopewise.report.difference import comparison
-from scopewise.report.figures import columns, lines, number
+from scopewise.report.figures import lines, number
 from scopewise.report.heatmap import SHADES, heat_maps
 from scopewise.report.instances import instances
 from scopewise.report.leaks import leaks
@@ -25,7 +26,7 @@ from scopewise.report.private import local, private
 from scopewise.report.questions import questions
 from scopewise.report.redact import Open, Redaction
 from scopewise.report.run_folder import Run
-from scopewise.report.table import controls, origin_line, split_shown, untaught
+from scopewise.report.table import controls, origin_line, untaught
 from scopewise.report.verdict import verdict
 
 FOLDER = Path(__file__).parent
@@ -39,10 +40,12 @@ class Measure:
 
     Attributes:
         key: The key.
+        note: Its unit and direction.
         figures: One text per line of the table.
     """
 
     key: str
+    note: str
     figures: Sequence[str]
 
 
@@ -101,7 +104,7 @@ def _view(run: Run, hidden: Redaction | Open) -> dict[str, Any]:
         "complete": results.get("complete", True),
         "going": run.going,
         "split": split_shown(results),
-        "columns": columns(run),
+        "columns": columns(results),
         "lines": known,
         "seeds": sorted({seed for line in known if line.role == "unlearned" for seed in line.seeds}),
         "controls": controls(results),
@@ -121,13 +124,12 @@ def _view(run: Run, hidden: Redaction | Open) -> dict[str, Any]:
 def _measures(run: Run) -> list[Measure]:
     """Return every metric key, with its mean over seeds for each line of the table."""
     groups = list(run.groups().values())
-    keys = dict.fromkeys(key for model in run.models for key in model.row["metrics"])
     found = []
-    for key in keys:
+    for key, column in metric_columns(run.results, all_keys=True).items():
         values = [
             [m.row["metrics"][key] for m in members if m.row["metrics"].get(key) is not None] for members in groups
         ]
-        found.append(Measure(key, [number(sum(v) / len(v)) if v else "n/a" for v in values]))
+        found.append(Measure(key, column.note, [number(sum(v) / len(v)) if v else "n/a" for v in values]))
     return found
 
 
