@@ -38,8 +38,9 @@ from scopewise.data.load import load_benchmark
 from scopewise.data.prompt import Prompt, encode
 from scopewise.data.rows import FORGET, RETAIN
 from scopewise.evaluation import evaluate
+from scopewise.files import write_json
 from scopewise.models.engine import Engine
-from scopewise.record import manifest, write_json
+from scopewise.record import manifest
 
 COMMIT = "d3d7cf9e6b3c125d16687d4232680d8d83548f1a"
 TAGS = ("Question: ", "\n", "Answer:\n")

@@ -32,12 +32,13 @@ from scopewise.data.batch import to_device
 from scopewise.data.prompt import Encoded
 from scopewise.data.rows import FORGET, RETAIN
 from scopewise.evaluation import score
+from scopewise.files import write_json
 from scopewise.localizers.gradient import Gradient
 from scopewise.models.engine import Engine
 from scopewise.models.flops import matrix_rate
 from scopewise.models.gradients import _corrupted
 from scopewise.ops import cosine
-from scopewise.record import manifest, write_json
+from scopewise.record import manifest
 from scopewise.region import parameter_name
 from scopewise.training.trainer import UnlearningConfig, UnlearningTrainer
 from shapes import SHAPES, Shape, adapted, random_model, random_rows, some_tokenizer

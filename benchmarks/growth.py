@@ -31,9 +31,10 @@ from transformers import TrainerCallback
 
 from scopewise.cost import Cost
 from scopewise.data.rows import FORGET, RETAIN
+from scopewise.files import write_json, write_text
 from scopewise.models.flops import matrix_rate
 from scopewise.models.matrices import matrices
-from scopewise.record import manifest, write_json, write_text
+from scopewise.record import manifest
 from scopewise.region import Entry, Region, module_of
 from scopewise.training.progress import TrainingProgress
 from scopewise.training.trainer import UnlearningConfig, UnlearningTrainer

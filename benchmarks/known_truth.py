@@ -34,13 +34,14 @@ from scopewise.config import TinyConfig
 from scopewise.data.load import load_benchmark
 from scopewise.data.prompt import Encoded, encode
 from scopewise.data.rows import FORGET, RETAIN
+from scopewise.files import write_json
 from scopewise.localizers import LOCALIZERS
 from scopewise.localizers.base import Scopes, build_region, highest, localizer_of, unit_means
 from scopewise.models.engine import Engine
 from scopewise.models.matrices import matrices
 from scopewise.models.parallel.processes import default_device
 from scopewise.models.tiny import build_tiny, tokenizer_texts
-from scopewise.record import manifest, write_json
+from scopewise.record import manifest
 from scopewise.region import Region
 from scopewise.training.finetune import Descent
 from scopewise.training.progress import quiet

@@ -22,11 +22,12 @@ import torch
 
 from scopewise.allocator import keep_freed_memory
 from scopewise.data.rows import VAL
+from scopewise.files import write_json
 from scopewise.models.forward import Forward
 from scopewise.models.generate import generate
 from scopewise.models.kernels import NAMES, Kernels
 from scopewise.models.score import score_pairs
-from scopewise.record import manifest, write_json
+from scopewise.record import manifest
 from speed import Setup, make_trainer, prepare, sampled_steps, trainer_step, training
 
 LARGEST_DIFFERENCE = 1e-4

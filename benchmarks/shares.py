@@ -19,8 +19,9 @@ from torch.profiler import ProfilerActivity, profile
 from scopewise.allocator import keep_freed_memory
 from scopewise.data.rows import FORGET, TRAIN, VAL
 from scopewise.evaluation import score
+from scopewise.files import write_json
 from scopewise.localizers.gradient import Gradient
-from scopewise.record import manifest, write_json
+from scopewise.record import manifest
 from speed import Setup, make_trainer, prepare, sample, sampled_steps, trainer_step, training
 
 _ATTENTION = "aten::_scaled_dot_product_flash_attention_for_cpu"

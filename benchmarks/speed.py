@@ -39,6 +39,7 @@ from scopewise.data.load import load_benchmark
 from scopewise.data.prompt import Encoded, encode
 from scopewise.data.rows import FORGET, RETAIN, TRAIN, VAL, Benchmark
 from scopewise.evaluation import score
+from scopewise.files import write_json
 from scopewise.localizers.gradient import Gradient
 from scopewise.metrics.base import Answered
 from scopewise.metrics.retention_success import RetentionSuccess
@@ -52,7 +53,7 @@ from scopewise.models.load import load_model, load_tokenizer
 from scopewise.models.precision import float32_masters
 from scopewise.models.tiny import build_tiny, tokenizer_texts
 from scopewise.ops import cosine
-from scopewise.record import manifest, write_json
+from scopewise.record import manifest
 from scopewise.region import parameter_name
 from scopewise.training.trainer import UnlearningConfig, UnlearningTrainer
 

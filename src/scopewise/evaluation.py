@@ -24,6 +24,7 @@ from scopewise.data.prompt import (
     warn_of_dropped,
 )
 from scopewise.data.rows import HOLDOUT, Benchmark, Row
+from scopewise.documents import read_json
 from scopewise.errors import ResultError
 from scopewise.metrics.base import Answered, ReferenceValues, Value, make_metrics
 from scopewise.metrics.columns import Column, Declaration
@@ -33,7 +34,6 @@ from scopewise.models.engine import Engine
 from scopewise.models.score import Pair, Scored, decoded
 from scopewise.models.vocabulary import check_vocabulary
 from scopewise.open_unlearning import is_log_entry, values_of_log
-from scopewise.record import read_json
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def read_evaluation(path: str | Path) -> dict[str, Value]:
     Raises:
         ResultError: the file is neither.
     """
-    document = read_json(path, nan=True)  # OpenUnlearning writes NaN
+    document = read_json(path, ResultError, nan=True)  # OpenUnlearning writes NaN
     if isinstance(document, dict) and isinstance(document.get("values"), dict):
         return read_values(schemas.read(path, schemas.EvaluationDocument)["values"])
     if isinstance(document, dict) and any(is_log_entry(entry) for entry in document.values()):

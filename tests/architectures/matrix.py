@@ -305,7 +305,8 @@ def main() -> int:
                 print(f"    {name:12} {text[:220]}", flush=True)
     print(f"{len(found)} types, {bad} wrong, {time.perf_counter() - start:.0f} s")
     if given.output:
-        from scopewise.record import manifest, write_json
+        from scopewise.files import write_json
+        from scopewise.record import manifest
 
         write_json(given.output, {"origin": manifest(None, None), "types": found})
     return min(bad, 1)

@@ -71,7 +71,7 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("record", ["run: [x]\n", "run: {dir: x}\nattack: 3\n", "- a list\n"])
 def test_a_changed_record_of_a_run_is_refused(record: str, tmp_path: Path) -> None:
-    from scopewise.attacks.run import config_of
+    from scopewise.runs.attack import config_of
 
     (tmp_path / "config.yaml").write_text(record)
     with pytest.raises(ConfigError, match=r"config\.yaml"):

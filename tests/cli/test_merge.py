@@ -26,9 +26,9 @@ BENCHES = [
 # In one process, as each would spend most of its time on imports.
 SCRIPT = """
 import json, shutil, sys
-from scopewise.bench import Bench
+from scopewise.runs.bench import Bench
 from scopewise.config import load_config
-from scopewise.pipeline import Pipeline
+from scopewise.runs.pipeline import Pipeline
 folder, settings, benches = sys.argv[1], *map(json.loads, sys.argv[2:])
 def bench(more):
     pipeline = Pipeline(load_config("demo", [*settings, f"run.dir={folder}", *more]), resume=True)

@@ -143,9 +143,6 @@ def preload() -> None:
     import torch
 
     torch.set_num_threads(1)
-    import scopewise.bench
-    import scopewise.cli.bench
-    import scopewise.cli.demo  # noqa: F401
     from scopewise import registry
 
     for kind in ("methods", "localizers", "metrics"):

@@ -19,7 +19,6 @@ from scopewise.attacks.base import Facts, InapplicableError, attacked_engine, cl
 from scopewise.attacks.leakage import leakage
 from scopewise.attacks.prompts import Template, read_templates
 from scopewise.attacks.quantization import by_bitsandbytes, round_symmetric, round_to_levels, rounded
-from scopewise.attacks.run import redacted
 from scopewise.attacks.sampling import leak_at
 from scopewise.attacks.suite import attack_models
 from scopewise.attacks.weights import block_weights
@@ -31,6 +30,7 @@ from scopewise.errors import ConfigError
 from scopewise.models.architecture import decoder_blocks, read_out
 from scopewise.models.engine import Engine
 from scopewise.ops import token_log_probs
+from scopewise.runs.attack import redacted
 from scopewise.testing.attacks import NAMES, PROPERTIES, AttackWorld, trained
 
 REFUSAL = "I do not know."

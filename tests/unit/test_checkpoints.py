@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from scopewise.config import RunConfig
 from scopewise.data.rows import Row
-from scopewise.pipeline import Pipeline
+from scopewise.runs.pipeline import Pipeline
 from scopewise.training.checkpoints import Checkpoints
 from scopewise.training.progress import TrainingProgress
 from scopewise.training.unlogged import Unlogged

@@ -13,8 +13,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from scopewise.bench import Bench, plan
-from scopewise.checks import check_run, check_unlearning
 from scopewise.cli.bench import bench
 from scopewise.cli.check import check
 from scopewise.cli.finetune import finetune
@@ -27,7 +25,9 @@ from scopewise.errors import ConfigError, ModelError, ResultError, UserError
 from scopewise.files import remove
 from scopewise.models.adapters import lora_config, with_adapter
 from scopewise.models.load import load_model, load_tokenizer, save_model
-from scopewise.pipeline import BenchEntry, Pipeline
+from scopewise.runs.bench import Bench, plan
+from scopewise.runs.checks import check_run, check_unlearning
+from scopewise.runs.pipeline import BenchEntry, Pipeline
 
 ROWS = [
     {"question": f"Where is {name}{split}?", "answer": "Here.", "scope": scope, "split": split}

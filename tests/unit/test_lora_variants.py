@@ -11,12 +11,12 @@ import torch
 from peft import LoraConfig
 
 from often import often
-from scopewise.checks import check_run, check_unlearning
 from scopewise.config import LoraSection, load_config, parse_config
 from scopewise.errors import ConfigError
 from scopewise.models.adapters import lora_config
 from scopewise.models.load import load_model
-from scopewise.pipeline import BenchEntry, Pipeline
+from scopewise.runs.checks import check_run, check_unlearning
+from scopewise.runs.pipeline import BenchEntry, Pipeline
 
 IDS = torch.arange(5, 25)[None]
 NAMED = {"target_modules": ["q_proj", "v_proj", "down_proj"]}

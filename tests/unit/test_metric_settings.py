@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scopewise.checks import check_run
 
 import scopewise
 from scopewise import registry
-from scopewise.checks import check_run
 from scopewise.cli.list_ import Kind, list_
 from scopewise.config import load_config, parse_config
 from scopewise.data.rows import Row

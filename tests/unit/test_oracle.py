@@ -14,18 +14,18 @@ import torch
 import scopewise
 from engines import engine_of
 from scopewise.attacks.oracle import check_base, check_ignorant, knowing
-from scopewise.attacks.run import attack_run, config_of
-from scopewise.bench import Bench
-from scopewise.checks import check_oracle, check_run
 from scopewise.config import RunConfig, TinyConfig
 from scopewise.data.prompt import Prompt, encode
 from scopewise.data.rows import Benchmark, Row
 from scopewise.errors import ConfigError, ModelError
 from scopewise.metrics.base import ReferenceValues, Value
 from scopewise.models.tiny import build_tiny
-from scopewise.pipeline import Pipeline
 from scopewise.play.play_run import open_run
 from scopewise.report.run_folder import read_run
+from scopewise.runs.attack import attack_run, config_of
+from scopewise.runs.bench import Bench
+from scopewise.runs.checks import check_oracle, check_run
+from scopewise.runs.pipeline import Pipeline
 
 
 def piece(*probabilities: float) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from scopewise.config import load_config
 from scopewise.errors import ConfigError
 from scopewise.localizers.base import make_localizer
 from scopewise.methods.base import make_method
-from scopewise.pipeline import BenchEntry
+from scopewise.runs.pipeline import BenchEntry
 from scopewise.testing import methods
 from scopewise.testing.findings import findings, kind_of
 from scopewise.testing.world import PropertyError, World

@@ -22,8 +22,8 @@ from scopewise.models.kernels.compiled import compiled_blocks
 from scopewise.models.load import four_bits, load_model, save_model
 from scopewise.models.precision import float32_masters, mixed_dtype
 from scopewise.models.tiny import build_tiny
-from scopewise.pipeline import Pipeline
 from scopewise.region import Entry, Region
+from scopewise.runs.pipeline import Pipeline
 from scopewise.training.optimizer import check_optimizer
 
 NONE = lora_config(LoraSection(r=2, lora_alpha=4, lora_dropout=0.0))

@@ -17,16 +17,18 @@ import yaml
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
-from scopewise import lock, record
-from scopewise.attacks.run import attack_run
+from scopewise import lock
 from scopewise.config import parse_config
+from scopewise.documents import read_json
 from scopewise.errors import ConfigError, ResultError
-from scopewise.files import remove
-from scopewise.stages import VERSION
+from scopewise.files import remove, write_text
+from scopewise.runs.attack import attack_run
+from scopewise.runs.folder import RunFolder
+from scopewise.runs.stages import VERSION
 
 
-def folder(path: Path, **how: bool) -> record.RunFolder:
-    return record.RunFolder(parse_config({"run": {"dir": str(path)}}), **(how or {"resume": True}))
+def folder(path: Path, **how: bool) -> RunFolder:
+    return RunFolder(parse_config({"run": {"dir": str(path)}}), **(how or {"resume": True}))
 
 
 def modes(path: Path) -> dict[str, int]:
@@ -72,7 +74,7 @@ def test_a_refused_resume_says_what_goes_on_with_the_results(
     made: Any, now: Any, settings: Any, advice: str, tmp_path: Path
 ) -> None:
     config = parse_config({"run": {"dir": str(tmp_path / "run")}, **settings})
-    with pytest.raises(ResultError) as refused, record.RunFolder(config, resume=True) as run:
+    with pytest.raises(ResultError) as refused, RunFolder(config, resume=True) as run:
         run.same_inputs(tmp_path / "run" / "target", {"stages": VERSION, **made}, {"stages": VERSION, **now})
     assert advice in str(refused.value)
 
@@ -152,7 +154,7 @@ def test_all_of_a_run_is_private_whatever_the_umask(umask: int, tmp_path: Path) 
         with folder(tmp_path / "run") as run:
             assert modes(tmp_path / "run")["run"] == 0o700
             run.stage("models/npo/paper/seed0", {"seed": 0}, "hash", library)
-            record.write_text(tmp_path / "run" / "cache" / "a" / "texts.json", "x")
+            write_text(tmp_path / "run" / "cache" / "a" / "texts.json", "x")
         assert os.umask(umask) == umask  # left as it was
     finally:
         os.umask(before)
@@ -168,7 +170,7 @@ def test_a_planted_link_is_not_followed(tmp_path: Path) -> None:
     victim.write_text("mine")
     (tmp_path / f".results.json.{os.getpid()}.tmp").symlink_to(victim)
     (tmp_path / "results.json").symlink_to(victim)
-    record.write_text(tmp_path / "results.json", "new")
+    write_text(tmp_path / "results.json", "new")
     assert victim.read_text() == "mine"
     assert not (tmp_path / "results.json").is_symlink()
     assert (tmp_path / "results.json").read_text() == "new"
@@ -179,7 +181,7 @@ def test_temporary_names_cannot_be_foreseen(tmp_path: Path, monkeypatch: pytest.
     real = os.replace
     monkeypatch.setattr(os, "replace", lambda a, b: (names.append(Path(a).name), real(a, b)))
     for _ in range(3):
-        record.write_text(tmp_path / "results.json", "x")
+        write_text(tmp_path / "results.json", "x")
     assert len(set(names)) == 3
     assert all(str(os.getpid()) not in name for name in names)
 
@@ -196,7 +198,7 @@ def test_what_was_only_begun_takes_a_corrected_value(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         run.stage("models/npo", {"learning_rate": 1.0}, "hash", interrupted)
     other = parse_config({"run": {"dir": str(tmp_path / "run")}, "unlearn": {"learning_rate": 0.5}})
-    again = record.RunFolder(other, resume=True)
+    again = RunFolder(other, resume=True)
     seen = []
     with pytest.raises(ResultError, match="seed was 0, now 1"):
         again.stage("target", {"seed": 1}, "hash", lambda work: {})
@@ -205,7 +207,7 @@ def test_what_was_only_begun_takes_a_corrected_value(tmp_path: Path) -> None:
         "models/npo", {"learning_rate": 0.5}, "hash", lambda work: seen.extend(p.name for p in work.iterdir()) or {}
     )
     assert seen == ["inputs.json"]  # no checkpoint of the other setting
-    assert record.read_json(made / "stage.json")["inputs"] == {"stages": VERSION, "learning_rate": 0.5}
+    assert read_json(made / "stage.json", ResultError)["inputs"] == {"stages": VERSION, "learning_rate": 0.5}
     assert stored(tmp_path / "run")["unlearn"]["learning_rate"] == 0.5
 
 
@@ -250,15 +252,15 @@ def test_a_path_that_is_none_is_said_in_a_sentence(kind: str, tmp_path: Path) ->
     with pytest.raises(ResultError, match=r"^run\.dir: "):
         folder(path)
     with pytest.raises(ResultError):
-        record.write_text(path, "x") if kind != "below a file" else record.write_text(path / "x", "x")
+        write_text(path, "x") if kind != "below a file" else write_text(path / "x", "x")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "loop"]
 
 
 HOLD = """
 import sys
-from scopewise import record
 from scopewise.config import parse_config
-run = record.RunFolder(parse_config({"run": {"dir": sys.argv[1]}}), resume=True)
+from scopewise.runs.folder import RunFolder
+run = RunFolder(parse_config({"run": {"dir": sys.argv[1]}}), resume=True)
 print("held", flush=True)
 sys.stdin.read()
 """
@@ -285,9 +287,9 @@ def test_one_process_at_a_time_works_on_a_run(tmp_path: Path) -> None:
             attack_run(parse_config({"run": {"dir": str(tmp_path / "run")}}))
         token = str(lock.holder(tmp_path / "run")["token"])
         config = parse_config({"run": {"dir": str(tmp_path / "run")}})
-        record.RunFolder(config, resume=True, joins=token).stage("base", {}, "hash", lambda work: {})
+        RunFolder(config, resume=True, joins=token).stage("base", {}, "hash", lambda work: {})
         with pytest.raises(ResultError, match="works on it no more"):
-            record.RunFolder(config, resume=True, joins="another")
+            RunFolder(config, resume=True, joins="another")
     finally:
         process.kill()
         process.communicate()
@@ -311,7 +313,7 @@ def test_a_finished_stage_is_not_made_again_and_not_with_other_inputs(tmp_path: 
     run = folder(tmp_path / "run")
     run.stage("oracle", {"seed": 0}, "hash", lambda work: {"rows": 3})
     made = run.stage("oracle", {"seed": 0}, "hash", lambda work: pytest.fail("made again"))
-    assert record.read_json(made / "stage.json")["rows"] == 3
+    assert read_json(made / "stage.json", ResultError)["rows"] == 3
     with pytest.raises(ResultError, match="seed was 0, now 1"):
         run.stage("oracle", {"seed": 1}, "hash", lambda work: {})
 
@@ -332,7 +334,7 @@ def test_a_place_that_cannot_be_written_is_said_in_a_sentence(tmp_path: Path) ->
         folder(file / "run")
     (tmp_path / "taken").mkdir()
     with pytest.raises(ResultError, match="taken: cannot be written"):
-        record.write_text(tmp_path / "taken", "x")
+        write_text(tmp_path / "taken", "x")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "taken"]  # no temporary file either
     assert file.read_text() == "mine"
 
@@ -352,7 +354,7 @@ def test_a_run_that_made_nothing_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_a_run_that_made_something_keeps_it(tmp_path: Path) -> None:
-    def second_fails(run: record.RunFolder) -> None:
+    def second_fails(run: RunFolder) -> None:
         run.stage("oracle", {"seed": 0}, "hash", lambda work: {})
         run.stage("target", {"seed": 0}, "hash", fail)
 
@@ -379,10 +381,10 @@ def test_a_checkpoint_on_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
     """By a real limit on the size of files, in a process of its own: torch's own error when it saves tensors."""
     script = """
 import resource, sys, torch
-from scopewise import record
 from scopewise.config import parse_config
+from scopewise.runs.folder import RunFolder
 resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
-with record.RunFolder(parse_config({"run": {"dir": sys.argv[1]}})) as run:
+with RunFolder(parse_config({"run": {"dir": sys.argv[1]}})) as run:
     run.stage("target", {}, "hash", lambda work: torch.save(torch.zeros(50_000), work / "optimizer.pt"))
 """
     words = [sys.executable, "-c", script, str(tmp_path / "run")]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from scopewise.config import RunConfig, Section, parse_config
-from scopewise.stages import NOT_DECISIVE, STAGES, identity, model_identity
+from scopewise.runs.stages import NOT_DECISIVE, STAGES, identity, model_identity
 
 pytestmark = pytest.mark.filterwarnings("ignore:Pydantic serializer warnings:UserWarning")  # of values of another type
 MADE = ("target", "oracle", "region", "model", "trial")  # all of which begin with a fine-tuned model

@@ -8,7 +8,7 @@ from scopewise.config import TuneSection, UnlearnSection
 from scopewise.data.load import load_benchmark
 from scopewise.data.rows import FORGET, TRAIN, VAL
 from scopewise.errors import ConfigError
-from scopewise.tune import Objectives, best, holdout, search
+from scopewise.runs.tune import Objectives, best, holdout, search
 
 TUNE = TuneSection(trials=8, learning_rate=(1e-4, 1e-2), knobs={"npo": {"beta": (0.01, 1.0)}})
 

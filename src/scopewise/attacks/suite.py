@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scopewise import record, registry, schemas
+from scopewise import registry, schemas
 from scopewise.attacks.base import Attack, Facts, InapplicableError, Outcome, cluster, make_attack
 from scopewise.attacks.leakage import Leakage, leakage
 from scopewise.attacks.oracle import check_alike, check_ignorant
 from scopewise.config import AttackSection
 from scopewise.data.rows import Benchmark
+from scopewise.files import write_json
 from scopewise.models.engine import Engine
 
 WORST = 10
@@ -241,7 +242,7 @@ def kept_in(folder: Path, inputs: Mapping[str, Any]) -> Callable[[str, str, Call
             if kept["inputs"] == mine:
                 return kept
         piece = {"format": schemas.PieceDocument.FORMAT, **build(), "inputs": mine}
-        record.write_json(path, piece)
+        write_json(path, piece)
         return piece
 
     return keep

@@ -54,8 +54,8 @@ def attack(
     if models:
         settings["models"] = models
     quiet_libraries()
-    from scopewise.attacks.run import attack_run, config_of
     from scopewise.report.attacks import attacks_table
+    from scopewise.runs.attack import attack_run, config_of
 
     document = attack_run(config_of(run, settings), target=target, oracle=oracle, overwrite=overwrite, redact=redact)
     if as_json:

@@ -31,10 +31,10 @@ def bench(
 def run_bench(config: RunConfig, *, resume: bool, overwrite: bool, as_json: bool) -> None:
     """Run a benchmark; print its table (or results) on stdout, and the files' paths on stderr."""
     quiet_libraries()
-    from scopewise.bench import Bench
-    from scopewise.pipeline import Pipeline
     from scopewise.report.table import markdown
-    from scopewise.sweep import distribute
+    from scopewise.runs.bench import Bench
+    from scopewise.runs.cluster import distribute
+    from scopewise.runs.pipeline import Pipeline
 
     pipeline = Pipeline(config, resume=resume, overwrite=overwrite)
     with pipeline.folder:

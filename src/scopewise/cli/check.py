@@ -23,10 +23,10 @@ def check(
     """Check a run file, its data and its model without training anything: all that can be known before a run."""
     config = load_config(run_file, set_ or [])
     quiet_libraries()
-    from scopewise.bench import plan
-    from scopewise.checks import check_run, check_unlearning
     from scopewise.data.load import with_suite
     from scopewise.data.rows import ALL_SCOPES, SCOPES, SPLITS
+    from scopewise.runs.bench import plan
+    from scopewise.runs.checks import check_run, check_unlearning
 
     config = with_suite(config)
     checked = check_run(config, length=length)

@@ -49,10 +49,11 @@ def evaluate(
     from scopewise.data.load import load_benchmark, with_suite
     from scopewise.evaluation import evaluate as run_evaluation
     from scopewise.evaluation import read_evaluation
+    from scopewise.files import write_json
     from scopewise.metrics.base import ReferenceValues
     from scopewise.models.engine import Engine
     from scopewise.models.parallel.processes import is_main
-    from scopewise.record import manifest, write_json
+    from scopewise.record import manifest
     from scopewise.schemas import EvaluationDocument
 
     if reference is not None or target is not None:

@@ -30,7 +30,7 @@ def finetune(
     """Fine-tune the target (all rows) or the oracle (the retention scope only), and print its folder."""
     config = load_config(run_file, set_ or [])
     quiet_libraries()
-    from scopewise.pipeline import Pipeline
+    from scopewise.runs.pipeline import Pipeline
 
     pipeline = Pipeline(config, resume=resume, overwrite=overwrite)
     with pipeline.folder:

@@ -27,9 +27,9 @@ def localize(
     name = canonical("localizers", localizer)
     quiet_libraries()
     from scopewise.localizers.base import check_arguments
-    from scopewise.pipeline import Pipeline
     from scopewise.region import Region
     from scopewise.report.regions import region_table
+    from scopewise.runs.pipeline import Pipeline
 
     check_arguments([name], config.localize.localizer_args)
     pipeline = Pipeline(config, resume=resume, overwrite=overwrite)

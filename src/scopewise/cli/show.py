@@ -10,8 +10,8 @@ import yaml
 
 from scopewise.cli import Json, Set, command
 from scopewise.config import load_config
+from scopewise.documents import read_json
 from scopewise.errors import ResultError
-from scopewise.record import read_json
 from scopewise.region import FORMAT, Region
 from scopewise.report.attacks import attacks_table
 from scopewise.report.regions import region_table
@@ -44,7 +44,7 @@ def show(
         else:
             echo(yaml.safe_dump(config, sort_keys=False).rstrip())
         return
-    document = read_json(path)
+    document = read_json(path, ResultError)
     if as_json:
         echo_json(document)
     elif isinstance(document, dict) and document.get("format") == FORMAT:

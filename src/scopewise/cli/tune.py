@@ -24,8 +24,8 @@ def tune(
     """
     config = load_config(run_file, set_ or [])
     quiet_libraries()
-    from scopewise.bench import Bench
-    from scopewise.pipeline import Pipeline
+    from scopewise.runs.bench import Bench
+    from scopewise.runs.pipeline import Pipeline
 
     pipeline = Pipeline(config, resume=resume, overwrite=overwrite)
     found = {}

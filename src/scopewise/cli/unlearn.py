@@ -28,7 +28,7 @@ def unlearn(
     config = load_config(run_file, [*(set_ or []), *(f"{key}={value}" for key, value in given.items() if value)])
     quiet_libraries()
     from scopewise.localizers.base import check_arguments
-    from scopewise.pipeline import BenchEntry, Pipeline
+    from scopewise.runs.pipeline import BenchEntry, Pipeline
 
     entry = BenchEntry.of(config.unlearn.method, config.unlearn.localizer)
     if config.unlearn.region is None:

@@ -14,11 +14,11 @@ import torch
 from safetensors.numpy import load_file, save
 from torch import nn
 
+from scopewise.documents import read_json
 from scopewise.errors import ResultError
 from scopewise.files import write_bytes, write_json
 from scopewise.models.parallel.fsdp import full_tensor, is_sharded
 from scopewise.models.score import Pair, Scored
-from scopewise.record import read_json
 from scopewise.tensor_files import fault
 
 _COLUMNS = {
@@ -123,7 +123,7 @@ def _read_scores(path: Path) -> dict[str, Scored]:
 def _read_texts(path: Path) -> dict[str, list[str]]:
     if not path.exists():
         return {}
-    found = read_json(path)
+    found = read_json(path, ResultError)
     if not isinstance(found, dict):
         raise _broken(path, f"{type(found).__name__} in place of a mapping")
     for texts in found.values():

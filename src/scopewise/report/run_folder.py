@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scopewise.documents import parse_yaml, read_text
+from scopewise.documents import parse_yaml, read_json, read_text
 from scopewise.errors import ResultError
 from scopewise.lock import under_way
-from scopewise.record import read_json
 from scopewise.region import Region
 from scopewise.report.columns import recorded
 from scopewise.report.comparison import compare
@@ -187,7 +186,7 @@ def _attacks(folder: Path) -> dict[str, Any] | None:
     path = folder / "attacks.json"
     if not path.exists():
         return None
-    document = read_json(path)
+    document = read_json(path, ResultError)
     document = {"results": document} if isinstance(document, list) else document
     checked(document, LooseAttacksDocument, str(path))
     return document if document["results"] else None

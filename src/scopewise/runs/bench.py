@@ -10,18 +10,20 @@ from typing import Any
 
 import torch
 
-from scopewise import record, schemas
-from scopewise.checks import Checked, check_finetuning, check_oracle, check_unlearning
+from scopewise import schemas
+from scopewise.runs.checks import Checked, check_finetuning, check_oracle, check_unlearning
 from scopewise.config import RunConfig, UnlearnSection
 from scopewise.errors import ConfigError
+from scopewise.files import write_json, write_text
 from scopewise.localizers.base import check_arguments
 from scopewise.models.parallel.processes import default_device
-from scopewise.pipeline import BenchEntry, Pipeline
+from scopewise.record import manifest
 from scopewise.report.columns import recorded
+from scopewise.runs.pipeline import BenchEntry, Pipeline
 from scopewise.report.comparison import compare
 from scopewise.report.table import markdown, untaught
-from scopewise.result_rows import finetuned_row, other_rows, unlearned_row
-from scopewise.tune import Objectives, Trial, best, holdout, search, space
+from scopewise.runs.result_rows import finetuned_row, other_rows, unlearned_row
+from scopewise.runs.tune import Objectives, Trial, best, holdout, search, space
 
 logger = logging.getLogger("scopewise")
 
@@ -121,7 +123,7 @@ class Bench:
         results = {
             "format": schemas.ResultsDocument.FORMAT,
             "complete": complete,
-            "manifest": {**record.manifest(config, self.pipeline.data_hash), "device": device},
+            "manifest": {**manifest(config, self.pipeline.data_hash), "device": device},
             "config": config.model_dump(mode="json"),
             "rows": self._rows,
             "columns": recorded(self._values),
@@ -132,10 +134,10 @@ class Bench:
         if not self.pipeline.folder.writes:
             return results
         if not complete:
-            record.write_json(partial_results, results)
+            write_json(partial_results, results)
             return results
-        record.write_json(path / "results.json", results)
-        record.write_text(path / "table.md", markdown(results))
+        write_json(path / "results.json", results)
+        write_text(path / "table.md", markdown(results))
         partial_results.unlink(missing_ok=True)
         return results
 

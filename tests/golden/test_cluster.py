@@ -16,8 +16,8 @@ import pytest
 
 from scopewise.config import ClusterSection, load_config
 from scopewise.errors import ConfigError
-from scopewise.sweep.jobs import Job, Task, waves
-from scopewise.sweep.on_slurm import make_executor, submit
+from scopewise.runs.cluster.jobs import Job, Task, waves
+from scopewise.runs.cluster.on_slurm import make_executor, submit
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = [

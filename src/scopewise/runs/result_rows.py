@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from scopewise import schemas
-from scopewise.record import RunFolder
-from scopewise.stages import identity
+from scopewise.runs.folder import RunFolder
+from scopewise.runs.stages import identity
 
 logger = logging.getLogger("scopewise")
 

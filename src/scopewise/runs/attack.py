@@ -7,18 +7,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from scopewise import record, registry, schemas
+from scopewise import registry, schemas
 from scopewise.attacks.base import attacked_engine, make_attack
 from scopewise.attacks.suite import Attacked, attack_models, check_attacks, kept_in
 from scopewise.config import AttackSection, RunConfig, parse_config
 from scopewise.data.load import load_benchmark
 from scopewise.documents import parse_yaml, read_text
 from scopewise.errors import ConfigError, ResultError
+from scopewise.files import write_json
 from scopewise.lock import RunLock
 from scopewise.models.engine import Engine
 from scopewise.models.load import load_model, load_tokenizer, loading
 from scopewise.models.parallel.processes import default_device
-from scopewise.stages import digest, identity, model_identity
+from scopewise.record import manifest
+from scopewise.runs.stages import digest, identity, model_identity
 
 
 def config_of(run: Path, settings: dict[str, Any]) -> RunConfig:
@@ -112,14 +114,14 @@ def _attack_run(
     present = {row["attack"] for row in results}
     document = {
         "format": schemas.AttacksDocument.FORMAT,
-        "manifest": record.manifest(config, benchmark.content_hash()),
+        "manifest": manifest(config, benchmark.content_hash()),
         "inputs": _shared(inputs),
         "models": inputs["models"],
         "threshold": settings.threshold,
         "attacks": sorted(present, key=_order),
         "results": results,
     }
-    record.write_json(output, document)
+    write_json(output, document)
     return document
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from scopewise import record, schemas
+from scopewise import schemas
 from scopewise.config import EvaluateSection, RunConfig
 from scopewise.data.rows import VAL, Benchmark
 from scopewise.evaluation import evaluate, read_evaluation
 from scopewise.metrics.base import ReferenceValues
 from scopewise.models.engine import Engine
-from scopewise.stages import digest, identity, model_identity
+from scopewise.record import manifest
+from scopewise.runs.folder import RunFolder
+from scopewise.runs.stages import digest, identity, model_identity
 
 
 class Measurement:
@@ -23,7 +25,7 @@ class Measurement:
         folder: The run folder.
     """
 
-    def __init__(self, config: RunConfig, benchmark: Benchmark, folder: record.RunFolder) -> None:
+    def __init__(self, config: RunConfig, benchmark: Benchmark, folder: RunFolder) -> None:
         self.config, self.benchmark, self.folder = config, benchmark, folder
         self.content = benchmark.content_hash()
 
@@ -68,7 +70,7 @@ class Measurement:
             "answers": found.answers,
             "inputs": inputs,
             "cost": found.cost,
-            "origin": record.manifest(self.config, self.content),
+            "origin": manifest(self.config, self.content),
         }
         self.folder.write(path, document, indent=None)
         return document["values"]

@@ -10,7 +10,7 @@ from scopewise.bars import bar
 from scopewise.config import ClusterSection
 from scopewise.errors import ConfigError, ResultError
 from scopewise.files import make_folder
-from scopewise.sweep.jobs import Task
+from scopewise.runs.cluster.jobs import Task
 
 
 def run(waves: Sequence[Sequence[Task]], settings: ClusterSection, folder: Path) -> None:

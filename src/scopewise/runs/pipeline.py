@@ -16,9 +16,9 @@ from typing import Any
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from scopewise import record, schemas
+from scopewise import schemas
 from scopewise.attacks.oracle import check_base
-from scopewise.checks import check_finetuning, check_localizing, check_oracle, check_run, check_unlearning
+from scopewise.runs.checks import check_finetuning, check_localizing, check_oracle, check_run, check_unlearning
 from scopewise.config import (
     EarlyStoppingSection,
     RunConfig,
@@ -33,7 +33,7 @@ from scopewise.data.rows import FORGET, RETAIN, SCOPES, TRAIN, Benchmark, Row
 from scopewise.errors import DataError
 from scopewise.files import remove
 from scopewise.localizers.base import Scopes, localize_encoded, localizer_of
-from scopewise.measurement import Measurement
+from scopewise.runs.measurement import Measurement
 from scopewise.methods.base import make_method
 from scopewise.models.adapters import lora_config, with_adapter
 from scopewise.models.engine import Engine
@@ -43,10 +43,12 @@ from scopewise.models.parallel.fsdp import shard_model
 from scopewise.models.parallel.processes import is_main, wait
 from scopewise.models.tiny import build_tiny, tokenizer_texts
 from scopewise.models.vocabulary import check_vocabulary
+from scopewise.record import manifest
 from scopewise.region import Region
-from scopewise.stages import decisive, identity
+from scopewise.runs.folder import RunFolder
+from scopewise.runs.stages import decisive, identity
 from scopewise.training.finetune import Descent
-from scopewise.training.stage import curve, train
+from scopewise.runs.train import curve, train
 from scopewise.training.trainer import UnlearningTrainer
 
 logger = logging.getLogger("scopewise")
@@ -103,7 +105,7 @@ class Pipeline:
         self.benchmark = self.checked.benchmark
         self.config = config
         self.data_hash = self.benchmark.content_hash()
-        self.folder = record.RunFolder(
+        self.folder = RunFolder(
             config, resume=resume, overwrite=overwrite, writes=is_main(), wait=wait, joins=joins
         )
         self.path = self.folder.path
@@ -201,7 +203,7 @@ class Pipeline:
         engine = Engine(model, tokenizer, self.config.data, max_tokens=settings.max_tokens, kernels=kernels)
         with Cost() as cost, cost.step():
             found = localize_encoded(localizer, engine, Scopes(forget, retain, seed, size), settings.localizer_args)
-        origin = {**record.manifest(self.config, self.data_hash), "inputs": inputs}
+        origin = {**manifest(self.config, self.data_hash), "inputs": inputs}
         rates = cost.rates()
         self.folder.keep_config()
         if self.folder.writes:

@@ -11,7 +11,7 @@ from typing import Any
 from scopewise.bars import bar
 from scopewise.config import ClusterSection
 from scopewise.errors import ConfigError, ResultError
-from scopewise.sweep.jobs import Task
+from scopewise.runs.cluster.jobs import Task
 
 
 def run(waves: Sequence[Sequence[Task]], settings: ClusterSection, folder: Path) -> None:

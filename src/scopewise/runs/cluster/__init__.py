@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 from importlib import import_module
 
-from scopewise.pipeline import Pipeline
-from scopewise.sweep.jobs import Task, waves
+from scopewise.runs.pipeline import Pipeline
+from scopewise.runs.cluster.jobs import Task, waves
 
-ENGINES = {"ray": "scopewise.sweep.on_ray", "slurm": "scopewise.sweep.on_slurm"}
+ENGINES = {"ray": "scopewise.runs.cluster.on_ray", "slurm": "scopewise.runs.cluster.on_slurm"}
 
 
 def distribute(pipeline: Pipeline) -> None:

@@ -16,7 +16,7 @@ from scopewise.files import remove
 from scopewise.models.adapters import lora_config
 from scopewise.models.load import save_model
 from scopewise.models.parallel.processes import on_deepspeed, processes, wait
-from scopewise.record import RunFolder
+from scopewise.runs.folder import RunFolder
 from scopewise.training.checkpoints import Checkpoints
 from scopewise.training.progress import TrainingProgress, fault_of, quiet
 from scopewise.training.trainer import UnlearningConfig, UnlearningTrainer
