@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scopewise.checks import check_run
 
 import scopewise
 from scopewise import registry
@@ -23,6 +22,7 @@ from scopewise.report.columns import columns, metric_columns, recorded
 from scopewise.report.page import render
 from scopewise.report.run_folder import read_run
 from scopewise.report.table import lines, markdown, origin_line
+from scopewise.runs.checks import check_run
 from scopewise.settings import knobs
 from scopewise.testing.metrics import PROPERTIES
 from scopewise.testing.world import NotApplicableError, World
