@@ -9,10 +9,11 @@ from torch import nn
 
 from scopewise.data.load import load_benchmark
 from scopewise.localizers.base import Scopes, localize_encoded
+from scopewise.models.abilities import forward_of
 from scopewise.models.engine import Engine
 from scopewise.models.tiny import build_tokenizer, tokenizer_texts
 from scopewise.region import Region
-from scopewise.testing.world import NotApplicableError, forward_of
+from scopewise.testing.world import NotApplicableError
 
 __all__ = ["engine_of", "forward_of", "hold", "localized"]
 

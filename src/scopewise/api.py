@@ -23,7 +23,6 @@ from scopewise.localizers.base import Scopes, check_arguments, localize_encoded
 from scopewise.metrics.base import ReferenceValues
 from scopewise.models.adapters import lora_config
 from scopewise.models.engine import Engine
-from scopewise.models.vocabulary import check_vocabulary
 from scopewise.region import Region
 from scopewise.registry import nearest
 from scopewise.training.trainer import Data, UnlearningConfig, UnlearningTrainer
@@ -121,7 +120,7 @@ def localize(
     data = make_section(DataSection, {"max_length": max_length, "prompt": prompt}, "data")
     engine = Engine(model, tokenizer, data, max_tokens=section.max_tokens, kernels=kernels)
     scopes = Scopes(engine.encode(rows[0]), engine.encode(rows[1]), seed, size)
-    check_vocabulary(model, engine.tokenizer, (*scopes.forget, *scopes.retain))
+    engine.check((*scopes.forget, *scopes.retain))
     return localize_encoded(localizer, engine, scopes, section.localizer_args)
 
 

@@ -32,7 +32,6 @@ from scopewise.metrics.needs.base import Need, make_needs
 from scopewise.models.cache import AnswerCache
 from scopewise.models.engine import Engine
 from scopewise.models.score import Pair, Scored, decoded
-from scopewise.models.vocabulary import check_vocabulary
 from scopewise.open_unlearning import is_log_entry, values_of_log
 
 
@@ -162,7 +161,8 @@ def evaluate(
         for part in (None, *settings.parts)
         if (job := _job(benchmark, engine, settings, split, part, direct, needs)) is not None
     ]
-    check_vocabulary(engine.model, engine.tokenizer, (item for job in jobs for item in job.items))
+    every = [item for job in jobs for item in job.items]
+    engine.check(every)
     kept = AnswerCache(cache, engine.model) if cache is not None else None
     with Cost() as cost, cost.step():
         pairs = [pair for job in jobs for pair in _pairs(job)]
@@ -175,7 +175,6 @@ def evaluate(
             texts.update({(prompt, length): text for prompt, text in found.items()})
     # Whether tokenised answers end in an end of sequence that was appended.
     ends = settings.eos and engine.tokenizer.eos_token_id is not None
-    every = [item for job in jobs for item in job.items]
     for need in needs.values():
         need.prepare(every)
 
@@ -194,7 +193,7 @@ def evaluate(
             if combined is not None:
                 values[f"{metric.name}/{name}"] = combined
     if settings.ability.tasks:
-        values |= measure_ability(engine, settings.ability, cache)
+        values |= measure_ability(engine, settings.ability, kept)
     rates = cost.rates()
     declared = {metric.name: Declaration.of(type(metric)) for metric in metrics}
     declared[Ability.name] = Declaration.of(Ability)

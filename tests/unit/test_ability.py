@@ -21,6 +21,7 @@ from scopewise.api import evaluate
 from scopewise.config import PAPER_ABILITY, AbilitySection, load_config
 from scopewise.errors import ConfigError, DataError
 from scopewise.models import score as scoring
+from scopewise.models.cache import AnswerCache
 from scopewise.models.engine import Engine
 
 UTILITY = Path(__file__).parents[3] / "shared" / "data" / "utility"
@@ -195,7 +196,7 @@ def test_what_is_reported(tiny: Any, folder: Path, tmp_path: Path, monkeypatch: 
     model, tokenizer = tiny
     model.train()
     settings = AbilitySection(tasks=("mmlu", "arc_challenge"), path=str(folder))
-    values = measure_ability(Engine(model, tokenizer), settings, cache=tmp_path / "cache")
+    values = measure_ability(Engine(model, tokenizer), settings, cache=AnswerCache(tmp_path / "cache", model))
     assert model.training
     assert set(values) == {"ability/mmlu", "ability/arc_challenge", "ability/arc_challenge_norm", "ability/mean"}
     mmlu = values["ability/mmlu"]
@@ -212,11 +213,13 @@ def test_what_is_reported(tiny: Any, folder: Path, tmp_path: Path, monkeypatch: 
         raise AssertionError("forwarded")
 
     monkeypatch.setattr(scoring, "_scored", never)
-    assert measure_ability(Engine(model, tokenizer), settings, cache=tmp_path / "cache") == values
+    assert measure_ability(Engine(model, tokenizer), settings, cache=AnswerCache(tmp_path / "cache", model)) == values
     limited = settings.model_copy(update={"limit": 1})
     assert (
         "limited to the first 1"
-        in measure_ability(Engine(model, tokenizer), limited, cache=tmp_path / "cache")["ability/mmlu"].note
+        in measure_ability(Engine(model, tokenizer), limited, cache=AnswerCache(tmp_path / "cache", model))[
+            "ability/mmlu"
+        ].note
     )
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from engines import forward_of
 from scopewise import Engine
 from scopewise.config import DataSection
 from scopewise.data.batch import collate
@@ -38,11 +40,12 @@ def test_construction_asks_ten_forwards_and_leaves_the_model_as_it_was(tiny: Any
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
 
 
-def test_nothing_is_asked_afterwards(tiny: Any, encoded: Any) -> None:
-    """Scoring forwards the batches of its rows, and no trial."""
-    engine = Engine(*tiny)
+@pytest.mark.parametrize("adapted", [False, True])
+def test_nothing_is_asked_afterwards(adapted: bool, tiny: Any, trained_adapter: Any, encoded: Any) -> None:
+    """Scoring forwards the batches of its rows, and no trial; nor is one made to see which adapters may be merged."""
+    engine = Engine(*(trained_adapter if adapted else tiny))
     calls: list[int] = []
-    engine.model.model.register_forward_hook(lambda *_: calls.append(1))
+    engine.model.register_forward_hook(lambda *_: calls.append(1))
     engine.score([item.pair for item in encoded[0]])
     assert len(calls) == 1
 
@@ -51,7 +54,8 @@ def test_nothing_is_asked_afterwards(tiny: Any, encoded: Any) -> None:
 def test_kernels_change_nothing_but_rounding(names: tuple[str, ...], trained_adapter: Any, encoded: Any) -> None:
     """Logits, losses and gradients with some kernels, and by the model's own forward of each row alone."""
     model = trained_adapter[0]
-    forward = Forward(model, Abilities(True, True, True, True), Kernels(names))
+    forward = Forward(model, forward_of(model).abilities, Kernels(names))
+    assert replace(forward.abilities, mergeable=frozenset()) == Abilities(True, True, True, True)
     items = [*encoded[0], *encoded[1]]
     alone = []
     with torch.no_grad():

@@ -44,7 +44,7 @@ def _model(dtype: torch.dtype = torch.float32, dropout: float = 0.0, **changes: 
 
 def folded(model: nn.Module) -> AbstractContextManager:
     """The context of an evaluation."""
-    return Kernels(["merged_lora"]).evaluating(model)
+    return Kernels(["merged_lora"]).evaluating(forward_of(model).abilities.mergeable)
 
 
 IDS = torch.arange(24).reshape(2, 12)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from scopewise.ability.tasks import load_tasks
 from scopewise.config import PAPER_ABILITY, AbilitySection
 from scopewise.errors import ConfigError
 from scopewise.metrics.base import Value
 from scopewise.metrics.columns import Better
+from scopewise.models.cache import AnswerCache
 from scopewise.models.engine import Engine
 
 _NORMAL_95 = 1.959964
@@ -28,7 +28,7 @@ class Ability:
     headline = ("mean",)
 
 
-def measure_ability(engine: Engine, settings: AbilitySection, cache: str | Path | None = None) -> dict[str, Value]:
+def measure_ability(engine: Engine, settings: AbilitySection, cache: AnswerCache | None = None) -> dict[str, Value]:
     """Return `ability/TASK` → accuracy in percent, and `ability/mean`.
 
     Formula: the share of questions whose correct choice has the highest log P; for `truthfulqa_mc2` the mean share of
@@ -40,7 +40,7 @@ def measure_ability(engine: Engine, settings: AbilitySection, cache: str | Path 
     Args:
         engine: Of the model.
         settings: The tasks and their source.
-        cache: Folder of cached scores.
+        cache: Of the model's scores.
 
     Raises:
         ConfigError, DataError: as `load_tasks`; or the tokenizer has no chat template.

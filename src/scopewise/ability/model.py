@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from lm_eval.models.huggingface import HFLM
@@ -22,13 +21,13 @@ class ScoredModel(HFLM):
 
     Args:
         engine: Of the model.
-        cache: Folder of cached scores.
+        cache: Of the model's scores.
     """
 
-    def __init__(self, engine: Engine, cache: str | Path | None = None) -> None:
+    def __init__(self, engine: Engine, cache: AnswerCache | None = None) -> None:
         super().__init__(pretrained=engine.model, tokenizer=engine.tokenizer)
         self._engine = engine
-        self._answers = AnswerCache(cache, engine.model) if cache is not None else None
+        self._answers = cache
         self.cut: set[tuple[str, str]] = set()
         """Requests longer than the model's context, which were truncated on the left."""
 

@@ -11,7 +11,6 @@ from scopewise.attacks.base import Attack, Facts, InapplicableError, Outcome, Su
 from scopewise.attacks.leakage import Combine
 from scopewise.attacks.states import by_layer
 from scopewise.data.batch import Batch
-from scopewise.models.architecture import decoder_blocks
 from scopewise.models.engine import Engine
 
 
@@ -36,8 +35,8 @@ class Patching(Attack):
     def run(self, subject: Engine, facts: Facts, target: Engine) -> Outcome:
         """Return the probability of the answers with each patch."""
         mine, theirs = subject.model.config, target.model.config
-        layers = len(decoder_blocks(target.model))
-        if (mine.get_text_config().hidden_size, len(decoder_blocks(subject.model))) != (
+        layers = len(target.forward.blocks)
+        if (mine.get_text_config().hidden_size, len(subject.forward.blocks)) != (
             theirs.get_text_config().hidden_size,
             layers,
         ):

@@ -9,19 +9,23 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, Literal
 
 import torch
+from peft.tuners.lora import Linear
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from transformers.pytorch_utils import Conv1D
 
 from scopewise.data.batch import Batch, Unit, collate_units, to_device
 from scopewise.errors import ModelError
-from scopewise.models.architecture import counts_columns, unwrap
+from scopewise.models.architecture import counts_columns
 from scopewise.models.flops import uncounted
 from scopewise.models.forward import Abilities, Forward, evaluation_mode
+from scopewise.models.kernels import Kernels
 from scopewise.models.kernels.packing import packed
+from scopewise.models.merging import calls, shared_layers
 from scopewise.models.steps import Steps
 
 FAR = 100.0
@@ -31,20 +35,42 @@ _FAILS = (ModelError, RuntimeError, ValueError, TypeError, AttributeError, Looku
 """What a model may raise at inputs that it does not take: it then lacks the ability."""
 
 
+def forward_of(model: nn.Module, kernels: Literal["auto", "off"] = "auto") -> Forward:
+    """Return a model's forward, with what it allows found out.
+
+    Args:
+        model: A causal LM, complete: with its adapter, in its dtype, on its device or sharded.
+        kernels: As the run file's `model.kernels`.
+    """
+    forward = Forward(model, kernels=Kernels.of(kernels))
+    forward.abilities = find_abilities(forward)
+    return forward
+
+
 def find_abilities(forward: Forward) -> Abilities:
     """Return what a model allows. It takes ten forwards of a few tokens, and leaves the model as it was.
 
     Args:
         forward: The model's plain forward; with adapters, and sharded, as it will be used.
     """
+    columns = counts_columns(forward.model)  # then whole rows alone are right
     devices = [forward.device] if forward.device.type == "cuda" else []
-    with evaluation_mode(forward.model), uncounted(), torch.no_grad(), torch.random.fork_rng(devices):
-        return Abilities(
+    adapted = [layer for layer in forward.model.modules() if isinstance(layer, Linear)]
+    with (
+        evaluation_mode(forward.model),
+        uncounted(),
+        torch.no_grad(),
+        torch.random.fork_rng(devices),
+        calls(adapted) as called,
+    ):
+        abilities = Abilities(
             plain_head=_holds(_plain_head, forward),
-            packs=_holds(_packs, forward),
-            shares_prompts=_holds(_shares_prompts, forward),
-            caches=_holds(_caches, forward),
+            packs=not columns and _holds(_packs, forward),
+            shares_prompts=not columns and _holds(_shares_prompts, forward),
+            caches=not columns and _holds(_caches, forward),
         )
+    # An adapter on a layer that no forward calls does nothing, though its weight may be read; merged, it would act.
+    return replace(abilities, mergeable=frozenset(called - shared_layers(forward.model, adapted)))
 
 
 def _holds(trial: Callable[[Forward], bool], forward: Forward) -> bool:
@@ -71,8 +97,8 @@ def _packs(forward: Forward) -> bool:
 
     Not tried on models spread over processes, whose hooks see other shapes. Attention windows are read from the configuration.
     """
-    config = unwrap(forward.model).config
-    if isinstance(unwrap(forward.model), FSDPModule) or counts_columns(forward.model):
+    config = forward.inner.config
+    if isinstance(forward.inner, FSDPModule):
         return False
     if config._attn_implementation != "sdpa" or config.get_text_config() is not config:
         return False
@@ -85,8 +111,6 @@ def _packs(forward: Forward) -> bool:
 
 def _shares_prompts(forward: Forward) -> bool:
     """State-space layers and attention kernels that take no mask of our own fail."""
-    if counts_columns(forward.model):
-        return False
     ids = _ids(forward, 19)
     prompt, answers = tuple(ids[:8]), (tuple(ids[8:13]), tuple(ids[13:16]), tuple(ids[16:]))
     together = to_device(collate_units([Unit(prompt, answers)]), forward.device)
@@ -98,8 +122,6 @@ def _shares_prompts(forward: Forward) -> bool:
 
 def _caches(forward: Forward) -> bool:
     """Models that keep a state of their own, or whose state reads padding on the left, fail; also after rows were dropped."""
-    if counts_columns(forward.model):
-        return False
     ids = _ids(forward, 16)
     prompts = [tuple(ids[:3]), tuple(ids[3:9]), tuple(ids[9:13])]
     with enlarged(forward.model):

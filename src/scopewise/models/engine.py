@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -15,16 +15,14 @@ from scopewise.config import DataSection, ModelSection
 from scopewise.data.prompt import Encoded, Prompt, encode
 from scopewise.data.rows import Row
 from scopewise.models import gradients
-from scopewise.models.abilities import find_abilities
+from scopewise.models.abilities import forward_of
 from scopewise.models.architecture import vocabulary_size
-from scopewise.models.forward import Forward
 from scopewise.models.generate import generate
-from scopewise.models.kernels import Kernels
 from scopewise.models.load import load_model, load_tokenizer, loading, with_padding
 from scopewise.models.parallel.fsdp import shard_model
 from scopewise.models.score import Pair, Scored, hit_rate, score_pairs, sequence_nll
 from scopewise.models.stream import Token, stream
-from scopewise.models.vocabulary import check_vocabulary
+from scopewise.models.vocabulary import check_rows, check_tokenizer
 
 
 class Engine:
@@ -62,11 +60,11 @@ class Engine:
         kernels: Literal["auto", "off"] = "auto",
         name: str = "",
     ) -> None:
-        check_vocabulary(model, tokenizer)
+        check_tokenizer(model, tokenizer)
         self.model: Any = model
         self.tokenizer = with_padding(tokenizer)
         self.data, self.max_tokens, self.name = data or DataSection(), max_tokens, name
-        self.forward = Forward(model, find_abilities(Forward(model)), Kernels.of(kernels))
+        self.forward = forward_of(model, kernels)
 
     @staticmethod
     def load(
@@ -131,6 +129,10 @@ class Engine:
         data = self.data
         over = over_length or data.over_length
         return encode(rows, self.tokenizer, self.prompt, data.max_length, eos=eos, over_length=over, begun=begun)
+
+    def check(self, items: Iterable[Encoded]) -> None:
+        """Raise ModelError where rows have tokens without an embedding, or more than the learned positions."""
+        check_rows(self.model, self.tokenizer, items)
 
     # -- passes -------------------------------------------------------------------------------------------------------
 

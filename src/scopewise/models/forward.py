@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
+from peft.tuners.lora import Linear
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
@@ -31,12 +33,14 @@ class Abilities:
         packs: Rows give the same logits when they stand one after the other, without padding.
         shares_prompts: Answers that share a prompt's forward, under a mask, give the same logits.
         caches: Generation from a key-value cache gives the same logits as from whole rows.
+        mergeable: LoRA layers that the model calls and whose weight no other module holds: merged, they compute the same.
     """
 
     plain_head: bool = False
     packs: bool = False
     shares_prompts: bool = False
     caches: bool = False
+    mergeable: frozenset[Linear] = frozenset()
 
 
 class Forward:
@@ -56,6 +60,7 @@ class Forward:
 
     Attributes:
         model: The model.
+        inner: The model without what accelerate wraps around it.
         head: Its output embeddings.
         window: The shortest attention window of a layer in tokens, or None.
     """
@@ -70,6 +75,7 @@ class Forward:
     ) -> None:
         self.model, self.zero3 = model, zero3
         self.abilities, self.kernels = abilities or Abilities(), kernels or Kernels()
+        self.inner = unwrap(model)
         self.head: Any = lm_head(model)
         self.window = attention_window(model)
         self._dtype = mixed_dtype(model)
@@ -87,6 +93,11 @@ class Forward:
     def vocab_size(self) -> int:
         """Number of logits per token."""
         return int(self.head.weight.shape[0])
+
+    @cached_property
+    def blocks(self) -> nn.ModuleList:
+        """The decoder blocks. Raises ModelError where they are not one list of modules."""
+        return decoder_blocks(self.model)
 
     # -- logits and losses --------------------------------------------------------------------------------------------
 
@@ -191,7 +202,7 @@ class Forward:
         if int(read.max()) >= len(mask) or not bool(mask[read].all()):
             raise ValueError("batch: the answers' last tokens are not in it; collate it with last=True")
         captured: list[Tensor] = []
-        block = decoder_blocks(self.model)[layer]
+        block = self.blocks[layer]
         above = contextlib.nullcontext() if logits else first_blocks(self.model, layer + 1)
         with _capture([block], read, captured), above:
             found = self._logits_at(batch, batch["position"] if logits else batch["position"][:0])
@@ -203,7 +214,7 @@ class Forward:
         `output_hidden_states` would give the last block's states after the final norm.
         """
         captured: list[Tensor] = []
-        with _capture(decoder_blocks(self.model), batch["position"], captured):
+        with _capture(self.blocks, batch["position"], captured):
             self._logits_at(batch, batch["position"][:0])
         return captured
 
@@ -218,7 +229,7 @@ class Forward:
             changed = flat.view_as(hidden)
             return (changed, *output[1:]) if isinstance(output, tuple) else changed
 
-        handle = decoder_blocks(self.model)[layer].register_forward_hook(replace)
+        handle = self.blocks[layer].register_forward_hook(replace)
         try:
             yield
         finally:
@@ -234,10 +245,10 @@ class Forward:
         """
         # Weights that DeepSpeed has gathered may be those of the next step, to which inference mode would give no gradient;
         # and an adapter merged into them may be lost before it is read.
-        sharded = self.zero3 or isinstance(unwrap(self.model), FSDPModule)
+        sharded = self.zero3 or isinstance(self.inner, FSDPModule)
         with (
             evaluation_mode(self.model),
-            contextlib.nullcontext() if self.zero3 else self.kernels.evaluating(self.model),
+            contextlib.nullcontext() if self.zero3 else self.kernels.evaluating(self.abilities.mergeable),
             torch.no_grad() if sharded else torch.inference_mode(),
         ):
             yield
@@ -259,10 +270,7 @@ class Forward:
 
     def _recomputes(self) -> bool:
         """Return whether blocks run compiled, or again in the backward, where the packed attention is not there."""
-        return any(
-            "forward" in vars(block) or getattr(block, "gradient_checkpointing", False)
-            for block in decoder_blocks(self.model)
-        )
+        return any("forward" in vars(block) or getattr(block, "gradient_checkpointing", False) for block in self.blocks)
 
     def _logits_at(self, batch: Batch, position: Tensor) -> Tensor:
         """Run the model's own forward with the head at `position` (indices into [batch · seq]) alone."""
@@ -270,7 +278,6 @@ class Forward:
 
     def _run(self, batch: Batch, read: Callable[[Tensor], Tensor]) -> Tensor:
         """Run the model's own forward; the head reads what `read` makes of the last states ([batch seq hidden])."""
-        inner = unwrap(self.model)
         inputs = {"input_ids": batch["input_ids"]}
         # Rows are padded on the right, where nothing that is read looks: without a mask the fastest attention can be taken.
         if "order" in batch:
@@ -282,10 +289,10 @@ class Forward:
                 "position_ids": batch["position_ids"],
                 "attention_mask": batch["attention_mask"].clamp(min=torch.finfo(dtype).min).to(dtype),
             }
-        count_forward(inner, batch, self.head)
+        count_forward(self.inner, batch, self.head)
         handle = self.head.register_forward_pre_hook(lambda _, args: (read(args[0]), *args[1:]))
         try:
-            with self.autocast(), self.kernels.attention(inner, batch):
+            with self.autocast(), self.kernels.attention(self.inner, batch):
                 output = self.model(**inputs, use_cache=False)
         finally:
             handle.remove()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, cast
 
 import torch
@@ -43,18 +44,26 @@ def shared_layers(model: nn.Module, layers: Sequence[Linear]) -> set[Linear]:
 
 def uncalled_layers(model: nn.Module, layers: Sequence[Linear]) -> set[Linear]:
     """Return the layers that a forward on two made-up ids does not call."""
-    seen: set[nn.Module] = set()
-    handles = [layer.register_forward_pre_hook(lambda m, _: seen.add(m)) for layer in layers]
     training = model.training
     model.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), calls(layers) as seen:
             model(input_ids=torch.tensor([[4, 5]], device=next(model.parameters()).device), use_cache=False)
     finally:
         model.train(training)
+    return set(layers) - seen
+
+
+@contextlib.contextmanager
+def calls(layers: Iterable[Linear]) -> Iterator[set[Linear]]:
+    """Collect those of some layers that are called while the context is open."""
+    seen: set[Linear] = set()
+    handles = [layer.register_forward_pre_hook(lambda m, _: seen.add(m)) for layer in layers]
+    try:
+        yield seen
+    finally:
         for handle in handles:
             handle.remove()
-    return set(layers) - seen
 
 
 def _read(model: nn.Module, layers: set[Linear]) -> list[Linear]:

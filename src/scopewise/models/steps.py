@@ -10,7 +10,6 @@ from transformers import DynamicCache
 
 from scopewise.data.batch import Batch, to_device
 from scopewise.errors import ModelError
-from scopewise.models.architecture import unwrap
 from scopewise.models.flops import uncounted
 from scopewise.models.forward import Forward
 
@@ -48,7 +47,7 @@ class Steps:
         ids = torch.tensor([[pad] * (width - len(p)) + list(p) for p in prompts], device=self._device)
         self._mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=self._device)
         self._position = (self._mask.cumsum(-1) - 1).clamp(min=0)
-        self._cache = DynamicCache(config=unwrap(forward.model).config)
+        self._cache = DynamicCache(config=forward.inner.config)
         self.logits = self._from_cache(ids)
         if copies > 1:
             self._cache.batch_repeat_interleave(copies)

@@ -25,19 +25,22 @@ def padding_id(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> int:
     return wanted if isinstance(wanted, int) and 0 <= wanted < vocabulary_size(model) else 0
 
 
-def check_vocabulary(model: nn.Module, tokenizer: PreTrainedTokenizerBase, items: Iterable[Encoded] = ()) -> None:
-    """Raise ModelError where ordinary tokens, or tokens of rows, have no embedding: the tokenizer is another model's.
+_ADVICE = "take the model's own tokenizer, or resize_token_embeddings before saving the model"
+
+
+def check_vocabulary(model: nn.Module, tokenizer: PreTrainedTokenizerBase, items: Iterable[Encoded]) -> None:
+    """Check a model that has no engine yet: `check_tokenizer`, then `check_rows`."""
+    check_tokenizer(model, tokenizer)
+    check_rows(model, tokenizer, items)
+
+
+def check_tokenizer(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raise ModelError where ordinary tokens have no embedding: the tokenizer is another model's.
 
     Special tokens without an embedding are fine as long as no row has them (an added padding token, an image token of a
-    text-only model). Rows longer than a model's learned positions are refused, too.
-
-    Args:
-        model: The model.
-        tokenizer: Its tokenizer.
-        items: Rows that are to be forwarded.
+    text-only model).
     """
-    size, items = vocabulary_size(model), list(items)
-    advice = "take the model's own tokenizer, or resize_token_embeddings before saving the model"
+    size = vocabulary_size(model)
     special = set(tokenizer.all_special_ids) | {
         i for i, token in tokenizer.added_tokens_decoder.items() if token.special
     }
@@ -45,12 +48,23 @@ def check_vocabulary(model: nn.Module, tokenizer: PreTrainedTokenizerBase, items
         beyond = [i for i in range(size, len(tokenizer)) if i not in special]
         if beyond:
             raise ModelError(
-                f"model: a vocabulary of {size} tokens, and a tokenizer with ids up to {max(beyond)}; {advice}"
+                f"model: a vocabulary of {size} tokens, and a tokenizer with ids up to {max(beyond)}; {_ADVICE}"
             )
+
+
+def check_rows(model: nn.Module, tokenizer: PreTrainedTokenizerBase, items: Iterable[Encoded]) -> None:
+    """Raise ModelError where rows have tokens without an embedding, or are longer than a model's learned positions.
+
+    Args:
+        model: The model.
+        tokenizer: Its tokenizer.
+        items: Rows that are to be forwarded.
+    """
+    size, items = vocabulary_size(model), list(items)
     largest = max((max((*item.prompt_ids, *item.answer_ids), default=0) for item in items), default=0)
     if largest >= size:
         token = tokenizer.convert_ids_to_tokens(largest)
-        raise ModelError(f"model: a vocabulary of {size} tokens, and rows with id {largest} ({token}); {advice}")
+        raise ModelError(f"model: a vocabulary of {size} tokens, and rows with id {largest} ({token}); {_ADVICE}")
     longest, positions = max(items, key=len, default=None), _positions(model)
     if longest is not None and positions is not None and len(longest) > positions:
         raise ModelError(

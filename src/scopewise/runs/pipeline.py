@@ -42,7 +42,6 @@ from scopewise.models.merging import merged
 from scopewise.models.parallel.fsdp import shard_model
 from scopewise.models.parallel.processes import is_main, wait
 from scopewise.models.tiny import build_tiny, tokenizer_texts
-from scopewise.models.vocabulary import check_vocabulary
 from scopewise.record import manifest
 from scopewise.region import Region
 from scopewise.runs.folder import RunFolder
@@ -178,7 +177,7 @@ class Pipeline:
             return
         chosen = [item for item in self.checked.items if item.row.scope == FORGET and item.row.split == TRAIN]
         asked = self.measurement.engine(path, "oracle")
-        check_vocabulary(asked.model, asked.tokenizer, chosen)
+        asked.check(chosen)
         check_base(asked, chosen, path, setting)
         self._base_asked = True
 
@@ -198,9 +197,9 @@ class Pipeline:
         tokenizer = load_tokenizer(target)
         model = shard_model(self._prepared(target, seed))
         forget, retain = (self._encode(rows.select(scope, TRAIN), tokenizer) for scope in (FORGET, RETAIN))
-        check_vocabulary(model, tokenizer, (*forget, *retain))
         settings, kernels = self.config.localize, self.config.model.kernels
         engine = Engine(model, tokenizer, self.config.data, max_tokens=settings.max_tokens, kernels=kernels)
+        engine.check((*forget, *retain))
         with Cost() as cost, cost.step():
             found = localize_encoded(localizer, engine, Scopes(forget, retain, seed, size), settings.localizer_args)
         origin = {**manifest(self.config, self.data_hash), "inputs": inputs}

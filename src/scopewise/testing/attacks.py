@@ -16,10 +16,11 @@ from scopewise.config import AttackSection, TinyConfig
 from scopewise.data.batch import collate
 from scopewise.data.prompt import Encoded, encode
 from scopewise.data.rows import FORGET, RETAIN, TRAIN, VAL, Benchmark, Row
+from scopewise.models.abilities import forward_of
 from scopewise.models.engine import Engine
 from scopewise.models.tiny import build_tiny, tokenizer_texts
 from scopewise.ops import token_log_probs
-from scopewise.testing.world import NotApplicableError, Property, check, forward_of
+from scopewise.testing.world import NotApplicableError, Property, check
 
 NAMES = ("Ada Quill", "Ben Orrow", "Cleo Varga", "Dov Mistral", "Eda Palk", "Finn Uster", "Gil Thorne", "Hana Wex")
 STREETS = ("Mill", "Heron", "Oak", "Quay", "Fern", "Lark", "Pond", "Vine")

@@ -17,6 +17,7 @@ from transformers import TrainerCallback
 from scopewise.data.batch import collate
 from scopewise.data.prompt import Encoded
 from scopewise.methods.base import Answers, Method
+from scopewise.models.abilities import forward_of
 from scopewise.region import Entry, Mask, Region, module_of, parameter_name
 from scopewise.testing.world import (
     NotApplicableError,
@@ -24,7 +25,6 @@ from scopewise.testing.world import (
     World,
     alike,
     check,
-    forward_of,
     furthest,
     parameters_of,
 )

@@ -18,11 +18,8 @@ from scopewise.config import LoraSection, TinyConfig
 from scopewise.data.load import load_benchmark
 from scopewise.data.prompt import Encoded, encode
 from scopewise.data.rows import FORGET, RETAIN, TRAIN, Row
-from scopewise.models.abilities import find_abilities
 from scopewise.models.adapters import lora_config, with_adapter
 from scopewise.models.engine import Engine
-from scopewise.models.forward import Forward
-from scopewise.models.kernels import Kernels
 from scopewise.models.tiny import build_tiny, tokenizer_texts
 from scopewise.region import parameter_name
 from scopewise.training.progress import quiet
@@ -158,11 +155,6 @@ def fill_adapter(model: PeftModel) -> None:
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
                 parameter.normal_(std=0.1, generator=torch.Generator().manual_seed(0))
-
-
-def forward_of(model: nn.Module, kernels: Any = "auto") -> Forward:
-    """Return a model's forward, with what it allows found out."""
-    return Forward(model, find_abilities(Forward(model)), Kernels.of(kernels))
 
 
 def parameters_of(model: nn.Module) -> dict[str, Tensor]:

@@ -33,7 +33,7 @@ from scopewise.files import write_json
 from scopewise.localizers.base import Scopes, check_arguments, localize_encoded
 from scopewise.methods.base import Dual, Method, make_method
 from scopewise.models.adapters import trainable_adapter, with_adapter
-from scopewise.models.architecture import decoder_blocks, is_quantized
+from scopewise.models.architecture import is_quantized
 from scopewise.models.checked import biases_are_no_fault
 from scopewise.models.engine import Engine
 from scopewise.models.forward import Forward
@@ -268,7 +268,7 @@ class UnlearningTrainer(Trainer):
         self._unlogged = Unlogged()
         self._retain_loss_before_step: float | None = None
         hidden = "hidden" in (*self.method.needs, *self.method.retain_terms)
-        layer = self.method.hidden_layer(len(decoder_blocks(model))) if hidden else None
+        layer = self.method.hidden_layer(len(self.forward.blocks)) if hidden else None
         self.loss = Loss(self.method, layer, self._where)
 
     # -- before and after training -------------------------------------------------------------------------------

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable
 from typing import Any, Literal
 
 from peft.tuners.lora import Linear
@@ -16,13 +16,12 @@ from scopewise.data.batch import Batch
 from scopewise.models.kernels.lora_linear import fused_lora
 from scopewise.models.kernels.merged_lora import with_merged_lora
 from scopewise.models.kernels.packing import packed, packed_attention, saves
-from scopewise.models.merging import uncalled_layers
 
 NAMES = ("lora_linear", "merged_lora", "packing")
 
 
 class Kernels:
-    """Which kernels a model runs with, and what they found out about its layers.
+    """Which kernels a model runs with.
 
     Args:
         names: Some of `NAMES`.
@@ -30,7 +29,6 @@ class Kernels:
 
     def __init__(self, names: Collection[str] = ()) -> None:
         self.names = frozenset(names)
-        self._called: dict[Linear, bool] = {}
 
     @staticmethod
     def of(setting: Literal["auto", "off"]) -> Kernels:
@@ -41,9 +39,9 @@ class Kernels:
         """Return the context of a training, or of gradients."""
         return fused_lora(model) if "lora_linear" in self.names else contextlib.nullcontext()
 
-    def evaluating(self, model: nn.Module) -> contextlib.AbstractContextManager:
+    def evaluating(self, mergeable: Iterable[Linear]) -> contextlib.AbstractContextManager:
         """Return the context of an evaluation; the adapter must stay as it is while it is open."""
-        return with_merged_lora(model, self._uncalled) if "merged_lora" in self.names else contextlib.nullcontext()
+        return with_merged_lora(mergeable) if "merged_lora" in self.names else contextlib.nullcontext()
 
     @property
     def packs(self) -> bool:
@@ -57,11 +55,3 @@ class Kernels:
     def attention(self, model: Any, batch: Batch) -> contextlib.AbstractContextManager:
         """Return the context of a forward of a batch, packed or not."""
         return packed_attention(model, batch) if "order" in batch else contextlib.nullcontext()
-
-    def _uncalled(self, model: nn.Module, layers: Sequence[Linear]) -> set[Linear]:
-        """Return the layers that a forward does not call. Each is looked at once."""
-        new = [layer for layer in layers if layer not in self._called]
-        if new:
-            never = uncalled_layers(model, new)
-            self._called.update((layer, layer not in never) for layer in new)
-        return {layer for layer in layers if not self._called[layer]}

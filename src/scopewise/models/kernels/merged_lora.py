@@ -7,7 +7,7 @@ The thin products of LoRA take a good part of a small layer's time on a CPU. PEF
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import cast
 
 import torch
@@ -15,29 +15,22 @@ from peft.tuners.lora import Linear
 from torch import Tensor, nn
 
 from scopewise.models.kernels.lora_linear import is_plain
-from scopewise.models.merging import shared_layers, weight_of
+from scopewise.models.merging import weight_of
 
 MERGED_BYTES = 2**30
 """Largest second copy of weights that is made. Beyond it layers are so wide that a thin product costs little."""
 
 
 @contextlib.contextmanager
-def with_merged_lora(
-    model: nn.Module, uncalled: Callable[[nn.Module, Sequence[Linear]], set[Linear]]
-) -> Iterator[None]:
-    """Compute every LoRA layer of a model as one product with W + s B A while the context is open.
+def with_merged_lora(layers: Iterable[Linear]) -> Iterator[None]:
+    """Compute LoRA layers as one product with W + s B A while the context is open.
 
-    Only float32 weights on a CPU: a sum in lower precision would round the adapter away. Weights that another module holds
-    too are left out, and so are layers the model does not call: there the adapter would act where it does not.
+    Only float32 weights on a CPU: a sum in lower precision would round the adapter away.
 
     Args:
-        model: The model.
-        uncalled: As `uncalled_layers`.
+        layers: Those that a model's abilities call `mergeable`.
     """
-    layers = [layer for layer in model.modules() if isinstance(layer, Linear) and _may_merge(layer)]
-    if layers:
-        shared, never = shared_layers(model, layers), uncalled(model, layers)
-        layers = [layer for layer in layers if layer not in shared and layer not in never]
+    layers = [layer for layer in layers if _may_merge(layer)]
     if sum(weight_of(layer).nbytes for layer in layers) > MERGED_BYTES:
         layers = []
     before: list[tuple[Linear, Tensor]] = []
