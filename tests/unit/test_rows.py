@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from datasets import Dataset
 
 from scopewise.api import evaluate, localize
 from scopewise.data.load import load_benchmark
@@ -220,3 +221,10 @@ def test_alternatives_are_put_as_the_rows_are(tiny: Any, tmp_path: Path) -> None
     text = Prompt("chat", system="Be kind.", system_role="user").text(Row("Where is A?", "", FORGET), tokenizer)
     for items in (made.train_dataset.forget, made.train_dataset.preferred):  # type: ignore[union-attr]
         assert tokenizer.decode(items[0].prompt_ids) == text
+
+
+def test_rows_of_a_dataset() -> None:
+    """A `datasets.Dataset` has a value in every column: None where a row has none, which is the default."""
+    rows = [{"question": "a", "answer": "b", "instance": "Ada"}, {"question": "c", "answer": "d"}]
+    assert as_rows(Dataset.from_list(rows), FORGET) == as_rows(rows, FORGET)
+    assert as_rows(Dataset.from_list(rows), FORGET)[0].instance == "Ada"
