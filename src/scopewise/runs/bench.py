@@ -11,7 +11,6 @@ from typing import Any
 import torch
 
 from scopewise import schemas
-from scopewise.runs.checks import Checked, check_finetuning, check_oracle, check_unlearning
 from scopewise.config import RunConfig, UnlearnSection
 from scopewise.errors import ConfigError
 from scopewise.files import write_json, write_text
@@ -19,9 +18,10 @@ from scopewise.localizers.base import check_arguments
 from scopewise.models.parallel.processes import default_device
 from scopewise.record import manifest
 from scopewise.report.columns import recorded
-from scopewise.runs.pipeline import BenchEntry, Pipeline
 from scopewise.report.comparison import compare
 from scopewise.report.table import markdown, untaught
+from scopewise.runs.checks import Checked, check_finetuning, check_oracle, check_unlearning
+from scopewise.runs.pipeline import BenchEntry, Pipeline
 from scopewise.runs.result_rows import finetuned_row, other_rows, unlearned_row
 from scopewise.runs.tune import Objectives, Trial, best, holdout, search, space
 

@@ -18,7 +18,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from scopewise import schemas
 from scopewise.attacks.oracle import check_base
-from scopewise.runs.checks import check_finetuning, check_localizing, check_oracle, check_run, check_unlearning
 from scopewise.config import (
     EarlyStoppingSection,
     RunConfig,
@@ -33,7 +32,6 @@ from scopewise.data.rows import FORGET, RETAIN, SCOPES, TRAIN, Benchmark, Row
 from scopewise.errors import DataError
 from scopewise.files import remove
 from scopewise.localizers.base import Scopes, localize_encoded, localizer_of
-from scopewise.runs.measurement import Measurement
 from scopewise.methods.base import make_method
 from scopewise.models.adapters import lora_config, with_adapter
 from scopewise.models.engine import Engine
@@ -44,10 +42,12 @@ from scopewise.models.parallel.processes import is_main, wait
 from scopewise.models.tiny import build_tiny, tokenizer_texts
 from scopewise.record import manifest
 from scopewise.region import Region
+from scopewise.runs.checks import check_finetuning, check_localizing, check_oracle, check_run, check_unlearning
 from scopewise.runs.folder import RunFolder
+from scopewise.runs.measurement import Measurement
 from scopewise.runs.stages import decisive, identity
-from scopewise.training.finetune import Descent
 from scopewise.runs.train import curve, train
+from scopewise.training.finetune import Descent
 from scopewise.training.trainer import UnlearningTrainer
 
 logger = logging.getLogger("scopewise")
@@ -104,9 +104,7 @@ class Pipeline:
         self.benchmark = self.checked.benchmark
         self.config = config
         self.data_hash = self.benchmark.content_hash()
-        self.folder = RunFolder(
-            config, resume=resume, overwrite=overwrite, writes=is_main(), wait=wait, joins=joins
-        )
+        self.folder = RunFolder(config, resume=resume, overwrite=overwrite, writes=is_main(), wait=wait, joins=joins)
         self.path = self.folder.path
         self.measurement = Measurement(config, self.benchmark, self.folder)
         self._base_asked = False

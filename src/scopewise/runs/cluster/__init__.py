@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 from importlib import import_module
 
-from scopewise.runs.pipeline import Pipeline
 from scopewise.runs.cluster.jobs import Task, waves
+from scopewise.runs.pipeline import Pipeline
 
 ENGINES = {"ray": "scopewise.runs.cluster.on_ray", "slurm": "scopewise.runs.cluster.on_slurm"}
 

@@ -6,10 +6,10 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from scopewise.runs.bench import Bench, section_of
 from scopewise.config import RunConfig, parse_config
 from scopewise.errors import UserError
 from scopewise.localizers.base import localizer_of
+from scopewise.runs.bench import Bench, section_of
 from scopewise.runs.pipeline import BenchEntry, Pipeline
 
 
