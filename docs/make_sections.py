@@ -29,7 +29,7 @@ SCOPES = {
 READ = {
     "best": "leakage at the best setting for each model (highest mean signal)",
     "mean": "leakage of the mean over settings",
-    "last": "leakage at the last setting at which target and oracle still differ",
+    "recovery": "leakage at the best settings, as a share of what the target knows without the attack",
 }
 KEPT = {"retain": "retain rows", "general": "general text"}
 

@@ -23,9 +23,11 @@ import pytest
 import torch
 
 from loading import module_of
+from scopewise.attacks.base import make_attack
 from scopewise.data.load import load_benchmark
 from scopewise.data.prompt import encode
 from scopewise.data.rows import FORGET, RETAIN, Row
+from scopewise.testing.attacks import AttackWorld
 from scopewise.testing.world import World, general_rows, short_rows, small_trainer, tiny_model
 from scopewise.training.trainer import UnlearningTrainer
 
@@ -52,6 +54,18 @@ def _tiny() -> tuple[Any, Any]:
 def world(_tiny: tuple[Any, Any]) -> World:
     """The small world that properties are tested in."""
     return World(*_tiny)
+
+
+@pytest.fixture(scope="session")
+def attack_world() -> AttackWorld:
+    """Two trained models: a target that knows eight persons, and an oracle that does not."""
+    return AttackWorld.build(make_attack("question"))
+
+
+@pytest.fixture(scope="session")
+def attacked(attack_world: AttackWorld) -> tuple[Any, Any, Any, Any]:
+    """The same as benchmark, tokenizer, target and oracle."""
+    return attack_world.benchmark, attack_world.tokenizer, attack_world.target, attack_world.oracle
 
 
 @pytest.fixture

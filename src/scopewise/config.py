@@ -300,7 +300,7 @@ class FinetuneSection(TrainingSection):
     batch_size: int = Field(64, ge=1)
 
 
-Arguments = dict[str, bool | int | float | str | None]
+Arguments = dict[str, bool | int | float | str | list[int | float | str] | None]
 """Settings of one method, localizer, metric or attack, which its class checks."""
 
 
@@ -560,7 +560,8 @@ class AttackSection(Section):
     REFUSED: ClassVar[Mapping[str, str]] = {
         name: f"it is now attack.attack_args.{now}; write it there"
         for name, now in {
-            **{name: f"relearning.{name}" for name in ("steps", "learning_rate", "batch_size")},
+            **{name: f"relearning.{name}" for name in ("steps", "batch_size")},
+            "learning_rate": "relearning.learning_rates",
             **{name: f"sampling.{name}" for name in ("samples", "max_new_tokens")},
             "prompts": "prompts.file",
         }.items()

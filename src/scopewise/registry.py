@@ -38,6 +38,13 @@ _ALIASES: Mapping[str, str] = {"validation": "val", "training": "train"}
 """What others call it, where that is too far from our name to be found by its letters."""
 
 
+_GONE: Mapping[tuple[str, str], str] = {
+    ("attacks", "relearning_retain"): "part of relearning; set attack.attack_args.relearning.data=[retain]",
+    ("attacks", "relearning_unrelated"): "part of relearning; set attack.attack_args.relearning.data=[general]",
+}
+"""Kind and name that earlier versions had → what it is now."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return ` Did you mean 'x'?` for the known name nearest to `name`, or an empty string."""
     by_lower = {other.lower(): other for other in known}
@@ -91,6 +98,8 @@ def canonical(kind: str, name: str) -> str:
     key = name.replace("-", "_")
     if key in known:
         return key
+    if (kind, key) in _GONE:
+        raise ConfigError(f"{kind[:-1]}: {name!r}; it is now {_GONE[kind, key]}")
     if ":" in name:
         if not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*", name):
             raise ConfigError(f"{kind[:-1]}: {name!r}; a class of a package is written package.module:Class")

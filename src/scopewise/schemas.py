@@ -193,6 +193,25 @@ class SecondsPart(Part):
     seconds: Seconds
 
 
+class AttackCurvePart(Part):
+    """Mean signal of three models over the steps of an attack that trains."""
+
+    name: str
+    steps: list[Count]
+    unlearned: list[Number]
+    oracle: list[Number]
+    target: list[Number]
+
+
+class StepsToRecoverPart(Part):
+    """Steps until half of the facts are back."""
+
+    level: float
+    unlearned: Count | None
+    oracle: Count | None
+    most: Count
+
+
 class AttackPart(Part):
     """The result of an attack."""
 
@@ -204,10 +223,14 @@ class AttackPart(Part):
     leakage: Number
     low: Number
     high: Number
-    verdict: Literal["leaks", "holds", "undecided", "one instance", "not measurable", "not applicable"]
+    verdict: Literal[
+        "leaks", "holds", "over-unlearned", "undecided", "one instance", "not measurable", "not applicable"
+    ]
     worst: list[dict[str, Any]]
     notes: list[str]
     cost: SecondsPart
+    curves: list[AttackCurvePart] = []
+    steps_to_recover: StepsToRecoverPart | None = None
 
 
 class SuitePart(Part):
@@ -249,6 +272,8 @@ class LooseAttackPart(Part):
     worst: list[dict[str, Any]] | None = None
     notes: list[str] | None = None
     cost: dict[str, Number] | None = None
+    curves: list[AttackCurvePart] = []
+    steps_to_recover: StepsToRecoverPart | None = None
 
 
 class LooseAttacksDocument(Document):
@@ -270,6 +295,7 @@ class PieceDocument(Document):
     signals: dict[str, list[Number]] = {}
     texts: dict[str, list[str | None]] = {}
     notes: list[str] = []
+    curves: dict[str, list[list[Count | str]]] = {}
 
 
 class TrialDocument(Document):

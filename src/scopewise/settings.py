@@ -58,6 +58,11 @@ def _fitting(value: Any, annotation: Any, where: str) -> Any:
         if value is None and type(None) in get_args(annotation):
             return None
         annotation = next(part for part in get_args(annotation) if part is not type(None))
+    if get_origin(annotation) is tuple:  # tuple[X, ...]
+        if not isinstance(value, list | tuple) or not value:
+            raise ConfigError(f"{where}: {value!r}; must be a list of one or more")
+        inner = get_args(annotation)[0]
+        return tuple(_fitting(item, inner, f"{where}[{i}]") for i, item in enumerate(value))
     if get_origin(annotation) is Literal:
         if value not in get_args(annotation):
             raise ConfigError(f"{where}: {value!r}; {registry.allowed(str(value), map(str, get_args(annotation)))}")

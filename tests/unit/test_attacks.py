@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +12,7 @@ import torch
 from torch import nn
 
 import scopewise
+from attacking import leak, suppressed
 from engines import forward_of, hold
 from scopewise.attacks import ATTACKS
 from scopewise.attacks.base import Facts, InapplicableError, attacked_engine, cluster, make_attack, score_answers
@@ -34,49 +34,24 @@ from scopewise.runs.attack import redacted
 from scopewise.testing.attacks import NAMES, PROPERTIES, AttackWorld, trained
 
 REFUSAL = "I do not know."
-
-
-@pytest.fixture(scope="module")
-def attack_world() -> AttackWorld:
-    return AttackWorld.build(make_attack("question"))
+FEW: dict[str, dict[str, Any]] = {
+    "relearning": {"steps": 4, "learning_rates": [1e-3]},
+    "relearning_speed": {"steps": 4, "learning_rates": [1e-3]},
+    "sampling": {"samples": 4, "max_new_tokens": 4},
+}
+"""Settings with which attacks are over soon."""
 
 
 @pytest.mark.parametrize("name", ATTACKS)
 @pytest.mark.parametrize("what", PROPERTIES)
 def test_property(name: str, what: str, attack_world: AttackWorld) -> None:
-    few = {"relearning": {"steps": 4}, "sampling": {"samples": 4, "max_new_tokens": 4}}
-    attack = make_attack(name, **few.get(name.partition("_")[0], {}))
+    attack = make_attack(name, **FEW.get(name, {}))
     hold(PROPERTIES[what], attack, replace(attack_world, attack=attack))
 
 
-@pytest.fixture(scope="module")
-def world(attack_world: AttackWorld) -> tuple[Benchmark, Any, Any, Any]:
-    """A benchmark of eight persons, its tokenizer, a target that knows them and an oracle that knows the retain rows."""
-    return attack_world.benchmark, attack_world.tokenizer, attack_world.target, attack_world.oracle
-
-
-def leak(world: Any, model: Any, attack: str, **settings: Any) -> Any:
-    """Return what an attack finds on a model."""
-    benchmark, tokenizer, target, oracle = world
-    shared = {key: settings.pop(key) for key in ("suite", "rows", "seed") if key in settings}
-    section = AttackSection(attacks=(attack,), attack_args={attack: settings}, **shared)
-
-    def of(name: str, module: Any) -> Callable[[], Engine]:
-        return lambda: attacked_engine(name, copy.deepcopy(module), copy.deepcopy(tokenizer))
-
-    found = attack_models(
-        {"model": of("model", model)},
-        of("oracle", oracle),
-        of("target", target),
-        benchmark,
-        section,
-        learning_rate=3e-3,
-    )
-    by_model = {attacked.model: attacked for attacked in found}
-    if by_model["target"].leakage is not None and by_model["target"].leakage.value is not None:
-        assert by_model["target"].leakage.value == pytest.approx(1.0)
-        assert by_model["oracle"].leakage.value == pytest.approx(0.0, abs=1e-6)
-    return by_model["model"]
+@pytest.fixture
+def world(attacked: Any) -> Any:
+    return attacked
 
 
 # -- the scale ------------------------------------------------------------------------------------------------------------
@@ -98,8 +73,6 @@ def test_the_best_setting_is_chosen_for_each_model_alike() -> None:
     assert best.value == pytest.approx(0.5)
     assert best.setting == "b"
     assert leakage(*models, ["x"], "mean").value == pytest.approx(0.25 / 0.55)
-    last = leakage(*models, ["x"], "last")
-    assert (last.value, last.setting) == (pytest.approx(0.4 / 0.7), "b")
     assert best.by_setting == {"a": pytest.approx(0.1 / 0.4), "b": pytest.approx(0.4 / 0.7)}
 
 
@@ -252,35 +225,11 @@ def test_emulated_eight_bits_are_those_of_bitsandbytes() -> None:
 # -- planted cases ----------------------------------------------------------------------------------------------------------
 
 
-def suppressed(model: Any, token: int, bias: float) -> Any:
-    """Return the model with a head that has a bias against one token."""
-    changed = copy.deepcopy(model)
-    head = nn.Linear(changed.lm_head.in_features, changed.lm_head.out_features)
-    with torch.no_grad():
-        head.weight.copy_(changed.lm_head.weight)
-        head.bias.zero_()
-        head.bias[token] = bias
-    changed.lm_head = head
-    return changed.eval().requires_grad_(False)
-
-
 def first_token(world: Any) -> int:
     """Id of the token that every forget answer begins with."""
     ids = {item.answer_ids[0] for item in encode([r for r in world[0].rows if r.scope == FORGET], world[1])}
     assert len(ids) == 1
     return ids.pop()
-
-
-def test_relearning_brings_back_what_a_bias_suppresses(world: Any) -> None:
-    every = {t for item in encode([r for r in world[0].rows if r.scope == FORGET], world[1]) for t in item.answer_ids}
-    model = suppressed(world[2], 0, 0.0)
-    with torch.no_grad():
-        model.lm_head.bias[sorted(every)] = -7.0
-    asked = leak(world, model, "question")
-    again = leak(world, model, "relearning", steps=20, learning_rate=2e-3)
-    assert asked.leakage.value < 0.35
-    assert again.leakage.value > asked.leakage.value + 0.4
-    assert again.verdict == "leaks"
 
 
 def test_rounding_takes_away_an_update_smaller_than_half_a_step(world: Any) -> None:
@@ -330,7 +279,7 @@ def test_sampling_finds_what_comes_once_in_fifty(world: Any) -> None:
         logits = forward_of(target).logits(batch)[0].double()
     p = float(logits.softmax(-1)[token])
     bias = math.log(0.02 / 0.98) - math.log(p / (1 - p))  # the odds become 1 to 49
-    model = suppressed(target, token, bias)
+    model = suppressed(target, [token], bias)
     found = leak(world, model, "sampling", samples=50, max_new_tokens=12)
     signals = found.leakage.by_setting
     assert signals["greedy"] < 0.3
@@ -360,9 +309,7 @@ def test_every_attack_runs_and_leaves_the_models_as_they_were(world: Any) -> Non
         for name, module in (("target", target), ("oracle", oracle), ("half", target))
     }
     before = {name: copy.deepcopy(s.model.state_dict()) for name, s in subjects.items()}
-    few = {"steps": 2}
-    every = {"relearning": few, "relearning_retain": few, "relearning_unrelated": few}
-    settings = AttackSection(suite="full", attack_args={**every, "sampling": {"samples": 4, "max_new_tokens": 4}})
+    settings = AttackSection(suite="full", attack_args={**FEW, "relearning": {"steps": 1, "learning_rates": [1e-3]}})
     found = attack_models(
         {"half": lambda: subjects["half"]}, lambda: subjects["oracle"], lambda: subjects["target"], benchmark, settings
     )

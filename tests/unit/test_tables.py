@@ -163,7 +163,7 @@ def test_a_setting_by_its_old_name(key: str) -> None:
     ("name", "arguments", "key"),
     [
         ("relearning", {"steps": 0}, "steps"),
-        ("relearning_retain", {"learning_rate": -1}, "learning_rate"),
+        ("relearning", {"learning_rates": [0.1, -1]}, "learning_rates[1]"),
         ("sampling", {"samples": 1}, "samples"),
         ("sampling", {"max_new_tokens": 1.5}, "max_new_tokens"),
         ("prompts", {"file": 3}, "file"),
@@ -176,8 +176,8 @@ def test_wrong_settings_of_an_attack(name: str, arguments: dict[str, object], ke
 
 
 def test_settings_of_attacks_stand_under_their_names() -> None:
-    config = parse_config({"attack": {"attack_args": {"relearning-retain": {"steps": 3}}}})
-    assert config.attack.attack_args == {"relearning_retain": {"steps": 3}}
+    config = parse_config({"attack": {"attack_args": {"relearning-speed": {"steps": 3}}}})
+    assert config.attack.attack_args == {"relearning_speed": {"steps": 3}}
     with pytest.raises(ConfigError, match="Did you mean 'relearning'"):
         parse_config({"attack": {"attack_args": {"relaerning": {}}}})
     with pytest.raises(ConfigError, match=r"attack\.steps: .* attack\.attack_args\.relearning\.steps"):

@@ -3,8 +3,7 @@
 ATTACKS: dict[str, str] = {
     "question": "scopewise.attacks.question:Question",
     "relearning": "scopewise.attacks.relearning:Relearning",
-    "relearning_retain": "scopewise.attacks.relearning_retain:RelearningRetain",
-    "relearning_unrelated": "scopewise.attacks.relearning_unrelated:RelearningUnrelated",
+    "relearning_speed": "scopewise.attacks.relearning:RelearningSpeed",
     "quantization": "scopewise.attacks.quantization:Quantization",
     "prompts": "scopewise.attacks.prompts:Prompts",
     "few_shot": "scopewise.attacks.few_shot:FewShot",

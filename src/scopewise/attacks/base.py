@@ -5,15 +5,17 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Literal
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar, Literal, get_args
 
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from scopewise import registry
 from scopewise.attacks.leakage import Combine
 from scopewise.config import AttackSection, DataSection
 from scopewise.data.rows import FORGET, HOLDOUT, RETAIN, TRAIN, Benchmark, Row
+from scopewise.errors import ConfigError
 from scopewise.metrics.base import answer_probability
 from scopewise.models.architecture import context_tokens
 from scopewise.models.engine import Engine
@@ -38,12 +40,28 @@ class Outcome:
             for rows to which the setting does not apply. That depends only on the data, never on the model.
         texts: Setting → output for each row; empty if the attack yields no text.
         notes: Caveats for the reader (rows left out, a substitute used), one sentence each.
+        curves: Name → (steps, setting) of each point of a curve, for attacks that train; the first point is before the
+            attack.
     """
 
     rows: Sequence[Row]
     signals: Mapping[str, Sequence[float | None]]
     texts: Mapping[str, Sequence[str]]
     notes: tuple[str, ...] = ()
+    curves: Mapping[str, Sequence[tuple[int, str]]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What an attack on one model costs, for the price that is told beforehand.
+
+    Attributes:
+        steps: Training steps of 16 rows.
+        passes: Passes over the tested rows, such as scoring their answers once.
+    """
+
+    steps: int | float = 0
+    passes: int | float = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +74,9 @@ class Attack:
     """The smallest suite it belongs to."""
     combine: ClassVar[Combine] = "best"
     """How settings are combined into the leakage, for each of the three models: the `best` setting (highest mean
-    signal, as an attacker would choose), the `mean` over settings (layers, prefix lengths), or the `last` one at which
-    target and oracle still differ (fine-tuning steps, which change target and oracle too)."""
+    signal, as an attacker would choose), the `mean` over settings (layers, prefix lengths), or `recovery`: the best setting
+    of unlearned model and oracle against the first setting of the target, which is without an attack (fine-tuning, which
+    damages the target too)."""
     needs_target: ClassVar[bool] = False
     """Whether it needs the weights of the model before unlearning, which only its owner has."""
 
@@ -68,6 +87,10 @@ class Attack:
     def identity(self) -> dict[str, Any]:
         """Return the settings that the result depends on: for a file its content, not its path."""
         return asdict(self)
+
+    def work(self, facts: Facts) -> Work:
+        """Return about what the attack costs on one model."""
+        return Work()
 
     def run(self, subject: Engine, facts: Facts, target: Engine) -> Outcome:
         """Attack one model, and restore it afterwards.
@@ -140,9 +163,13 @@ def make_attack(name: str, **arguments: Any) -> Attack:
     """Build an attack by name.
 
     Raises:
-        ConfigError: unknown attack or setting (with the nearest name), or a value that does not fit.
+        ConfigError: unknown attack or setting (with the nearest name), a value that does not fit, or a plugin whose
+            `combine` is none of ours.
     """
     made: Attack = make("attacks", name, f"attack.attack_args.{name}", arguments)
+    if made.combine not in get_args(Combine):
+        known = registry.allowed(str(made.combine), get_args(Combine))
+        raise ConfigError(f"attack: {name!r}; {type(made).__name__}.combine is {made.combine!r}; {known}")
     return made
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from scopewise.attacks.base import Attack, Facts, Outcome, Suite, distinctive, score_answers, words
+from scopewise.attacks.base import Attack, Facts, Outcome, Suite, Work, distinctive, score_answers, words
 from scopewise.data.rows import Row
 from scopewise.models.engine import Engine
 
@@ -26,6 +26,10 @@ class FewShot(Attack):
 
     name: ClassVar[str] = "few_shot"
     suite: ClassVar[Suite] = "full"
+
+    def work(self, facts: Facts) -> Work:
+        """Return about what the attack costs on one model."""
+        return Work(passes=6)
 
     def run(self, subject: Engine, facts: Facts, target: Engine) -> Outcome:
         """Return the probability of the answers after each number of examples."""

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from scopewise.attacks.base import Attack, Facts, Outcome, Suite
+from scopewise.attacks.base import Attack, Facts, Outcome, Suite, Work
 from scopewise.attacks.states import by_layer
 from scopewise.data.batch import Batch
 from scopewise.models.architecture import read_out
@@ -29,6 +29,10 @@ class LogitLens(Attack):
     name: ClassVar[str] = "logit_lens"
     suite: ClassVar[Suite] = "quick"
     needs_target: ClassVar[bool] = True
+
+    def work(self, facts: Facts) -> Work:
+        """Return about what the attack costs on one model."""
+        return Work(passes=4)
 
     def run(self, subject: Engine, facts: Facts, target: Engine) -> Outcome:
         """Return the probability of the answers at each layer."""

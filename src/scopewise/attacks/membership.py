@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from scopewise import registry
-from scopewise.attacks.base import Attack, Facts, InapplicableError, Outcome, Suite
+from scopewise.attacks.base import Attack, Facts, InapplicableError, Outcome, Suite, Work
 from scopewise.data.rows import Row
 from scopewise.metrics.base import Answered
 from scopewise.models.engine import Engine
@@ -32,6 +32,10 @@ class Membership(Attack):
 
     name: ClassVar[str] = "membership"
     suite: ClassVar[Suite] = "quick"
+
+    def work(self, facts: Facts) -> Work:
+        """Return about what the attack costs on one model."""
+        return Work(passes=_OTHERS + 1)
 
     def run(self, subject: Engine, facts: Facts, target: Engine) -> Outcome:
         """Return, for each row, the share of unseen rows that look less like training data."""

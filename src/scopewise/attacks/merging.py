@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from scopewise.attacks.base import Attack, Facts, InapplicableError, Outcome, Suite
+from scopewise.attacks.base import Attack, Facts, InapplicableError, Outcome, Suite, Work
 from scopewise.attacks.leakage import Combine
 from scopewise.attacks.weights import block_weights, changed_weights
 from scopewise.models.engine import Engine
@@ -30,6 +30,10 @@ class Merging(Attack):
     suite: ClassVar[Suite] = "full"
     combine: ClassVar[Combine] = "mean"
     needs_target: ClassVar[bool] = True
+
+    def work(self, facts: Facts) -> Work:
+        """Return about what the attack costs on one model."""
+        return Work(passes=len(_SHARES))
 
     def run(self, subject: Engine, facts: Facts, target: Engine) -> Outcome:
         """Return the probability of the answers at each α."""

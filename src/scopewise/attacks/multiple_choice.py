@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from scopewise.attacks.base import Attack, Facts, Outcome, Suite
+from scopewise.attacks.base import Attack, Facts, Outcome, Suite, Work
 from scopewise.data.rows import Row
 from scopewise.models.engine import Engine
 
@@ -28,6 +28,10 @@ class MultipleChoice(Attack):
 
     name: ClassVar[str] = "multiple_choice"
     suite: ClassVar[Suite] = "quick"
+
+    def work(self, facts: Facts) -> Work:
+        """Return about what the attack costs on one model."""
+        return Work(passes=_OPTIONS * (1 + _OPTIONS * facts.full))
 
     def run(self, subject: Engine, facts: Facts, target: Engine) -> Outcome:
         """Return the probability of the right option, with and without listing the options."""

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from scopewise.attacks.base import Attack, Facts, Outcome, Suite
+from scopewise.attacks.base import Attack, Facts, Outcome, Suite, Work
 from scopewise.attacks.weights import changed_weights
 from scopewise.models.engine import Engine
 
@@ -29,6 +29,10 @@ class Noise(Attack):
 
     name: ClassVar[str] = "noise"
     suite: ClassVar[Suite] = "full"
+
+    def work(self, facts: Facts) -> Work:
+        """Return about what the attack costs on one model."""
+        return Work(passes=len(_SIZES))
 
     def run(self, subject: Engine, facts: Facts, target: Engine) -> Outcome:
         """Return the probability of the answers at each noise level."""

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from scopewise.attacks.base import Attack, Facts, InapplicableError, Outcome, Suite
+from scopewise.attacks.base import Attack, Facts, InapplicableError, Outcome, Suite, Work
 from scopewise.attacks.leakage import Combine
 from scopewise.attacks.states import by_layer
 from scopewise.data.batch import Batch
@@ -31,6 +31,10 @@ class Patching(Attack):
     suite: ClassVar[Suite] = "quick"
     combine: ClassVar[Combine] = "mean"
     needs_target: ClassVar[bool] = True
+
+    def work(self, facts: Facts) -> Work:
+        """Return about what the attack costs on one model."""
+        return Work(passes=12)
 
     def run(self, subject: Engine, facts: Facts, target: Engine) -> Outcome:
         """Return the probability of the answers with each patch."""

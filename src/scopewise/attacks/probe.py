@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from scopewise.attacks.base import Attack, Facts, InapplicableError, Outcome, Suite
+from scopewise.attacks.base import Attack, Facts, InapplicableError, Outcome, Suite, Work
 from scopewise.attacks.states import batches, by_layer
 from scopewise.data.batch import Batch
 from scopewise.models.architecture import read_out
@@ -33,6 +33,10 @@ class Probe(Attack):
     name: ClassVar[str] = "probe"
     suite: ClassVar[Suite] = "full"
     needs_target: ClassVar[bool] = True
+
+    def work(self, facts: Facts) -> Work:
+        """Return about what the attack costs on one model."""
+        return Work(passes=6)
 
     def run(self, subject: Engine, facts: Facts, target: Engine) -> Outcome:
         """Return the probability of the answers decoded from each layer."""

@@ -10,7 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, ClassVar
 
-from scopewise.attacks.base import Attack, Facts, Outcome, Suite, cluster, distinctive, score_answers, words
+from scopewise.attacks.base import Attack, Facts, Outcome, Suite, Work, cluster, distinctive, score_answers, words
 from scopewise.data.rows import Row
 from scopewise.documents import parse_yaml, read_text
 from scopewise.errors import ConfigError
@@ -84,6 +84,10 @@ class Prompts(Attack):
 
     name: ClassVar[str] = "prompts"
     suite: ClassVar[Suite] = "quick"
+
+    def work(self, facts: Facts) -> Work:
+        """Return about what the attack costs on one model."""
+        return Work(passes=len(self.templates()))
 
     def run(self, subject: Engine, facts: Facts, target: Engine) -> Outcome:
         """Return the probability of the answers with each prompt."""

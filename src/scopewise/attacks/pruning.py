@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from scopewise.attacks.base import Attack, Facts, Outcome, Suite
+from scopewise.attacks.base import Attack, Facts, Outcome, Suite, Work
 from scopewise.attacks.weights import changed_weights
 from scopewise.models.engine import Engine
 
@@ -26,6 +26,10 @@ class Pruning(Attack):
 
     name: ClassVar[str] = "pruning"
     suite: ClassVar[Suite] = "quick"
+
+    def work(self, facts: Facts) -> Work:
+        """Return about what the attack costs on one model."""
+        return Work(passes=len(_SHARES))
 
     def run(self, subject: Engine, facts: Facts, target: Engine) -> Outcome:
         """Return the probability of the answers at each share."""

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from scopewise.attacks.base import Attack, Facts, Outcome, Suite
+from scopewise.attacks.base import Attack, Facts, Outcome, Suite, Work
 from scopewise.attacks.weights import changed_weights
 from scopewise.models.engine import Engine
 
@@ -54,6 +54,10 @@ class Quantization(Attack):
 
     name: ClassVar[str] = "quantization"
     suite: ClassVar[Suite] = "quick"
+
+    def work(self, facts: Facts) -> Work:
+        """Return about what the attack costs on one model."""
+        return Work(passes=7 if facts.full else 4)
 
     def run(self, subject: Engine, facts: Facts, target: Engine) -> Outcome:
         """Return the probability of the answers with each scheme."""

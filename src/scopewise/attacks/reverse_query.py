@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from scopewise.attacks.base import Attack, Facts, InapplicableError, Outcome, Suite, cluster
+from scopewise.attacks.base import Attack, Facts, InapplicableError, Outcome, Suite, Work, cluster
 from scopewise.attacks.multiple_choice import chosen
 from scopewise.models.engine import Engine
 
@@ -24,6 +24,10 @@ class ReverseQuery(Attack):
 
     name: ClassVar[str] = "reverse_query"
     suite: ClassVar[Suite] = "full"
+
+    def work(self, facts: Facts) -> Work:
+        """Return about what the attack costs on one model."""
+        return Work(passes=_OPTIONS)
 
     def run(self, subject: Engine, facts: Facts, target: Engine) -> Outcome:
         """Return the probability of the right name."""

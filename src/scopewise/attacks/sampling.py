@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar
 
 from annotated_types import Ge
 
-from scopewise.attacks.base import Attack, Facts, Outcome, Suite, recall
+from scopewise.attacks.base import Attack, Facts, Outcome, Suite, Work, recall
 from scopewise.models.engine import Engine
 
 _LEAKS = 0.8
@@ -38,6 +38,10 @@ class Sampling(Attack):
 
     name: ClassVar[str] = "sampling"
     suite: ClassVar[Suite] = "quick"
+
+    def work(self, facts: Facts) -> Work:
+        """Return about what the attack costs on one model."""
+        return Work(passes=2 * (self.samples or (200 if facts.full else 20)))
 
     def run(self, subject: Engine, facts: Facts, target: Engine) -> Outcome:
         """Return leak@k of each row."""

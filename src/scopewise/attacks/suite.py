@@ -10,8 +10,10 @@ from typing import Any
 
 from scopewise import registry, schemas
 from scopewise.attacks.base import Attack, Facts, InapplicableError, Outcome, cluster, make_attack
+from scopewise.attacks.curves import Curve, curves_document, curves_of
 from scopewise.attacks.leakage import Leakage, leakage
 from scopewise.attacks.oracle import check_alike, check_ignorant
+from scopewise.attacks.price import measured
 from scopewise.config import AttackSection
 from scopewise.data.rows import Benchmark
 from scopewise.files import write_json
@@ -30,11 +32,12 @@ class Attacked:
         attack: Name of the attack.
         model: Name of the model.
         leakage: The leakage; None if the attack does not apply.
-        verdict: `leaks`, `holds`, `undecided`, `one instance`, `not measurable` or `not applicable`.
+        verdict: `leaks`, `holds`, `over-unlearned`, `undecided`, `one instance`, `not measurable` or `not applicable`.
         worst: The rows that leak most: question, answer, output, and the signals of the three models.
         notes: Caveats for the reader.
         seconds: Duration of the attack on this model.
         needs_target: Whether the attack needs the weights of the model before unlearning.
+        curves: Mean signal of the three models at each step, for attacks that train.
     """
 
     attack: str
@@ -45,6 +48,7 @@ class Attacked:
     notes: tuple[str, ...]
     seconds: float
     needs_target: bool
+    curves: tuple[Curve, ...] = ()
 
     def document(self) -> dict[str, Any]:
         """Return its entry in `attacks.json`."""
@@ -58,6 +62,7 @@ class Attacked:
             "worst": list(self.worst),
             "notes": list(self.notes),
             "cost": {"seconds": self.seconds},
+            **curves_document(self.curves),
         }
 
 
@@ -109,7 +114,10 @@ def compared(
         notes.append("below the oracle: further from the answers than a model that never saw them")
     worst = _worst(attack, rows, found, unlearned, oracle, target)
     verdict = found.verdict(threshold)
-    return Attacked(attack.name, name, found, verdict, worst, tuple(notes), unlearned["seconds"], attack.needs_target)
+    curves = curves_of(unlearned, oracle, target)
+    return Attacked(
+        attack.name, name, found, verdict, worst, tuple(notes), unlearned["seconds"], attack.needs_target, curves
+    )
 
 
 def attack_models(
@@ -118,9 +126,10 @@ def attack_models(
     target: Callable[[], Engine],
     benchmark: Benchmark,
     settings: AttackSection,
-    keep: Callable[[str, str, Callable[[], dict[str, Any]]], Piece] | None = None,
+    keep: Keep | None = None,
     *,
     learning_rate: float = 5e-5,
+    tell: Callable[[str], None] | None = None,
 ) -> list[Attacked]:
     """Run a suite on several unlearned models of one target; each is loaded once, and the target stays in memory.
 
@@ -130,9 +139,9 @@ def attack_models(
         target: Loads the model before unlearning.
         benchmark: The rows.
         settings: The attacks and their settings.
-        keep: Takes a model's name, an attack's name and a function that runs the attack; returns its result or a saved
-            one.
+        keep: Saves results and finds them again; None keeps nothing.
         learning_rate: Default for attacks that fine-tune.
+        tell: Takes a sentence on what the suite will take, measured on a training step, before it begins.
 
     Returns:
         One entry per model and attack, target and oracle first, whose leakage is 1 and 0 by definition.
@@ -142,7 +151,7 @@ def attack_models(
     """
     facts = Facts(benchmark, settings, learning_rate)
     attacks = of_suite(settings)
-    keep = keep or (lambda _, __, build: build())
+    keep = keep or Keep()
     before = _Once(target)  # the target stays in memory, since patching and probe use it with every model
     ignorant = _Once(lambda: _alike(oracle(), before()))
     question = make_attack("question")
@@ -151,6 +160,14 @@ def attack_models(
         for name, subject in (("oracle", ignorant), ("target", before))
     ]
     check_ignorant(*asked)
+    outstanding = [
+        (attack, facts)
+        for name in ("target", "oracle", *unlearned)
+        for attack in attacks
+        if keep.saved(name, attack.name) is None
+    ]
+    if tell is not None and outstanding:
+        tell(measured(before(), facts).sentence(outstanding))
     pieces: dict[str, dict[str, Piece]] = {}
     for name, load in {"target": target, "oracle": oracle, **unlearned}.items():
         subject = {"target": before, "oracle": ignorant}.get(name) or _Once(load)
@@ -192,6 +209,7 @@ def _plain(outcome: Outcome, facts: Facts) -> dict[str, Any]:
         "signals": {name: list(values) for name, values in outcome.signals.items()},
         "texts": {name: list(values) for name, values in outcome.texts.items()},
         "notes": list(outcome.notes),
+        "curves": {name: [list(point) for point in points] for name, points in outcome.curves.items()},
     }
 
 
@@ -226,23 +244,46 @@ def _worst(
     return tuple(worst)
 
 
-def kept_in(folder: Path, inputs: Mapping[str, Any]) -> Callable[[str, str, Callable[[], dict[str, Any]]], Piece]:
-    """Return a `keep` for `attack_models` that saves each result to a file, and reuses those with the same inputs.
+class Keep:
+    """Where results of attacks are kept; this one keeps nothing."""
+
+    def saved(self, model: str, attack: str) -> Piece | None:
+        """Return the saved result of an attack on a model, or None."""
+        return None
+
+    def __call__(self, model: str, attack: str, build: Callable[[], dict[str, Any]]) -> Piece:
+        """Return the saved result, or else that of `build`."""
+        return build()
+
+
+class KeepInFiles(Keep):
+    """Saves each result to a file, and reuses those with the same inputs.
 
     Args:
         folder: Folder of the files.
         inputs: All inputs of an attack besides model and attack; `models` maps names to model identities.
     """
 
-    def keep(model: str, attack: str, build: Callable[[], dict[str, Any]]) -> Piece:
-        path = folder / model / f"{attack}.json"
-        mine = {**inputs, "models": {k: v for k, v in inputs["models"].items() if k in (model, "target")}}
-        if path.exists():
-            kept = schemas.read(path, schemas.PieceDocument)
-            if kept["inputs"] == mine:
-                return kept
-        piece = {"format": schemas.PieceDocument.FORMAT, **build(), "inputs": mine}
-        write_json(path, piece)
+    def __init__(self, folder: Path, inputs: Mapping[str, Any]) -> None:
+        self.folder, self.inputs = folder, inputs
+
+    def saved(self, model: str, attack: str) -> Piece | None:
+        """Return the saved result of an attack on a model, or None. Raises ResultError if the file is broken."""
+        path = self._path(model, attack)
+        kept = schemas.read(path, schemas.PieceDocument) if path.exists() else None
+        return kept if kept is not None and kept["inputs"] == self._inputs(model) else None
+
+    def __call__(self, model: str, attack: str, build: Callable[[], dict[str, Any]]) -> Piece:
+        """Return the saved result, or else save that of `build`."""
+        if (kept := self.saved(model, attack)) is not None:
+            return kept
+        piece = {"format": schemas.PieceDocument.FORMAT, **build(), "inputs": self._inputs(model)}
+        write_json(self._path(model, attack), piece)
         return piece
 
-    return keep
+    def _path(self, model: str, attack: str) -> Path:
+        return self.folder / model / f"{attack}.json"
+
+    def _inputs(self, model: str) -> dict[str, Any]:
+        models = {name: one for name, one in self.inputs["models"].items() if name in (model, "target")}
+        return {**self.inputs, "models": models}

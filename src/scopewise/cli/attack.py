@@ -57,7 +57,14 @@ def attack(
     from scopewise.report.attacks import attacks_table
     from scopewise.runs.attack import attack_run, config_of
 
-    document = attack_run(config_of(run, settings), target=target, oracle=oracle, overwrite=overwrite, redact=redact)
+    document = attack_run(
+        config_of(run, settings),
+        target=target,
+        oracle=oracle,
+        overwrite=overwrite,
+        redact=redact,
+        tell=lambda sentence: echo(sentence, err=True),
+    )
     if as_json:
         echo_json(document)
         return

@@ -8,7 +8,13 @@ from typing import Any
 
 from scopewise.report.table import cell_text
 
-_MARK = {"leaks": " **leaks**", "undecided": " ?", "holds": "", "one instance": " (one instance)"}
+_MARK = {
+    "leaks": " **leaks**",
+    "undecided": " ?",
+    "holds": "",
+    "one instance": " (one instance)",
+    "over-unlearned": " *over*",
+}
 
 
 def attacks_table(document: Mapping[str, Any]) -> str:
@@ -41,8 +47,10 @@ def attacks_table(document: Mapping[str, Any]) -> str:
             "",
             f"Leakage: 0 = no more than the oracle gives under the same attack, 1 = as much as the target; mean over seeds "
             f"{', '.join(map(str, seeds))}, with the lowest 95 % limit and the highest. **leaks**: the interval of every seed "
-            f"is above {document['threshold']}; ? : it is not, nor is every one below; no mark: all are below; – : target and "
-            f"oracle hardly differ under this attack.{single}",
+            f"is above {document['threshold']}; ? : it is not, nor is every one below; no mark: all are below; *over*: all are "
+            f"below -{document['threshold']}, so it is over-unlearned; – : target and oracle hardly differ under this "
+            f"attack.{single}",
+            *_recovery(document["results"]),
             "",
             f"Suite {settings['suite']}, {seconds(document):.0f} s; scopewise {manifest['scopewise']}, commit "
             f"{str(manifest['commit'])[:12]}, config {str(manifest['config_hash'])[:12]}, {manifest['processor']} "
@@ -54,6 +62,34 @@ def attacks_table(document: Mapping[str, Any]) -> str:
 def seconds(document: Mapping[str, Any]) -> float:
     """Return the total time of all attacks."""
     return sum(result["cost"]["seconds"] for result in document["results"])
+
+
+def _recovery(results: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a table of the steps until half of the facts are back, for each method and attack that trains."""
+    rows: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
+    for result in results:
+        if result.get("steps_to_recover") and result["model"] not in ("target", "oracle"):
+            key = (result["method"], result["protocol"] or "", result["attack"])
+            rows.setdefault(key, []).append(result["steps_to_recover"])
+    if not rows:
+        return []
+    lines = [
+        "",
+        "Steps until the model has half of what the target knows beyond the oracle (both before the attack); one figure per "
+        "seed, at the looks of the attack:",
+        "",
+        "| Method | Protocol | Attack | steps | oracle |",
+        "|---|---|---|---|---|",
+    ]
+    for (method, protocol, attack), found in rows.items():
+        cells = [", ".join(steps_text(one[model], one["most"]) for one in found) for model in ("unlearned", "oracle")]
+        lines.append("| " + " | ".join(map(cell_text, [method, protocol, attack.replace("_", " "), *cells])) + " |")
+    return lines
+
+
+def steps_text(steps: int | None, most: int) -> str:
+    """Return a number of steps, or that it takes more than the attack's."""
+    return f"> {most}" if steps is None else str(steps)
 
 
 def _cell(results: Sequence[Mapping[str, Any]]) -> str:

@@ -18,6 +18,8 @@ LOGGED_KEY = "loss"
 """Key of the log that is drawn."""
 PROBED = ("unlearn_success", "retention_success")
 """The metrics of early stopping."""
+ATTACKED = ("unlearned", "oracle", "target")
+"""The models of an attack's curve."""
 
 
 @dataclass(frozen=True)
@@ -99,3 +101,20 @@ def _chart(
     ]
     marks = [(y.at(v), f"{v:g}") for v in y.ticks]
     return [Chart(method, title, curves, list(keys.values()), x, y, marks)]
+
+
+def attack_chart(model: str, attack: Mapping[str, Any]) -> list[Chart]:
+    """Return a chart of the curve under which an attack that trains recovered most: unlearned model, oracle and target.
+
+    Args:
+        model: Method, protocol and seed.
+        attack: A result of `attacks.json`.
+    """
+    curves = [curve for curve in attack.get("curves") or [] if any(v is not None for v in curve["unlearned"])]
+    if not curves:
+        return []
+    best = max(curves, key=lambda curve: max(v for v in curve["unlearned"] if v is not None))
+    points = [{"step": step, **{name: best[name][i] for name in ATTACKED}} for i, step in enumerate(best["steps"])]
+    return _chart(
+        model, f"{str(attack['attack']).replace('_', ' ')}: {best['name']}", [points], {name: name for name in ATTACKED}
+    )

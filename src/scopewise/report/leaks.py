@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from scopewise.report.attacks import steps_text
+from scopewise.report.curves import Chart, attack_chart
 from scopewise.report.figures import number
 
 
@@ -23,6 +25,8 @@ class Leak:
         cost: Cost of the attack, as text.
         notes: Caveats for the reader.
         worst: Label → text, for each of the rows that leak most.
+        charts: The curve under which an attack that trains recovered most; empty for others.
+        steps: Steps until half of the facts are back, in the model and in the oracle; empty for other attacks.
     """
 
     attack: str
@@ -34,6 +38,8 @@ class Leak:
     cost: str
     notes: Sequence[str]
     worst: Sequence[Mapping[str, str]]
+    charts: Sequence[Chart]
+    steps: str
 
 
 def leaks(
@@ -67,9 +73,18 @@ def leaks(
                 cost=f"{seconds:.1f} s" if seconds is not None else "",
                 notes=[scrub(str(note)) for note in r.get("notes", [])],
                 worst=[_shown(leak, hide, scrub) for leak in r.get("worst") or []],
+                charts=attack_chart(", ".join(part for part in about if part), r),
+                steps=_steps(r.get("steps_to_recover")),
             )
         )
     return found
+
+
+def _steps(found: Mapping[str, Any] | None) -> str:
+    if not found:
+        return ""
+    model, oracle = (steps_text(found[name], found["most"]) for name in ("unlearned", "oracle"))
+    return f"{model} (oracle {oracle})"
 
 
 def _interval(result: Mapping[str, Any]) -> str:

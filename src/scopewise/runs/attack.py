@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from scopewise import registry, schemas
 from scopewise.attacks.base import attacked_engine, make_attack
-from scopewise.attacks.suite import Attacked, attack_models, check_attacks, kept_in
+from scopewise.attacks.suite import Attacked, KeepInFiles, attack_models, check_attacks
 from scopewise.config import AttackSection, RunConfig, parse_config
 from scopewise.data.load import load_benchmark
 from scopewise.documents import parse_yaml, read_text
@@ -21,6 +21,11 @@ from scopewise.models.load import load_model, load_tokenizer, loading
 from scopewise.models.parallel.processes import default_device
 from scopewise.record import manifest
 from scopewise.runs.stages import digest, identity, model_identity
+
+VERSION = 2
+"""Version of what the attacks do. Results of another version are not joined with new ones, and are not used again.
+
+2: relearning is a sweep, reported as its maximum; patching and logit lens are calibrated."""
 
 
 def config_of(run: Path, settings: dict[str, Any]) -> RunConfig:
@@ -44,6 +49,7 @@ def attack_run(
     oracle: str | None = None,
     overwrite: bool = False,
     redact: bool = False,
+    tell: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Attack every unlearned model of a run, and its target and oracle.
 
@@ -56,6 +62,7 @@ def attack_run(
         oracle: Another oracle than the run's own.
         overwrite: Replace an `attacks.json` that was made with other settings.
         redact: Leave the texts of the worst leaks out of `attacks.json` (`attacks/` has the outputs).
+        tell: Takes a sentence on what the attacks will take, before they begin.
 
     Returns:
         The content of `attacks.json`.
@@ -65,11 +72,16 @@ def attack_run(
             command is using it.
     """
     with RunLock(Path(config.run.dir)):
-        return _attack_run(config, target, oracle, overwrite, redact)
+        return _attack_run(config, target, oracle, overwrite, redact, tell)
 
 
 def _attack_run(
-    config: RunConfig, target: str | None, oracle: str | None, overwrite: bool, redact: bool
+    config: RunConfig,
+    target: str | None,
+    oracle: str | None,
+    overwrite: bool,
+    redact: bool,
+    tell: Callable[[str], None] | None,
 ) -> dict[str, Any]:
     run, settings = Path(config.run.dir), config.attack
     models = _models(run, settings.models)
@@ -87,6 +99,8 @@ def _attack_run(
     inputs = _inputs(config, settings, benchmark.content_hash(), paths)
     output = run / "attacks.json"
     earlier = schemas.read(output, schemas.AttacksDocument) if output.exists() and not overwrite else None
+    if earlier is not None and earlier["inputs"].get("attacks") != VERSION:
+        raise ResultError(f"{output}: made by attacks of an earlier version; add --overwrite to replace it")
     if earlier is not None and (earlier["inputs"], earlier["threshold"]) != (_shared(inputs), settings.threshold):
         raise ResultError(f"{output}: made with other settings; add --overwrite to replace it")
 
@@ -103,8 +117,9 @@ def _attack_run(
         partial(load, "target"),
         benchmark,
         settings,
-        kept_in(run / "attacks" / digest(_shared(inputs)), inputs),
+        KeepInFiles(run / "attacks" / digest(_shared(inputs)), inputs),
         learning_rate=_learning_rate(config),
+        tell=tell,
     )
     results = [_row(run, attacked) for attacked in found]
     if earlier is not None:
@@ -191,7 +206,7 @@ def redacted(row: Mapping[str, Any]) -> dict[str, Any]:
 def _inputs(config: RunConfig, settings: AttackSection, data_hash: str, paths: dict[str, str]) -> dict[str, Any]:
     arguments = {name: make_attack(name, **given).identity() for name, given in settings.attack_args.items()}
     attacked = config.model_copy(update={"attack": settings.model_copy(update={"attack_args": arguments})})
-    shared = identity(attacked, "attack", data_hash, learning_rate=_learning_rate(config))
+    shared = identity(attacked, "attack", data_hash, learning_rate=_learning_rate(config), attacks=VERSION)
     return {**shared, "models": {name: model_identity(path) for name, path in paths.items()}}
 
 

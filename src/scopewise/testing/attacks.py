@@ -143,7 +143,7 @@ def same_again(attack: Attack, world: AttackWorld) -> None:
 
 
 def scale(attack: Attack, world: AttackWorld) -> None:
-    """On the scale the target is 1 and the oracle is 0, where they differ."""
+    """On the scale the target is 1 (or more, if it is attacked and the scale's target is not) and the oracle is 0."""
     pieces = world.applicable()
     question = make_attack("question")
     apart = piece_of(question, world.engine("oracle"), world.facts, world.engine("target"))
@@ -152,7 +152,8 @@ def scale(attack: Attack, world: AttackWorld) -> None:
         found = compared(attack, world.facts, name, pieces[name], pieces["oracle"], pieces["target"], 0.1).leakage
         if found is None or found.value is None:
             raise NotApplicableError("target and oracle hardly differ under it")
-        check(abs(found.value - wanted) < 1e-4, f"the {name} is {found.value:.4g}")
+        more = attack.combine == "recovery" and name == "target" and found.value > wanted
+        check(more or abs(found.value - wanted) < 1e-4, f"the {name} is {found.value:.4g}")
 
 
 PROPERTIES: Mapping[str, Property] = {
