@@ -15,9 +15,9 @@ from scopewise.config import AttackSection
 from scopewise.data.batch import collate
 from scopewise.data.prompt import encode
 from scopewise.data.rows import FORGET, RETAIN
+from scopewise.models.abilities import forward_of
 from scopewise.models.engine import Engine
 from scopewise.ops import token_log_probs
-from scopewise.testing.world import forward_of
 
 World = tuple[Any, Any, Any, Any]
 """A benchmark of eight persons, its tokenizer, a target that knows them and an oracle that knows the retain rows."""
