@@ -75,6 +75,19 @@ class Answers:
         return sequence_mean(value, self.row, self.batch)
 
 
+@dataclass(frozen=True)
+class InnerSteps:
+    """Plain SGD steps on the retain loss between two optimiser steps.
+
+    Attributes:
+        count: How many.
+        learning_rate: Their learning rate; their gradient is clipped to norm 1.
+    """
+
+    count: int
+    learning_rate: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class Method:
     """Base of methods: hyper-parameters as fields, and `forget_loss`.
@@ -151,6 +164,11 @@ class Method:
         return 1.0
 
     @property
+    def inner(self) -> InnerSteps | None:
+        """Plain SGD steps on the retain loss before each optimiser step except the first; None for none."""
+        return None
+
+    @property
     def retain_terms(self) -> tuple[str, ...]:
         """Names of the retain terms."""
         return () if self.retain == "none" else tuple(self.retain.split("+"))
@@ -211,6 +229,11 @@ class Constrained(Method):
     inner_steps: int = 0
     inner_learning_rate: float = 2e-4
 
+    @property
+    def inner(self) -> InnerSteps | None:
+        """Its inner steps, if there are any."""
+        return InnerSteps(self.inner_steps, self.inner_learning_rate) if self.inner_steps else None
+
     def dual(self, counts: Sequence[int], nll: Callable[[], Sequence[float]]) -> Dual:
         """Return λ and the budget before the first step."""
         loss = 0.0  # the other retain terms are distances to the model before unlearning, so 0 at first
@@ -234,6 +257,11 @@ class Dual:
     multiplier: float
     budget: float
     method: Constrained
+
+    @property
+    def needs_whole_loss(self) -> bool:
+        """Whether `weight` depends on the retain loss of the whole step, which is then computed before the step."""
+        return self.method.penalty != 0
 
     def weight(self, loss: float) -> float:
         """Return λ + ρ max(0, r), the factor of the retain term in the gradient of λ r + ½ρ max(0, r)²."""

@@ -31,7 +31,7 @@ from scopewise.data.rows import FORGET, RETAIN, Row, as_rows, check_scopes
 from scopewise.errors import ConfigError
 from scopewise.files import write_json
 from scopewise.localizers.base import Scopes, check_arguments, localize_encoded
-from scopewise.methods.base import Dual, Method, make_method
+from scopewise.methods.base import Dual, InnerSteps, Method, make_method
 from scopewise.models.adapters import trainable_adapter, with_adapter
 from scopewise.models.architecture import is_quantized
 from scopewise.models.checked import biases_are_no_fault
@@ -267,8 +267,7 @@ class UnlearningTrainer(Trainer):
         self._retain_loss = torch.zeros(())
         self._unlogged = Unlogged()
         self._retain_loss_before_step: float | None = None
-        hidden = "hidden" in (*self.method.needs, *self.method.retain_terms)
-        layer = self.method.hidden_layer(len(self.forward.blocks)) if hidden else None
+        layer = self.method.hidden_layer(len(self.forward.blocks))
         self.loss = Loss(self.method, layer, self._where)
 
     # -- before and after training -------------------------------------------------------------------------------
@@ -362,16 +361,16 @@ class UnlearningTrainer(Trainer):
             self.control.should_training_stop = True
             return [], None
         batches, count = super().get_batch_samples(epoch_iterator, num_batches, device)
-        if self.dual is not None:
-            method = self.dual.method
+        inner, dual = self.method.inner if self.state.global_step else None, self.dual
+        if inner is not None or dual is not None:
             # Dropout here must not advance the generators, which a resumed training restores only after this.
             with torch.random.fork_rng():
                 torch.manual_seed(self.args.seed + self.state.global_step)
-                if method.inner_steps and self.state.global_step:
-                    self._inner_steps(sum(int((batch["group"] == RETAIN_GROUP).sum()) for batch in batches))
+                if inner is not None:
+                    self._inner_steps(inner, sum(int((batch["group"] == RETAIN_GROUP).sum()) for batch in batches))
                 self._set_denominators(batches)
-                many = len(batches) > 1 or self.args.world_size > 1
-                self._retain_loss_before_step = self._retain_loss_of(batches) if method.penalty and many else None
+                whole = dual is not None and dual.needs_whole_loss and (len(batches) > 1 or self.args.world_size > 1)
+                self._retain_loss_before_step = self._retain_loss_of(batches) if whole else None
         self._set_denominators(batches)
         self._retain_loss = torch.zeros((), device=device)
         return batches, count
@@ -490,20 +489,19 @@ class UnlearningTrainer(Trainer):
             self._wrapped = self.forward.on(model, zero3=self.forward.zero3)
         return self._wrapped
 
-    def _inner_steps(self, count: int) -> None:
+    def _inner_steps(self, inner: InnerSteps, count: int) -> None:
         """Take plain SGD steps on the retain loss before an optimiser step, with `count` rows each.
 
         The rows depend only on seed and step, so that a resumed training draws the same.
         """
-        rows, dual = self.train_dataset, self.dual
+        rows = self.train_dataset
         assert isinstance(rows, Rows)
-        assert dual is not None
         assert isinstance(self.model, nn.Module)
         rng = random.Random(f"{self.args.seed}/{self.state.global_step}/{self.accelerator.process_index}")
         trained = [p for p in self.model.parameters() if p.requires_grad]
         self.model.train()
         self.mask.term = "retain"
-        for _ in range(dual.method.inner_steps):
+        for _ in range(inner.count):
             drawn = rng.sample(range(len(rows.retain)), min(count, len(rows.retain)))
             size = self.args.train_batch_size
             batches = [
@@ -519,7 +517,7 @@ class UnlearningTrainer(Trainer):
             with torch.no_grad():
                 for parameter in trained:
                     if parameter.grad is not None:
-                        parameter.add_(parameter.grad, alpha=-dual.method.inner_learning_rate)
+                        parameter.add_(parameter.grad, alpha=-inner.learning_rate)
                         parameter.grad = None
 
     # -- overrides of the library's hooks -------------------------------------------------------------------------

@@ -19,9 +19,9 @@ def check_deepspeed(method: Method, optimizer: str, weight_decay: float, keep_be
     """Raise ConfigError under DeepSpeed if it does not support the training settings."""
     if not on_deepspeed():
         return
-    if steps := getattr(method, "inner_steps", 0):
+    if (inner := method.inner) is not None:
         raise ConfigError(
-            f"unlearn.method_args.inner_steps: {steps}, under DeepSpeed, which lets nothing else change "
+            f"unlearn.method_args.inner_steps: {inner.count}, under DeepSpeed, which lets nothing else change "
             f"parameters between its steps; set 0, {_ELSE}"
         )
     if not optimizer.startswith("adamw_torch"):
