@@ -295,6 +295,7 @@ class PieceDocument(Document):
     signals: dict[str, list[Number]] = {}
     texts: dict[str, list[str | None]] = {}
     notes: list[str] = []
+    controls: dict[str, float] = {}
     curves: dict[str, list[list[Count | str]]] = {}
 
 

@@ -16,7 +16,6 @@ import pytest
 import yaml
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
-from scopewise.runs.folder import RunFolder
 
 from scopewise import lock
 from scopewise.config import parse_config
@@ -24,6 +23,7 @@ from scopewise.documents import read_json
 from scopewise.errors import ConfigError, ResultError
 from scopewise.files import remove, write_text
 from scopewise.runs.attack import attack_run
+from scopewise.runs.folder import RunFolder
 from scopewise.runs.stages import VERSION
 
 

@@ -40,6 +40,8 @@ class Outcome:
             for rows to which the setting does not apply. That depends only on the data, never on the model.
         texts: Setting → output for each row; empty if the attack yields no text.
         notes: Caveats for the reader (rows left out, a substitute used), one sentence each.
+        controls: Setting → mean signal on rows that all models know, for attacks whose settings may not apply to models of
+            another basis; empty for others.
         curves: Name → (steps, setting) of each point of a curve, for attacks that train; the first point is before the
             attack.
     """
@@ -48,6 +50,7 @@ class Outcome:
     signals: Mapping[str, Sequence[float | None]]
     texts: Mapping[str, Sequence[str]]
     notes: tuple[str, ...] = ()
+    controls: Mapping[str, float] = field(default_factory=dict)
     curves: Mapping[str, Sequence[tuple[int, str]]] = field(default_factory=dict)
 
 

@@ -7,8 +7,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from scopewise.attacks.base import Attack, Facts, Outcome, Suite, Work
-from scopewise.attacks.states import by_layer
+from scopewise.attacks.base import Attack, Facts, InapplicableError, Outcome, Suite, Work
+from scopewise.attacks.states import by_layer, control_rows, means
 from scopewise.data.batch import Batch
 from scopewise.models.architecture import read_out
 from scopewise.models.engine import Engine
@@ -21,6 +21,10 @@ class LogitLens(Attack):
     Signal: probability of the answer's tokens at each layer, decoded with the model's own final norm and lm_head, and
     with the target's (in case unlearning changed the lm_head). The last layer with the model's own lm_head is the
     model's output.
+
+    Calibration: a layer counts only if it can be read in the oracle as well as in the target: on retain rows, which both
+    know, the oracle must give at least 0.7 of the target's probability. Otherwise the target's head cannot read the
+    oracle's basis, and the zero would be too low. Without such a layer the attack is not applicable.
 
     Source: nostalgebraist's logit lens; Patil et al., arXiv:2309.17410 (as an attack); a fixed decoder as in Unlearning
     Depth Score fc31639, arXiv:2605.24614. Deviation: the latter compares log-probabilities, and only with the target.
@@ -45,4 +49,8 @@ class LogitLens(Attack):
                 for i, state in enumerate(states)
             }
 
-        return Outcome(facts.rows, by_layer(subject, facts, read, "logit lens"), {})
+        retain = control_rows(facts)
+        if not retain:
+            raise InapplicableError("no retain rows to calibrate with")
+        controls = by_layer(subject, facts, read, "calibrate", retain)
+        return Outcome(facts.rows, by_layer(subject, facts, read, "logit lens"), {}, controls=means(controls))

@@ -9,12 +9,10 @@ import torch
 from torch import Tensor
 
 from scopewise.attacks.base import Attack, Facts, InapplicableError, Outcome, Suite, Work
-from scopewise.attacks.states import batches, by_layer
+from scopewise.attacks.states import Ridge, batches, by_layer, with_one
 from scopewise.data.batch import Batch
 from scopewise.models.architecture import read_out
 from scopewise.models.engine import Engine
-
-_RIDGE = 1e-2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +43,7 @@ class Probe(Attack):
 
         def read(states: list[Tensor], _: Batch) -> dict[str, Tensor]:
             return {
-                f"layer {i + 1}": read_out(target.model, _with_one(state) @ maps[i].to(state))
+                f"layer {i + 1}": read_out(target.model, with_one(state) @ maps[i].to(state))
                 for i, state in enumerate(states)
             }
 
@@ -53,25 +51,14 @@ class Probe(Attack):
 
     def _fit(self, subject: Engine, facts: Facts, target: Engine) -> list[Tensor]:
         items = subject.encode([*facts.held, *facts.retain])
-        gram: list[Tensor] = []
-        cross: list[Tensor] = []
+        fits: list[Ridge] = []
         with torch.inference_mode():
             for _, batch in batches(items, subject):
                 wanted = target.forward.block_states(batch)[-1].float()
                 for i, state in enumerate(subject.forward.block_states(batch)):
                     if state.shape[-1] != wanted.shape[-1]:
                         raise InapplicableError("the target has another width")
-                    given = _with_one(state.float())
-                    if i == len(gram):
-                        gram.append(torch.zeros(given.shape[-1], given.shape[-1]).to(given))
-                        cross.append(torch.zeros(given.shape[-1], wanted.shape[-1]).to(given))
-                    gram[i] += given.T @ given
-                    cross[i] += given.T @ wanted
-        return [
-            torch.linalg.solve(g + _RIDGE * g.diagonal().mean() * torch.eye(len(g)).to(g), c)
-            for g, c in zip(gram, cross, strict=True)
-        ]
-
-
-def _with_one(state: Tensor) -> Tensor:
-    return torch.cat([state, torch.ones_like(state[:, :1])], dim=1)
+                    if i == len(fits):
+                        fits.append(Ridge())
+                    fits[i].add(state.float(), wanted)
+            return [fit.solved() for fit in fits]

@@ -20,6 +20,8 @@ from scopewise.files import write_json
 from scopewise.models.engine import Engine
 
 WORST = 10
+COMPATIBLE = 0.7
+"""Least share of the target's signal on retain rows that an oracle must give for a setting to be used."""
 Piece = Mapping[str, Any]
 """Result of one attack on one model, as plain values: `settings`, `signals`, `texts`, `notes`, `seconds`, `reason`."""
 
@@ -100,10 +102,14 @@ def compared(
             attack.name, name, None, "not applicable", (), tuple(reasons[:1]), unlearned["seconds"], attack.needs_target
         )
     rows = [facts.rows[i] for i in unlearned["rows"]]
-    found = leakage(
-        unlearned["signals"], oracle["signals"], target["signals"], [cluster(row) for row in rows], attack.combine
-    )
-    notes = [*unlearned["notes"]]
+    usable, left_out = calibrated(oracle, target)
+    if not usable:
+        return Attacked(
+            attack.name, name, None, "not applicable", (), left_out, unlearned["seconds"], attack.needs_target
+        )
+    u, o, t = ({key: piece["signals"][key] for key in usable} for piece in (unlearned, oracle, target))
+    found = leakage(u, o, t, [cluster(row) for row in rows], attack.combine)
+    notes = [*unlearned["notes"], *left_out]
     if found.value is None:
         notes.append(
             f"target ({found.target:.2f}) and oracle ({found.oracle:.2f}) hardly differ under this attack, so nothing can leak"
@@ -112,12 +118,34 @@ def compared(
         notes.append("the rows are about one instance, which gives no interval, and so no verdict")
     elif found.high < 0:
         notes.append("below the oracle: further from the answers than a model that never saw them")
-    worst = _worst(attack, rows, found, unlearned, oracle, target)
+    worst = _worst(rows, usable, unlearned, oracle, target)
     verdict = found.verdict(threshold)
     curves = curves_of(unlearned, oracle, target)
     return Attacked(
         attack.name, name, found, verdict, worst, tuple(notes), unlearned["seconds"], attack.needs_target, curves
     )
+
+
+def calibrated(oracle: Piece, target: Piece) -> tuple[list[str], tuple[str, ...]]:
+    """Return the settings that work on the oracle, and a note on the others.
+
+    A setting is left out if the oracle's signal on rows that both models know is below `COMPATIBLE` of the target's: then
+    its signal on the forget rows says nothing of what it knows. Settings without a control are used.
+    """
+    shares = {
+        name: oracle["controls"].get(name, 0.0) / value if value > 0 else 1.0
+        for name, value in target.get("controls", {}).items()
+    }
+    usable = [name for name in oracle["signals"] if shares.get(name, 1.0) >= COMPATIBLE]
+    if len(usable) == len(oracle["signals"]):
+        return usable, ()
+    low, high = (pick(share for share in shares.values() if share < COMPATIBLE) for pick in (min, max))
+    reason = (
+        f"on retain rows, which both know, the oracle gives {low:.2f} to {high:.2f} of the target's probability under "
+        f"{len(oracle['signals']) - len(usable)} of {len(oracle['signals'])} settings, so its states do not fit the target's "
+        "basis there; those are left out"
+    )
+    return usable, (reason,)
 
 
 def attack_models(
@@ -209,12 +237,13 @@ def _plain(outcome: Outcome, facts: Facts) -> dict[str, Any]:
         "signals": {name: list(values) for name, values in outcome.signals.items()},
         "texts": {name: list(values) for name, values in outcome.texts.items()},
         "notes": list(outcome.notes),
+        "controls": dict(outcome.controls),
         "curves": {name: [list(point) for point in points] for name, points in outcome.curves.items()},
     }
 
 
 def _worst(
-    attack: Attack, rows: Sequence[Any], found: Leakage, unlearned: Piece, oracle: Piece, target: Piece
+    rows: Sequence[Any], settings: Sequence[str], unlearned: Piece, oracle: Piece, target: Piece
 ) -> tuple[Mapping[str, Any], ...]:
     """Return the rows with the largest difference in signal to the oracle, each at its best setting."""
     best: list[tuple[float, int, str]] = []
@@ -222,7 +251,7 @@ def _worst(
         given = [
             (u[i] - oracle["signals"][name][i], i, name)
             for name, u in unlearned["signals"].items()
-            if u[i] is not None and oracle["signals"][name][i] is not None
+            if name in settings and u[i] is not None and oracle["signals"][name][i] is not None
         ]
         best += [max(given)] if given else []
     worst = []
