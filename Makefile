@@ -19,8 +19,8 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal -m 'not long'
 
-test-all: $(VENV)/.installed  # with the tests marked `long`
-	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal
+test-all: $(VENV)/.installed  # with the tests marked `long`, and no process a fork of one that has imported everything
+	SCOPEWISE_TEST_FORKS=off $(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal
 
 test-newest:  # the suite on the newest releases of what has an upper bound in pyproject.toml; torch stays a CPU build
 	$(PYTHON) -m venv .venv-newest

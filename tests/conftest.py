@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -15,7 +16,16 @@ os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ["OMP_NUM_THREADS"] = "1"  # of the commands that tests start: two tests at a time share the cores
 
+# Before the hook: what is imported while it runs a module of scopewise is compiled from its source, whatever is cached.
+import beartype  # noqa: F401
+import datasets  # noqa: F401
+import optuna  # noqa: F401
+import peft  # noqa: F401
+import pydantic  # noqa: F401
+import rouge_score.rouge_scorer  # noqa: F401
+import starlette.applications  # noqa: F401
 from jaxtyping import install_import_hook
+from transformers import AutoModelForCausalLM, LlamaForCausalLM, Trainer  # noqa: F401
 
 install_import_hook("scopewise", "beartype.beartype")  # before anything of scopewise is imported
 
@@ -37,6 +47,12 @@ torch.set_num_threads(1)
 def pytest_configure(config: pytest.Config) -> None:
     """PEFT asks transformers for a property by its old name; nothing of ours can change that."""
     config.addinivalue_line("filterwarnings", "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+
+
+def pytest_collection_finish() -> None:
+    """Leave out what is imported of every collection of garbage: a trainer collects whenever it begins and ends."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

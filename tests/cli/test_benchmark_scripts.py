@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import xml.etree.ElementTree
 from pathlib import Path
 
 import pytest
+
+from forks import python
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
 def run(script: str, *arguments: str) -> str:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    words = [sys.executable, str(BENCHMARKS / script), *arguments]
+    words = [python(), str(BENCHMARKS / script), *arguments]
     done = subprocess.run(words, capture_output=True, text=True, env=environment, timeout=400, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
@@ -63,7 +64,7 @@ from shares import shares
 a = torch.ones(600, 600)
 print(json.dumps([shares(lambda: a @ a), shares(lambda: a.exp()), shares(lambda: a.tril())]))
 """
-    words = [sys.executable, "-c", code]
+    words = [python(), "-c", code]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         words, capture_output=True, text=True, cwd=BENCHMARKS, env=environment, timeout=200, check=True

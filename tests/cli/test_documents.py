@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from forks import programs
 from often import often
 
 ROOT = Path(__file__).parents[2]
@@ -34,6 +35,15 @@ SMALL = {
     "unlearn": {"num_train_epochs": 0.2},
     "evaluate": {"max_new_tokens": 4, "splits": ["val"], "direct_splits": []},
     "bench": {"methods": ["gradient_ascent", "memflex"]},
+    "attack": {
+        "attack_args": {
+            "relearning": {"steps": 2},
+            "relearning_retain": {"steps": 2},
+            "relearning_unrelated": {"steps": 2},
+            "sampling": {"samples": 2, "max_new_tokens": 4},
+        },
+        "rows": 16,
+    },
 }
 
 
@@ -66,7 +76,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (made / "configs").mkdir()
     (made / "configs" / "demo.yaml").write_text(yaml.safe_dump(SMALL))
     done = run(
-        [sys.executable, "-m", "scopewise", "bench", "configs/demo.yaml", "--set", "run.dir=runs/demo"],
+        ["scopewise", "bench", "configs/demo.yaml", "--set", "run.dir=runs/demo"],
         made,
     )
     assert done.returncode == 0, done.stderr
@@ -84,7 +94,7 @@ def folder(demo: Path, tmp_path: Path) -> Path:
 
 
 def run(words: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    path = os.pathsep.join((programs(), str(Path(sys.executable).parent), os.environ["PATH"]))
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PATH": path, "OMP_NUM_THREADS": "1"}
     return subprocess.run(words, capture_output=True, text=True, cwd=cwd, env=environment, timeout=500, check=False)
 
@@ -105,7 +115,7 @@ def test_a_document_runs_from_top_to_bottom(document: str, folder: Path) -> None
             done = run(["bash", "-euo", "pipefail", "-c", commands(block)], folder)
             assert done.returncode == 0, f"{block.text}\n{done.stdout}\n{done.stderr}"
     if code:
-        done = run([sys.executable, "-c", code], folder)
+        done = run(["python", "-c", code], folder)
         assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
 
 

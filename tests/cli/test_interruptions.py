@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from forks import python
 from scopewise.cli.memory import is_out_of_memory
 
 ROOT = Path(__file__).parents[2]
@@ -23,8 +23,8 @@ SMALL = [
 ]  # fmt: skip
 
 
-def command(folder: Path, *more: str) -> list[str]:
-    words = [sys.executable, "-m", "scopewise", "finetune", "--which", "target", *more]
+def command(program: str, folder: Path, *started: str) -> list[str]:
+    words = [program, *started, "finetune", "--which", "target"]
     for setting in [*SMALL, f"run.dir={folder}"]:
         words += ["--set", setting]
     return words
@@ -34,7 +34,7 @@ def command(folder: Path, *more: str) -> list[str]:
 def test_a_signal_says_how_to_go_on(sent: signal.Signals, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     process = subprocess.Popen(
-        command(folder),
+        command(python(), folder, "-m", "scopewise"),
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -65,18 +65,24 @@ def test_what_nohup_ignores_stays_ignored() -> None:
     assert done.stdout == "alive\n"
 
 
+LIMITED = """
+import resource
+import scopewise.pipeline  # what the command imports is no part of its work
+with open("/proc/self/statm") as statm:
+    size = int(statm.read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (size + 500 * 2**20,) * 2)
+from scopewise.cli import main
+main()
+"""
+
+
 def test_lack_of_memory_names_the_work(tmp_path: Path) -> None:
-    """Batches of all rows, of a model whose training does not fit the address space that the process is given."""
-
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_AS, (6 * 2**30, 6 * 2**30))
-
-    large = ["model.tiny.width=1024", "model.tiny.layers=16", "finetune.batch_size=512"]
-    words = command(tmp_path / "run") + [word for setting in large for word in ("--set", setting)]
+    """A batch of all rows, of a model whose activations do not fit the address space that the process is given."""
+    words = command(python(), tmp_path / "run", "-c", LIMITED)
+    for setting in ("model.tiny.width=256", "model.tiny.layers=8", "finetune.batch_size=512"):
+        words += ["--set", setting]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        words, cwd=ROOT, env=environment, capture_output=True, text=True, preexec_fn=limit, timeout=300, check=False
-    )
+    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 2, done.stderr[-2000:]
     last = done.stderr.strip().splitlines()[-1]
     assert "out of memory" in last

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from forks import python
+
 ROOT = Path(__file__).parents[2]
 SETTINGS = [
     "model.tiny.width=32", "model.tiny.layers=2", "model.tiny.heads=2", "model.tiny.vocab_size=400",
@@ -21,8 +23,8 @@ SETTINGS = [
 ]  # fmt: skip
 
 
-def start(folder: Path) -> subprocess.Popen[bytes]:
-    words = [sys.executable, "-m", "scopewise", "demo", "--resume"]
+def start(folder: Path, program: str | None = None) -> subprocess.Popen[bytes]:
+    words = [program or python(), "-m", "scopewise", "demo", "--resume"]
     for setting in [*SETTINGS, f"run.dir={folder}"]:
         words += ["--set", setting]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
@@ -50,7 +52,7 @@ def test_killed_three_times_it_ends_with_the_same_numbers(tmp_path: Path) -> Non
     killed_when(disturbed, lambda: (checkpoints / "checkpoint-4").exists())  # most likely half-written
     killed_when(disturbed, lambda: (disturbed / "oracle.partial").exists())
     killed_when(disturbed, lambda: any(disturbed.glob("models/ga_kl/paper/*.partial/checkpoints/checkpoint-2")))
-    process = start(disturbed)
+    process = start(disturbed, sys.executable)  # another seed of hashes
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors.decode()[-2000:]
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from forks import python
 
 SETTINGS = [
     "model.tiny.width=32", "model.tiny.layers=1", "model.tiny.heads=2", "model.tiny.vocab_size=400",
@@ -48,7 +49,7 @@ def named(results: dict[str, Any]) -> list[tuple[str, str | None, int]]:
 def test_rows_of_other_methods_seeds_and_protocols_stay(tmp_path: Path) -> None:
     """Measured as the last bench says; a row goes with the folder of its model."""
     run = tmp_path / "run"
-    words = [sys.executable, "-c", SCRIPT, str(run), json.dumps(SETTINGS), json.dumps(BENCHES)]
+    words = [python(), "-c", SCRIPT, str(run), json.dumps(SETTINGS), json.dumps(BENCHES)]
     done = subprocess.run(words, capture_output=True, text=True, env=os.environ, timeout=400, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     first, second, third, tuned, last, removed = json.loads(done.stdout)

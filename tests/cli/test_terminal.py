@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from forks import python
 from scopewise import terminal
 from scopewise.bars import bar
 from scopewise.region import Entry, Region
@@ -43,8 +44,8 @@ def raw(text: str) -> list[str]:
     return [hex(ord(c)) for c in text if ord(c) in OBEYED]
 
 
-def scopewise(*words: str, **options: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "scopewise", *words]
+def scopewise(*words: str, program: str = "", **options: object) -> subprocess.CompletedProcess[str]:
+    command = [program or python(), "-m", "scopewise", *words]
     return subprocess.run(command, capture_output=True, encoding="utf-8", timeout=120, check=False, **options)  # type: ignore[call-overload]
 
 
@@ -98,10 +99,17 @@ def test_json_is_json(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_narrow_encoding() -> None:
     """What standard output cannot encode is shown as an escape; nothing raises."""
-    done = scopewise("list", "methods", env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"})
+    done = scopewise(
+        "list", "methods", program=sys.executable, env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.isascii()
-    refused = scopewise("check", f"--ü{HOSTILE}", env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"})
+    refused = scopewise(
+        "check",
+        f"--ü{HOSTILE}",
+        program=sys.executable,
+        env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"},
+    )
     assert refused.returncode == 2
     assert refused.stderr.isascii()
     assert raw(refused.stderr) == []

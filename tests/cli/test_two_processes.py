@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from forks import python
 
 ROOT = Path(__file__).parents[2]
 METRICS = (
@@ -73,9 +74,9 @@ def evaluate(
 )
 def test_two_processes_measure_what_one_does(variables: dict[str, str], files: Path) -> None:
     """Every value, every row and every interval; printed and written once. Also where each holds half of the model."""
-    alone, _ = evaluate([sys.executable, "-m"], files, "alone")
+    alone, _ = evaluate([python(), "-m"], files, "alone")
     # `accelerate launch --cpu` starts several processes through MPI alone; on GPUs it starts them by torchrun, as here.
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+    launcher = [python(), "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
     both, done = evaluate(launcher, files, "both", **variables)
     assert json.loads(done.stdout) == {key: value["value"] for key, value in both["values"].items()}
     assert set(both["values"]) == set(alone["values"]) > {"ability/arc_challenge", "rouge_l_generated/forget_val"}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from forks import python
 
 from .command import Done
 from .inputs import Input
@@ -99,7 +100,7 @@ def test_a_seed_gives_the_same_inputs_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize("count", [3, pytest.param(60, marks=[pytest.mark.long, pytest.mark.timeout(3600)])])
 def test_every_bad_input_is_refused_with_a_sentence(count: int, tmp_path: Path) -> None:
     """In processes of its own: what the tests put around the package is not what users run."""
-    command = [sys.executable, "-m", "tests.fuzz", "--count", str(count), "--failures", str(tmp_path / "failed.json")]
+    command = [python(), "-m", "tests.fuzz", "--count", str(count), "--failures", str(tmp_path / "failed.json")]
     done = subprocess.run(
         [*command, *(["--no-good"] if count < 10 else [])],
         cwd=Path(__file__).parents[2],

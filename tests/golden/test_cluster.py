@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
+from forks import python
 from scopewise.config import ClusterSection, load_config
 from scopewise.errors import ConfigError
 from scopewise.runs.cluster.jobs import Job, Task, waves
@@ -27,8 +28,8 @@ SETTINGS = [
 ]  # fmt: skip
 
 
-def start(folder: Path, *more: str) -> subprocess.Popen[bytes]:
-    words = [sys.executable, "-m", "scopewise", "bench", "configs/demo.yaml"]
+def start(program: str, folder: Path, *more: str) -> subprocess.Popen[bytes]:
+    words = [program, "-m", "scopewise", "bench", "configs/demo.yaml"]
     for setting in [*SETTINGS, *more, f"run.dir={folder}"]:
         words += ["--set", setting]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -80,7 +81,7 @@ def test_an_engine_gives_the_same_results(
     """A worker is killed while it unlearns: its job is done again, from its checkpoint."""
     # Each of submitit's jobs is a process that begins from nothing.
     smaller = ("bench.methods=[memflex]", "bench.oracle=false") if engine == "slurm" else ()
-    process = start(tmp_path / engine, *more, *smaller)
+    process = start(sys.executable, tmp_path / engine, *more, *smaller)
     end = time.monotonic() + 400
     killed = False
     while not killed and process.poll() is None and time.monotonic() < end:
@@ -91,7 +92,7 @@ def test_an_engine_gives_the_same_results(
         time.sleep(0.02)
     finish(process)
     assert killed
-    alone = start(tmp_path / "local", *smaller)
+    alone = start(python(), tmp_path / "local", *smaller)
     finish(alone)
     assert results(tmp_path / engine) == results(tmp_path / "local")
     assert not list((tmp_path / engine).rglob("*.partial"))

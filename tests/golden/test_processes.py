@@ -19,6 +19,7 @@ from accelerate.commands.config.config_args import ClusterConfig
 from safetensors.torch import load_file
 
 from engines import forward_of
+from forks import python
 from often import often
 from scopewise.config import LoraSection
 from scopewise.models.adapters import lora_config
@@ -48,13 +49,19 @@ PROGRAMS = {"ddp": ["-m", "scopewise"], "fsdp2": [str(Path(__file__).with_name("
 
 
 def start(
-    target: Path, folder: Path, method: str, processes: int, *more: str, how: str = "ddp"
+    target: Path,
+    folder: Path,
+    method: str,
+    processes: int,
+    *more: str,
+    how: str = "ddp",
+    launcher: str | None = None,
 ) -> subprocess.Popen[bytes]:
-    words = [sys.executable, "-m", "scopewise"]
+    words = [python(), "-m", "scopewise"]
     if processes > 1:
         launch = ["--config_file", str(CONFIGS / f"{how}.yaml"), "--num_processes", str(processes)]
         words = [
-            sys.executable,
+            launcher or python(),
             "-m",
             "accelerate.commands.launch",
             *launch,
@@ -66,7 +73,7 @@ def start(
     for setting in [*COMMON, f"run.dir={folder}"]:
         words += ["--set", setting]
     words += more
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHON_EXEC": python()}
     return subprocess.Popen(words, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
@@ -148,7 +155,7 @@ def test_all_parameters_of_a_model_held_in_halves(target: Path, tmp_path: Path) 
 def test_a_lost_worker_and_resume(how: str, target: Path, tmp_path: Path) -> None:
     """One of two workers is killed after a checkpoint: all stop, and --resume ends where an undisturbed run ends."""
     straight = start(target, tmp_path / "1", "ga_descent", 1)
-    launcher = start(target, tmp_path / "2", "ga_descent", 2, how=how)
+    launcher = start(target, tmp_path / "2", "ga_descent", 2, how=how, launcher=sys.executable)
     checkpoint = tmp_path / "2" / "models" / "ga_descent" / "run" / "seed0.partial" / "checkpoints" / "checkpoint-2"
     end = time.monotonic() + 200
     while not (checkpoint / "cost.json").exists() and launcher.poll() is None and time.monotonic() < end:
@@ -164,9 +171,9 @@ def test_a_lost_worker_and_resume(how: str, target: Path, tmp_path: Path) -> Non
     same(tmp_path / "1", tmp_path / "2", "ga_descent", resumed=True)
 
 
-def in_halves(script: str, *arguments: str, **variables: str) -> Any:
+def in_halves(program: str, script: str, *arguments: str, **variables: str) -> Any:
     """Return the JSON that two processes print last, with the variables that `accelerate launch` sets for FSDP2."""
-    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    words = [program, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     environment = {
         **os.environ,
         "OMP_NUM_THREADS": "1",
@@ -188,14 +195,14 @@ def test_no_process_has_the_whole_model_in_memory_of_its_own(how: str, most: flo
     Besides these a block. What has not been spread yet are pages of the file, which all processes share.
     """
     freed = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
-    found = in_halves("host_memory.py", str(tmp_path / "model"), how, **freed)
+    found = in_halves(sys.executable, "host_memory.py", str(tmp_path / "model"), how, **freed)
     assert most - 0.25 < found["taken"] < most
 
 
 @pytest.mark.slow
 def test_what_each_process_holds_of_a_sharded_model() -> None:
     """FSDP2: half of the parameters, before and after a forward; and the gradients of one that holds all."""
-    found = in_halves("sharded.py")
+    found = in_halves(python(), "sharded.py")
     assert found["largest"] > 1e-3
     assert found["worst"] < 1e-6
     assert found["held"] == pytest.approx([0.5, 0.5], abs=0.01)

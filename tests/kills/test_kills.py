@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from forks import python
 from kills.killing import content, differences
 
 SCRIPT = Path(__file__).with_name("killing.py")
@@ -17,7 +17,7 @@ SCRIPT = Path(__file__).with_name("killing.py")
 @pytest.mark.parametrize("kills", [3, pytest.param(100, marks=pytest.mark.long)])
 def test_killed_runs_end_as_undisturbed_ones(kills: int) -> None:
     done = subprocess.run(
-        [sys.executable, str(SCRIPT), "--kills", str(kills)], capture_output=True, text=True, timeout=3000, check=False
+        [python(), str(SCRIPT), "--kills", str(kills)], capture_output=True, text=True, timeout=3000, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import pytest
 import uvicorn
 import yaml
 
+from forks import python
 from scopewise.play.listen import listen
 from scopewise.play.play_run import open_run
 from scopewise.play.playground import Playground
@@ -62,7 +62,7 @@ def made_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "bench": {"methods": ["gradient_ascent", "ga_descent"]},
     }
     (folder / "run.yaml").write_text(yaml.safe_dump(config))
-    command = [sys.executable, "-m", "scopewise", "bench", str(folder / "run.yaml")]
+    command = [python(), "-m", "scopewise", "bench", str(folder / "run.yaml")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     return folder / "run"

@@ -8,17 +8,16 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-PLAY = [sys.executable, "-m", "scopewise", "play"]
+from forks import python
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
 def test_it_answers_at_the_address_it_prints_until_interrupted(run_folder: Path, host: str) -> None:
-    words = [*PLAY, str(run_folder), "--port", "0", "--host", host]
+    words = [python(), "-m", "scopewise", "play", str(run_folder), "--port", "0", "--host", host]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
@@ -47,7 +46,8 @@ def test_what_cannot_be_served_is_one_sentence(run_folder: Path, tmp_path: Path)
             ([str(run_folder), "--port", port], f"127.0.0.1 port {port}; Address already in use; give another --port"),
             ([str(run_folder), "--host", "no.such.host.invalid"], "give another --port (0: a free one) or --host"),
         ):
-            done = subprocess.run([*PLAY, *words], capture_output=True, text=True, timeout=60, check=False)
+            play = [python(), "-m", "scopewise", "play", *words]
+            done = subprocess.run(play, capture_output=True, text=True, timeout=60, check=False)
             assert done.returncode == 2, done.stderr
             assert sentence in done.stderr
             assert len(done.stderr.strip().splitlines()) == 1

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
+
+from forks import python
 
 PLANTED = "</script><script>window.planted = 1</script><img src=x onerror=window.planted=2><!--"
 SECRETS = ["Quillfeather Lane 17", "zbvx@mail.example"]
@@ -58,7 +59,7 @@ def made_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "bench": {"methods": ["gradient_ascent", "memflex", "memflex@random"], "seeds": [0]},
     }
     (folder / "run.yaml").write_text(yaml.safe_dump(config))
-    command = [sys.executable, "-m", "scopewise", "bench", str(folder / "run.yaml")]
+    command = [python(), "-m", "scopewise", "bench", str(folder / "run.yaml")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     run = folder / "first"

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from forks import python
 from scopewise.errors import ConfigError, ResultError
 from scopewise.lock import RunLock
 from scopewise.report.export import as_csv, as_latex, as_markdown, latex
@@ -28,7 +29,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def scopewise(*arguments: object) -> subprocess.CompletedProcess[str]:
-    words = [sys.executable, "-m", "scopewise", "report", *map(str, arguments)]
+    words = [python(), "-m", "scopewise", "report", *map(str, arguments)]
     return subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import pytest
@@ -42,11 +44,22 @@ FEW: dict[str, dict[str, Any]] = {
 """Settings with which attacks are over soon."""
 
 
+@pytest.fixture(scope="module")
+def world_of(attack_world: AttackWorld) -> Callable[[str], AttackWorld]:
+    """Return the world of an attack: what it gives on target and oracle is found once for all properties."""
+
+    @cache
+    def of(name: str) -> AttackWorld:
+        return replace(attack_world, attack=make_attack(name, **FEW.get(name, {})))
+
+    return of
+
+
 @pytest.mark.parametrize("name", ATTACKS)
 @pytest.mark.parametrize("what", PROPERTIES)
-def test_property(name: str, what: str, attack_world: AttackWorld) -> None:
-    attack = make_attack(name, **FEW.get(name, {}))
-    hold(PROPERTIES[what], attack, replace(attack_world, attack=attack))
+def test_property(name: str, what: str, world_of: Callable[[str], AttackWorld]) -> None:
+    world = world_of(name)
+    hold(PROPERTIES[what], world.attack, world)
 
 
 @pytest.fixture

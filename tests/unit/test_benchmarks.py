@@ -6,7 +6,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,6 +16,7 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
+from forks import python
 from scopewise import registry
 from scopewise.config import EvaluateSection, parse_config
 from scopewise.data.hub import Table, joined, read_table, text_pieces
@@ -412,7 +412,7 @@ def test_offline_says_what_to_download_and_where_to_put_it(name: str) -> None:
 
 
 def test_offline_command_stops_with_that_sentence(tmp_path: Path) -> None:
-    words = [sys.executable, "-m", "scopewise", "check", str(ROOT / "configs" / "tofu_tiny.yaml")]
+    words = [python(), "-m", "scopewise", "check", str(ROOT / "configs" / "tofu_tiny.yaml")]
     environment = {**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
     done = subprocess.run(
         words, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=120, check=False
@@ -639,7 +639,7 @@ def test_the_shipped_run_measures_the_suite_and_compares_with_the_oracle(tmp_pat
         "finetune.num_train_epochs=1", "unlearn.num_train_epochs=1", "unlearn.method=ga_descent",
         "unlearn.early_stopping.rows=0",
     ]  # fmt: skip
-    words = [sys.executable, "-m", "scopewise", "run", str(ROOT / "configs" / "tofu_tiny.yaml"), "--json"]
+    words = [python(), "-m", "scopewise", "run", str(ROOT / "configs" / "tofu_tiny.yaml"), "--json"]
     for setting in settings:
         words += ["--set", setting]
     done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, timeout=300, check=False)

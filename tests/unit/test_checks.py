@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from forks import python
 from scopewise.cli.bench import bench
 from scopewise.cli.check import check
 from scopewise.cli.finetune import finetune
@@ -330,9 +330,7 @@ def test_all_parameters_of_a_target_that_is_an_adapter(settings: list[str], adap
     settings += ["unlearn.learning_rate=0.01", "unlearn.warmup_steps=0", "evaluate.metrics=[unlearn_success]"]
     settings += ["evaluate.splits=[val]", "evaluate.direct_splits=[]"]
     sets = [part for setting in settings for part in ("--set", setting)]
-    done = subprocess.run(
-        [sys.executable, "-m", "scopewise", "unlearn", *sets], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([python(), "-m", "scopewise", "unlearn", *sets], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     before, after = load_model("saved").state_dict(), load_model(done.stdout.strip()).state_dict()
     assert not torch.equal(before["model.norm.weight"], after["model.norm.weight"])

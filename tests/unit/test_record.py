@@ -17,6 +17,7 @@ import yaml
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
+from forks import python
 from scopewise import lock
 from scopewise.config import parse_config
 from scopewise.documents import read_json
@@ -387,6 +388,6 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
 with RunFolder(parse_config({"run": {"dir": sys.argv[1]}})) as run:
     run.stage("target", {}, "hash", lambda work: torch.save(torch.zeros(50_000), work / "optimizer.pt"))
 """
-    words = [sys.executable, "-c", script, str(tmp_path / "run")]
+    words = [python(), "-c", script, str(tmp_path / "run")]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert "ResultError: run.dir: " in done.stderr.splitlines()[-1]

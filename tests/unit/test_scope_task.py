@@ -11,6 +11,7 @@ import pytest
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
+from forks import python
 from scopewise.ability.quiet import quiet
 from scopewise.api import evaluate
 from scopewise.data.load import load_benchmark
@@ -99,8 +100,7 @@ def test_a_task_without_a_tokenizer_is_refused() -> None:
 
 def test_the_folder_is_printed() -> None:
     import subprocess
-    import sys
 
-    done = subprocess.run([sys.executable, "-m", "scopewise", "tasks"], capture_output=True, text=True, check=True)
+    done = subprocess.run([python(), "-m", "scopewise", "tasks"], capture_output=True, text=True, check=True)
     assert Path(done.stdout.strip()) == TASKS
     assert {p.stem for p in TASKS.glob("*.yaml")} >= {"knowundo_privacy", "knowundo_copyright", "tofu_forget10"}
