@@ -28,7 +28,7 @@ class Section(BaseModel):
     def _no_switch_for_a_number(cls, value: Any, info: Any) -> Any:
         annotation = cls.model_fields[str(info.field_name)].annotation
         if not _takes_switches(annotation) and _holds_switch(value):
-            raise ValueError("true and false are no value here; write a number or a text")
+            raise ValueError("true and false are not allowed here; write a number or a text")
         is_section = isinstance(annotation, type) and issubclass(annotation, Section)  # a section checks its own fields
         if not is_section and (found := _unfit(value, free=info.field_name in _FREE_TEXT)) is not None:
             raise ValueError(found)
@@ -74,7 +74,7 @@ def _pattern(value: str) -> str:
     try:
         re.compile(value)
     except (re.error, RecursionError, OverflowError) as error:
-        raise ValueError(f"no regular expression ({error}); correct it") from None
+        raise ValueError(f"not a regular expression ({error}); correct it") from None
     return value
 
 
@@ -531,8 +531,8 @@ class BenchSection(Section):
             for key in ("method", "localizer"):
                 if key in changes:
                     raise ConfigError(
-                        f"bench.{info.field_name}.{method}.{key}: {changes[key]!r}; a bench takes both from bench.methods, "
-                        "as method@localizer; remove it"
+                        f"bench.{info.field_name}.{method}.{key}: {changes[key]!r}; a bench takes method and "
+                        "localizer from bench.methods, as method@localizer; remove it"
                     )
             try:
                 UnlearnSection(**{**changes, "method": canonical("methods", method)})

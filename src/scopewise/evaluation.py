@@ -98,7 +98,7 @@ def read_evaluation(path: str | Path) -> dict[str, Value]:
         except ResultError as error:
             raise ResultError(f"{path}: {error}") from None
     raise ResultError(
-        f"{path}: no evaluation; `scopewise evaluate --output` writes one, and OpenUnlearning *_EVAL.json"
+        f"{path}: not an evaluation; give a file of `scopewise evaluate --output`, or OpenUnlearning's *_EVAL.json"
     )
 
 

@@ -47,7 +47,7 @@ def writing(path: str | Path, setting: str = "") -> Iterator[None]:
         if "null byte" not in str(error):
             raise
         where = where.replace("\0", "\\0")
-        raise ResultError(f"{where}: no path, since a NUL byte stands in it; give another") from None
+        raise ResultError(f"{where}: not a path, because it contains a NUL byte; give another") from None
 
 
 def no_room(error: BaseException | None) -> str | None:

@@ -47,8 +47,8 @@ class RunLock:
                 self._lock.acquire()
             except Timeout:
                 raise ResultError(
-                    f"run.dir: {self.folder} is in use by {_shown(holder(self.folder))}; one command at a time works on a "
-                    "run; wait for it or stop it, or name another folder with --set run.dir=…"
+                    f"run.dir: {self.folder} is in use by {_shown(holder(self.folder))}; only one command at a time "
+                    "can work on a run; wait for it or stop it, or name another folder with --set run.dir=…"
                 ) from None
             except NotImplementedError:
                 logger.warning("%s: its file system has no locks; let no second command work on this run", self.folder)
@@ -72,7 +72,7 @@ class RunLock:
 def join(folder: Path, token: str) -> None:
     """Raise ResultError unless the bench that started this job still holds its folder."""
     if holder(folder).get("token") != token:
-        raise ResultError(f"run.dir: {folder}; the bench that gave out this job works on it no more; start it again")
+        raise ResultError(f"run.dir: {folder}; the bench that submitted this job is no longer running; start it again")
 
 
 def holder(folder: Path) -> dict[str, Any]:

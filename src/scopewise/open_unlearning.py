@@ -92,7 +92,7 @@ def _check(name: str, entry: Any) -> None:
     read = {"score", *(field for _, field in _ROW_METRICS.values())}
     numbers = [entry.get("agg_value"), *(row[field] for row in rows.values() for field in read & row.keys())]
     if any(x is not None and (isinstance(x, bool) or not isinstance(x, int | float)) for x in numbers):
-        raise ResultError(f"{name!r}: a value that is no number; write the log again")
+        raise ResultError(f"{name!r}: a value is not a number; write the log again")
 
 
 def _value(entry: Mapping[str, Any], rows: list[Any]) -> Value:

@@ -162,7 +162,7 @@ class Region:
         entries = tuple(Entry(**entry) for entry in document["entries"])
         sizes = {entry.name: entry.parameters for entry in entries}
         if len(sizes) < len(entries):
-            raise ResultError(f"{path}: entries; a name stands there twice; name each matrix once")
+            raise ResultError(f"{path}: entries; a name occurs twice; list each matrix once")
         for entry in entries:
             if entry.selected is not None and entry.selected > entry.parameters:
                 raise ResultError(

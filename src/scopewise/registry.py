@@ -131,12 +131,14 @@ def lookup(kind: str, name: str) -> Any:
         ) from error
     base = _imported(BASES[kind])
     if not (isinstance(found, type) and issubclass(found, base)):
-        raise ConfigError(f"{where}; {target} is no subclass of {BASES[kind].replace(':', '.')}; derive it from that")
+        raise ConfigError(
+            f"{where}; {target} is not a subclass of {BASES[kind].replace(':', '.')}; derive it from that"
+        )
     if kind != "methods":  # whose names are their keys alone
         own = getattr(found, "name", None)
         if not isinstance(own, str) or own in known:
             taken = "is that of one of scopewise's own" if own in known else "is no text"
-            raise ConfigError(f"{where}; its name {own!r} {taken}; give the class a name that no other has")
+            raise ConfigError(f"{where}; its name {own!r} {taken}; give the class a unique name")
     return found
 
 

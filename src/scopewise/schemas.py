@@ -389,7 +389,8 @@ def checked(document: Any, schema: type[Document], where: str) -> Any:
     made = document.get("format", schema.FORMAT) if isinstance(document, dict) else schema.FORMAT
     if made != schema.FORMAT:
         raise ResultError(
-            f"{where}: format {made!r}; {schema.FORMAT!r} is read; another version of scopewise wrote it: make it again"
+            f"{where}: format {made!r}; only {schema.FORMAT!r} can be read; another version of "
+            "scopewise wrote this file; create it again"
         )
     try:
         schema.model_validate(document)
@@ -397,5 +398,5 @@ def checked(document: Any, schema: type[Document], where: str) -> Any:
         first = error.errors(include_input=False, include_url=False)[0]
         key = ".".join(str(part) for part in first["loc"])
         message = f"{first['msg'][0].lower()}{first['msg'][1:]}"
-        raise ResultError(f"{where}: {key or 'all of it'}; {message}; correct it, or make the file again") from None
+        raise ResultError(f"{where}: {key or 'all of it'}; {message}; correct it, or create the file again") from None
     return document

@@ -94,7 +94,7 @@ def weight_files(folder: Path, error: type[UserError]) -> list[Path]:
     found = read_json(index, error, nan=True)
     names = found.get("weight_map") if isinstance(found, dict) else None
     if not isinstance(names, dict) or not names or not all(isinstance(name, str) for name in names.values()):
-        raise error(f"{index}: weight_map: no mapping of tensors to files; copy the folder anew")
+        raise error(f"{index}: weight_map: not a mapping of tensors to files; copy the folder again")
     return [folder / name for name in dict.fromkeys(names.values())]
 
 

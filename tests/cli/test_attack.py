@@ -66,7 +66,7 @@ def test_attacks_of_a_run_join_and_are_kept(tmp_path: Path) -> None:
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     done = scopewise("attack", str(tmp_path))
     assert done.returncode == 2
-    assert "no run folder" in done.stderr
+    assert f"{tmp_path}: " in done.stderr
 
 
 @pytest.mark.parametrize("record", ["run: [x]\n", "run: {dir: x}\nattack: 3\n", "- a list\n"])

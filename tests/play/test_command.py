@@ -42,7 +42,7 @@ def test_what_cannot_be_served_is_one_sentence(run_folder: Path, tmp_path: Path)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         for words, sentence in (
-            ([str(tmp_path)], "no run folder (it has no config.yaml)"),
+            ([str(tmp_path)], f"{tmp_path}: "),
             ([str(run_folder), "--port", port], f"127.0.0.1 port {port}; Address already in use; give another --port"),
             ([str(run_folder), "--host", "no.such.host.invalid"], "give another --port (0: a free one) or --host"),
         ):

@@ -224,7 +224,7 @@ def test_a_reader_who_goes_away_stops_the_models(served: Any) -> None:
 
 
 def test_folders_that_are_no_run_are_refused(tmp_path: Path, run_folder: Path) -> None:
-    with pytest.raises(ResultError, match=r"no run folder \(it has no config.yaml\); give a folder that a run has"):
+    with pytest.raises(ResultError, match=r"run folder .*config\.yaml"):
         open_run(tmp_path)
     (tmp_path / "config.yaml").write_text("run: {dir: x}\n")
     with pytest.raises(ResultError, match="no target in it; `scopewise run` or `scopewise finetune` makes one"):

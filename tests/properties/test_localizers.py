@@ -191,7 +191,7 @@ def test_not_a_region_file(tmp_path: Path, text: str) -> None:
 def test_random_needs_a_size(tiny: Any, encoded: Any) -> None:
     from scopewise.localizers.random import Random
 
-    with pytest.raises(ConfigError, match="no region to take the size from"):
+    with pytest.raises(ConfigError, match="localizer random: "):
         Random().region(engine_of(tiny[0]), Scopes(*encoded))
 
 
@@ -374,7 +374,7 @@ def test_masks_are_saved_and_a_region_without_them_is_refused(
 
 def test_part_of_a_weight_cannot_be_expressed_by_lora(tiny: Any, encoded: Any, make_trainer: Any) -> None:
     region = localized("gradient", tiny[0], encoded, {"unit": "weight"})
-    with pytest.raises(ConfigError, match="which LoRA's matrices on it cannot express"):
+    with pytest.raises(ConfigError, match="region: .* LoRA"):
         make_trainer(*tiny, "ga_descent", peft_config=LORA, region=region)
 
 

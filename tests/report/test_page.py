@@ -223,7 +223,7 @@ def test_command_writes_the_page_once_and_prints_where(made_run: Path, tmp_path:
         (["{run}", "--salt", "x"], "--salt: given without --redact"),
         (["{run}", "{run}", "-o", "new.html"], "the same folder twice"),
         (["{run}", "{other}"], "name the file to write with -o"),
-        (["/nowhere", "-o", "new.html"], "no measured model in it"),
+        (["/nowhere", "-o", "new.html"], "/nowhere: "),
     ],
 )
 def test_bad_input_is_one_sentence(arguments: list[str], sentence: str, made_run: Path, second_run: Path) -> None:

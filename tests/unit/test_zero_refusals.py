@@ -23,22 +23,10 @@ def deepspeed(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("method", "values", "sentence"),
     [
-        (
-            "blade",
-            {},
-            "inner_steps: 3, under DeepSpeed, which lets nothing else change parameters between its steps; set 0",
-        ),
-        ("memflex", {"optimizer": "sgd"}, "unlearn.optim: sgd, under DeepSpeed, which may take AdamW in its place"),
-        (
-            "rmu",
-            {"weight_decay": 0.1},
-            "unlearn.weight_decay: 0.1, under DeepSpeed, which also decays what the method's loss",
-        ),
-        (
-            "memflex",
-            {"keep_best": True},
-            "unlearn.early_stopping.keep_best: true, under DeepSpeed, where no process has the full state",
-        ),
+        ("blade", {}, r"unlearn\.method_args\.inner_steps: 3, under DeepSpeed, .*; set 0"),
+        ("memflex", {"optimizer": "sgd"}, r"unlearn\.optim: sgd, under DeepSpeed, "),
+        ("rmu", {"weight_decay": 0.1}, r"unlearn\.weight_decay: 0\.1, under DeepSpeed, "),
+        ("memflex", {"keep_best": True}, r"unlearn\.early_stopping\.keep_best: true, under DeepSpeed, "),
     ],
 )
 @pytest.mark.usefixtures("deepspeed")
@@ -50,12 +38,9 @@ def test_settings(method: str, values: dict[str, Any], sentence: str) -> None:
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
-        ((True, False, False), "model.quantization: under DeepSpeed, which was never run on 4 bits; set none"),
-        (
-            (False, True, False),
-            "bf16: true, under DeepSpeed, which holds all weights in one dtype, while .* is float32",
-        ),
-        ((False, False, True), "unlearn.weight_decay: above 0, on a region of parts of matrices, under DeepSpeed"),
+        ((True, False, False), r"model\.quantization: under DeepSpeed, .*; set none"),
+        ((False, True, False), "bf16: true, under DeepSpeed, .* is float32"),
+        ((False, False, True), r"unlearn\.weight_decay: above 0, .*, under DeepSpeed"),
     ],
 )
 @pytest.mark.usefixtures("deepspeed")

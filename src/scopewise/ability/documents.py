@@ -102,7 +102,7 @@ def _chosen(path: Path) -> list[tuple[str, list[str], int]]:
     """Read question, choices and index of the right one from the files of LLM-Adapters (arXiv:2304.01933)."""
     records = read_json(path, DataError)
     if not isinstance(records, list):
-        raise DataError(f"{path}: {type(records).__name__}; a list of questions is expected; download it anew")
+        raise DataError(f"{path}: {type(records).__name__}; a list of questions is expected; download it again")
     found = []
     for i, record in enumerate(records):
         matched = _CHOSEN.match(record.get("instruction", "")) if isinstance(record, dict) else None

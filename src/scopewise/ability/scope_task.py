@@ -194,8 +194,8 @@ def _tofu(domain: str, path: str | None) -> list[Row]:
                 table = load_dataset("locuslab/TOFU", name, split="train")
             except Exception as error:  # the hub client raises many classes, which all mean the same to the user
                 raise DataError(
-                    f"locuslab/TOFU ({name}): the hub gave {type(error).__name__}; save it as {name}.jsonl where there is "
-                    """a connection, and give its folder: --metadata '{"path": "FOLDER"}'"""
+                    f"locuslab/TOFU ({name}): the hub failed with {type(error).__name__}; save it as {name}.jsonl on a "
+                    """machine with a connection, and give its folder: --metadata '{"path": "FOLDER"}'"""
                 ) from error
             records = [(f"locuslab/TOFU/{name}[{i}]", record) for i, record in enumerate(table)]
         for where, record in records:

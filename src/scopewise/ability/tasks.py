@@ -106,8 +106,8 @@ def _hub(manager: Any, name: str, changes: Mapping[str, Any]) -> list[Any]:
         dataset = known.dataset if known else "its dataset"
         here = f", or save it as {known.lines} in a folder and set evaluate.ability.path" if known else ""
         raise DataError(
-            f"evaluate.ability.tasks: {name}: the hub gave {type(error).__name__}; load {dataset} where there is a "
-            f"connection and bring the hub's cache folder here (HF_HOME){here}"
+            f"evaluate.ability.tasks: {name}: the hub failed with {type(error).__name__}; load {dataset} on a "
+            f"machine with a connection and copy the hub's cache folder here (HF_HOME){here}"
         ) from error
 
 

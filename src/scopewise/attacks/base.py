@@ -214,7 +214,10 @@ class Facts:
     def check_split(self) -> None:
         """Raise InapplicableError if there are too few instances to split."""
         if not self.held or not self.tested:
-            raise InapplicableError("the forget rows are about one instance; none can be held while others are tested")
+            raise InapplicableError(
+                "all forget rows are about one instance, so the attacker cannot hold some instances while others "
+                "are tested"
+            )
 
     def retained_of(self, row: Row) -> list[Row]:
         """Return the retain rows of the same instance."""

@@ -41,7 +41,7 @@ class Membership(Attack):
         """Return, for each row, the share of unseen rows that look less like training data."""
         others = [facts.holdout or _swapped(facts, row) for row in facts.rows]
         if not any(others):
-            raise InapplicableError("there is no row that no model saw: neither holdout rows nor two instances")
+            raise InapplicableError("there are no unseen rows: no holdout rows, and fewer than two instances")
         unseen = list(dict.fromkeys(row for rows in others for row in rows))
         every = [*facts.rows, *unseen]
         pairs = [item.pair for item in subject.encode(every)]

@@ -40,7 +40,7 @@ class Merging(Attack):
         weights = block_weights(target.model)
         mine = block_weights(subject.model)
         if {n: w.shape for n, w in mine.items()} != {n: w.shape for n, w in weights.items()}:
-            raise InapplicableError("the target has other matrices")
+            raise InapplicableError("the target has different matrices")
         # Copy, since the subject may be the target itself, whose weights change while they are read.
         copies = {name: weight.clone() for name, weight in weights.items()}
         changes = {f"{share:.0%}": _Mix(share, copies) for share in _SHARES}

@@ -57,7 +57,7 @@ def check_kind(
         if given != wanted:
             raise ModelError(f"oracle: {field} {given}, and {wanted} of the target; {_ADVICE}")
     if tokenizer.get_vocab() != of_target.get_vocab():
-        raise ModelError(f"oracle: another vocabulary than the target's; {_ADVICE}")
+        raise ModelError(f"oracle: its vocabulary differs from the target's; {_ADVICE}")
 
 
 def check_ignorant(oracle: Mapping[str, Any], target: Mapping[str, Any]) -> None:
@@ -74,7 +74,7 @@ def check_ignorant(oracle: Mapping[str, Any], target: Mapping[str, Any]) -> None
     if means[1] >= _KNOWS and means[0] >= _AS_WELL * means[1]:
         raise ModelError(
             f"oracle: gives the forget answers a probability of {means[0]:.2f}, and the target {means[1]:.2f}; it has seen "
-            f"what is to be forgotten; {_ADVICE}"
+            f"the forget rows; {_ADVICE}"
         )
 
 
@@ -101,10 +101,10 @@ def check_base(engine: Engine, forget: Sequence[Encoded], name: str, setting: st
         after = f" ({elsewhere} after another question)" if elsewhere else ""
         said = f"{setting}: {name} predicts the whole answer of {right} of {len(items)} forget rows{after}"
         if setting == "model.oracle":
-            raise ModelError(f"{said}; it has seen what is to be forgotten; {_ADVICE}")
+            raise ModelError(f"{said}; it has seen the forget rows; {_ADVICE}")
         raise ModelError(
-            f"{said} before any training; an oracle made from it would know what is to be forgotten; set model.path to the "
-            "model from before it was taught them, or bench.oracle=false to go without an oracle"
+            f"{said} before any training; an oracle fine-tuned from it would know the forget rows; set model.path "
+            "to a model that was not trained on them, or bench.oracle=false for no oracle"
         )
 
 

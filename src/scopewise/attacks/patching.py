@@ -57,7 +57,7 @@ class Patching(Attack):
             theirs.get_text_config().hidden_size,
             layers,
         ):
-            raise InapplicableError("the target has another width or number of layers")
+            raise InapplicableError("the target has a different width or number of layers")
         retain = control_rows(facts)
         if len(retain) < 2:
             raise InapplicableError("fewer than two retain rows to calibrate with")

@@ -57,7 +57,7 @@ class Probe(Attack):
                 wanted = target.forward.block_states(batch)[-1].float()
                 for i, state in enumerate(subject.forward.block_states(batch)):
                     if state.shape[-1] != wanted.shape[-1]:
-                        raise InapplicableError("the target has another width")
+                        raise InapplicableError("the target has a different width")
                     if i == len(fits):
                         fits.append(Ridge())
                     fits[i].add(state.float(), wanted)

@@ -153,7 +153,7 @@ def _template(entry: Any, name: str, where: str) -> Template:
         if name_in_braces not in _FIELDS:
             raise ConfigError(f"{where}: unknown field {{{name_in_braces}}}; {allowed(name_in_braces, _FIELDS)}")
     if "{question}" not in values["text"]:
-        raise ConfigError(f"{where}: no {{question}} in it; put it where the question is to stand")
+        raise ConfigError(f"{where}: no {{question}} in it; put it where the question belongs")
     given = {key: value for key, value in values.items() if value is not None}
     replaced, start = given.get("replace", {}), given.get("start", "")
     if not isinstance(replaced, dict) or not all(isinstance(word, str) for pair in replaced.items() for word in pair):

@@ -34,7 +34,7 @@ class ReverseQuery(Attack):
         names = list(dict.fromkeys(cluster(row) for row in facts.rows))
         rows = [row for row in facts.rows if not set(cluster(row).lower().split()) & set(row.answer.lower().split())]
         if len(names) < 2 or not rows:
-            raise InapplicableError("there are not two instances with an answer that does not say their name")
+            raise InapplicableError("fewer than two instances have an answer without their name")
         options = []
         for row in rows:
             at = names.index(cluster(row))

@@ -103,7 +103,7 @@ def text_column(record: Mapping[str, Any], column: str, origin: str) -> str:
     value = record[column]
     if not isinstance(value, str) or not value.strip():
         what = "empty" if isinstance(value, str) else type(value).__name__
-        raise DataError(f"{origin}: column {column!r} is {what}; it must be text; mend the file or download it anew")
+        raise DataError(f"{origin}: column {column!r} is {what}; it must be text; fix the file or download it again")
     return value
 
 
@@ -146,7 +146,9 @@ def _read_parquet(file: Path) -> list[tuple[str, object]]:
     try:
         records = parquet.read_table(file).to_pylist()
     except (ArrowException, OSError) as error:
-        raise DataError(f"{file}: {type(error).__name__}; this is no whole Parquet file; download it anew") from error
+        raise DataError(
+            f"{file}: {type(error).__name__}; the Parquet file is broken or incomplete; download it again"
+        ) from error
     return [(f"{file}[{i}]", record) for i, record in enumerate(records)]
 
 
@@ -158,7 +160,7 @@ def _from_hub(table: Table) -> list[tuple[str, object]]:
     try:
         data = load_dataset(table.repository, name=table.config or None, split=table.split)
     except Exception as error:  # the hub client raises many kinds; all mean the same to the user
-        raise DataError(f"{table.title}: the hub gave {type(error).__name__}; {table.advice}") from error
+        raise DataError(f"{table.title}: the hub failed with {type(error).__name__}; {table.advice}") from error
     return [(f"{table.repository}/{table.config or table.split}[{i}]", record) for i, record in enumerate(data)]
 
 

@@ -72,8 +72,8 @@ class KnowUnDo(BenchmarkLoader):
                 record = load_dataset(_HUB_NAME, name=domain, split=name)[0]
             except Exception as error:  # the hub client raises many kinds; all mean the same to the user
                 raise DataError(
-                    f"{_HUB_NAME} ({domain}, {name}): the hub gave {type(error).__name__}; download the dataset "
-                    "where there is a connection and name its folder in data.path"
+                    f"{_HUB_NAME} ({domain}, {name}): the hub failed with {type(error).__name__}; download the "
+                    "dataset on a machine with a connection and set data.path to its folder"
                 ) from error
             rows += _both_splits(record, f"{_HUB_NAME}/{domain}/{name}", scope, domain)
         return rows

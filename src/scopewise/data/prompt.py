@@ -26,8 +26,8 @@ def direct_prompt(row: Row) -> str:
     """Return the direct prompt in the wording of the row's domain. Raises DataError where there is none for it."""
     if row.domain not in _MATTER:
         raise DataError(
-            f"{row.origin}: domain {row.domain!r}; the direct prompt is worded for {' and '.join(_MATTER)}; "
-            "set 'domain', or evaluate.direct_splits=[]"
+            f"{row.origin}: domain {row.domain!r}; the direct prompt has a wording for {' and '.join(_MATTER)} "
+            "only; set 'domain', or evaluate.direct_splits=[]"
         )
     return _DIRECT.format(domain=row.domain, matter=_MATTER[row.domain])
 
@@ -106,13 +106,13 @@ def _chat(tokenizer: PreTrainedTokenizerBase, question: str, system: str | None 
         text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     except Exception as error:  # a template is code that comes with the model: it may raise anything
         raise ModelError(
-            f"data.prompt: chat; the tokenizer's chat template fails ({type(error).__name__}); mend it, or set "
+            f"data.prompt: chat; the tokenizer's chat template fails ({type(error).__name__}); fix it, or set "
             "data.prompt=plain"
         ) from None
     assert isinstance(text, str)
     if " ".join(question.split()) not in " ".join(text.split()):
         raise ModelError(
-            "data.prompt: chat; the tokenizer's chat template leaves the question out; mend it, or set data.prompt=plain"
+            "data.prompt: chat; the tokenizer's chat template leaves the question out; fix it, or set data.prompt=plain"
         )
     return text
 

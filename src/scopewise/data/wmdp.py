@@ -75,7 +75,7 @@ def _choice(origin_record: Record, name: str) -> Row:
     origin, record = origin_record
     choices, answer = record["choices"], record["answer"]
     if not isinstance(choices, list) or not 2 <= len(choices) <= 26 or not all(isinstance(c, str) for c in choices):
-        raise DataError(f"{origin}: column 'choices' is no list of two texts or more; download the questions anew")
+        raise DataError(f"{origin}: column 'choices' is not a list of two texts or more; download the questions again")
     if not isinstance(answer, int) or not 0 <= answer < len(choices):
         raise DataError(f"{origin}: column 'answer' is {answer!r}; it must be the index of a choice, from 0")
     letters = [chr(ord("A") + i) for i in range(len(choices))]

@@ -160,7 +160,9 @@ class Gradient(UnitLocalizer):
         known = _flat(cosines)
         known = known[~np.isnan(known)]
         if not len(known):
-            raise ConfigError("localize: every gradient is zero; is the model's loss independent of these matrices?")
+            raise ConfigError(
+                "localize: every gradient is zero; the loss must depend on these matrices; check the model and its rows"
+            )
         # The next float up or down, so that a unit exactly at the quantile satisfies the strict inequality.
         return (
             float(np.nextafter(np.quantile(known, mu), np.inf)),

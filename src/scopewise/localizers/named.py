@@ -40,7 +40,7 @@ class Named(Localizer):
         try:
             re.compile(self.pattern)
         except (re.error, RecursionError, OverflowError) as error:
-            raise ValueError(f"pattern: {self.pattern!r} is no regular expression ({error}); correct it") from None
+            raise ValueError(f"pattern: {self.pattern!r} is not a regular expression ({error}); correct it") from None
 
     def check(self, model: nn.Module) -> None:
         """Raise ConfigError if nothing matches; the message gives examples of names."""

@@ -69,7 +69,9 @@ class Random(Localizer):
         """
         size, seed = scopes.size, scopes.seed
         if size is None:
-            raise ConfigError("localizer random: no region to take the size from; give one, made by `gradient`")
+            raise ConfigError(
+                "localizer random: no region whose size it could take; give one, such as that of `gradient`"
+            )
         if size.splits_terms:
             raise ConfigError(
                 f"localizer random: {size.localizer} has a mask for each term; use one that has a single mask"

@@ -163,8 +163,8 @@ def trainable_adapter(model: PeftModel, *, everything: bool = False) -> PeftMode
     name = active_adapter(model)
     if any(isinstance(module, BaseTunerLayer) and module.merged for module in model.modules()):
         raise ConfigError(
-            f"model: the adapter {name!r} is merged into the base; merged weights are not trained; call "
-            "unmerge_adapter() before"
+            f"model: the adapter {name!r} is merged into the base; merged weights cannot be trained; call "
+            "unmerge_adapter() first"
         )
     if everything or not any(parameter.requires_grad for parameter in model.parameters()):
         model.set_adapter(name)

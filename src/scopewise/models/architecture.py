@@ -64,7 +64,7 @@ def active_adapter(model: nn.Module) -> str:
     if len(names) != 1:
         has = ", ".join(model.peft_config)
         raise ConfigError(
-            f"model: active adapters {', '.join(names) or 'none'}; one has to be active; choose it by "
+            f"model: active adapters {', '.join(names) or 'none'}; exactly one must be active; choose it with "
             f"model.set_adapter(...), of {has}"
         )
     return names[0]
@@ -113,7 +113,9 @@ def _blocks_of(model: nn.Module) -> tuple[nn.Module, str]:
         for name, child in owner.named_children():
             if isinstance(child, nn.ModuleList) and len(child) == layers:
                 return owner, name
-    raise ModelError(f"model: {type(inner).__name__} has no list of {layers} decoder blocks; states cannot be read")
+    raise ModelError(
+        f"model: {type(inner).__name__} has no list of {layers} decoder blocks; hidden states cannot be read"
+    )
 
 
 @contextlib.contextmanager

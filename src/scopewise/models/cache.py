@@ -133,4 +133,4 @@ def _read_texts(path: Path) -> dict[str, list[str]]:
 
 
 def _broken(path: Path, reason: str) -> ResultError:
-    return ResultError(f"{path}: not a cache of answers ({reason}); remove it, and it is made again")
+    return ResultError(f"{path}: not a cache of answers ({reason}); remove it; it will be created again")

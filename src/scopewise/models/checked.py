@@ -63,7 +63,9 @@ def read_adapter_file(path: Path) -> AdapterFile:
     if not found.base_model_name_or_path:
         raise ModelError(f"{path}: base_model_name_or_path: empty; name the adapter's base there")
     if found.task_type not in (None, "CAUSAL_LM"):
-        raise ModelError(f"{path}: task_type: {found.task_type}; CAUSAL_LM alone; give an adapter of a language model")
+        raise ModelError(
+            f"{path}: task_type: {found.task_type}; only CAUSAL_LM is supported; give an adapter of a language model"
+        )
     return found
 
 
@@ -97,7 +99,7 @@ def check_documents(folder: Path) -> None:
     files = [folder / name for name in _DOCUMENTS] + [file for name in _PATTERNS for file in folder.glob(name)]
     for file in files:
         if file.is_file() and not isinstance(read_json(file, ModelError, nan=True), dict):
-            raise ModelError(f"{file}: no mapping of names to values; give a folder that was saved by the library")
+            raise ModelError(f"{file}: not a mapping of names to values; give a folder that was saved by the library")
 
 
 def check_config(config: PreTrainedConfig, path: str | Path, setting: str = "model") -> None:
@@ -144,8 +146,8 @@ def check_tokenizer_class(folder: Path) -> None:
     known = (name, plain, f"{plain.removesuffix('Tokenizer')}Config")
     if not any(hasattr(transformers, other) for other in known):
         raise ModelError(
-            f"{file}: tokenizer_class: {name!r}; transformers has no such class; copy the file anew, or set "
-            "PreTrainedTokenizerFast where tokenizer.json is all of it"
+            f"{file}: tokenizer_class: {name!r}; transformers has no such class; copy the file again, or set "
+            "PreTrainedTokenizerFast if tokenizer.json is the whole tokenizer"
         )
 
 
@@ -258,8 +260,8 @@ def attach(
         config.inference_mode = not trainable
         if config.is_prompt_learning:
             raise ModelError(
-                f"model: {folder}; an adapter of kind {config.peft_type.value}, which puts tokens before the prompt; answers "
-                "would be read at other positions; give one that changes weights, such as LoRA"
+                f"model: {folder}; an adapter of kind {config.peft_type.value}, which adds tokens before the "
+                "prompt, so that all positions shift; give one that changes weights, such as LoRA"
             )
         with plain_on_an_outline(model, config):
             if isinstance(model, PeftModel):

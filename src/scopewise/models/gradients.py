@@ -147,8 +147,8 @@ def _squares_by_row(
     """Put into `totals` the mean squared gradient of some matrices, with a backward for each row."""
     if is_sharded(forward.model):
         raise ConfigError(
-            f"localize: squared gradients of {names[0]} take a backward for each row, which processes that share a model do "
-            "not do; take ddp.yaml, or another localizer"
+            f"localize: squared gradients of {names[0]} need a backward pass per row, which is not possible with a "
+            "sharded model; use ddp.yaml, or another localizer"
         )
     for name in names:
         totals[name].zero_()
@@ -331,8 +331,8 @@ def _activations_by_row(
     unseen = [name for name, matrix in found.items() if matrix.layer is None and name not in met]
     if unseen and any(map(is_mine, range(len(items)))):
         raise ConfigError(
-            f"localizer activation_ratio: what the experts of {unseen[0]} and {len(unseen) - 1} other matrices are given "
-            "cannot be seen in this model; take gradient, weight_attribution, grail or fisher_ratio"
+            f"localizer activation_ratio: the inputs of the experts in {unseen[0]} and {len(unseen) - 1} other "
+            "matrices cannot be traced in this model; use gradient, weight_attribution, grail or fisher_ratio"
         )
 
 

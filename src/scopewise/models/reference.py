@@ -43,8 +43,8 @@ def frozen_reference(forward: Forward) -> Iterator[Reference]:
     if not isinstance(model, PeftModel):
         if is_sharded(model):
             raise ConfigError(
-                "unlearn.parameters: all, with FSDP2, by a method that compares with the model before unlearning; that would "
-                "be a second copy; set lora, or take ddp.yaml"
+                "unlearn.parameters: all, with FSDP2 and a method that needs a reference model; this would be a "
+                "second copy of the model; set lora, or use ddp.yaml"
             )
         frozen = copy.deepcopy(model).requires_grad_(False).eval()
         other = forward.on(frozen)
@@ -115,8 +115,8 @@ def _second_adapter(forward: Forward) -> Iterator[Reference]:
     config = copy.deepcopy(model.peft_config[name])
     if not isinstance(config, LoraConfig) or config.bias != "none":
         raise ConfigError(
-            f"model: an adapter of kind {config.peft_type}, or one that trains biases, with DeepSpeed, by a method that "
-            "compares with the model before unlearning; LoRA alone is copied there; take ddp.yaml"
+            f"model: an adapter of kind {config.peft_type}, or one that trains biases, with DeepSpeed and a method "
+            "that needs a reference model; only LoRA without biases can be copied there; use ddp.yaml"
         )
     config.init_lora_weights = False  # what is copied needs no initialisation, and some write to the base
     trained = list(model.parameters())

@@ -43,7 +43,8 @@ def check_scalable(model: nn.Module) -> None:
             "DoRA" if getattr(config, "use_dora", False) else str(getattr(config.peft_type, "value", config.peft_type))
         )
         raise ConfigError(
-            f"method task_vector: an adapter of kind {kind}; its weights are not linear in what is trained; {advice}"
+            f"method task_vector: an adapter of kind {kind}; its weights are not linear in the trained "
+            f"parameters; {advice}"
         )
     state = trained_state(model)
     if any(bool(value.any()) for name, value in state.items() if is_product(name, adapter) and is_zero_at_first(name)):
@@ -79,8 +80,8 @@ def scale_change(model: nn.Module, before: dict[str, Tensor], factor: float) -> 
     fresh = not any(bool(before[name].any()) for name in products if is_zero_at_first(name))
     if not fresh and is_sharded(model):
         raise ConfigError(
-            "method task_vector: the target has an adapter already, with FSDP2; the sum of two adapters is not spread; take "
-            "ddp.yaml"
+            "method task_vector: the target has an adapter already, with FSDP2; the sum of two adapters cannot be "
+            "sharded; use ddp.yaml"
         )
     with torch.no_grad():
         for name in before.keys() - products:

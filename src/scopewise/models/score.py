@@ -92,9 +92,7 @@ def score_pairs(
     """
     unique = [pair for pair in dict.fromkeys(pairs) if pair[1]]  # an empty answer has nothing to forward
     if not all(prompt for prompt, _ in unique):
-        raise ModelError(
-            "evaluate: a prompt without a token; each needs at least one to predict the answer from; remove that row"
-        )
+        raise ModelError("evaluate: a prompt has no tokens; the answer is predicted from at least one; remove that row")
     shared = share_prompts and len({prompt for prompt, _ in unique}) < len(unique) and forward.abilities.shares_prompts
     window = forward.window
     units = _units(unique, window) if shared else [Unit(prompt, (answer,)) for prompt, answer in unique]
@@ -152,12 +150,13 @@ def _halving(indices: list[int], run: Callable[[list[int]], None], *, may_halve:
     except torch.OutOfMemoryError:
         if not may_halve:
             raise ModelError(
-                "evaluate: a batch does not fit the device's memory, and processes that share a model forward equally "
-                "often; lower evaluate.max_tokens"
+                "evaluate: a batch does not fit into the device's memory, and with a sharded model it cannot be "
+                "halved; lower evaluate.max_tokens"
             ) from None
         if len(indices) == 1:
             raise ModelError(
-                "evaluate: one sequence alone does not fit the device's memory; use a smaller dtype, or a larger device"
+                "evaluate: a single sequence does not fit into the device's memory; use a smaller dtype, or a "
+                "larger device"
             ) from None
     torch.accelerator.empty_cache()
     middle = len(indices) // 2

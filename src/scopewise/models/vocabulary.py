@@ -48,7 +48,7 @@ def check_tokenizer(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> Non
         beyond = [i for i in range(size, len(tokenizer)) if i not in special]
         if beyond:
             raise ModelError(
-                f"model: a vocabulary of {size} tokens, and a tokenizer with ids up to {max(beyond)}; {_ADVICE}"
+                f"model: its vocabulary has {size} tokens, but its tokenizer has ids up to {max(beyond)}; {_ADVICE}"
             )
 
 
@@ -64,12 +64,12 @@ def check_rows(model: nn.Module, tokenizer: PreTrainedTokenizerBase, items: Iter
     largest = max((max((*item.prompt_ids, *item.answer_ids), default=0) for item in items), default=0)
     if largest >= size:
         token = tokenizer.convert_ids_to_tokens(largest)
-        raise ModelError(f"model: a vocabulary of {size} tokens, and rows with id {largest} ({token}); {_ADVICE}")
+        raise ModelError(f"model: its vocabulary has {size} tokens, but rows contain id {largest} ({token}); {_ADVICE}")
     longest, positions = max(items, key=len, default=None), _positions(model)
     if longest is not None and positions is not None and len(longest) > positions:
         raise ModelError(
-            f"model: learned positions of {positions} tokens, and {longest.row.origin} has {len(longest)}; set "
-            f"data.max_length={positions} with data.over_length=drop, shorten the row, or take another model"
+            f"model: it has learned positions for {positions} tokens, but {longest.row.origin} has {len(longest)}; "
+            f"set data.max_length={positions} with data.over_length=drop, shorten the row, or take another model"
         )
 
 

@@ -62,7 +62,7 @@ def open_run(path: str | Path) -> PlayRun:
     """Read a run folder. Raises ResultError if it is none, or has no target or no unlearned model."""
     folder = Path(path)
     if not (folder / "config.yaml").exists():
-        raise ResultError(f"{folder}: no run folder (it has no config.yaml); give a folder that a run has written")
+        raise ResultError(f"{folder}: not a run folder (it has no config.yaml); give a folder that a run has written")
     config = load_config(folder / "config.yaml")
     target = config.model.target or (str(folder / "target") if (folder / "target").is_dir() else None)
     if target is None:

@@ -176,8 +176,8 @@ class Playground:
             room = context_tokens(model)
             if room is not None and len(ids) + question.max_new_tokens > room:
                 raise ConfigError(
-                    f"question: {len(ids)} tokens, and {question.max_new_tokens} new ones; {name} reads {room}; "
-                    "shorten the question, or ask for fewer tokens"
+                    f"question: {len(ids)} tokens and {question.max_new_tokens} new ones; {name} has room for "
+                    f"{room}; shorten the question, or ask for fewer tokens"
                 )
             return self._engine(name, model, tokenizer).stream(
                 ids,

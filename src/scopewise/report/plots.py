@@ -33,8 +33,8 @@ def plot(runs: Sequence[Run], what: str, file_format: str) -> bytes:
         from matplotlib.figure import Figure
     except ImportError:
         raise ConfigError(
-            f"--format: {file_format} needs matplotlib, which is not installed; html, md, csv and tex need nothing; "
-            "pip install 'scopewise[report]'"
+            f"--format: {file_format} needs matplotlib, which is not installed; html, md, csv and tex do not need "
+            "it; pip install 'scopewise[report]'"
         ) from None
     draw = {"scatter": _scatter, "regions": _regions, "curves": _curves}[what]
     out = io.BytesIO()

@@ -104,7 +104,7 @@ def read_run(folder: Path, name: str) -> Run:
     found = [folder / file for file in ("results.partial.json", "results.json") if (folder / file).exists()]
     results = read(found[0], ResultsDocument) if found else _without_bench(folder)
     if not isinstance(results, dict) or not results.get("rows") or "manifest" not in results:
-        raise ResultError(f"{folder}: no measured model in it; `scopewise bench`, `run` or `unlearn` writes one")
+        raise ResultError(f"{folder}: no evaluated model in it; `scopewise bench`, `run` or `unlearn` writes one")
     models = [_model(folder, row) for row in results["rows"]]
     return Run(name, folder, results, models, _regions(folder, models), _attacks(folder), _going(folder))
 

@@ -32,7 +32,7 @@ def config_of(run: Path, settings: dict[str, Any]) -> RunConfig:
     """Return the run file of a run folder with other attack settings. Raises ResultError if it is no run folder."""
     marker = run / "config.yaml"
     if not marker.exists():
-        raise ResultError(f"{run}: no run folder; give one that `scopewise bench`, `run` or `unlearn` has written")
+        raise ResultError(f"{run}: not a run folder; give one that `scopewise bench`, `run` or `unlearn` has written")
     values = parse_yaml(read_text(marker, ResultError), str(marker), ResultError)
     if not isinstance(values, dict):
         raise ConfigError(f"{marker}: {type(values).__name__}; a run file is a mapping of sections")
@@ -161,8 +161,9 @@ def _stage(run: Path, which: str, taught: str | None = None) -> str:
     if not (run / which / "stage.json").exists():
         if taught is not None:  # not fine-tuned by us, so its base is unknown
             raise ResultError(
-                f"{run}: no {which} in it, and the target {taught} is from elsewhere; fine-tune its base on the retain rows "
-                f"(`scopewise finetune --which {which} --set model.path=BASE` in another folder), and name that with --{which}"
+                f"{run}: no {which} in it, and the target {taught} is not from this run; fine-tune its base on the "
+                f"retain rows (`scopewise finetune --which {which} --set model.path=BASE` in another folder), and "
+                f"give it with --{which}"
             )
         raise ResultError(
             f"{run}: no {which} in it; make one with `scopewise finetune --which {which} --resume`, or name one with --{which}"

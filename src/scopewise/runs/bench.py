@@ -171,7 +171,7 @@ def plan(checked: Checked, localizers: Collection[str] = ()) -> None:
                     space(entry.method, method, config.bench.tune)
             except ConfigError as error:
                 raise ConfigError(
-                    f"{error} (method {entry.method}; what one method of a bench alone takes stands under "
+                    f"{error} (method {entry.method}; for settings of a single method of a bench, use "
                     f"bench.settings.{entry.method}.method_args)"
                 ) from None
 

@@ -213,8 +213,9 @@ def check_oracle(checked: Checked) -> None:
         return
     if model.oracle is None and model.path == "tiny":
         raise ConfigError(
-            "model.path: 'tiny', while model.target is another model; the oracle has to begin from what the target began "
-            "from; set model.path to that model, model.oracle to an oracle, or bench.oracle=false to go without"
+            "model.path: 'tiny', while model.target is another model; the oracle must start from the same base as "
+            "the target; set model.path to that base, model.oracle to an oracle, or bench.oracle=false for no "
+            "oracle"
         )
     oracle = (model.path, model.revision) if model.oracle is None else (model.oracle, None)
     target = (model.path, model.revision) if model.target is None else (model.target, None)

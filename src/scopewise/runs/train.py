@@ -93,8 +93,8 @@ def _rows_per_process(section: TrainingSection) -> int:
     count = processes().num_processes
     if section.batch_size % count:
         raise ConfigError(
-            f"batch_size: {section.batch_size} rows, {count} processes; they share a batch, so it must be a multiple; "
-            "change batch_size, or the number of processes"
+            f"batch_size: {section.batch_size} rows, {count} processes; the processes share a batch, so it must be "
+            "a multiple of their number; change one of the two"
         )
     return section.batch_size // count
 

@@ -41,7 +41,7 @@ def kind_of(name: str) -> str:
             else:
                 return kind
         raise ConfigError(
-            f"{name}: no method, localizer, metric, attack or benchmark; derive it from a base of scopewise"
+            f"{name}: not a method, localizer, metric, attack or benchmark; derive it from a base of scopewise"
         )
     key = name.replace("-", "_")
     found = [kind for kind in registry.TABLES if key in registry.table(kind) or key in registry.plugins(kind)]

@@ -170,7 +170,7 @@ _ADAMW = {"optim": "adamw_torch", "weight_decay": 0.1, "learning_rate": 1e-3}
 def only_the_region(method: Method, world: World, adapter: bool) -> None:
     """Of all parameters those of the region move, and no other."""
     if adapter and method.change_factor != 1:
-        raise NotApplicableError("it ends as an adapter of another shape")
+        raise NotApplicableError("its result is an adapter of another shape")
     model = world.model(adapter, trained=True)
     region = region_of(model, lambda n: "layers.0.self_attn.q_proj" in n and ("lora_" in n) == adapter)
     start = parameters_of(model)

@@ -67,7 +67,7 @@ def anchors(metric: Metric) -> str:
 
 def _row_metric(metric: Metric) -> RowMetric:
     if not isinstance(metric, RowMetric):
-        raise NotApplicableError("it is made of other metrics' values")
+        raise NotApplicableError("it is computed from other metrics")
     return metric
 
 
@@ -107,11 +107,11 @@ def direction(metric: Metric, world: World) -> None:
     metric = _row_metric(metric)
     wanted = {"forget": (FORGET,), "retain": (RETAIN,), "each": (RETAIN,)}.get(metric.scope)
     if wanted is None:
-        raise NotApplicableError("it is of both scopes at once")
+        raise NotApplicableError("it is computed over both scopes together")
     both = [next(iter(measured(metric, answered(known, wanted)).items())) for known in (True, False)]
     better = Declaration.of(type(metric)).column(both[0][0]).better
     if better == "to the oracle":
-        raise NotApplicableError("it should come to the oracle, from whichever side")
+        raise NotApplicableError("its goal is the oracle's value, from either side")
     perfect, uniform = (value.value for _, value in both)
     assert perfect is not None
     assert uniform is not None
@@ -133,7 +133,7 @@ def columns(metric: Metric, world: World) -> None:
 def aggregate_of_nothing(metric: Metric, world: World) -> None:
     """An aggregate of nothing, and of values that are None, is None."""
     if not isinstance(metric, Aggregate):
-        raise NotApplicableError("it is no aggregate")
+        raise NotApplicableError("it is not an aggregate")
     for reference in (None, ReferenceValues()):
         found = metric.combine({}, reference, "val")
         check(found is None or found.value is None, f"{found} of no value")

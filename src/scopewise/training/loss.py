@@ -95,7 +95,7 @@ class Loss:
 
     def _frozen(self) -> AbstractContextManager[Forward]:
         if self.reference is None:
-            raise ConfigError("compute_loss: there is no reference outside of train(); call train()")
+            raise ConfigError("compute_loss: the reference model only exists during train(); call train()")
         return self.reference()
 
     @staticmethod
@@ -104,7 +104,7 @@ class Loss:
 
     def _share(self, term: str, value: Tensor, answers: Answers, inputs: Batch, first: int) -> Tensor:
         if value.shape != (answers.batch,):
-            raise ModelError(f"{term} loss: shape {tuple(value.shape)}; a loss gives one value per sequence")
+            raise ModelError(f"{term} loss: shape {tuple(value.shape)}; a loss must return one value per sequence")
         if not bool(torch.isfinite(value).all()):
             bad = inputs["index"][first : first + answers.batch][~torch.isfinite(value)].tolist()
             raise ModelError(

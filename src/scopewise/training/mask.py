@@ -45,8 +45,8 @@ class RegionMask(TrainerCallback):
             return
         if self.splits_terms and is_sharded(model):
             raise ConfigError(
-                f"region: {region.localizer} has a mask for each term, which FSDP2 cannot apply, since it adds the terms' "
-                "gradients up; take ddp.yaml"
+                f"region: {region.localizer} has a mask for each term, which FSDP2 cannot apply, since it sums the "
+                "gradients of both terms; use ddp.yaml"
             )
         chosen = _chosen(model, region)
         adapter = active_adapter(model)
@@ -121,8 +121,8 @@ def _chosen(model: nn.Module, region: Region) -> set[str]:
         if lora and entry.name not in lora:
             if entry.selected is not None:
                 raise ConfigError(
-                    f"region: {entry.name} may change in part, which LoRA's matrices on it cannot express; localize again "
-                    "on the model with its adapter, or train all parameters"
+                    f"region: only a part of {entry.name} may change, which its LoRA matrices cannot express; "
+                    "localize again on the model with its adapter, or train all parameters"
                 )
             chosen |= lora
         elif entry.name in present:

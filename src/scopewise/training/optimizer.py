@@ -30,9 +30,11 @@ def check_optimizer(name: str, where: str) -> None:
     """Raise ConfigError if `transformers` does not know the optimiser, or its library is not installed."""
     known = [str(option.value) for option in OptimizerNames]
     if name not in known:
-        raise ConfigError(f"{where}.optim: {name!r}; a name of transformers, such as {known[0]}.{nearest(name, known)}")
+        raise ConfigError(
+            f"{where}.optim: {name!r}; use a name that transformers knows, such as {known[0]}.{nearest(name, known)}"
+        )
     module, package = next((needed for part, needed in _LIBRARIES.items() if part in name), ("torch", "torch"))
     if importlib.util.find_spec(module) is None:
         raise ConfigError(
-            f"{where}.optim: {name}; {module} is not installed; pip install {package}, or take adamw_torch_fused"
+            f"{where}.optim: {name}; {module} is not installed; pip install {package}, or use adamw_torch_fused"
         )

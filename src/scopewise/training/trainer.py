@@ -176,7 +176,8 @@ class UnlearningTrainer(Trainer):
         args = args or UnlearningConfig()
         if args.label_smoothing_factor:
             raise ConfigError(
-                f"label_smoothing_factor: {args.label_smoothing_factor}; a method's loss has no smoothed labels; leave it at 0"
+                f"label_smoothing_factor: {args.label_smoothing_factor}; unlearning losses have no label "
+                "smoothing; leave it at 0"
             )
         if isinstance(model, str | Path):
             processing_class = processing_class or load_tokenizer(model)
@@ -206,14 +207,14 @@ class UnlearningTrainer(Trainer):
             else:
                 kept = retain
             if not kept:
-                raise ConfigError("retain_dataset: none given; this method needs rows to keep, of the same instances")
+                raise ConfigError("retain_dataset: none given; this method needs retain rows of the same instances")
 
         check_vocabulary(model, tokenizer, (*forget, *retain, *kept))
         if isinstance(model, PeftModel):
             if peft_config is not None:
                 raise ConfigError(
-                    "peft_config: given beside a model that has an adapter, which is the one that is trained; leave it out, or "
-                    "merge the adapter before (model.merge_and_unload())"
+                    "peft_config: given, but the model already has an adapter, which will be trained; leave it "
+                    "out, or merge the adapter first (model.merge_and_unload())"
                 )
             model = trainable_adapter(model)
         elif peft_config is not None:
@@ -228,8 +229,9 @@ class UnlearningTrainer(Trainer):
             model = shard_model(model, train=True)
             if kept and args.train_batch_size % 2:
                 raise ConfigError(
-                    f"batch_size: {args.train_batch_size} rows in each process at a time, with FSDP2; they are pairs of a "
-                    "forget and a retain row, so it must be even; change batch_size or gradient_accumulation_steps"
+                    f"batch_size: {args.train_batch_size} rows per process and micro-batch, with FSDP2; they are "
+                    "pairs of a forget and a retain row, so it must be even; change batch_size or "
+                    "gradient_accumulation_steps"
                 )
         self.engine = Engine(model, tokenizer, settings, max_tokens=args.localize.max_tokens, kernels=args.kernels)
         self.forward = self.engine.forward
@@ -261,7 +263,9 @@ class UnlearningTrainer(Trainer):
             unset_hf_deepspeed_config()
         if is_sharded(model):
             if not self.is_fsdp_enabled:
-                raise ConfigError(f"accelerate: FSDP2 on {self.args.device}, where it does not train so; take ddp.yaml")
+                raise ConfigError(
+                    f"accelerate: FSDP2 on {self.args.device}; it only trains on accelerators; use ddp.yaml"
+                )
             # The policy would look for blocks that are sharded already.
             self.accelerator.state.fsdp_plugin.auto_wrap_policy = None
         self._retain_loss = torch.zeros(())

@@ -21,23 +21,23 @@ def check_deepspeed(method: Method, optimizer: str, weight_decay: float, keep_be
         return
     if (inner := method.inner) is not None:
         raise ConfigError(
-            f"unlearn.method_args.inner_steps: {inner.count}, under DeepSpeed, which lets nothing else change "
-            f"parameters between its steps; set 0, {_ELSE}"
+            f"unlearn.method_args.inner_steps: {inner.count}, under DeepSpeed, where nothing else may change parameters "
+            f"between steps; set 0, {_ELSE}"
         )
     if not optimizer.startswith("adamw_torch"):
         raise ConfigError(
-            f"unlearn.optim: {optimizer}, under DeepSpeed, which may take AdamW in its place; set adamw_torch_fused, "
+            f"unlearn.optim: {optimizer}, under DeepSpeed, which may replace it with AdamW; set adamw_torch_fused, "
             f"{_ELSE}"
         )
     if weight_decay and "hidden" in method.needs:
         raise ConfigError(
-            f"unlearn.weight_decay: {weight_decay}, under DeepSpeed, which also decays what the method's loss does not reach "
-            f"(the layers above the states it reads); set 0, {_ELSE}"
+            f"unlearn.weight_decay: {weight_decay}, under DeepSpeed, which also decays parameters without a "
+            f"gradient (the layers above the hidden states in the loss); set 0, {_ELSE}"
         )
     if keep_best:
         raise ConfigError(
-            f"unlearn.early_stopping.keep_best: true, under DeepSpeed, where no process has the full state to keep; "
-            f"set false, {_ELSE}"
+            "unlearn.early_stopping.keep_best: true, under DeepSpeed, where no process has the full weights; set "
+            f"false, {_ELSE}"
         )
 
 
@@ -53,16 +53,19 @@ def check_model(model: nn.Module, quantized: bool, in_bf16: bool, decayed_in_par
     if not on_deepspeed():
         return
     if quantized:
-        raise ConfigError(f"model.quantization: under DeepSpeed, which was never run on 4 bits; set none, {_ELSE}")
+        raise ConfigError(
+            f"model.quantization: under DeepSpeed, which we have not tested with 4 bits; set none, {_ELSE}"
+        )
     wanted = torch.bfloat16 if in_bf16 else torch.float32
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad and parameter.dtype != wanted:
             raise ConfigError(
-                f"bf16: {str(in_bf16).lower()}, under DeepSpeed, which holds all weights in one dtype, while {name} is "
-                f"{str(parameter.dtype).removeprefix('torch.')}; set bf16 and model.dtype alike (bfloat16 or float32), {_ELSE}"
+                f"bf16: {str(in_bf16).lower()}, under DeepSpeed, which holds all weights in one dtype, while {name} "
+                f"is {str(parameter.dtype).removeprefix('torch.')}; set bf16 and model.dtype to the same (bfloat16 "
+                f"or float32), {_ELSE}"
             )
     if decayed_in_part:
         raise ConfigError(
-            "unlearn.weight_decay: above 0, on a region of parts of matrices, under DeepSpeed, which decays whole ones; "
-            f"set 0, {_ELSE}"
+            "unlearn.weight_decay: above 0, for a region with parts of matrices, under DeepSpeed, which decays "
+            f"whole matrices; set 0, {_ELSE}"
         )

@@ -42,11 +42,11 @@ def uses_fsdp() -> bool:
     if processes().num_processes == 1 or not parse_flag_from_env("ACCELERATE_USE_FSDP"):
         return False
     if (version := os.environ.get("FSDP_VERSION", "1")) != "2":
-        raise ConfigError(f"accelerate: fsdp_version {version}; 2 alone is supported; take fsdp2.yaml")
+        raise ConfigError(f"accelerate: fsdp_version {version}; only 2 is supported; use fsdp2.yaml")
     for setting, variable in _REFUSED.items():
         if parse_flag_from_env(variable):
             advice = "set unlearn.activation_checkpointing" if "checkpointing" in setting else "take fsdp2.yaml"
-            raise ConfigError(f"accelerate: {setting} true; false alone is supported; {advice}")
+            raise ConfigError(f"accelerate: {setting} true; only false is supported; {advice}")
     return True
 
 
@@ -72,7 +72,7 @@ def shard_model(model: Model, *, train: bool = False) -> Model:
         return model if is_quantized(model) else model.to(default_device())  # type: ignore[arg-type, return-value]
     if is_quantized(model):
         raise ConfigError(
-            "model.quantization: nf4, with FSDP2; 4-bit weights cannot be sharded; take ddp.yaml, or set none"
+            "model.quantization: nf4, with FSDP2; 4-bit weights cannot be sharded; use ddp.yaml, or set none"
         )
     mesh = init_device_mesh(default_device().type, (processes().num_processes,))
     ends = [model.get_input_embeddings(), lm_head(model)]

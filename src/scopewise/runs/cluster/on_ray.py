@@ -61,8 +61,8 @@ def _wave(ray: Any, remote: Any, tasks: Sequence[Task], settings: ClusterSection
             except ray.exceptions.RayError as error:
                 reason = str(error).strip().splitlines()[-1]
                 raise ResultError(
-                    f"bench: {task.job} failed {settings.retries + 1} times ({reason}); what is finished is kept; mend the "
-                    "cause and add --resume"
+                    f"bench: {task.job} failed {settings.retries + 1} times ({reason}); finished stages are kept; "
+                    "fix the cause and add --resume"
                 ) from error
             if refused is not None:
                 raise ConfigError(f"{refused} (in {task.job})")

@@ -40,8 +40,8 @@ def run(waves: Sequence[Sequence[Task]], settings: ClusterSection, folder: Path)
                     break
                 if attempt == settings.retries:
                     raise ResultError(
-                        f"bench: {failed[0][0].job} failed {attempt + 1} times ({failed[0][1]}); logs are in {folder}/slurm; "
-                        "mend the cause and add --resume"
+                        f"bench: {failed[0][0].job} failed {attempt + 1} times ({failed[0][1]}); logs are in "
+                        f"{folder}/slurm; fix the cause and add --resume"
                     )
 
 
@@ -62,7 +62,8 @@ def make_executor(settings: ClusterSection, folder: Path) -> Any:
         executor = submitit.AutoExecutor(folder=folder / "slurm", cluster=settings.scheduler)
     except RuntimeError as error:
         raise ConfigError(
-            f"bench.engine: slurm, but there is none on this machine ({error}); start the bench on a login node, or set local"
+            f"bench.engine: slurm, but this machine has no SLURM ({error}); start the bench on a login node, or "
+            "set local"
         ) from None
     given: dict[str, Any] = {
         "name": "scopewise",
