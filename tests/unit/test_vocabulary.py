@@ -72,7 +72,7 @@ def test_a_special_token_is_refused_where_a_row_has_it(tiny: Any, forget: Any, r
     model, tokenizer = tiny
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|turn|>"]})
     evaluate(model, tokenizer, forget=forget, retain=retain)
-    with pytest.raises(ModelError, match=r"rows with id 300 \(<\|turn\|>\)"):
+    with pytest.raises(ModelError, match=r"id 300 \(<\|turn\|>\)"):
         evaluate(model, tokenizer, forget=forget, retain=retain, prompt="<|turn|>{question}")
 
 
