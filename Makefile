@@ -34,7 +34,7 @@ check: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python src/scopewise/data/builtin/make.py --check
+	$(BIN)/python tools/make_builtin.py --check
 	$(BIN)/python docs/make_cli.py --check
 	$(BIN)/python docs/make_sections.py --check
 	$(BIN)/python docs/make_paper.py --check

@@ -40,7 +40,8 @@ from scopewise.models.gradients import _corrupted
 from scopewise.ops import cosine
 from scopewise.record import manifest
 from scopewise.region import parameter_name
-from scopewise.training.trainer import UnlearningConfig, UnlearningTrainer
+from scopewise.training.arguments import UnlearningConfig
+from scopewise.training.trainer import UnlearningTrainer
 from shapes import SHAPES, Shape, adapted, random_model, random_rows, some_tokenizer
 
 GOALS = {"ratio": 20.0, "utilisation": 0.5, "memory_gigabytes": 18.0, "qlora_gigabytes": 9.0}

@@ -36,8 +36,9 @@ from scopewise.models.flops import matrix_rate
 from scopewise.models.matrices import matrices
 from scopewise.record import manifest
 from scopewise.region import Entry, Region, module_of
+from scopewise.training.arguments import UnlearningConfig
 from scopewise.training.progress import TrainingProgress
-from scopewise.training.trainer import UnlearningConfig, UnlearningTrainer
+from scopewise.training.trainer import UnlearningTrainer
 from shapes import SHAPES, Shape, adapted, random_model, random_rows, some_tokenizer
 
 STEPS = 7

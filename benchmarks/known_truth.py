@@ -43,9 +43,10 @@ from scopewise.models.parallel.processes import default_device
 from scopewise.models.tiny import build_tiny, tokenizer_texts
 from scopewise.record import manifest
 from scopewise.region import Region
+from scopewise.training.arguments import UnlearningConfig
 from scopewise.training.finetune import Descent
 from scopewise.training.progress import quiet
-from scopewise.training.trainer import UnlearningConfig, UnlearningTrainer
+from scopewise.training.trainer import UnlearningTrainer
 
 UNITS = ("module", "column", "weight")
 SCORED = [name for name in LOCALIZERS if name not in ("random", "all", "named", "grail")]

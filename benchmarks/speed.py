@@ -55,7 +55,8 @@ from scopewise.models.tiny import build_tiny, tokenizer_texts
 from scopewise.ops import cosine
 from scopewise.record import manifest
 from scopewise.region import parameter_name
-from scopewise.training.trainer import UnlearningConfig, UnlearningTrainer
+from scopewise.training.arguments import UnlearningConfig
+from scopewise.training.trainer import UnlearningTrainer
 
 GOALS = {"localization": 10.0, "unlearning step": 10.0, "scoring": 10.0}
 REPEATS_PAPER_CODE = 3

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from scopewise.evaluation import Evaluation
     from scopewise.models.engine import Engine
     from scopewise.region import Region
-    from scopewise.training.trainer import UnlearningConfig, UnlearningTrainer
+    from scopewise.training.arguments import UnlearningConfig
+    from scopewise.training.trainer import UnlearningTrainer
 
 _WHERE = {
     "Benchmark": "scopewise.data.rows",
@@ -23,7 +24,7 @@ _WHERE = {
     "Evaluation": "scopewise.evaluation",
     "Region": "scopewise.region",
     "Row": "scopewise.data.rows",
-    "UnlearningConfig": "scopewise.training.trainer",
+    "UnlearningConfig": "scopewise.training.arguments",
     "UnlearningTrainer": "scopewise.training.trainer",
     "attack": "scopewise.api",
     "evaluate": "scopewise.api",

@@ -25,7 +25,8 @@ from scopewise.models.adapters import lora_config
 from scopewise.models.engine import Engine
 from scopewise.region import Region
 from scopewise.registry import nearest
-from scopewise.training.trainer import Data, UnlearningConfig, UnlearningTrainer
+from scopewise.training.arguments import UnlearningConfig
+from scopewise.training.trainer import Data, UnlearningTrainer
 
 
 def unlearn(

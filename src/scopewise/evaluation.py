@@ -28,7 +28,7 @@ from scopewise.documents import read_json
 from scopewise.errors import ResultError
 from scopewise.metrics.base import Answered, ReferenceValues, Value, make_metrics
 from scopewise.metrics.columns import Column, Declaration
-from scopewise.metrics.needs.base import Need, make_needs
+from scopewise.metrics.needs.base import Need, appends_end, make_needs
 from scopewise.models.cache import AnswerCache
 from scopewise.models.engine import Engine
 from scopewise.models.score import Pair, Scored, decoded
@@ -173,15 +173,13 @@ def evaluate(
         if asked:
             found = _texts(engine, asked, length, kept)
             texts.update({(prompt, length): text for prompt, text in found.items()})
-    # Whether tokenised answers end in an end of sequence that was appended.
-    ends = settings.eos and engine.tokenizer.eos_token_id is not None
     for need in needs.values():
         need.prepare(every)
 
     values: dict[str, Value] = {}
     answers: list[dict[str, Any]] = []
     for job in jobs:
-        answered = _answered(job, engine.tokenizer, scores, texts, needs, ends)
+        answered = _answered(job, engine.tokenizer, scores, texts, needs, appends_end(engine, settings))
         if not job.direct:
             answers += answers_document(job.items, answered, engine.tokenizer)
         for metric in metrics:

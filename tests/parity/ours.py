@@ -19,7 +19,8 @@ from scopewise.methods.base import Constrained, Method
 from scopewise.models.reference import frozen_reference
 from scopewise.ops import token_kl
 from scopewise.region import parameter_name
-from scopewise.training.trainer import UnlearningConfig, UnlearningTrainer
+from scopewise.training.arguments import UnlearningConfig
+from scopewise.training.trainer import UnlearningTrainer
 
 TOLERANCE = 1e-5
 

@@ -39,7 +39,8 @@ from scopewise.models.engine import Engine
 from scopewise.models.scale_change import scale_change, trained_state
 from scopewise.ops import token_entropy
 from scopewise.region import Region, parameter_name
-from scopewise.training.trainer import UnlearningConfig, UnlearningTrainer
+from scopewise.training.arguments import UnlearningConfig
+from scopewise.training.trainer import UnlearningTrainer
 
 THEIRS = json.loads(Path(__file__).with_name("papers.json").read_text(encoding="utf-8"))
 

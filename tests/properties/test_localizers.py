@@ -289,7 +289,7 @@ def test_fisher_is_the_mean_of_each_rows_squared_gradient(trained_adapter: Any, 
 
 def test_activations_are_those_of_the_answer_tokens(tiny: Any, encoded: Any) -> None:
     """Of the first block's `q_proj`, whose input is the normed embedding, by hand."""
-    from scopewise.models.gradients import mean_activations
+    from scopewise.models.activations import mean_activations
 
     model, items = tiny[0], encoded[0]
     got = mean_activations(forward_of(model), items, 4096, "rows")["model.layers.0.self_attn.q_proj.weight"]

@@ -1,4 +1,4 @@
-"""The probe that is looked at while a model unlearns: what it warns of, when it stops, what it keeps."""
+"""Early stopping: what it warns of, when it stops, what it keeps."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from scopewise.data.prompt import encode
 from scopewise.evaluation import score
 from scopewise.models.engine import Engine
 from scopewise.models.score import hit_rate
+from scopewise.training.arguments import UnlearningConfig
 from scopewise.training.finetune import Descent
-from scopewise.training.trainer import UnlearningConfig, UnlearningTrainer
+from scopewise.training.trainer import UnlearningTrainer
 
 ADAM = {"optim": "adamw_torch", "lr_scheduler_type": "constant"}
 

@@ -15,8 +15,8 @@ from engines import forward_of
 from often import often
 from scopewise.api import unlearn
 from scopewise.config import LoraSection
+from scopewise.models.activations import mean_activations
 from scopewise.models.adapters import lora_config, with_adapter
-from scopewise.models.gradients import mean_activations
 from scopewise.models.load import load_model, save_model
 
 SIZES = {

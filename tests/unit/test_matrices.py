@@ -18,8 +18,9 @@ from scopewise.data.rows import Row
 from scopewise.errors import ConfigError
 from scopewise.localizers import LOCALIZERS
 from scopewise.localizers.base import unit_means, unit_sizes
+from scopewise.models.activations import mean_activations
 from scopewise.models.adapters import lora_config, with_adapter
-from scopewise.models.gradients import mean_activations, mean_gradients, mean_squared_gradients
+from scopewise.models.gradients import mean_gradients, mean_squared_gradients
 from scopewise.models.matrices import input_dims, localizable, matrices
 
 ROWS = [Encoded(Row("q", "a", "forget"), tuple(range(5, 5 + n)), tuple(range(90 + n, 93 + 2 * n))) for n in (2, 9, 5)]

@@ -15,7 +15,8 @@ from scopewise.data.load import load_benchmark
 from scopewise.data.rows import FORGET, RETAIN, TRAIN, VAL, Row, as_rows
 from scopewise.errors import DataError
 from scopewise.models.engine import Engine
-from scopewise.training.trainer import UnlearningConfig, UnlearningTrainer
+from scopewise.training.arguments import UnlearningConfig
+from scopewise.training.trainer import UnlearningTrainer
 
 FIRST = {"question": "Where is A?", "answer": "Here.", "scope": "forget"}
 SECOND = {"question": "What is A?", "answer": "That.", "scope": "retain"}

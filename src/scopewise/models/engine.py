@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from scopewise.config import DataSection, ModelSection
 from scopewise.data.prompt import Encoded, Prompt, encode
 from scopewise.data.rows import Row
-from scopewise.models import gradients
+from scopewise.models import activations, gradients
 from scopewise.models.abilities import forward_of
 from scopewise.models.architecture import vocabulary_size
 from scopewise.models.generate import generate
@@ -199,8 +199,8 @@ class Engine:
         return gradients.mean_squared_gradients(self.forward, items, self.max_tokens, what)
 
     def mean_activations(self, items: Sequence[Encoded], what: str) -> dict[str, Tensor]:
-        """Return the mean absolute input of each linear layer; as `gradients.mean_activations`."""
-        return gradients.mean_activations(self.forward, items, self.max_tokens, what)
+        """Return the mean absolute input of each linear layer; as `activations.mean_activations`."""
+        return activations.mean_activations(self.forward, items, self.max_tokens, what)
 
     def gradient_norms(self, pairs: Sequence[Pair]) -> dict[Pair, float]:
         """Return the mean gradient norm of each answer's NLL; as `gradients.gradient_norms`."""

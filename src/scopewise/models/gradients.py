@@ -1,13 +1,12 @@
-"""Gradients and activations over rows, for the matrices that a region may choose from; the model is left as it was.
+"""Gradients over rows, for the matrices that a region may choose from; the model is left as it was.
 
 Under several processes each forwards a share of the batches, and all get the same sums.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -19,9 +18,8 @@ from scopewise.bars import bar
 from scopewise.data.batch import Batch, Unit, collate, collate_units, length_batches, to_device
 from scopewise.data.prompt import Encoded
 from scopewise.errors import ConfigError
-from scopewise.models.experts import Stack, expert_inputs
-from scopewise.models.forward import Forward, mean_nll, states_at
-from scopewise.models.matrices import Matrix, localizable, matrices
+from scopewise.models.forward import Forward, mean_nll
+from scopewise.models.matrices import localizable, matrices
 from scopewise.models.parallel.fsdp import full_tensor, is_sharded
 from scopewise.models.parallel.processes import is_mine, processes, sum_over_processes
 from scopewise.models.score import Pair
@@ -69,7 +67,7 @@ def mean_gradients(
         progress = bar(passes * len(items), f"localize: gradients, {what}")
         for _ in range(passes):
             given = [_corrupted(item, vocab_size, generator) for item in items] if inputs else items
-            for number, (batch, counted) in enumerate(_batches(forward, given, max_tokens)):
+            for number, (batch, counted) in enumerate(batches_of_all(forward, given, max_tokens)):
                 labels = batch["label"].unsqueeze(0)
                 if repeats and not inputs:  # in every process, so that all draw the same
                     drawn = torch.randint(vocab_size, (repeats, labels.shape[1]), generator=generator)
@@ -97,11 +95,11 @@ def mean_squared_gradients(forward: Forward, items: Sequence[Encoded], max_token
     line) take a backward for each row. In float32.
 
     Raises:
-        ConfigError: there are such matrices in a model that is spread over processes.
+        ConfigError: there are such matrices in a model that is sharded over processes.
     """
     found = localizable(forward.model)
     totals = {name: torch.zeros(m.parameter.shape, device=m.parameter.device) for name, m in found.items()}
-    seen = _Seen()
+    seen = RowCalls()
 
     def watch(name: str, _: nn.Module, args: tuple[Tensor, ...], output: Any) -> None:
         inputs = args[0].detach()
@@ -121,7 +119,7 @@ def mean_squared_gradients(forward: Forward, items: Sequence[Encoded], max_token
         handles = [m.layer.register_forward_hook(partial(watch, n)) for n, m in found.items() if m.layer is not None]
         progress = bar(len(items), f"localize: squared gradients, {what}")
         try:
-            for number, (batch, counted) in enumerate(_batches(forward, items, max_tokens)):
+            for number, (batch, counted) in enumerate(batches_of_all(forward, items, max_tokens)):
                 rows = len(batch["input_ids"])
                 progress.update(counted * rows)
                 if not is_mine(number):
@@ -155,7 +153,7 @@ def _squares_by_row(
     with _gradients_of(forward, names):
         wanted = [matrices(forward.model)[name] for name in names]
         progress = bar(len(items), f"localize: squared gradients row by row, {what}")
-        for number, (batch, _) in enumerate(_batches(forward, items, 1)):
+        for number, (batch, _) in enumerate(batches_of_all(forward, items, 1)):
             progress.update(1)
             if is_mine(number):
                 loss = forward.nll(batch).mean()
@@ -168,7 +166,7 @@ def _squares_by_row(
         progress.close()
 
 
-class _Seen:
+class RowCalls:
     """Which layers are called once in every forward, with the rows of the batch side by side.
 
     Attributes:
@@ -202,160 +200,37 @@ class _Seen:
 def gradient_norms(forward: Forward, pairs: Sequence[Pair], description: str) -> dict[Pair, float]:
     """Return, for each pair, the mean over all parameter tensors of the norm of the gradient of the answer's mean NLL."""
     found: dict[Pair, float] = {}
-    saved = [(p, p.requires_grad, p.grad) for p in forward.model.parameters()]
-    training = forward.model.training
-    forward.model.eval()
-    try:
-        for parameter, _, _ in saved:
+    parameters = list(forward.model.parameters())
+    with unchanged(forward.model), bar(len(set(pairs)), f"{description}: gradient norms") as progress:
+        for parameter in parameters:
             parameter.requires_grad_(parameter.is_floating_point())
-        with bar(len(set(pairs)), f"{description}: gradient norms") as progress:
-            for pair in dict.fromkeys(pairs):
-                for parameter, _, _ in saved:
-                    parameter.grad = None
-                batch = to_device(collate_units([Unit(pair[0], (pair[1],))]), forward.device)
-                forward.nll(batch).mean().backward()
-                norms = [float(full_tensor(p.grad).float().norm()) for p, _, _ in saved if p.grad is not None]
-                found[pair] = sum(norms) / len(norms)
-                progress.update(1)
+        for pair in dict.fromkeys(pairs):
+            for parameter in parameters:
+                parameter.grad = None
+            batch = to_device(collate_units([Unit(pair[0], (pair[1],))]), forward.device)
+            forward.nll(batch).mean().backward()
+            norms = [float(full_tensor(p.grad).float().norm()) for p in parameters if p.grad is not None]
+            found[pair] = sum(norms) / len(norms)
+            progress.update(1)
+    return found
+
+
+@contextmanager
+def unchanged(model: nn.Module) -> Iterator[None]:
+    """Set evaluation mode; restore mode, gradients and what requires one when the context closes."""
+    saved = [(p, p.requires_grad, p.grad) for p in model.parameters()]
+    training = model.training
+    model.eval()
+    try:
+        yield
     finally:
         for parameter, required, gradient in saved:
             parameter.requires_grad_(required)
             parameter.grad = gradient
-        forward.model.train(training)
-    return found
+        model.train(training)
 
 
-def mean_activations(forward: Forward, items: Sequence[Encoded], max_tokens: int, what: str) -> dict[str, Tensor]:
-    """Return the mean absolute input of each linear layer at the answer tokens, per input feature, in float32.
-
-    Of a layer that sees some tokens alone, as an expert, those that it does not see count as 0; calls with the same token
-    add up.
-
-    Returns:
-        Matrix → [inputs]; of experts in one tensor [experts inputs]; of the first matrix of an adapter on such a tensor, whose
-        rows belong to experts, [rows inputs], and of its second, whose columns do, [inputs].
-
-    Raises:
-        ConfigError: matrices of experts whose inputs cannot be seen.
-    """
-    found = localizable(forward.model)
-    layers: dict[str, Any] = {name: matrix.layer for name, matrix in found.items() if matrix.layer is not None}
-    totals = {
-        name: torch.zeros(_of_inputs(m), device=m.parameter.device, dtype=_SUMS[m.parameter.device.type])
-        for name, m in found.items()
-    }
-    tokens = sum(len(item.answer_ids) for item in items)
-    seen = _Seen()
-    read: list[Tensor] = []
-    counts: list[int] = []
-
-    def add(name: str, _: nn.Module, args: tuple[Tensor, ...]) -> None:
-        if seen.in_rows(name, args[0]):
-            inputs = states_at(args[0], read[-1])
-            totals[name] += counts[-1] * inputs.float().abs().sum(0) / tokens
-
-    training = forward.model.training
-    forward.model.eval()
-    progress = bar(len(items), f"localize: activations, {what}")
-    try:
-        with torch.no_grad():
-            with _hooks(layers, add):
-                for number, (batch, counted) in enumerate(_batches(forward, items, max_tokens, last=True)):
-                    if is_mine(number):
-                        seen.begin(batch)
-                        read.append(batch["position"] + 1)  # where the answer tokens are the input
-                        counts.append(counted)
-                        forward.logits(batch)
-                    progress.update(counted * len(batch["input_ids"]))
-            rest = {name: matrix for name, matrix in found.items() if name not in seen.whole}
-            if rest:
-                _activations_by_row(forward, items, rest, totals, tokens)
-    finally:
-        progress.close()
-        forward.model.train(training)
-    sum_over_processes(list(totals.values()))
-    return {name: total.float() for name, total in totals.items()}
-
-
-_SUMS: defaultdict[str, torch.dtype] = defaultdict(lambda: torch.float64, mps=torch.float32)
-"""Dtype for sums of many activations, by device type."""
-
-
-def _activations_by_row(
-    forward: Forward, items: Sequence[Encoded], found: Mapping[str, Matrix], totals: dict[str, Tensor], tokens: int
-) -> None:
-    """Put into `totals` the mean absolute inputs of layers whose calls do not tell which token is which.
-
-    Under causal attention a prompt's states are the same with and without what follows. So what a layer sees of an answer is
-    what it sees of the whole row without what it sees of the prompt, however it is called.
-    """
-    for name in found:
-        totals[name].zero_()
-    sign = 1.0
-    layers = {name: matrix.layer for name, matrix in found.items() if matrix.layer is not None}
-    by_stack: dict[tuple[nn.Module, str], list[str]] = {}
-    for name, matrix in found.items():
-        if matrix.stack is not None:
-            by_stack.setdefault((matrix.stack.owner, matrix.stack.attribute), []).append(name)
-    stacks = {key: found[names[0]].stack for key, names in by_stack.items()}
-    met: set[str] = set()
-
-    def add(name: str, _: nn.Module, args: tuple[Tensor, ...]) -> None:
-        inputs = args[0].reshape(-1, args[0].shape[-1])
-        totals[name] += sign * inputs.to(totals[name].dtype).abs().sum(0) / tokens
-
-    def add_expert(stack: Stack, expert: int, inputs: Tensor) -> None:
-        for name in by_stack[stack.owner, stack.attribute]:
-            matrix, total = found[name], totals[name]
-            met.add(name)
-            if matrix.parameter.dim() == 3:
-                total[expert] += sign * inputs.to(total.dtype).abs().sum(0) / tokens
-            elif matrix.before is None:  # rank after rank of one expert, then of the next
-                rows = total.view(stack.experts, -1, total.shape[-1])
-                rows[expert] += sign * inputs.to(total.dtype).abs().sum(0) / tokens
-            else:  # expert after expert of one rank, then of the next
-                first = matrix.before.detach().view(stack.experts, -1, matrix.before.shape[-1])[expert]
-                between = inputs.float() @ first.float().T
-                total.view(-1, stack.experts)[:, expert] += sign * between.to(total.dtype).abs().sum(0) / tokens
-
-    watched = [stack for stack in stacks.values() if stack is not None]
-    with _hooks(layers, add), expert_inputs(forward.model, watched, add_expert) if watched else nullcontext():
-        for number, item in enumerate(items):
-            if is_sharded(forward.model) or is_mine(number):
-                # Sharded: all processes run all forwards, and each counts its share.
-                share = processes().num_processes if is_sharded(forward.model) else 1
-                for sign, ids in ((1.0 / share, item.prompt_ids + item.answer_ids), (-1.0 / share, item.prompt_ids)):  # noqa: B007
-                    with forward.autocast():
-                        forward.model(input_ids=torch.tensor([ids], device=forward.device), use_cache=False)
-
-    unseen = [name for name, matrix in found.items() if matrix.layer is None and name not in met]
-    if unseen and any(map(is_mine, range(len(items)))):
-        raise ConfigError(
-            f"localizer activation_ratio: the inputs of the experts in {unseen[0]} and {len(unseen) - 1} other "
-            "matrices cannot be traced in this model; use gradient, weight_attribution, grail or fisher_ratio"
-        )
-
-
-def _of_inputs(matrix: Matrix) -> tuple[int, ...]:
-    """Return the shape of the activations of a matrix, as `mean_activations` gives them."""
-    shape = matrix.parameter.shape
-    if matrix.stack is None or matrix.before is not None:  # without a stack it will be refused, if no layer shows it
-        return (shape[matrix.inputs],)
-    return (shape[0], shape[matrix.inputs])
-
-
-@contextmanager
-def _hooks(layers: Mapping[str, Any], see: Callable[..., None]) -> Iterator[None]:
-    """Call `see` with the name and inputs of each call of some layers while the context is open."""
-    handles = [layer.register_forward_pre_hook(partial(see, name)) for name, layer in layers.items()]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _batches(
+def batches_of_all(
     forward: Forward, items: Sequence[Encoded], max_tokens: int, *, last: bool = False
 ) -> Iterator[tuple[Batch, int]]:
     """Yield each batch with weight 1; if sharded, repeat the last with weight 0 until all processes have as many."""
@@ -378,24 +253,14 @@ def _corrupted(item: Encoded, vocab_size: int, generator: torch.Generator) -> En
 def _gradients_of(forward: Forward, only: Collection[str] | None = None) -> Iterator:
     """Collect gradients of the localizable matrices (or some of them) alone, in float32; leave the model as it was."""
     targets = {name: p for name, p in matrices(forward.model).items() if only is None or name in only}
-    saved = [(p, p.requires_grad, p.grad) for p in forward.model.parameters()]
-    training = forward.model.training
-    forward.model.eval()
+    wanted = {id(p) for p in targets.values()}
     totals: Gradients = {}
     handles = []
-    wanted = {id(p): name for name, p in targets.items()}
-    for parameter, _, _ in saved:
-        parameter.grad = None
-        parameter.requires_grad_(id(parameter) in wanted)
-    for name, parameter in targets.items():
-        if parameter.dtype not in (torch.float32, torch.float64):  # 16 bits would round a sum over many batches
 
-            def accumulate(p: Tensor, name: str = name) -> None:
-                assert p.grad is not None
-                totals[name] = totals[name].add_(p.grad) if name in totals else p.grad.float()
-                p.grad = None
-
-            handles.append(parameter.register_post_accumulate_grad_hook(accumulate))
+    def accumulate(name: str, p: Tensor) -> None:
+        assert p.grad is not None
+        totals[name] = totals[name].add_(p.grad) if name in totals else p.grad.float()
+        p.grad = None
 
     def collected() -> Gradients:
         return {
@@ -403,13 +268,16 @@ def _gradients_of(forward: Forward, only: Collection[str] | None = None) -> Iter
             for name, p in targets.items()
         }
 
-    try:
-        with forward.kernels.training(forward.model):
-            yield collected
-    finally:
-        for handle in handles:
-            handle.remove()
-        for parameter, required, gradient in saved:
-            parameter.requires_grad_(required)
-            parameter.grad = gradient
-        forward.model.train(training)
+    with unchanged(forward.model):
+        for parameter in forward.model.parameters():
+            parameter.grad = None
+            parameter.requires_grad_(id(parameter) in wanted)
+        for name, parameter in targets.items():
+            if parameter.dtype not in (torch.float32, torch.float64):  # 16 bits would round a sum over many batches
+                handles.append(parameter.register_post_accumulate_grad_hook(partial(accumulate, name)))
+        try:
+            with forward.kernels.training(forward.model):
+                yield collected
+        finally:
+            for handle in handles:
+                handle.remove()

@@ -17,9 +17,10 @@ from scopewise.models.adapters import lora_config
 from scopewise.models.load import save_model
 from scopewise.models.parallel.processes import on_deepspeed, processes, wait
 from scopewise.runs.folder import RunFolder
+from scopewise.training.arguments import UnlearningConfig
 from scopewise.training.checkpoints import Checkpoints
 from scopewise.training.progress import TrainingProgress, fault_of, quiet
-from scopewise.training.trainer import UnlearningConfig, UnlearningTrainer
+from scopewise.training.trainer import UnlearningTrainer
 
 logger = logging.getLogger("scopewise")
 

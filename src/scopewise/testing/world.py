@@ -22,8 +22,9 @@ from scopewise.models.adapters import lora_config, with_adapter
 from scopewise.models.engine import Engine
 from scopewise.models.tiny import build_tiny, tokenizer_texts
 from scopewise.region import parameter_name
+from scopewise.training.arguments import UnlearningConfig
 from scopewise.training.progress import quiet
-from scopewise.training.trainer import UnlearningConfig, UnlearningTrainer
+from scopewise.training.trainer import UnlearningTrainer
 
 SIZES = TinyConfig(vocab_size=300, width=32, layers=2, heads=2, context=256)
 LORA = LoraSection(r=2, lora_alpha=4, lora_dropout=0.0)

@@ -1,16 +1,21 @@
-"""Apply a region to a model: parameters outside it get no gradient, no optimiser state and no weight decay."""
+"""Choose a region and apply it to a model: parameters outside it get no gradient, no optimiser state and no weight decay."""
 
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import TrainerCallback
 
+from scopewise.config import LocalizeSection
 from scopewise.errors import ConfigError
+from scopewise.localizers.base import Scopes, check_arguments, localize_encoded
+from scopewise.methods.base import Method
 from scopewise.models.architecture import active_adapter
+from scopewise.models.engine import Engine
 from scopewise.models.parallel.fsdp import is_sharded, shard_like
 from scopewise.region import TERMS, Region, parameter_name
 
@@ -103,6 +108,34 @@ class RegionMask(TrainerCallback):
             with torch.no_grad():
                 for parameter, mask in self._partial:
                     parameter.mul_(1 - shrink * mask)
+
+
+def chosen_region(
+    region: Region | str | Path | None, method: Method, engine: Engine, scopes: Scopes, settings: LocalizeSection
+) -> Region | None:
+    """Return the region to train: as given, from a file, or from a localizer; None for all parameters.
+
+    Args:
+        region: A region, the path of a region file, or a localizer's name; None for the method's own localizer.
+        method: The method.
+        engine: Of the model before unlearning.
+        scopes: The rows that a localizer compares.
+        settings: Of the localizer.
+
+    Raises:
+        ConfigError: no retain rows for a localizer; or as the localizer.
+    """
+    if isinstance(region, Region):
+        return region
+    if isinstance(region, Path) or (isinstance(region, str) and region.endswith(".json")):
+        return Region.load(region)
+    name = region or method.localizer
+    if name == "all":
+        return None
+    if not scopes.retain:
+        raise ConfigError(f"retain_dataset: none given; the localizer {name!r} compares both scopes")
+    check_arguments([name], settings.localizer_args)
+    return localize_encoded(name, engine, scopes, settings.localizer_args)
 
 
 def _chosen(model: nn.Module, region: Region) -> set[str]:

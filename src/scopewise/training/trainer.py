@@ -5,24 +5,23 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from peft import PeftConfig, PeftModel
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset, Sampler
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback
 from transformers.integrations import unset_hf_deepspeed_config
 from transformers.trainer import FSDP_MODEL_NAME
 from transformers.trainer_utils import get_last_checkpoint
 from transformers.training_args import OptimizerNames
 
 from scopewise import ops, schemas
-from scopewise.config import DataSection, EarlyStoppingSection, LocalizeSection, make_section
 from scopewise.data.batch import Batch, to_device
 from scopewise.data.builtin import read_general
 from scopewise.data.load import general_rows
@@ -30,7 +29,7 @@ from scopewise.data.prompt import Encoded, Prompt, encode
 from scopewise.data.rows import FORGET, RETAIN, Row, as_rows, check_scopes
 from scopewise.errors import ConfigError
 from scopewise.files import write_json
-from scopewise.localizers.base import Scopes, check_arguments, localize_encoded
+from scopewise.localizers.base import Scopes
 from scopewise.methods.base import Dual, InnerSteps, Method, make_method
 from scopewise.models.adapters import trainable_adapter, with_adapter
 from scopewise.models.architecture import is_quantized
@@ -41,7 +40,7 @@ from scopewise.models.kernels.compiled import compiled_blocks
 from scopewise.models.load import load_model, load_tokenizer, with_padding
 from scopewise.models.parallel.deepspeed import gathered_afterwards
 from scopewise.models.parallel.fsdp import full_state_dict, is_sharded, load_full_state, shard_model, uses_fsdp
-from scopewise.models.parallel.processes import gathered, on_cpu, on_deepspeed, sum_over_processes
+from scopewise.models.parallel.processes import average_gradients, gathered, on_deepspeed
 from scopewise.models.precision import float32_masters
 from scopewise.models.preferred_answers import preferred_answers
 from scopewise.models.reference import frozen_reference
@@ -49,9 +48,11 @@ from scopewise.models.scale_change import check_scalable, scale_change, trained_
 from scopewise.models.score import hit_rate
 from scopewise.models.vocabulary import check_vocabulary, loadable_padding, padding_id
 from scopewise.region import Region
+from scopewise.training.arguments import UnlearningConfig
+from scopewise.training.callbacks import CutBackward
 from scopewise.training.early_stopping import EarlyStopping
 from scopewise.training.loss import Loss
-from scopewise.training.mask import RegionMask
+from scopewise.training.mask import RegionMask, chosen_region
 from scopewise.training.sampler import (
     FORGET_GROUP,
     RETAIN_GROUP,
@@ -66,60 +67,6 @@ from scopewise.training.zero import check_deepspeed, check_model
 
 Data = str | Path | Iterable[object]
 _STATE = "unlearning_state.json"
-
-
-@dataclass
-class UnlearningConfig(TrainingArguments):
-    """`transformers.TrainingArguments` with the paper's Table 7 as defaults, and the arguments of unlearning.
-
-    A step has `per_device_train_batch_size x gradient_accumulation_steps x processes` *rows*: half of them forget and
-    half retain rows if the method has a retain term. The micro-batch size does not change results.
-
-    Attributes:
-        method_args: Hyper-parameters of the method, as `docs/methods.md` lists them.
-        max_length: Most tokens of prompt and answer together; longer rows are refused, not truncated.
-        prompt: `plain`, `chat`, or a text with `{question}` in it.
-        system: System message of a chat.
-        system_role: `system`, or `user` to put it before the question.
-        localize: Settings of the localizer, if no region is given.
-        early_stopping: Settings of early stopping.
-        torch_compile: Compile each decoder block instead of the whole model: slow to start, faster steps afterwards.
-        kernels: `auto` or `off`: whether to use the optional kernels.
-    """
-
-    output_dir: str | None = field(default="unlearned")
-    use_cpu: bool = field(default_factory=on_cpu)
-    learning_rate: float = field(default=5e-5)
-    num_train_epochs: float = field(default=2.0)
-    per_device_train_batch_size: int = field(default=16)
-    lr_scheduler_type: str = field(default="cosine")
-    warmup_steps: float = field(default=0.03)
-    logging_steps: float = field(default=10)
-    save_strategy: str = field(default="no")
-    report_to: str | list[str] | None = field(default="none")
-    dataloader_pin_memory: bool = field(default_factory=torch.cuda.is_available)
-    remove_unused_columns: bool = field(default=False)
-    logging_nan_inf_filter: bool = field(default=False)
-    method_args: dict[str, Any] = field(default_factory=dict)
-    max_length: int = field(default=256)
-    prompt: str = field(default="plain")
-    system: str | None = field(default=None)
-    system_role: str = field(default="system")
-    localize: LocalizeSection = field(default_factory=lambda: LocalizeSection())
-    early_stopping: EarlyStoppingSection = field(default_factory=lambda: EarlyStoppingSection(rows=0))
-    torch_compile: bool = field(default=False)
-    kernels: Literal["auto", "off"] = field(default="auto")
-
-    def __post_init__(self) -> None:
-        """Check the arguments. Disable compilation by `transformers`, since the trainer compiles only the blocks."""
-        compiled, self.torch_compile = self.torch_compile, False
-        super().__post_init__()
-        self.torch_compile = compiled
-
-    def data_settings(self) -> DataSection:
-        """Return the prompt format as a `data` section of a run file."""
-        names = ("prompt", "system", "system_role", "max_length")
-        return make_section(DataSection, {name: getattr(self, name) for name in names}, "data")
 
 
 class UnlearningTrainer(Trainer):
@@ -236,7 +183,7 @@ class UnlearningTrainer(Trainer):
         self.engine = Engine(model, tokenizer, settings, max_tokens=args.localize.max_tokens, kernels=args.kernels)
         self.forward = self.engine.forward
         self._wrapped: Forward | None = None
-        self.region = _region(region, self.method, self.engine, Scopes(forget, retain, args.seed), args)
+        self.region = chosen_region(region, self.method, self.engine, Scopes(forget, retain, args.seed), args.localize)
         self.mask = RegionMask(model, self.region)
         check_model(
             model, is_quantized(model), args.mixed_precision == "bf16", bool(args.weight_decay and self.mask.masks)
@@ -248,7 +195,7 @@ class UnlearningTrainer(Trainer):
         watching = [
             self.mask,
             _AfterStep(self),
-            _CutBackward(),
+            CutBackward(),
             *([self.early_stopping] if self.early_stopping else []),
         ]
         super().__init__(
@@ -423,23 +370,8 @@ class UnlearningTrainer(Trainer):
         with model.no_sync():
             loss = self._forward_and_backward(model, inputs, num_items_in_batch)
         if self.accelerator.sync_gradients:
-            self._average_gradients()
+            average_gradients(model)
         return loss
-
-    def _average_gradients(self) -> None:
-        """Average gradients over processes; a parameter without any keeps None, so that no optimiser decays it."""
-        assert isinstance(self.model, nn.Module)
-        trained = [p for p in self.model.parameters() if p.requires_grad]
-        present = torch.tensor([float(p.grad is not None) for p in trained], device=self.args.device)
-        sum_over_processes([present])
-        found = [p for p, count in zip(trained, present.tolist(), strict=True) if count]
-        for parameter in found:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-        gradients = [p.grad for p in found if p.grad is not None]
-        sum_over_processes(gradients)
-        for gradient in gradients:
-            gradient.div_(self.args.world_size)
 
     def _forward_and_backward(self, model: nn.Module, inputs: Batch, num_items_in_batch: Any) -> Tensor:
         total = torch.zeros((), device=self.args.device)
@@ -516,7 +448,7 @@ class UnlearningTrainer(Trainer):
             for batch in batches:
                 self.accelerator.backward(self.loss(self.forward, batch)[1] * self.accelerator.num_processes)
             if self.args.world_size > 1 and not is_sharded(self.model):
-                self._average_gradients()
+                average_gradients(self.model)
             torch.nn.utils.clip_grad_norm_(trained, 1.0)
             with torch.no_grad():
                 for parameter in trained:
@@ -609,33 +541,3 @@ class _AfterStep(TrainerCallback):
             if dual is not None:
                 document["dual"] = dual.document()
             write_json(Path(args.output_dir) / f"checkpoint-{state.global_step}" / _STATE, document)
-
-
-class _CutBackward(TrainerCallback):
-    """With activation checkpointing, ends the backward pass at the lowest trained matrix.
-
-    Re-entrant checkpointing gives no gradients to a block whose input requires none, so LoRA's B would silently stay
-    zero. The library therefore makes the embeddings' output require a gradient, which extends the backward pass to the
-    first block. It does so for non-re-entrant checkpointing too, our default, which does not need it.
-    """
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-        """Remove the library's hooks on the embeddings."""
-        if args.activation_checkpointing and not args.activation_checkpointing_kwargs["use_reentrant"]:
-            model.disable_input_require_grads()
-
-
-def _region(
-    region: Region | str | Path | None, method: Method, engine: Engine, scopes: Scopes, args: UnlearningConfig
-) -> Region | None:
-    if isinstance(region, Region):
-        return region
-    if isinstance(region, Path) or (isinstance(region, str) and region.endswith(".json")):
-        return Region.load(region)
-    name = region or method.localizer
-    if name == "all":
-        return None
-    if not scopes.retain:
-        raise ConfigError(f"retain_dataset: none given; the localizer {name!r} compares both scopes")
-    check_arguments([name], args.localize.localizer_args)
-    return localize_encoded(name, engine, scopes, args.localize.localizer_args)

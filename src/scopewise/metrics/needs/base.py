@@ -50,14 +50,14 @@ class Need:
         """Return the rows with this need filled in; `items` are the same rows, tokenised."""
         return rows
 
-    @property
-    def ends(self) -> bool:
-        """Whether an end-of-sequence token was appended to tokenised answers."""
-        return self.settings.eos and self.engine.tokenizer.eos_token_id is not None
-
     def without_end(self, item: Encoded) -> Pair:
         """Return the ids of a tokenised row without the appended end-of-sequence token."""
-        return item.prompt_ids, item.answer_ids[:-1] if self.ends else item.answer_ids
+        return item.prompt_ids, item.answer_ids[:-1] if appends_end(self.engine, self.settings) else item.answer_ids
+
+
+def appends_end(engine: Engine, settings: EvaluateSection) -> bool:
+    """Return whether an end-of-sequence token is appended to tokenised answers."""
+    return settings.eos and engine.tokenizer.eos_token_id is not None
 
 
 def make_needs(

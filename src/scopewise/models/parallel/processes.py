@@ -8,7 +8,7 @@ from typing import TypeVar
 import torch
 from accelerate import PartialState
 from accelerate.utils import DistributedType, gather_object, parse_flag_from_env
-from torch import Tensor
+from torch import Tensor, nn
 
 T = TypeVar("T")
 
@@ -83,3 +83,18 @@ def sum_over_processes(tensors: Sequence[Tensor]) -> None:
         torch.distributed.all_reduce(flat)
         for tensor, part in zip(alike, flat.split([tensor.numel() for tensor in alike]), strict=True):
             tensor.detach().copy_(part.view_as(tensor))
+
+
+def average_gradients(model: nn.Module) -> None:
+    """Average gradients over processes; a parameter without any keeps None, so that no optimiser decays it."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    present = torch.tensor([float(p.grad is not None) for p in trained], device=trained[0].device)
+    sum_over_processes([present])
+    found = [p for p, count in zip(trained, present.tolist(), strict=True) if count]
+    for parameter in found:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    gradients = [p.grad for p in found if p.grad is not None]
+    sum_over_processes(gradients)
+    for gradient in gradients:
+        gradient.div_(processes().num_processes)

@@ -1,7 +1,7 @@
 """Make the built-in benchmark: `rows.jsonl` and `general.jsonl`, from the texts in `material.yaml`.
 
-    python src/scopewise/data/builtin/make.py           # write both files next to this script
-    python src/scopewise/data/builtin/make.py --check   # exit 1 where the shipped files differ from that
+    python tools/make_builtin.py           # write both files to `src/scopewise/data/builtin`
+    python tools/make_builtin.py --check   # exit 1 if the shipped files differ
 
 The script labels each text with its scope and legal basis, checks the whole, and shuffles it with a fixed seed.
 """
@@ -22,7 +22,7 @@ import yaml
 from scopewise.terminal import echo
 
 SEED = 2407
-HERE = Path(__file__).resolve().parent
+BUILTIN = Path(__file__).resolve().parents[1] / "src" / "scopewise" / "data" / "builtin"
 
 FORGET, RETAIN = "forget", "retain"
 SPLITS = ("train", "val")
@@ -218,14 +218,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Make rows.jsonl and general.jsonl from material.yaml.")
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 where the shipped files differ")
     check = parser.parse_args().check
-    material = yaml.safe_load((HERE / "material.yaml").read_text(encoding="utf-8"))
+    material = yaml.safe_load((BUILTIN / "material.yaml").read_text(encoding="utf-8"))
     rows, texts = build(material), build_general(material)
     verify(rows)
     verify_general(texts, rows)
     stale = []
     for name, records in (("rows.jsonl", rows), ("general.jsonl", texts)):
         made = "".join(json.dumps(r, ensure_ascii=False, sort_keys=False) + "\n" for r in records).encode()
-        path = HERE / name
+        path = BUILTIN / name
         if check:
             if not path.is_file() or path.read_bytes() != made:
                 stale.append(name)
@@ -234,7 +234,10 @@ def main() -> int:
             temporary.write_bytes(made)
             os.replace(temporary, path)
     if stale:
-        echo(f"{', '.join(stale)}: not what make.py makes from material.yaml; run it without --check", err=True)
+        echo(
+            f"{', '.join(stale)}: not what tools/make_builtin.py makes from material.yaml; run it without --check",
+            err=True,
+        )
         return 1
     echo(report(rows, texts))
     return 0
