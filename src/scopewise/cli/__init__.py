@@ -36,7 +36,7 @@ Set = Annotated[
     typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change a setting; the value is read as YAML. Repeatable."),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Begin the run in the folder anew.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Overwrite the run folder.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 

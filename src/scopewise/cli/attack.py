@@ -25,7 +25,7 @@ def attack(
     suite: Annotated[
         Suite, typer.Option(help="quick: minutes on a laptop for a small model; full: every attack, and more of each.")
     ] = Suite.quick,
-    attacks: Annotated[list[str] | None, typer.Option("--attack", help="Run this one alone. Repeatable.")] = None,
+    attacks: Annotated[list[str] | None, typer.Option("--attack", help="Run only this attack. Repeatable.")] = None,
     models: Annotated[
         list[str] | None,
         typer.Option("--model", help="Attack models whose path begins so, as memflex/tuned. Repeatable."),

@@ -50,11 +50,11 @@ def report(
     salt: Annotated[
         str | None, typer.Option(help="Of the hashes, to have the same in several reports; none: random, kept nowhere.")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file where it exists.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
 ) -> None:
     """Write one self-contained page on what a run's models forgot, kept and leak; or its table or plot for a paper.
 
-    Answers of the forget scope stand in the page in plain text, as in the run folder, unless --redact is given.
+    The page contains answers of the forget scope in plain text, like the run folder, unless you give --redact.
     """
     chosen = format_ or _by_name(output)
     if salt is not None and not redact:

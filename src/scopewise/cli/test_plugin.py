@@ -23,7 +23,7 @@ def test_plugin(
     path: Annotated[str | None, typer.Option(help="File or folder that a benchmark is read from.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Test a method, localizer, metric, attack or benchmark of your own on a small model; exit code 3 where it fails."""
+    """Test a method, localizer, metric, attack or benchmark of your own on a small model; exit code 3 if a test fails."""
     arguments: dict[str, Any] = {}
     for text in set_ or []:
         key, equals, value = text.partition("=")
