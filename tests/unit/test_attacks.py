@@ -67,6 +67,42 @@ def world(attacked: Any) -> Any:
     return attacked
 
 
+@pytest.mark.parametrize(
+    ("name", "arguments", "signals"),
+    [
+        ("extraction", {}, {f"{p}% given{end}" for p in (0, 25, 50, 75) for end in ("", ", all of it")}),
+        ("extraction", {"fractions": [0.125]}, {"12.5% given", "12.5% given, all of it"}),
+        ("few_shot", {}, {"1 of the forget scope", "4 of the forget scope", "4 of the retain scope"}),
+        ("few_shot", {"examples": [2]}, {"2 of the forget scope", "2 of the retain scope"}),
+        ("noise", {}, {"3%", "10%"}),
+        ("noise", {"sizes": [0.031, 0.034]}, {"3.1%", "3.4%"}),
+        ("pruning", {}, {"10%", "30%", "50%"}),
+        ("merging", {}, {"10%", "25%", "50%"}),
+        ("merging", {"fractions": [1]}, {"100%"}),
+    ],
+)
+def test_strengths_are_settings(
+    name: str, arguments: dict[str, Any], signals: set[str], attack_world: AttackWorld
+) -> None:
+    subject, target = attack_world.engine("oracle"), attack_world.engine("target")
+    found = make_attack(name, **arguments).run(subject, attack_world.facts, target)
+    assert set(found.signals) == signals
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [("multiple_choice", {"options": 2}), ("reverse_query", {"options": 2}), ("probe", {"ridge": 10.0}),
+     ("membership", {"others": 1})],
+)  # fmt: skip
+def test_a_setting_of_an_attack_changes_its_signals(
+    name: str, arguments: dict[str, Any], attack_world: AttackWorld
+) -> None:
+    subject, target = attack_world.engine("oracle"), attack_world.engine("target")
+    found = [make_attack(name, **given).run(subject, attack_world.facts, target).signals for given in ({}, arguments)]
+    assert found[0].keys() == found[1].keys()
+    assert found[0] != found[1]
+
+
 # -- the scale ------------------------------------------------------------------------------------------------------------
 
 

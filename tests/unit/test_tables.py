@@ -167,6 +167,15 @@ def test_a_setting_by_its_old_name(key: str) -> None:
         ("sampling", {"samples": 1}, "samples"),
         ("sampling", {"max_new_tokens": 1.5}, "max_new_tokens"),
         ("prompts", {"file": 3}, "file"),
+        ("noise", {"sizes": []}, "sizes"),
+        ("pruning", {"fractions": [0.5, 1]}, "fractions[1]"),
+        ("merging", {"fractions": 0.5}, "fractions"),
+        ("extraction", {"fractions": [1]}, "fractions[0]"),
+        ("few_shot", {"examples": [0.5]}, "examples[0]"),
+        ("multiple_choice", {"options": 1}, "options"),
+        ("membership", {"others": "many"}, "others"),
+        ("probe", {"ridge": 0}, "ridge"),
+        ("sampling", {"leak_fraction": 2}, "leak_fraction"),
     ],
 )
 def test_wrong_settings_of_an_attack(name: str, arguments: dict[str, object], key: str) -> None:

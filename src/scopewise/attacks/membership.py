@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Annotated, ClassVar
+
+from annotated_types import Ge
 
 from scopewise import registry
 from scopewise.attacks.base import Attack, Facts, InapplicableError, Outcome, Suite, Work
@@ -12,7 +14,6 @@ from scopewise.data.rows import Row
 from scopewise.metrics.base import Answered
 from scopewise.models.engine import Engine
 
-_OTHERS = 8
 _METRICS = ("mia_loss", "mia_zlib", "mia_min_k", "mia_min_k_plus_plus")
 
 
@@ -28,18 +29,23 @@ class Membership(Attack):
     Source: the scores of `mia_loss`, `mia_zlib`, `mia_min_k`, `mia_min_k_plus_plus` (docs/metrics.md). An
     over-unlearned model falls below the oracle, which reveals membership as well; so a leakage far below 0 is also a
     leak.
+
+    Attributes:
+        others: Answers of other instances for each row, where there are no holdout rows. Default: ours.
     """
+
+    others: Annotated[int, Ge(1)] = 8
 
     name: ClassVar[str] = "membership"
     suite: ClassVar[Suite] = "quick"
 
     def work(self, facts: Facts) -> Work:
         """Return about what the attack costs on one model."""
-        return Work(passes=_OTHERS + 1)
+        return Work(passes=self.others + 1)
 
     def run(self, subject: Engine, facts: Facts, target: Engine) -> Outcome:
         """Return, for each row, the share of unseen rows that look less like training data."""
-        others = [facts.holdout or _swapped(facts, row) for row in facts.rows]
+        others = [facts.holdout or _swapped(facts, row, self.others) for row in facts.rows]
         if not any(others):
             raise InapplicableError("there are no unseen rows: no holdout rows, and fewer than two instances")
         unseen = list(dict.fromkeys(row for rows in others for row in rows))
@@ -61,8 +67,8 @@ class Membership(Attack):
         return Outcome(facts.rows, signals, {}, note)
 
 
-def _swapped(facts: Facts, row: Row) -> list[Row]:
-    return [replace(row, answer=other.answer) for other in facts.distractors(row, _OTHERS)]
+def _swapped(facts: Facts, row: Row, count: int) -> list[Row]:
+    return [replace(row, answer=other.answer) for other in facts.distractors(row, count)]
 
 
 def _placement(value: float, others: Sequence[float]) -> float | None:

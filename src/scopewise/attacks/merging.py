@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
+from annotated_types import Interval
 from torch import Tensor
 
 from scopewise.attacks.base import Attack, Facts, InapplicableError, Outcome, Suite, Work
@@ -13,18 +14,21 @@ from scopewise.attacks.leakage import Combine
 from scopewise.attacks.weights import block_weights, changed_weights
 from scopewise.models.engine import Engine
 
-_SHARES = (0.1, 0.25, 0.5)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Merging(Attack):
     """Interpolate the weights towards the target's, to see how close the forgotten answer is.
 
-    Signal: probability of the answer with w + α (w_target - w), α = .1, .25, .5, in the linear layers of the decoder
+    Signal: probability of the answer with w + α (w_target - w), with each α of `fractions`, in the linear layers of the decoder
     blocks. It is a diagnostic, not a threat: an attacker who has the target has the answers.
 
     Source: linear interpolation of fine-tuned models (Ilharco et al., arXiv:2212.04089).
+
+    Attributes:
+        fractions: Shares (0-1) of the target's weights, α. Default: ours.
     """
+
+    fractions: tuple[Annotated[float, Interval(gt=0, le=1)], ...] = (0.1, 0.25, 0.5)
 
     name: ClassVar[str] = "merging"
     suite: ClassVar[Suite] = "full"
@@ -33,7 +37,7 @@ class Merging(Attack):
 
     def work(self, facts: Facts) -> Work:
         """Return about what the attack costs on one model."""
-        return Work(passes=len(_SHARES))
+        return Work(passes=len(self.fractions))
 
     def run(self, subject: Engine, facts: Facts, target: Engine) -> Outcome:
         """Return the probability of the answers at each α."""
@@ -43,7 +47,7 @@ class Merging(Attack):
             raise InapplicableError("the target has different matrices")
         # Copy, since the subject may be the target itself, whose weights change while they are read.
         copies = {name: weight.clone() for name, weight in weights.items()}
-        changes = {f"{share:.0%}": _Mix(share, copies) for share in _SHARES}
+        changes = {f"{100 * share:g}%": _Mix(share, copies) for share in self.fractions}
         return changed_weights(subject, facts, changes, "merge")
 
 

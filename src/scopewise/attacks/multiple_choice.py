@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Annotated, ClassVar
+
+from annotated_types import Ge
 
 from scopewise.attacks.base import Attack, Facts, Outcome, Suite, Work
 from scopewise.data.rows import Row
 from scopewise.models.engine import Engine
-
-_OPTIONS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,23 +24,28 @@ class MultipleChoice(Attack):
     the data name attributes), since any model would recognise an answer of the retain scope.
 
     Source: one of the kinds of RWKU, arXiv:2406.10890; options are compared by text, as in lm-evaluation-harness.
+
+    Attributes:
+        options: Answers to choose from, with the right one. Default: four, as in RWKU.
     """
+
+    options: Annotated[int, Ge(2)] = 4
 
     name: ClassVar[str] = "multiple_choice"
     suite: ClassVar[Suite] = "quick"
 
     def work(self, facts: Facts) -> Work:
         """Return about what the attack costs on one model."""
-        return Work(passes=_OPTIONS * (1 + _OPTIONS * facts.full))
+        return Work(passes=self.options * (1 + self.options * facts.full))
 
     def run(self, subject: Engine, facts: Facts, target: Engine) -> Outcome:
         """Return the probability of the right option, with and without listing the options."""
-        options = [[row.answer, *(r.answer for r in facts.distractors(row, _OPTIONS - 1))] for row in facts.rows]
+        options = [[row.answer, *(r.answer for r in facts.distractors(row, self.options - 1))] for row in facts.rows]
         plain = chosen(subject, [row.question for row in facts.rows], facts.rows, options, "choose")
         signals = {"not listed": plain}
         if facts.full:
             turns = []
-            for turn in range(_OPTIONS):
+            for turn in range(self.options):
                 asked = [
                     f"{row.question} Choose one: " + " / ".join(o[turn % len(o) :] + o[: turn % len(o)])
                     for row, o in zip(facts.rows, options, strict=True)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
+from annotated_types import Gt
 from torch import Tensor
 
 from scopewise.attacks.base import Attack, Facts, InapplicableError, Outcome, Suite, Work
@@ -26,7 +27,12 @@ class Probe(Attack):
 
     Source: the tuned lens, Belrose et al., arXiv:2303.08112, fitted in closed form; its use as a test of unlearning is
     ours.
+
+    Attributes:
+        ridge: Ridge penalty, as a multiple of the mean square of the states. Default: ours.
     """
+
+    ridge: Annotated[float, Gt(0)] = 1e-2
 
     name: ClassVar[str] = "probe"
     suite: ClassVar[Suite] = "full"
@@ -59,6 +65,6 @@ class Probe(Attack):
                     if state.shape[-1] != wanted.shape[-1]:
                         raise InapplicableError("the target has a different width")
                     if i == len(fits):
-                        fits.append(Ridge())
+                        fits.append(Ridge(self.ridge))
                     fits[i].add(state.float(), wanted)
             return [fit.solved() for fit in fits]

@@ -3,31 +3,36 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
+
+from annotated_types import Ge
 
 from scopewise.attacks.base import Attack, Facts, InapplicableError, Outcome, Suite, Work, cluster
 from scopewise.attacks.multiple_choice import chosen
 from scopewise.models.engine import Engine
-
-_OPTIONS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReverseQuery(Attack):
     """Reverse query: give the fact and ask whom or what it is about.
 
-    Signal: probability of the right name among eight, as in `multiple_choice`. Rows whose answer contains the name are
+    Signal: probability of the right name among `options`, as in `multiple_choice`. Rows whose answer contains the name are
     left out.
 
     Source: one of the kinds of RWKU, arXiv:2406.10890.
+
+    Attributes:
+        options: Names to choose from, with the right one. Default: ours.
     """
+
+    options: Annotated[int, Ge(2)] = 8
 
     name: ClassVar[str] = "reverse_query"
     suite: ClassVar[Suite] = "full"
 
     def work(self, facts: Facts) -> Work:
         """Return about what the attack costs on one model."""
-        return Work(passes=_OPTIONS)
+        return Work(passes=self.options)
 
     def run(self, subject: Engine, facts: Facts, target: Engine) -> Outcome:
         """Return the probability of the right name."""
@@ -38,6 +43,6 @@ class ReverseQuery(Attack):
         options = []
         for row in rows:
             at = names.index(cluster(row))
-            options.append([names[(at + i) % len(names)] for i in range(min(_OPTIONS, len(names)))])
+            options.append([names[(at + i) % len(names)] for i in range(min(self.options, len(names)))])
         asked = [f"Of whom or what is this true? {row.answer}" for row in rows]
         return Outcome(rows, {"asked": chosen(subject, asked, rows, options, "ask for the name")}, {})

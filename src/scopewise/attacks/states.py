@@ -73,12 +73,14 @@ def with_one(state: Float[Tensor, "tokens hidden"]) -> Float[Tensor, "tokens inp
 
 
 class Ridge:
-    """Ridge regression with an intercept, accumulated over batches."""
+    """Ridge regression with an intercept, accumulated over batches.
 
-    penalty = 1e-2
-    """As a share of the mean squared input."""
+    Args:
+        penalty: As a share of the mean squared input.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, penalty: float = 1e-2) -> None:
+        self.penalty = penalty
         self.gram: Tensor | None = None
         self.cross: Tensor | None = None
 
