@@ -35,7 +35,7 @@ Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change a setting; the value is read as YAML. Repeatable."),
 ]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Resume the run in the folder.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Overwrite the run folder.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from scopewise.cli import Json, Overwrite, command, quiet_libraries
+from scopewise.cli import Json, command, quiet_libraries
 from scopewise.terminal import echo, echo_json
 
 
@@ -23,15 +23,19 @@ class Suite(StrEnum):
 def attack(
     run: Annotated[Path, typer.Argument(help="A run folder with unlearned models, their target and their oracle.")],
     suite: Annotated[
-        Suite, typer.Option(help="quick: minutes on a laptop for a small model; full: every attack, and more of each.")
+        Suite, typer.Option(help="quick: minutes on a laptop for a small model; full: all attacks, with more settings.")
     ] = Suite.quick,
     attacks: Annotated[list[str] | None, typer.Option("--attack", help="Run only this attack. Repeatable.")] = None,
     models: Annotated[
         list[str] | None,
-        typer.Option("--model", help="Attack models whose path begins so, as memflex/tuned. Repeatable."),
+        typer.Option("--model", help="Attack models whose path starts with this, such as memflex/tuned. Repeatable."),
     ] = None,
-    target: Annotated[str | None, typer.Option(help="Another model before unlearning than the run's own.")] = None,
-    oracle: Annotated[str | None, typer.Option(help="Another model that never saw the forget scope.")] = None,
+    target: Annotated[
+        str | None, typer.Option(help="Use this model before unlearning instead of the run's target.")
+    ] = None,
+    oracle: Annotated[
+        str | None, typer.Option(help="Use this model that never saw the forget scope instead of the run's oracle.")
+    ] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="A setting of the `attack` section. Repeatable."),
@@ -39,10 +43,12 @@ def attack(
     redact: Annotated[
         bool, typer.Option("--redact", help="Leave the texts of the worst leaks out of attacks.json.")
     ] = False,
-    overwrite: Overwrite = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an attacks.json that was made with other settings.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Ask whether the unlearned models of a run stay as they are: relearning, rounding, prompts, sampling, a look inside."""
+    """Try to recover the forget scope from a run's unlearned models: fine-tuning, quantization, prompts, white-box."""
     from scopewise.config import override
 
     settings: dict = {"suite": suite.value}

@@ -20,7 +20,7 @@ def bench(
     overwrite: Overwrite = False,
     as_json: Json = False,
     engine: Annotated[
-        str | None, typer.Option(help="Who makes the models: local, ray or slurm; none: the run file's.")
+        str | None, typer.Option(help="Where the jobs run: local, ray or slurm; none: the run file's.")
     ] = None,
 ) -> None:
     """Make target and oracle once, then every method x seed of the run file; write results.json and table.md."""
