@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from scopewise.report.comparison import with_comparisons
+from scopewise.report.leader import leaders
 from scopewise.report.table import controls, groups, markdown
+from scopewise.schemas import ResultsDocument, read
 
 TARGET = Path(__file__).parent / "paper.md"
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results" / "knowundo_privacy_tiny.json"
@@ -115,13 +117,13 @@ def document(results: Mapping[str, Any]) -> str:
         ours = [cell(found.get((method, p)) or found.get((method, ""), [])) for p in protocols]
         lines.append([f"`{method}`", paper[1] if paper else "–", paper[3] if paper else "–", *ours])
     copyrights = [[f"`{method}` ({row[0]})", row[2], row[4]] for method, row in PAPER.items()]
-    differences = "".join(f"- {line}\n" for line in controls(results))
+    differences = "".join(f"- {line}\n" for line in [*leaders(results), *controls(results)])
     parts = [
         HEAD,
         "\n## Privacy\n\n" + table(headings, lines),
         "\nThe *paper* protocol is its Table 7, learning rates included, which are made for LoRA on large models; under "
         "*tuned* every method gets the same search on held-out train rows.\n",
-        f"\n### Against the random region\n\n{differences}" if differences else "",
+        f"\n### Who leads, and against the random region\n\n{differences}" if differences else "",
         "\n## Copyright\n\nNot recorded by us yet; the paper's:\n\n"
         + table(["Method", "paper, LLaMA-2", "paper, Qwen-1.5"], copyrights),
         "\n## Everything that was measured\n\n" + markdown(results),
@@ -131,7 +133,7 @@ def document(results: Mapping[str, Any]) -> str:
 
 def main() -> None:
     """Write the page, or compare it."""
-    text = document(json.loads(RESULTS.read_text(encoding="utf-8")))
+    text = document(with_comparisons(read(RESULTS, ResultsDocument)))
     if sys.argv[1:] == ["--check"]:
         if not TARGET.exists() or TARGET.read_text(encoding="utf-8") != text:
             sys.exit("docs/paper.md is out of date; run `make docs`")

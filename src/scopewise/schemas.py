@@ -6,6 +6,7 @@ and evaluations may have unknown keys; a region file may not, since users edit i
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -27,10 +28,13 @@ class Document(BaseModel):
 
     Attributes:
         FORMAT: The `format` of files of this version.
+        OLDER: `format` of files of an earlier version (None: they have none) → a function that makes them one of this
+            version.
     """
 
     model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
     FORMAT: ClassVar[str]
+    OLDER: ClassVar[Mapping[str | None, Callable[[dict[str, Any]], dict[str, Any]]]] = {}
 
 
 class Part(BaseModel):
@@ -160,9 +164,37 @@ class ComparisonPart(Part):
 
     method: str
     protocol: str | None
+    split: str
+    seeds: Annotated[int, Field(ge=1)]
+    instances: Count | None
     success: dict[str, IntervalPart]
     oracle_gap: IntervalPart | None
     differences: dict[str, IntervalPart]
+    gap_differences: dict[str, IntervalPart]
+
+
+class RivalPart(IntervalPart):
+    """How far a method is behind the best one."""
+
+    p_value: Share | None
+
+
+class LeadPart(Part):
+    """Which method leads under a protocol, if any."""
+
+    protocol: str
+    by: Literal["oracle_gap", "average_success"]
+    best: str
+    leads: bool
+    reason: Literal["", "close", "one method", "few seeds", "few instances", "no rows"]
+    seeds: Annotated[int, Field(ge=1)]
+    instances: Count | None
+    rivals: dict[str, RivalPart]
+
+
+def _without_comparisons(document: dict[str, Any]) -> dict[str, Any]:
+    """Return results of an earlier version without its intervals, which were too narrow, and its gaps, which cancelled."""
+    return {**document, "format": ResultsDocument.FORMAT, "comparisons": [], "leads": []}
 
 
 class ColumnPart(Part):
@@ -177,14 +209,35 @@ class ColumnPart(Part):
 class ResultsDocument(Document):
     """`results.json` and `results.partial.json`."""
 
-    FORMAT = "scopewise-results/2"
+    FORMAT = "scopewise-results/3"
+    OLDER: ClassVar = {None: _without_comparisons, "scopewise-results/2": _without_comparisons}
     complete: bool
     manifest: ManifestPart
     config: dict[str, Any]
     rows: list[RowPart]
     columns: dict[str, ColumnPart] = {}
     comparisons: list[ComparisonPart] = []
+    leads: list[LeadPart] = []
     tuning: dict[str, list[dict[str, float | bool]]] = {}
+
+
+class RowValuesPart(Part):
+    """The values of each row under one model."""
+
+    method: str
+    protocol: str | None
+    seed: int
+    target_seed: int
+    values: dict[str, list[Number]]
+
+
+class RowValuesDocument(Document):
+    """`results.rows.json.gz`."""
+
+    FORMAT = "scopewise-rows/1"
+    split: str
+    instances: dict[str, list[Count]]
+    models: list[RowValuesPart]
 
 
 class SecondsPart(Part):
@@ -385,9 +438,15 @@ def read(path: str | Path, schema: type[Document]) -> Any:
 
 
 def checked(document: Any, schema: type[Document], where: str) -> Any:
-    """Return a decoded document if it matches `schema`. Raises ResultError as `read`; the message quotes no content."""
-    made = document.get("format", schema.FORMAT) if isinstance(document, dict) else schema.FORMAT
-    if made != schema.FORMAT:
+    """Return a decoded document that matches `schema`; one of an earlier version is brought to this one.
+
+    Raises:
+        ResultError: as `read`; the message quotes no content.
+    """
+    made = document.get("format") if isinstance(document, dict) else None
+    if isinstance(made, str | None) and made in schema.OLDER and isinstance(document, dict):
+        document = schema.OLDER[made](document)
+    elif made not in (None, schema.FORMAT):
         raise ResultError(
             f"{where}: format {made!r}; only {schema.FORMAT!r} can be read; another version of "
             "scopewise wrote this file; create it again"

@@ -108,8 +108,6 @@ def test_hashes_agree_where_the_salt_does(made_run: Path) -> None:
 
 def test_a_folder_of_stages_without_a_bench_is_shown(made_run: Path, tmp_path: Path) -> None:
     """What `finetune` and `unlearn` write: the same documents, no results.json."""
-    import shutil
-
     folder = tmp_path / "stages"
     shutil.copytree(
         made_run, folder, ignore=shutil.ignore_patterns("*.safetensors", "cache", "results.json", "attacks.json")
@@ -122,8 +120,6 @@ def test_a_folder_of_stages_without_a_bench_is_shown(made_run: Path, tmp_path: P
 
 
 def test_an_older_run_without_answers_is_shown_without_questions(made_run: Path, tmp_path: Path) -> None:
-    import shutil
-
     folder = tmp_path / "older"
     shutil.copytree(made_run, folder, ignore=shutil.ignore_patterns("*.safetensors", "cache"))
     for path in folder.rglob("*.evaluation.json"):
@@ -235,8 +231,6 @@ def test_bad_input_is_one_sentence(arguments: list[str], sentence: str, made_run
 
 
 def test_broken_attacks_file_is_named(made_run: Path, tmp_path: Path) -> None:
-    import shutil
-
     folder = tmp_path / "broken"
     shutil.copytree(made_run, folder, ignore=shutil.ignore_patterns("*.safetensors", "cache"))
     (folder / "attacks.json").write_text('{"results": 5}')
@@ -252,3 +246,34 @@ def test_a_report_imports_no_torch(made_run: Path, tmp_path: Path) -> None:
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, check=False).returncode == 0
+
+
+def test_intervals_of_a_run_can_be_computed_again_from_its_rows(made_run: Path) -> None:
+    """`results.rows.json.gz` has no text, and gives every interval and lead of `results.json`."""
+    import gzip
+
+    from scopewise.report.comparison import compared
+    from scopewise.report.row_values import FILE, read_row_values
+
+    results = json.loads((made_run / "results.json").read_text())
+    found = compared(read_row_values(made_run / FILE))
+    assert json.loads(json.dumps(found)) == {key: results[key] for key in found}
+    assert found["comparisons"][0]["instances"] == 4
+    [lead] = found["leads"]
+    assert (lead["reason"], lead["leads"]) == ("few instances", False)
+    assert len(lead["rivals"]) == 2
+    text = gzip.decompress((made_run / FILE).read_bytes()).decode()
+    assert not any(word in text for word in ("Ada", "Cleo", "Quillfeather"))
+    assert "at least 5 are needed" in (made_run / "table.md").read_text()
+
+
+def test_a_run_of_an_earlier_version_gets_its_intervals_from_its_evaluations(made_run: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "older"
+    shutil.copytree(made_run, folder, ignore=shutil.ignore_patterns("*.safetensors", "cache", "*.gz"))
+    results = json.loads((folder / "results.json").read_text())
+    older = {**results, "format": "scopewise-results/2", "comparisons": [{"method": "memflex"}]}
+    (folder / "results.json").write_text(json.dumps(older))
+    [run] = read_runs([folder])
+    found = run.results
+    assert found["comparisons"] == results["comparisons"]
+    assert found["leads"] == results["leads"]

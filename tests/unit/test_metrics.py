@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -109,19 +110,40 @@ def metric(name: str) -> Any:
 @pytest.mark.parametrize(("name", "key", "at_perfect", "at_wrong", "at_uniform"), ANCHORS)
 def test_anchors(name: str, key: str, at_perfect: float, at_wrong: float, at_uniform: float) -> None:
     for make, want in ((perfect, at_perfect), (wrong, at_wrong), (uniform, at_uniform)):
-        # Twice each: one row gives no interval.
-        value = metric(name).keyed([make(FORGET), make(RETAIN)] * 2, "val")[f"{name}/{key}"]
+        # Of two instances each: one gives no interval.
+        rows = [about(make(scope), instance) for scope in (FORGET, RETAIN) for instance in ("first", "second")]
+        value = metric(name).keyed(rows, "val")[f"{name}/{key}"]
         assert value.value == pytest.approx(want, rel=1e-6, abs=1e-7), make
         assert value.skipped == ()
         assert value.low <= value.value + 1e-9
         assert value.high >= value.value - 1e-9
 
 
-def test_one_row_gives_no_interval() -> None:
-    """Drawn again and again it is the same: an interval without width says nothing."""
-    one, two = (metric("unlearn_success").keyed([wrong(FORGET)] * n, "val")["unlearn_success/val"] for n in (1, 2))
-    assert (one.value, one.low, one.high) == (100.0, None, None)
-    assert (two.value, two.low, two.high) == (100.0, 100.0, 100.0)
+def about(row: Answered, instance: str) -> Answered:
+    return replace(row, row=replace(row.row, instance=instance))
+
+
+def test_one_instance_gives_no_interval() -> None:
+    """Two rows of one person say as little about others as one. Of two persons: t of one degree 12.706, at the bound
+    100 · t² / (2 + t²) = 98.78 of the way."""
+    row = wrong(FORGET)
+    for rows in ([row], [about(row, "one")] * 2):
+        found = metric("unlearn_success").keyed(rows, "val")["unlearn_success/val"]
+        assert (found.value, found.low, found.high) == (100.0, None, None)
+    two = metric("unlearn_success").keyed([about(row, "one"), about(row, "two")], "val")["unlearn_success/val"]
+    assert (two.value, two.high) == (100.0, 100.0)
+    assert two.low == pytest.approx(1.22, abs=0.01)
+
+
+def test_intervals_resample_instances() -> None:
+    """Ten persons with ten equal rows each are ten observations: as wide as with a row each."""
+    rows = [perfect(FORGET), wrong(FORGET)] * 5
+    few = [about(row, str(i)) for i, row in enumerate(rows)]
+    for name in ("unlearn_success", "probability", "average_success"):
+        retain = [about(perfect(RETAIN), str(i)) for i in range(10)]
+        one, ten = (metric(name).keyed([*few * n, *retain], "val") for n in (1, 10))
+        for key, value in one.items():
+            assert (ten[key].low, ten[key].high) == (pytest.approx(value.low), pytest.approx(value.high)), key
 
 
 def test_every_metric_has_anchors() -> None:

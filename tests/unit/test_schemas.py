@@ -23,8 +23,12 @@ ORIGIN = {
 }  # fmt: skip
 INTERVAL = {"value": 1.0, "low": 0.0, "high": 2.0}
 COMPARISON = {
-    "method": "npo", "protocol": None, "split": "val", "success": {"unlearn_success": INTERVAL}, "oracle_gap": None,
-    "differences": {},
+    "method": "npo", "protocol": None, "split": "val", "seeds": 3, "instances": None,
+    "success": {"unlearn_success": INTERVAL}, "oracle_gap": None, "differences": {}, "gap_differences": {"dpo": INTERVAL},
+}  # fmt: skip
+LEAD = {
+    "protocol": "paper", "by": "oracle_gap", "best": "npo", "leads": False, "reason": "close", "seeds": 3, "instances": 9,
+    "rivals": {"dpo": {**INTERVAL, "p_value": 0.5}},
 }  # fmt: skip
 COST = {"seconds_per_step": 0.1, "steps": 3, "seconds": 1.0, "localization": {"tokens": 3, "tokens_per_second": None}}
 ROW = {
@@ -49,11 +53,17 @@ DOCUMENTS: dict[type[schemas.Document], dict[str, Any]] = {
     schemas.EvaluationDocument: {"values": {"p/val": VALUE}, "answers": [ANSWER], "inputs": {}, "origin": ORIGIN},
     schemas.ResultsDocument: {
         "complete": True, "manifest": ORIGIN, "config": {}, "rows": [ROW], "comparisons": [COMPARISON],
-        "tuning": {"npo": [{"learning_rate": 1e-4, "chosen": True}]},
+        "leads": [LEAD], "tuning": {"npo": [{"learning_rate": 1e-4, "chosen": True}]},
     },
     schemas.AttacksDocument: {
         "manifest": ORIGIN, "inputs": {"attack": {"suite": "quick"}}, "models": {"m": "h"}, "threshold": 0.1,
         "attacks": ["question"], "results": [ATTACK],
+    },
+    schemas.RowValuesDocument: {
+        "split": "val", "instances": {"p/val": [0, 1]},
+        "models": [
+            {"method": "npo", "protocol": None, "seed": 0, "target_seed": 0, "values": {"p/val": [0.5, None]}},
+        ],
     },
     schemas.PieceDocument: {
         "inputs": {}, "reason": None, "seconds": 1.0, "rows": [0], "signals": {"s": [0.5, None]},
@@ -99,10 +109,19 @@ def changed(document: Any, place: tuple[Any, ...], value: Any) -> Any:
 def test_what_is_written_is_read_and_another_version_is_refused(schema: type[schemas.Document], tmp_path: Path) -> None:
     document = {"format": schema.FORMAT, **DOCUMENTS[schema]}
     assert schemas.read(written(tmp_path / "x.json", document), schema) == document
-    if schema is not schemas.RegionDocument:  # region files have always had one
+    if schema not in (schemas.RegionDocument, schemas.ResultsDocument):  # region files have always had one
         assert schemas.read(written(tmp_path / "x.json", DOCUMENTS[schema]), schema) == DOCUMENTS[schema]
     with pytest.raises(ResultError, match=r"x\.json: format 'scopewise-other/9'; "):
         schemas.read(written(tmp_path / "x.json", {**document, "format": "scopewise-other/9"}), schema)
+
+
+@pytest.mark.parametrize("made", [{}, {"format": "scopewise-results/2"}])
+def test_results_of_earlier_versions_lose_their_intervals(made: dict[str, str], tmp_path: Path) -> None:
+    """Their intervals were too narrow, and their gaps let seeds on either side of the oracle cancel."""
+    document = {**DOCUMENTS[schemas.ResultsDocument], **made}
+    found = schemas.read(written(tmp_path / "x.json", document), schemas.ResultsDocument)
+    assert (found["format"], found["comparisons"], found["leads"]) == (schemas.ResultsDocument.FORMAT, [], [])
+    assert found["rows"] == document["rows"]
 
 
 @pytest.mark.parametrize("schema", DOCUMENTS, ids=NAMES)

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from scopewise import registry
 from scopewise.attacks.leakage import Combine
 from scopewise.config import AttackSection, DataSection
+from scopewise.data.instances import instance_of
 from scopewise.data.rows import FORGET, HOLDOUT, RETAIN, TRAIN, Benchmark, Row
 from scopewise.errors import ConfigError
 from scopewise.metrics.base import answer_probability
@@ -236,10 +237,7 @@ class Facts:
 
 def cluster(row: Row) -> str:
     """Return a row's instance: from the data, else the longest name in its question, else the row itself."""
-    if row.instance:
-        return row.instance
-    names = re.findall(r"[A-Z][\w’-]+(?:\s+(?:of|the|de|van|and)?\s*[A-Z][\w’-]+)+", row.question)
-    return max(names, key=len).removesuffix("'s") if names else row.question
+    return instance_of(row.instance, row.question)
 
 
 _COMMON = frozenset(

@@ -14,6 +14,7 @@ from scopewise.documents import read_json
 from scopewise.errors import ResultError
 from scopewise.region import FORMAT, Region
 from scopewise.report.attacks import attacks_table
+from scopewise.report.comparison import with_comparisons
 from scopewise.report.regions import region_table
 from scopewise.report.table import markdown
 from scopewise.schemas import AttacksDocument, ResultsDocument, checked
@@ -52,6 +53,6 @@ def show(
     elif isinstance(document, dict) and str(document.get("format")).startswith("scopewise-attacks"):
         echo(attacks_table(checked(document, AttacksDocument, what)))
     elif isinstance(document, dict) and "rows" in document and "manifest" in document:
-        echo(markdown(checked(document, ResultsDocument, what)).rstrip())
+        echo(markdown(with_comparisons(checked(document, ResultsDocument, what))).rstrip())
     else:
         raise ResultError(f"{what}: neither results, attacks nor a region; give a file that scopewise wrote")

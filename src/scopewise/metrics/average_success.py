@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from scopewise.data.rows import SCOPES
-from scopewise.metrics.base import Answered, RowMetric, Value, mean, token_accuracy
-from scopewise.statistics import Resampled, mean_of, resample
+import numpy as np
+
+from scopewise.data.rows import FORGET, SCOPES
+from scopewise.metrics.base import Answered, RowMetric, Value, about, mean, token_accuracy
+from scopewise.statistics import estimate, mean_of
 
 
 class AverageSuccess(RowMetric):
@@ -28,11 +30,19 @@ class AverageSuccess(RowMetric):
 
     def measure(self, rows: Sequence[Answered]) -> Value:
         """Return the mean of the two, with equal weight, however many rows each scope has."""
-        parts = [mean([token_accuracy(r) for r in rows if r.row.scope == scope], "no answer token") for scope in SCOPES]
+        parts, means = [], []
+        numbers: dict[str, int] = {}
+        for scope in SCOPES:
+            own = [row for row in rows if row.row.scope == scope]
+            right = [token_accuracy(row) for row in own]
+            parts.append(mean(right, "no answer token"))
+            known = [
+                (100.0 - x if scope == FORGET else x, row) for x, row in zip(right, own, strict=True) if x is not None
+            ]
+            means.append(([x for x, _ in known], [numbers.setdefault(about(row), len(numbers)) for _, row in known]))
         skipped = tuple(sentence for part in parts for sentence in part.skipped)
         if any(part.value is None for part in parts):
             return Value(None, (), skipped)
-        forget, retain = resample([parts[0].known]), resample([parts[1].known])
-        wrong = Resampled(100.0 - forget.value, 100.0 - forget.draws)
-        interval = mean_of([wrong, retain]).interval()
+        found = [estimate(np.array([x]), np.array(instance), len(numbers)) for x, instance in means]
+        interval = mean_of(found).interval((0.0, 100.0))
         return Value(interval.value, (), skipped, interval.low, interval.high)

@@ -12,12 +12,13 @@ import numpy as np
 from annotated_types import Ge
 
 from scopewise.config import EvaluateSection
+from scopewise.data.instances import instance_of
 from scopewise.data.prompt import dropped_sentence
 from scopewise.data.rows import FORGET, HOLDOUT, Row
 from scopewise.metrics.columns import Better, Declaration
 from scopewise.models.score import Scored
 from scopewise.settings import make
-from scopewise.statistics import interval_of, resample
+from scopewise.statistics import estimate, interval_of, mean_interval
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,9 @@ class RowMetric(Metric):
     scope: ClassVar[Literal["forget", "retain", "both", "each", "membership"]]
     """`forget`, `retain` (rows of that scope), `both` (rows of both at once), `each` (once for each scope there is), or
     `membership` (forget and holdout rows at once)."""
+    bounds: ClassVar[tuple[float, float] | None] = None
+    """Least and largest value of a mean over rows whose interval is a t interval (see `statistics.Estimate`); None: a bootstrap
+    interval."""
 
     def measure(self, rows: Sequence[Answered]) -> Value:
         """Return the measure of a model on these rows."""
@@ -175,7 +179,24 @@ class RowMetric(Metric):
             )
         if dropped:
             reasons.append(f"{len(dropped)} of {len(dropped) + len(rows)} rows: {dropped_sentence(dropped)}")
-        return replace(value, skipped=(*value.skipped, *reasons)) if reasons else value
+        value = replace(value, skipped=(*value.skipped, *reasons)) if reasons else value
+        return self._by_instance(value, rows)
+
+    def _by_instance(self, value: Value, rows: Sequence[Answered]) -> Value:
+        """Return a mean over rows with the interval over their instances, since rows of one person are not independent."""
+        kept = [(x, about(row)) for x, row in zip(value.per_row, rows, strict=False) if x is not None]
+        if value.value is None or len(value.per_row) != len(rows) or not kept:
+            return value
+        if not math.isclose(value.value, math.fsum(x for x, _ in kept) / len(kept), rel_tol=1e-9, abs_tol=1e-12):
+            return value  # not the mean of its rows
+        numbers: dict[str, int] = {}
+        instance = np.array([numbers.setdefault(name, len(numbers)) for _, name in kept])
+        values = np.array([x for x, _ in kept])
+        if self.bounds is None:
+            found = mean_interval(values, instance)
+        else:
+            found = estimate(values[None], instance).interval(self.bounds)
+        return replace(value, low=found.low, high=found.high)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -277,9 +298,7 @@ def mean(values: Sequence[float | None], reason: str) -> Value:
         skipped = ("no rows",)
     if not known:
         return Value(None, per_row, skipped)
-    if len(known) == 1:  # drawn again and again it gives an interval without width
-        return Value(known[0], per_row, skipped)
-    interval = resample([known]).interval()
+    interval = mean_interval(np.array(known), np.arange(len(known)))  # of a single row there is none
     return Value(math.fsum(known) / len(known), per_row, skipped, interval.low, interval.high)
 
 
@@ -394,6 +413,11 @@ def word_grams(text: str, words: int) -> list[tuple[str, ...]]:
 def harmonic_mean(values: Sequence[float]) -> float:
     """Return the harmonic mean of values that are not negative; 0 where one is."""
     return len(values) / sum(1 / v for v in values) if all(v > 0 for v in values) else 0.0
+
+
+def about(row: Answered) -> str:
+    """Return what a row is about: its instance, as `instance_of` finds it."""
+    return instance_of(row.row.instance, row.row.question)
 
 
 def token_accuracy(row: Answered) -> float | None:

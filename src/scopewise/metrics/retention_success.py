@@ -23,6 +23,7 @@ class RetentionSuccess(RowMetric):
     better = "higher"
     headline = ("", "+direct")
     scope = "retain"
+    bounds = (0.0, 100.0)
 
     def measure(self, rows: Sequence[Answered]) -> Value:
         """Return the mean accuracy per row."""

@@ -23,6 +23,7 @@ class UnlearnSuccess(RowMetric):
     better = "to the oracle"
     headline = ("", "+direct")
     scope = "forget"
+    bounds = (0.0, 100.0)
 
     def measure(self, rows: Sequence[Answered]) -> Value:
         """Return the mean error per row."""

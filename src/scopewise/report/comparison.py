@@ -2,57 +2,231 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from itertools import product
 from typing import Any
 
-from scopewise.statistics import mean_of, resample
+import numpy as np
+
+from scopewise.statistics import (
+    Estimate,
+    Interval,
+    distance,
+    estimate,
+    lead,
+    mean_of,
+)
+
+PARTS = ("unlearn_success", "retention_success")
+PERCENT = (0.0, 100.0)
+
+Group = tuple[str, str | None]
+"""Method and protocol."""
 
 
-def compare(rows: Sequence[Mapping[str, Any]], values: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return the `comparisons` of `results.json`: intervals, oracle gap and differences between methods.
+class Comparisons:
+    """Everything that can be said of the methods of a run from the values of its rows.
+
+    The unit is a seed of unlearning. If there are several targets, each fine-tuned with a seed of its own, it is the target:
+    its models are averaged over seeds of unlearning, and compared with the oracle of the same seed.
 
     Args:
-        rows: The rows of `results.json`.
-        values: The evaluation document of each row: metric key → value with `per_row`.
-
-    Returns:
-        One object per method and protocol, with three kinds of intervals. `success`: Unlearn, Retention and Average
-        Success. `oracle_gap`: mean absolute distance of Unlearn and Retention Success to the oracle's, in points.
-        `differences`: Average Success minus that of every other method of the protocol, paired by row and seed.
+        row_values: The content of `results.rows.json.gz`.
     """
-    split = "val" if any(key.endswith("/val") for value in values for key in value) else "train"
-    keys = {name: f"{name}/{split}" for name in ("unlearn_success", "retention_success")}
-    groups: dict[tuple[str, str | None], list[Mapping[str, Any]]] = {}
-    for row, value in zip(rows, values, strict=True):
-        if all(value.get(key, {}).get("per_row") for key in keys.values()):
-            groups.setdefault((row["method"], row["protocol"]), []).append(value)
-    parts = {
-        group: {
-            name: resample([[x for x in model[key]["per_row"] if x is not None] for model in models])
-            for name, key in keys.items()
+
+    def __init__(self, row_values: Mapping[str, Any]) -> None:
+        self.split: str = row_values["split"]
+        self._keys = {part: f"{part}/{self.split}" for part in PARTS}
+        models = [m for m in row_values["models"] if all(m["values"].get(key) for key in self._keys.values())]
+        self._instance = {
+            part: np.array(row_values["instances"].get(key, []), dtype=int) for part, key in self._keys.items()
         }
-        for group, models in groups.items()
-    }
-    average = {group: mean_of(list(part.values())) for group, part in parts.items()}
-    oracle = parts.get(("oracle", None))
-    found = []
-    for (method, protocol), part in parts.items():
-        success = {**part, "average_success": average[method, protocol]}
-        gap = None if oracle is None else mean_of([abs(part[name] - oracle[name]) for name in part])
-        others = {
-            other: average[method, protocol] - average[other, protocol]
-            for other, same in parts
-            if same == protocol is not None and other != method
+        self._count = 1 + max((int(found.max()) for found in self._instance.values() if found.size), default=0)
+        several = len({model["target_seed"] for model in models}) > 1
+        self._models: dict[Group, dict[int, list[Mapping[str, Any]]]] = {}
+        for model in models:
+            fixed = several or model["protocol"] is None
+            unit = model["target_seed" if fixed else "seed"]
+            self._models.setdefault((model["method"], model["protocol"]), {}).setdefault(unit, []).append(model)
+        self._known: dict[tuple[Group, tuple[int, ...], str], Estimate] = {}
+        self._oracle: Group | None = ("oracle", None) if ("oracle", None) in self._models else None
+        self._paired = several
+
+    def groups(self) -> list[Group]:
+        """Return the compared methods, in the order of the results."""
+        return list(self._models)
+
+    def units(self, *groups: Group) -> tuple[int, ...]:
+        """Return the seeds that all of some methods have."""
+        common = set.intersection(*(set(self._models[group]) for group in groups))
+        return tuple(unit for unit in self._models[groups[0]] if unit in common)
+
+    def part(self, group: Group, units: tuple[int, ...], part: str) -> Estimate:
+        """Return Unlearn or Retention Success over some seeds. Raises ValueError if no row has a value for each."""
+        at = (group, units, part)
+        if at not in self._known:
+            key = self._keys[part]
+            values = [
+                np.mean([np.array(model["values"][key], dtype=float) for model in self._models[group][unit]], axis=0)
+                for unit in units
+            ]
+            self._known[at] = estimate(np.array(values), self._instance[part], self._count)
+        return self._known[at]
+
+    def average(self, group: Group, units: tuple[int, ...]) -> Estimate:
+        """Return Average Success over some seeds."""
+        return mean_of([self.part(group, units, part) for part in PARTS])
+
+    def gap(self, group: Group, units: tuple[int, ...]) -> Estimate:
+        """Return the mean over seeds of each seed's distance to the oracle, in points."""
+        assert self._oracle is not None
+        own = units if self._paired else self.units(self._oracle)
+        return distance([self.part(group, units, part) - self.part(self._oracle, own, part) for part in PARTS])
+
+    def with_oracle(self, *groups: Group) -> tuple[int, ...]:
+        """Return the seeds for which the gap of all of some methods is known."""
+        if self._oracle is None:
+            return ()
+        return self.units(*groups, self._oracle) if self._paired else self.units(*groups)
+
+    def document(self) -> list[dict[str, Any]]:
+        """Return the `comparisons` of `results.json`."""
+        return [self._comparison(group) for group in self._models]
+
+    def _comparison(self, group: Group) -> dict[str, Any]:
+        method, protocol = group
+        units, near = self.units(group), self.with_oracle(group)
+        success = {part: self.part(group, units, part) for part in PARTS}
+        success["average_success"] = self.average(group, units)
+        others = [other for other in self._models if other[1] == protocol is not None and other != group]
+        differences, gap_differences = {}, {}
+        for other in others:
+            if both := self.units(group, other):
+                differences[other[0]] = asdict((self.average(group, both) - self.average(other, both)).interval())
+            if both := self.with_oracle(group, other):
+                gap_differences[other[0]] = asdict((self.gap(group, both) - self.gap(other, both)).interval())
+        return {
+            "method": method,
+            "protocol": protocol,
+            "split": self.split,
+            "seeds": len(units),
+            "instances": success["average_success"].instances,
+            "success": {name: asdict(value.interval(PERCENT)) for name, value in success.items()},
+            "oracle_gap": asdict(self.gap(group, near).interval(PERCENT)) if near else None,
+            "differences": differences,
+            "gap_differences": gap_differences,
         }
-        found.append(
+
+    def leads(self) -> list[dict[str, Any]]:
+        """Return the `leads` of `results.json`: one object for each protocol."""
+        found = []
+        for protocol in dict.fromkeys(protocol for _, protocol in self._models if protocol is not None):
+            members = [group for group in self._models if group[1] == protocol]
+            if self._oracle is not None:
+                members = [group for group in members if self.with_oracle(group)]
+            if members:
+                found.append(self._lead(protocol, members))
+        return found
+
+    def _lead(self, protocol: str, members: Sequence[Group]) -> dict[str, Any]:
+        near = self._oracle is not None
+        pair = self.with_oracle if near else self.units
+        size = self.gap if near else lambda group, units: self.average(group, units)
+        best = (min if near else max)(members, key=lambda group: size(group, pair(group)).value)
+        behind = {}
+        for other in members:
+            if other != best and (units := pair(best, other)):
+                away = size(other, units) - size(best, units)
+                behind[other[0]] = away if near else Estimate(-away.by_seed, away.errors, away.instances, -away.bias)
+        found = lead(best[0], size(best, pair(best)), behind)
+        rivals = {name: {**asdict(r.difference), "p_value": r.p_value} for name, r in found.rivals.items()}
+        return _lead_document(protocol, near, best[0], found.reason, found.seeds, found.instances, rivals)
+
+
+def _lead_document(
+    protocol: str, near: bool, best: str, reason: str, seeds: int, instances: int | None, rivals: Any
+) -> dict[str, Any]:
+    by = "oracle_gap" if near else "average_success"
+    about = {"protocol": protocol, "by": by, "best": best, "leads": not reason, "reason": reason}
+    return {**about, "seeds": seeds, "instances": instances, "rivals": rivals}
+
+
+def compared(row_values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the `comparisons` and `leads` of `results.json` from the content of `results.rows.json.gz`."""
+    found = Comparisons(row_values)
+    return {"comparisons": found.document(), "leads": found.leads()}
+
+
+def with_comparisons(results: Mapping[str, Any]) -> dict[str, Any]:
+    """Return results that have comparisons: their own, or those of the models' values alone, without intervals.
+
+    Results of earlier versions have none that count any more, and a results file does not have the values of rows.
+    """
+    if results.get("comparisons"):
+        return dict(results)
+    return {**results, **_of_metrics(results["rows"])}
+
+
+def _of_metrics(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    split = "val" if any(key.endswith("/val") for row in rows for key in row["metrics"]) else "train"
+    groups: dict[Group, dict[int, list[float]]] = {}
+    for row in rows:
+        both = [row["metrics"].get(f"{part}/{split}") for part in PARTS]
+        if None not in both:
+            groups.setdefault((row["method"], row["protocol"]), {})[row["seed"]] = [float(v) for v in both]
+    oracle = next(iter(groups.get(("oracle", None), {}).values()), None)
+
+    def mean(group: Group, seeds: Sequence[int], what: str) -> float:
+        found = [groups[group][seed] for seed in seeds]
+        if what == "gap":
+            assert oracle is not None
+            return statistics.fmean(abs(a - b) for model in found for a, b in zip(model, oracle, strict=True))
+        return statistics.fmean(v for model in found for v in model)
+
+    def point(value: float) -> dict[str, Any]:
+        return asdict(Interval(value, None, None))
+
+    comparisons = []
+    for group, seeds in groups.items():
+        differences: dict[str, dict[str, Any]] = {"average": {}, "gap": {}}
+        for other, what in product(groups, differences):
+            both = [seed for seed in seeds if seed in groups[other]]
+            if other[1] == group[1] is not None and other != group and both and (what == "average" or oracle):
+                differences[what][other[0]] = point(mean(group, both, what) - mean(other, both, what))
+        success = {part: statistics.fmean(values[i] for values in seeds.values()) for i, part in enumerate(PARTS)}
+        success["average_success"] = statistics.fmean(success.values())
+        comparisons.append(
             {
-                "method": method,
-                "protocol": protocol,
+                "method": group[0],
+                "protocol": group[1],
                 "split": split,
-                "success": {name: asdict(value.interval()) for name, value in success.items()},
-                "oracle_gap": None if gap is None else asdict(gap.interval()),
-                "differences": {other: asdict(value.interval()) for other, value in others.items()},
+                "seeds": len(seeds),
+                "instances": None,
+                "success": {name: point(value) for name, value in success.items()},
+                "oracle_gap": point(mean(group, list(seeds), "gap")) if oracle else None,
+                "differences": differences["average"],
+                "gap_differences": differences["gap"],
             }
         )
+    return {"comparisons": comparisons, "leads": _leads_of_metrics(comparisons)}
+
+
+def _leads_of_metrics(comparisons: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return `leads` in which no method leads, since without the values of rows there is no interval."""
+    found = []
+    for protocol in dict.fromkeys(c["protocol"] for c in comparisons if c["protocol"] is not None):
+        members = [c for c in comparisons if c["protocol"] == protocol]
+        near = members[0]["oracle_gap"] is not None
+        value = {c["method"]: c["oracle_gap" if near else "success"] for c in members}
+        size = {name: v["value"] if near else -v["average_success"]["value"] for name, v in value.items()}
+        best = min(members, key=lambda c: size[c["method"]])
+        rivals = {
+            name: {**asdict(Interval(other - size[best["method"]], None, None)), "p_value": None}
+            for name, other in size.items()
+            if name != best["method"]
+        }
+        seeds = min(c["seeds"] for c in members)
+        found.append(_lead_document(protocol, near, best["method"], "no rows", seeds, None, rivals))
     return found

@@ -13,7 +13,8 @@ from scopewise.errors import ResultError
 from scopewise.lock import under_way
 from scopewise.region import Region
 from scopewise.report.columns import recorded
-from scopewise.report.comparison import compare
+from scopewise.report.comparison import compared, with_comparisons
+from scopewise.report.row_values import RowValues
 from scopewise.schemas import (
     EvaluationDocument,
     LooseAttacksDocument,
@@ -106,6 +107,8 @@ def read_run(folder: Path, name: str) -> Run:
     if not isinstance(results, dict) or not results.get("rows") or "manifest" not in results:
         raise ResultError(f"{folder}: no evaluated model in it; `scopewise bench`, `run` or `unlearn` writes one")
     models = [_model(folder, row) for row in results["rows"]]
+    if not results.get("comparisons"):  # of an earlier version, or of stage commands
+        results = with_comparisons({**results, **_compared(models)})
     return Run(name, folder, results, models, _regions(folder, models), _attacks(folder), _going(folder))
 
 
@@ -153,19 +156,24 @@ def _without_bench(folder: Path) -> dict[str, Any] | None:
         return None
     marker = folder / "config.yaml"
     config = parse_yaml(read_text(marker, ResultError), str(marker), ResultError) if marker.exists() else {}
-    rows_and_values = sorted(
-        zip(rows, values, strict=True), key=lambda p: ("target", "oracle", "unlearned").index(p[0]["model"])
-    )
-    rows, values = [p[0] for p in rows_and_values], [p[1] for p in rows_and_values]
-    comparisons = compare(rows, values)
+    rows.sort(key=lambda row: ("target", "oracle", "unlearned").index(row["model"]))
     return {
         "complete": True,
         "manifest": {"device": "", **origin},
         "config": config,
         "rows": rows,
         "columns": recorded(values),
-        "comparisons": comparisons,
     }
+
+
+def _compared(models: Sequence[Model]) -> dict[str, Any]:
+    """Return comparisons from the evaluation documents of the models; none if one of them has no values of rows."""
+    if not all(model.values for model in models):
+        return {}
+    collected = RowValues(next((model.row["seed"] for model in models if not model.unlearned), 0))
+    for model in models:
+        collected.add(model.row, model.values, model.answers)
+    return compared(collected.document())
 
 
 def _regions(folder: Path, models: Sequence[Model]) -> dict[str, Region]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from scopewise.report.columns import COSTS, GAP, columns, split_shown
+from scopewise.report.leader import leaders
 from scopewise.terminal import escaped
 
 LEARNED_POINTS = 5.0
@@ -43,8 +44,8 @@ def untaught(results: Mapping[str, Any]) -> str | None:
     )
 
 
-def gaps(results: Mapping[str, Any]) -> dict[tuple[str, str], Mapping[str, float]]:
-    """Return (method, protocol) → interval of the distance to the oracle."""
+def gaps(results: Mapping[str, Any]) -> dict[tuple[str, str], Mapping[str, Any]]:
+    """Return (method, protocol) → the distance to the oracle with its interval, whose ends may be None."""
     known = [c for c in results.get("comparisons", []) if c["oracle_gap"] is not None]
     return {(c["method"], c["protocol"] or ""): c["oracle_gap"] for c in known}
 
@@ -57,9 +58,8 @@ def controls(results: Mapping[str, Any]) -> list[str]:
         if control in comparison["differences"] and not method.endswith("@all"):
             d = comparison["differences"][control]
             under = f", {comparison['protocol']} protocol" if comparison["protocol"] != "paper" else ""
-            found.append(
-                f"{method} - {control}{under}: Average {d['value']:+.2f} (95 % interval {d['low']:+.2f} to {d['high']:+.2f})"
-            )
+            span = "no interval" if d["low"] is None else f"95 % interval {d['low']:+.2f} to {d['high']:+.2f}"
+            found.append(f"{method} - {control}{under}: Average {d['value']:+.2f} ({span})")
     return found
 
 
@@ -113,7 +113,7 @@ def lines(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
         for column in shown:
             if column is GAP:
                 gap = distances.get((method, protocol))
-                line.append("" if gap is None else f"{gap['value']:.2f}")
+                line.append("" if gap is None else _with_interval(gap))
             elif column.key in COSTS:
                 known = [m["cost"][column.key] * column.scale for m in members if m["cost"].get(column.key) is not None]
                 # Costs are noisy, so show the median instead of mean and deviation.
@@ -145,6 +145,7 @@ def markdown(results: Mapping[str, Any]) -> str:
             *unfinished,
             *([] if warning is None else ["", f"**Warning:** {warning}"]),
             "",
+            *_paragraph(leaders(results)),
             *_paragraph(controls(results)),
             *_paragraph([f"Setting {line}" for line in settings_that_differ(results)]),
             origin_line(results),
@@ -166,8 +167,10 @@ def origin_line(results: Mapping[str, Any]) -> str:
     """Return one sentence on the origin of the numbers."""
     made = results["manifest"]
     seeds = sorted({row["seed"] for row in results["rows"] if row["protocol"]})
+    spans = any(gap["low"] is not None for gap in gaps(results).values())
     return (
-        f"{_units(results)}on {_explained(results)}; mean ± standard deviation over seeds {', '.join(map(str, seeds)) or '-'}; "
+        f"{_units(results)}on {_explained(results)}; mean ± standard deviation over seeds {', '.join(map(str, seeds)) or '-'}"
+        f"{', [95 % interval over instances and seeds]' if spans else ''}; "
         f"scopewise {made['scopewise']}, commit {(made['commit'] or 'unknown')[:12]}, config {made['config_hash'][:12]}, "
         f"{made['processor']} ({made['cores']} cores), {made['device']}, torch {made['packages']['torch']}, {made['date']}."
     )
@@ -185,6 +188,12 @@ def _units(results: Mapping[str, Any]) -> str:
 def _explained(results: Mapping[str, Any]) -> str:
     split = split_shown(results)
     return "val" if split == "val" else "train, which unlearning saw, since no row is val"
+
+
+def _with_interval(found: Mapping[str, Any]) -> str:
+    if found["low"] is None or found["high"] == found["low"]:
+        return f"{found['value']:.2f}"
+    return f"{found['value']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
 
 
 def _cell(values: Sequence[float | None]) -> str:

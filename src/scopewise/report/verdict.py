@@ -5,6 +5,7 @@ from __future__ import annotations
 from scopewise.metrics.columns import label_of
 from scopewise.report.columns import split_shown
 from scopewise.report.figures import Line, lines
+from scopewise.report.leader import leader
 from scopewise.report.leaks import leaking
 from scopewise.report.run_folder import Run
 
@@ -21,7 +22,8 @@ def verdict(run: Run) -> str:
     if with_gap:
         best = min(with_gap, key=lambda line: line.figures["oracle_gap"].value)
         gap = best.figures["oracle_gap"]
-        start = f"{best.label} comes nearest to the oracle, {gap.text} points away ({gap.interval})"
+        start = f"{best.label} comes nearest to the oracle, {gap.text} points away"
+        start += f" ({gap.interval})" if gap.interval else ""
     else:
         best = max(candidates, key=lambda line: _value(line, average) or 0.0)
         start = f"{best.label} has the highest Average Success, without an oracle to compare with"
@@ -37,7 +39,7 @@ def verdict(run: Run) -> str:
     labels = [label_of(key.partition("/")[0]) for key in (unlearn, retention)]
     both = (f"{name} {_with(best, key, beside[key])}" for name, key in zip(labels, (unlearn, retention), strict=True))
     sentence = f"{start}: {', '.join(both)}."
-    return " ".join([sentence, *_control(run, best), *leaking(run.attacks, best.group)])
+    return " ".join([sentence, *_lead(run, best), *_control(run, best), *leaking(run.attacks, best.group)])
 
 
 def _value(line: Line, key: str) -> float | None:
@@ -48,6 +50,11 @@ def _with(line: Line, key: str, beside: str) -> str:
     return f"{line.figures[key].text} %" + (f" ({beside})" if beside else "")
 
 
+def _lead(run: Run, best: Line) -> list[str]:
+    """Say whether it leads, or why no method is said to."""
+    return [leader(lead) for lead in run.results.get("leads", []) if lead["protocol"] == best.group[1]]
+
+
 def _control(run: Run, best: Line) -> list[str]:
     """Compare the method's region with a random region of the same size, if the run has one."""
     method, _protocol = best.group
@@ -55,6 +62,8 @@ def _control(run: Run, best: Line) -> list[str]:
     for comparison in run.results.get("comparisons", []):
         if (comparison["method"], comparison["protocol"] or "") == best.group and control in comparison["differences"]:
             found = comparison["differences"][control]
+            if found["low"] is None:
+                return []
             if found["low"] <= 0 <= found["high"]:
                 return ["A random region of the same size does as well within the interval."]
             return [f"It is {found['value']:+.1f} points of Average Success from a random region of the same size."]

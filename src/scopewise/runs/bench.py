@@ -18,7 +18,8 @@ from scopewise.localizers.base import check_arguments
 from scopewise.models.parallel.processes import default_device
 from scopewise.record import manifest
 from scopewise.report.columns import recorded
-from scopewise.report.comparison import compare
+from scopewise.report.comparison import compared
+from scopewise.report.row_values import FILE, RowValues, write_row_values
 from scopewise.report.table import markdown, untaught
 from scopewise.runs.checks import Checked, check_finetuning, check_oracle, check_unlearning
 from scopewise.runs.pipeline import BenchEntry, Pipeline
@@ -48,6 +49,7 @@ class Bench:
         self.entries = [BenchEntry.parse(text) for text in pipeline.config.bench.methods]
         self._rows: list[dict[str, Any]] = []
         self._values: list[Mapping[str, Any]] = []  # evaluation document of each row
+        self._row_values = RowValues(pipeline.config.run.seed)
         self._tuning: dict[str, list[dict[str, Any]]] = {}
 
     def run(self) -> dict[str, Any]:
@@ -116,10 +118,12 @@ class Bench:
         cost = {**row["cost"], "scoring": self.pipeline.measurement.cost(name)}
         self._rows.append({**row, "cost": cost, **measures})
         self._values.append(values)
+        self._row_values.add(row, values, self.pipeline.measurement.answers(name))
 
     def _write(self, *, complete: bool) -> dict[str, Any]:
         path, config = self.pipeline.path, self.pipeline.config
         device = torch.cuda.get_device_name() if torch.cuda.is_available() else str(default_device())
+        row_values = self._row_values.document()
         results = {
             "format": schemas.ResultsDocument.FORMAT,
             "complete": complete,
@@ -127,7 +131,7 @@ class Bench:
             "config": config.model_dump(mode="json"),
             "rows": self._rows,
             "columns": recorded(self._values),
-            "comparisons": compare(self._rows, self._values),
+            **compared(row_values),
             "tuning": self._tuning,
         }
         partial_results = path / "results.partial.json"
@@ -136,6 +140,7 @@ class Bench:
         if not complete:
             write_json(partial_results, results)
             return results
+        write_row_values(path / FILE, row_values)
         write_json(path / "results.json", results)
         write_text(path / "table.md", markdown(results))
         partial_results.unlink(missing_ok=True)

@@ -75,6 +75,10 @@ class Measurement:
         self.folder.write(path, document, indent=None)
         return document["values"]
 
+    def answers(self, name: str) -> list[dict[str, Any]]:
+        """Return the answers of an evaluated model, row by row."""
+        return self._read(name).get("answers", [])
+
     def cost(self, name: str) -> dict[str, Any] | None:
         """Return the cost of scoring an evaluated model; None if nothing was forwarded."""
         return self._read(name).get("cost")

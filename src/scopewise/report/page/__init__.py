@@ -21,6 +21,7 @@ from scopewise.report.difference import comparison
 from scopewise.report.figures import lines, number
 from scopewise.report.heatmap import SHADES, heat_maps
 from scopewise.report.instances import instances
+from scopewise.report.leader import leaders
 from scopewise.report.leaks import leaks
 from scopewise.report.private import local, private
 from scopewise.report.questions import questions
@@ -107,6 +108,7 @@ def _view(run: Run, hidden: Redaction | Open) -> dict[str, Any]:
         "columns": columns(results),
         "lines": known,
         "seeds": sorted({seed for line in known if line.role == "unlearned" for seed in line.seeds}),
+        "leaders": leaders(results),
         "controls": controls(results),
         "measures": _measures(run),
         "maps": [(label, region, heat_maps(region)) for label, region in run.regions.items()],

@@ -1,0 +1,13 @@
+"""Which person or book a row is about."""
+
+from __future__ import annotations
+
+import re
+
+
+def instance_of(instance: str, question: str) -> str:
+    """Return what a row is about: what the data say, else the longest name in its question, else the question itself."""
+    if instance:
+        return instance
+    names = re.findall(r"[A-Z][\w’-]+(?:\s+(?:of|the|de|van|and)?\s*[A-Z][\w’-]+)+", question)
+    return max(names, key=len).removesuffix("'s") if names else question
