@@ -67,7 +67,7 @@ def test_what_nohup_ignores_stays_ignored() -> None:
 
 LIMITED = """
 import resource
-import scopewise.pipeline  # what the command imports is no part of its work
+import scopewise.runs.pipeline  # what the command imports is no part of its work
 with open("/proc/self/statm") as statm:
     size = int(statm.read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (size + 500 * 2**20,) * 2)

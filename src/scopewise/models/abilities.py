@@ -1,6 +1,6 @@
 """Finding out what a model allows: one trial, on made-up ids, when an engine is made.
 
-Each ability is tried by computing some logits in two ways. A fresh model's states are so small that every layer is nearly
+Each ability is tested by computing some logits in two ways. A fresh model's states are so small that every layer is nearly
 linear and every logit nearly 0, and then two ways may look alike that are not. So the trial makes states large (`enlarged`),
 whatever the weights are: what is found holds before and after training.
 """
@@ -95,7 +95,7 @@ def _plain_head(forward: Forward) -> bool:
 def _packs(forward: Forward) -> bool:
     """Other attention than SDPA over whole rows, other positions than `position_ids`, and layers that mix neighbours fail.
 
-    Not tried on models spread over processes, whose hooks see other shapes. Attention windows are read from the configuration.
+    Not tested on sharded models, whose hooks see other shapes. Attention windows are read from the configuration.
     """
     config = forward.inner.config
     if isinstance(forward.inner, FSDPModule):

@@ -56,7 +56,7 @@ class Forward:
         model: A Hugging Face causal LM, plain, with adapters, or wrapped by accelerate.
         abilities: What it allows, as `find_abilities` finds out; None for a plain forward.
         kernels: Which optional kernels it runs with; None for none.
-        zero3: Whether DeepSpeed has the model's parameters in parts, each gathered only while its layer runs.
+        zero3: Whether DeepSpeed shards the model's parameters, each gathered only while its layer runs.
 
     Attributes:
         model: The model.

@@ -85,7 +85,7 @@ def _continue(
     new: list[list[int]] = [[] for _ in draws]
     alive = list(range(len(draws)))  # which row of the result each row of the batch is
     done: set[int] = set()
-    spread = is_sharded(forward.model)  # then all processes run as many forwards as the slowest
+    sharded = is_sharded(forward.model)  # then all processes run as many forwards as the slowest
     for _ in range(max_new_tokens):
         token = next_tokens(steps.logits, [draws[row] for row in alive], temperature)
         for row, chosen in zip(alive, token.tolist(), strict=True):
@@ -95,7 +95,7 @@ def _continue(
                 else:
                     new[row].append(chosen)
         going = [i for i, row in enumerate(alive) if row not in done]
-        if not (any_process(bool(going)) if spread else going):
+        if not (any_process(bool(going)) if sharded else going):
             break
         if going and len(alive) - len(going) >= _DROP_FRACTION * len(alive):
             steps.keep(going)

@@ -135,11 +135,11 @@ def over_batches(
     forward: Forward, lengths: Sequence[int], max_tokens: int, description: str, run: Callable[[list[int]], None]
 ) -> None:
     """Run this process's batches in evaluation mode, without gradients; batches that run out of memory are halved."""
-    spread = is_sharded(forward.model)
-    batches = share_of(list(length_batches(lengths, max_tokens)), equal=spread)
+    sharded = is_sharded(forward.model)
+    batches = share_of(list(length_batches(lengths, max_tokens)), equal=sharded)
     with forward.evaluating(), bar(sum(map(len, batches)), description) as progress:
         for indices in batches:
-            _halving(indices, run, may_halve=not spread)
+            _halving(indices, run, may_halve=not sharded)
             progress.update(len(indices))
 
 

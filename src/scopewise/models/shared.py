@@ -63,8 +63,8 @@ class SharedModels:
         # An adapter on an adapter, and one that changes the base, get a base of their own.
         if below is None or adapter_base(below) is not None or not self._shares_base(Path(path)):
             model: Any = load_model(path, **settings)
-            placed = model if is_quantized(model) else model.to(default_device())
-            self._bases[key] = placed.requires_grad_(False).eval()
+            loaded = model if is_quantized(model) else model.to(default_device())
+            self._bases[key] = loaded.requires_grad_(False).eval()
             if below is None:
                 return key, None
             self._adapters[key] = key, "default"

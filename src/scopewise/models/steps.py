@@ -15,7 +15,7 @@ from scopewise.models.forward import Forward
 
 
 class Steps:
-    """A batch of growing rows, and the logits after the last token of each.
+    """A batch of rows that grow by a token per step, and the logits after the last token of each.
 
     Args:
         forward: Of a model in evaluation mode.

@@ -90,7 +90,7 @@ class Bench:
         part = holdout(pipeline.benchmark, tune.holdout_fraction, tune.seed)
 
         def measure(number: int, section: UnlearnSection) -> Objectives:
-            return pipeline.tried(entry, section, part, tune.seed, f"tuning/{entry.name}/trial{number}")
+            return pipeline.trial(entry, section, part, tune.seed, f"tuning/{entry.name}/trial{number}")
 
         trials = search(section_of(pipeline.config, entry, "tuned"), tune, measure)
         oracle = None

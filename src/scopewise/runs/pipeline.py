@@ -107,7 +107,7 @@ class Pipeline:
         self.folder = RunFolder(config, resume=resume, overwrite=overwrite, writes=is_main(), wait=wait, joins=joins)
         self.path = self.folder.path
         self.measurement = Measurement(config, self.benchmark, self.folder)
-        self._base_asked = False
+        self._base_checked = False
 
     # -- stages ---------------------------------------------------------------------------------------------------
 
@@ -171,13 +171,13 @@ class Pipeline:
         """
         model = self.config.model
         setting, path = ("model.path", model.path) if model.oracle is None else ("model.oracle", model.oracle)
-        if self._base_asked or (model.oracle is None and (path == "tiny" or self.folder.has(self.path / "oracle"))):
+        if self._base_checked or (model.oracle is None and (path == "tiny" or self.folder.has(self.path / "oracle"))):
             return
         chosen = [item for item in self.checked.items if item.row.scope == FORGET and item.row.split == TRAIN]
-        asked = self.measurement.engine(path, "oracle")
-        asked.check(chosen)
-        check_base(asked, chosen, path, setting)
-        self._base_asked = True
+        base = self.measurement.engine(path, "oracle")
+        base.check(chosen)
+        check_base(base, chosen, path, setting)
+        self._base_checked = True
 
     def region(self, localizer: str, seed: int, benchmark: Benchmark | None = None, prefix: str = "") -> Path:
         """Return the region file of a localizer for a seed, after that of the localizer whose size it takes, if any."""
@@ -244,7 +244,7 @@ class Pipeline:
             self.finetuned("target")  # if it has other settings, refuse before beginning this stage
         return self._stage(name, inputs, build)
 
-    def tried(
+    def trial(
         self, entry: BenchEntry, section: UnlearnSection, part: Benchmark, seed: int, name: str
     ) -> tuple[float, float]:
         """Return Unlearn and Retention Success (percent) on the val rows of `part` after unlearning its train rows.
@@ -266,10 +266,10 @@ class Pipeline:
         self.folder.begin(work, inputs)
         made = self._unlearn(work, entry, section, seed, part, "tuning-")
         settings, kernels = self.config.evaluate, self.config.model.kernels
-        tried = Engine(
+        engine = Engine(
             made.model, made.tokenizer, self.config.data, max_tokens=settings.max_tokens, kernels=kernels, name=name
         )
-        unlearn, retention = self.measurement.successes(tried, part)
+        unlearn, retention = self.measurement.successes(engine, part)
         measured = {"format": schemas.TrialDocument.FORMAT, "unlearn_success": unlearn, "retention_success": retention}
         self.folder.write(path, {**measured, "inputs": inputs})
         if self.folder.writes:

@@ -1,4 +1,4 @@
-"""DeepSpeed: parameters, gradients and optimizer state spread over processes for the time of a training."""
+"""DeepSpeed: parameters, gradients and optimizer state sharded over processes for the time of a training."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import nn
 def gathered_afterwards(model: nn.Module, engine: Callable[[], Any]) -> Iterator[None]:
     """Gather a model at the end of the context in which DeepSpeed has it: every process then has all of it.
 
-    A parameter that is spread (ZeRO-3) is an empty tensor here, which is saved without an error. What was trained is read from
+    A sharded parameter (ZeRO-3) is an empty tensor here, which is saved without an error. What was trained is read from
     the optimizer's float32 copy. After an error everything stays as it is: to gather, all processes have to take part.
 
     Args:
