@@ -33,14 +33,19 @@ def command(program: str, folder: Path, *started: str) -> list[str]:
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_says_how_to_go_on(sent: signal.Signals, tmp_path: Path) -> None:
     folder = tmp_path / "run"
+
+    def heard() -> None:
+        """A shell that runs the tests in the background has Ctrl-C ignored, `nohup` SIGHUP, and children inherit that."""
+        for number in (signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+
     process = subprocess.Popen(
         command(python(), folder, "-m", "scopewise"),
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # A shell that runs the tests in the background has Ctrl-C ignored, and children inherit that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=heard,
     )
     end = time.monotonic() + 120
     while not (folder / "target.partial").exists() and process.poll() is None and time.monotonic() < end:
