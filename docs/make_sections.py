@@ -13,7 +13,8 @@ from typing import NoReturn
 
 from scopewise.attacks.base import Attack
 from scopewise.localizers.base import Localizer, ScoreLocalizer
-from scopewise.methods.base import Method
+from scopewise.methods.base import READ_THE_REFERENCE, Method
+from scopewise.methods.wrappers.base import Wrapper
 from scopewise.metrics.base import Aggregate, Metric, RowMetric
 from scopewise.metrics.columns import Declaration
 from scopewise.registry import lookup, table
@@ -70,9 +71,20 @@ def method(cls: type[Method]) -> str:
         facts.append(f"computed before the first step: {', '.join(what for what, wanted in before.items() if wanted)}")
     if made.needs_reference:
         forget = ["forget rows"] if "reference_logits" in made.needs else []
-        retain = [KEPT[made.retain_data]] if {"kl", "hidden"} & set(made.retain_terms) else []
+        retain = [KEPT[made.retain_data]] if READ_THE_REFERENCE & set(made.retain_terms) else []
         facts.append(f"each step also runs the model before unlearning on {' and '.join(forget + retain)}")
     return "; ".join(facts)
+
+
+def wrapper(cls: type[Wrapper]) -> str:
+    """Return where a wrapper acts."""
+    hooks = {
+        "changes the model before the first step": "begin",
+        "changes how the gradient of a term is computed": "gradient",
+        "changes the gradients of both terms before they are added": "combine",
+        "a further training follows": "then",
+    }
+    return "; ".join(what for what, hook in hooks.items() if getattr(cls, hook) is not getattr(Wrapper, hook))
 
 
 def localizer(cls: type[Localizer]) -> str:
@@ -108,6 +120,7 @@ HEADING = "Attributes"
 
 
 HYPER_PARAMETERS = Options("hyper-parameter", Method)
+WRAPPER_SETTINGS = Options("setting", Wrapper)
 LOCALIZER_SETTINGS = Options("setting", Localizer)
 ATTACK_SETTINGS = Options("setting", Attack, none="")
 METRIC_SETTINGS = Options("setting", Metric, none="")
@@ -196,6 +209,7 @@ PAGES = {
     "metrics": Page("metrics.md", "##", metric, options=METRIC_SETTINGS),
     "attacks": Page("attacks.md", "##", attack, options=ATTACK_SETTINGS),
     "methods": Page("methods.md", "###", method, CHOICE, HYPER_PARAMETERS),
+    "wrappers": Page("methods.md", "###", wrapper, CHOICE, WRAPPER_SETTINGS),
     "localizers": Page("methods.md", "###", localizer, CHOICE, LOCALIZER_SETTINGS),
 }
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from scopewise.documents import parse_yaml, read_text
 from scopewise.errors import ConfigError
-from scopewise.registry import allowed, canonical
+from scopewise.registry import allowed, canonical, canonical_method
 
 
 class Section(BaseModel):
@@ -328,16 +328,36 @@ class EarlyStoppingSection(Section):
 
     `steps` is the number of steps between two evaluations (0: five evaluations per training); `keep_best` restores the
     state with the best trade-off; `patience` stops after this many evaluations without improvement (0: never).
+    `max_kl` stops after the first evaluation at which the KL from the model before unlearning, on the answers of the retain
+    rows that are evaluated, is above it (nats per token; unset: never). It is a stop rule for any method.
     """
 
     rows: int = Field(32, ge=0)
     steps: int = Field(0, ge=0)
     keep_best: bool = False
     patience: int = Field(0, ge=0)
+    max_kl: float | None = Field(None, gt=0)
+
+
+class ExpandSection(Section):
+    """Self-questions: rows that the target makes itself before unlearning.
+
+    The question of each row is asked about the other instances, and the target's own answer is kept if its mean negative
+    log-likelihood is below `max_nll` (nats per token). `retain` and `forget` are the largest numbers of questions to ask
+    from the rows of that scope (0: none). Answers from retain rows become further retain rows, kept by KL to the target;
+    those from forget rows become further forget rows. No question of a val row, or of the other scope, is asked.
+    """
+
+    retain: int = Field(0, ge=0)
+    forget: int = Field(0, ge=0)
+    max_nll: float = Field(0.25, gt=0)
 
 
 class UnlearnSection(TrainingSection):
-    """Stage 3: Table 7 of the paper; `method_args` are the hyper-parameters of the method."""
+    """Stage 3: Table 7 of the paper; `method_args` are the hyper-parameters of the method.
+
+    A method may have wrappers, as in `method: npo+sam`; `wrapper_args: {sam: {rho: 0.02}}` are their settings.
+    """
 
     method: str = "memflex"
     localizer: str | None = None
@@ -346,6 +366,8 @@ class UnlearnSection(TrainingSection):
     num_train_epochs: float = Field(2.0, gt=0)
     batch_size: int = Field(16, ge=1)
     method_args: Arguments = {}
+    wrapper_args: dict[str, Arguments] = {}
+    expand: ExpandSection = ExpandSection()
     early_stopping: EarlyStoppingSection = EarlyStoppingSection()
 
     REFUSED: ClassVar[Mapping[str, str]] = {
@@ -361,7 +383,12 @@ class UnlearnSection(TrainingSection):
     @field_validator("method")
     @classmethod
     def _known(cls, value: str) -> str:
-        return canonical("methods", value)
+        return canonical_method(value)
+
+    @field_validator("wrapper_args")
+    @classmethod
+    def _known_wrappers(cls, value: dict[str, Arguments]) -> dict[str, Arguments]:
+        return {canonical("wrappers", name): arguments for name, arguments in value.items()}
 
 
 DEFAULT_METRICS = (
@@ -471,7 +498,7 @@ class TuneSection(Section):
         for ranges in value.values():
             for low_high in ranges.values():
                 cls._range(low_high)
-        return {canonical("methods", name): ranges for name, ranges in value.items()}
+        return {canonical_method(name): ranges for name, ranges in value.items()}
 
 
 class ClusterSection(Section):
@@ -495,9 +522,10 @@ class ClusterSection(Section):
 
 
 class BenchSection(Section):
-    """Every method x seed on one target. An entry is `method` or `method@localizer`.
+    """Every method x seed on one target. An entry is `method`, `method+wrapper`, or either with `@localizer`.
 
-    `settings` changes the `unlearn` section by method, in every protocol; `paper` only in the paper's protocol.
+    `settings` changes the `unlearn` section by method, in every protocol; `paper` only in the paper's protocol. Both hold
+    for the method with wrappers too, which may have its own besides.
     `engine` runs the jobs in this process, as tasks on a Ray cluster, or as SLURM jobs.
     """
 
@@ -535,10 +563,10 @@ class BenchSection(Section):
                         "localizer from bench.methods, as method@localizer; remove it"
                     )
             try:
-                UnlearnSection(**{**changes, "method": canonical("methods", method)})
+                UnlearnSection(**{**changes, "method": canonical_method(method)})
             except ValidationError as error:
                 raise ConfigError(_sentence(error, UnlearnSection, "bench", info.field_name, method)) from None
-        return {canonical("methods", method): changes for method, changes in value.items()}
+        return {canonical_method(method): changes for method, changes in value.items()}
 
 
 class AttackSection(Section):
@@ -598,7 +626,7 @@ def split_entry(entry: str) -> tuple[str, str | None]:
     method, at, localizer = entry.partition("@")
     if at and not localizer:
         raise ConfigError(f"bench.methods: {entry!r}; no localizer after '@'; name one, or leave '@' out")
-    return canonical("methods", method), canonical("localizers", localizer) if localizer else None
+    return canonical_method(method), canonical("localizers", localizer) if localizer else None
 
 
 def entry_name(method: str, localizer: str | None) -> str:

@@ -6,6 +6,7 @@ Prompt tokens and padding never enter, so they cannot change a value.
 
 from __future__ import annotations
 
+import math
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -70,6 +71,29 @@ def token_kl(
     """Return KL(reference ‖ model) of each token in nats: `Σ_v p_ref (log p_ref - log p)`. Zero when both agree."""
     reference = at_least_float32(reference_logits).log_softmax(-1)
     return (reference.exp() * (reference - at_least_float32(logits).log_softmax(-1))).sum(-1)
+
+
+def token_js(
+    reference_logits: Float[Tensor, "tokens vocab"], logits: Float[Tensor, "tokens vocab"]
+) -> Float[Tensor, "tokens"]:
+    """Return the Jensen-Shannon divergence of each token in nats, 0 to ln 2: `½ KL(p_ref ‖ m) + ½ KL(p ‖ m)`, m their mean."""
+    reference, own = at_least_float32(reference_logits).log_softmax(-1), at_least_float32(logits).log_softmax(-1)
+    middle = torch.logaddexp(reference, own) - math.log(2)
+    return 0.5 * (reference.exp() * (reference - middle) + own.exp() * (own - middle)).sum(-1)
+
+
+def token_js_to_label(nll: Float[Tensor, "tokens"]) -> Float[Tensor, "tokens"]:
+    """Return the Jensen-Shannon divergence of each token from its label alone, in nats, 0 (certain) to ln 2.
+
+    With p = P(label) it is `ln 2 + ½ (p ln p - (1 + p) ln(1 + p))`, whatever the other probabilities are.
+    """
+    p = (-nll).exp()
+    return math.log(2) + 0.5 * (-p * nll - (1 + p) * torch.log1p(p))
+
+
+def token_kl_from_uniform(logits: Float[Tensor, "tokens vocab"]) -> Float[Tensor, "tokens"]:
+    """Return KL(uniform ‖ model) of each token in nats: `-ln V - mean_v log p_v`. Zero for a uniform model."""
+    return -math.log(logits.shape[-1]) - at_least_float32(logits).log_softmax(-1).mean(-1)
 
 
 def nll_and_gradient(

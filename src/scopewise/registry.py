@@ -19,6 +19,7 @@ from scopewise.errors import ConfigError
 
 TABLES: Mapping[str, str] = {
     "methods": "scopewise.methods:METHODS",
+    "wrappers": "scopewise.methods.wrappers:WRAPPERS",
     "localizers": "scopewise.localizers:LOCALIZERS",
     "metrics": "scopewise.metrics:METRICS",
     "benchmarks": "scopewise.data:BENCHMARKS",
@@ -27,6 +28,7 @@ TABLES: Mapping[str, str] = {
 
 BASES: Mapping[str, str] = {
     "methods": "scopewise.methods.base:Method",
+    "wrappers": "scopewise.methods.wrappers.base:Wrapper",
     "localizers": "scopewise.localizers.base:Localizer",
     "metrics": "scopewise.metrics.base:Metric",
     "benchmarks": "scopewise.data.rows:BenchmarkLoader",
@@ -107,6 +109,22 @@ def canonical(kind: str, name: str) -> str:
     if key not in (own := plugins(kind)):
         raise ConfigError(f"{kind[:-1]}: {name!r}; {allowed(key, (*known, *own))}")
     return key
+
+
+def split_method(name: str) -> tuple[str, tuple[str, ...]]:
+    """Split `method+wrapper+…` into the method and its wrappers, as they are written."""
+    method, *wrappers = name.split("+")
+    return method, tuple(wrappers)
+
+
+def canonical_method(name: str) -> str:
+    """Return the key of `method` or `method+wrapper+…`. Raises ConfigError as `canonical`, or for a wrapper named twice."""
+    method, wrappers = split_method(name)
+    keys = [canonical("wrappers", wrapper) for wrapper in wrappers]
+    for i, key in enumerate(keys):
+        if key in keys[:i]:
+            raise ConfigError(f"wrapper: {key!r} twice in {name!r}; name it once")
+    return "+".join([canonical("methods", method), *keys])
 
 
 def lookup(kind: str, name: str) -> Any:

@@ -70,6 +70,7 @@ class ProbePart(Part):
     step: Count
     unlearn_success: float
     retention_success: float
+    kl: float | None = None
 
 
 class CurvePart(Part):

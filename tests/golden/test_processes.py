@@ -111,7 +111,7 @@ def same(one: Path, two: Path, method: str, resumed: bool = False) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", often(["memflex", "rmu"], {"rmu"}))
+@pytest.mark.parametrize("method", often(["memflex", "rmu", "npo+sam+inner_relearning"], {"rmu"}))
 def test_two_processes_do_what_one_does(method: str, target: Path, tmp_path: Path) -> None:
     """RMU's loss is on states that no forward returns. 75 forget rows in steps of 8: the last one is filled."""
     both = [start(target, tmp_path / str(n), method, n) for n in (1, 2)]

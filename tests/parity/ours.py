@@ -62,6 +62,8 @@ def one_step(
     phase: float = 0.0,
     alternatives: Sequence[Pair] = (),
     vocab: int = VOCAB,
+    refused: Sequence[Pair] = (),
+    prepared: bool = False,
     **arguments: Any,
 ) -> tuple[float, dict[str, Tensor], UnlearningTrainer]:
     """Return loss and gradients of one optimiser step over all given rows, and the trainer that computed them.
@@ -74,6 +76,8 @@ def one_step(
         phase: The adapter's state when the loss is taken; reference and budget are of state 0.
         alternatives: Other answers to the forget rows.
         vocab: Size of the model's vocabulary.
+        refused: Refusals to the questions of the rows to keep.
+        prepared: Whether the method's labels are made.
         **arguments: The method's.
     """
     args = UnlearningConfig(output_dir=str(folder), use_cpu=True, disable_tqdm=True, method_args=arguments)
@@ -89,7 +93,8 @@ def one_step(
     )
     rows: Any = trainer.train_dataset
     rows.preferred = items(alternatives, "forget")
-    if "reference_nll" in trainer.method.needs or isinstance(trainer.method, Constrained):
+    rows.retain_preferred = items(refused, "retain")
+    if prepared or "reference_nll" in trainer.method.needs or isinstance(trainer.method, Constrained):
         trainer.prepare()
     batch = trainer._collate(list(range(len(forget) + len(kept))))
     batches, _ = trainer.get_batch_samples(iter([batch]), 1, torch.device("cpu"))

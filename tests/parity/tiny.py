@@ -38,6 +38,12 @@ ALTERNATIVE: tuple[Pair, ...] = (
     ((BOS, 13, 14, 15, 16), (9, 8)),
 )
 """Other answers to the prompts of FORGET."""
+REFUSED: tuple[Pair, ...] = (
+    ((BOS, 40, 41, 42), (33, 34, 9)),
+    ((BOS, 43, 44, 45), (36, 37)),
+    ((BOS, 46), (33, 34, 35, 9)),
+)
+"""Refusals to the prompts of RETAIN."""
 MEASURED: dict[str, tuple[Pair, ...]] = {
     "forget": (
         ((BOS, 10, 11), (18, 18, 30, 41)),

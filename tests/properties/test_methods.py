@@ -25,9 +25,9 @@ from scopewise.models.reference import frozen_reference
 from scopewise.testing.methods import PROPERTIES, TRAINED, answers_of, labels_of, moved, random_answers, with_reference
 from scopewise.testing.world import World
 
-DESCENDS = {"random_labels", "adversarial", "relearn", "task_vector"}
+DESCENDS = {"random_labels", "adversarial", "relearn", "task_vector", "jens_un", "idk_ap"}
 """Losses that make their labels more likely."""
-IGNORES_LABELS = {"rmu", "pdu", "blade"}
+IGNORES_LABELS = {"rmu", "pdu", "blade", "me_gd", "max_ent"}
 """Losses that do not read labels: which way the true answer's likelihood goes is not said."""
 
 ON_AN_UNTRAINED_MODEL = {
@@ -157,12 +157,16 @@ def test_kl_of_the_untouched_model_is_zero(trained_adapter: Any, encoded: Any) -
 
 
 @methods
-@pytest.mark.parametrize("terms", often(["own", "ce", "kl", "hidden", "ce+kl"], {"own", "ce+kl"}))
+@pytest.mark.parametrize("terms", often(["own", "ce", "kl", "js", "ap", "hidden", "ce+kl"], {"own", "ce+kl"}))
 def test_loss_of_a_step_is_the_weighted_sum_of_its_terms(
     name: str, terms: str, tiny: Any, world: World, make_trainer: Any
 ) -> None:
     """All sixteen rows in one step: `.5 · L_forget + 3 · L_retain`, computed apart. At the start KL and distances are zero."""
     model, tokenizer = tiny
+    if terms == "ap" and isinstance(make_method(name), Constrained):
+        with pytest.raises(ConfigError, match=r"method_args\.retain: 'ap'"):
+            make_method(name, retain=terms)
+        return
     method = make_method(name, forget_weight=0.5, retain_weight=3.0, **({} if terms == "own" else {"retain": terms}))
     trainer = make_trainer(model, tokenizer, method, per_device_train_batch_size=16)
     trainer.prepare()
@@ -186,6 +190,10 @@ def test_loss_of_a_step_is_the_weighted_sum_of_its_terms(
         if isinstance(method, Constrained):
             factor += method.penalty * max(0.0, ce - method.budget_factor * ce - method.budget_nats)
         want += factor * ce
+    if "ap" in method.retain_terms:
+        sums = [trainer.engine.sequence_nll(items) for items in (rows.retain, rows.retain_preferred)]
+        ratio = torch.tensor(sums[1]) - torch.tensor(sums[0])
+        want += 3.0 * weighted((1 + (-0.1 * ratio).exp()).log() / 0.1, rows.retain)
     batches, _ = trainer.get_batch_samples(iter(trainer.get_train_dataloader()), 1, torch.device("cpu"))
     assert len(batches) == 1
     with frozen_reference(forward_of(model)) as trainer.loss.reference:

@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from engines import forward_of
 from scopewise.config import EarlyStoppingSection
+from scopewise.data.batch import collate
 from scopewise.data.prompt import encode
 from scopewise.evaluation import score
 from scopewise.models.engine import Engine
 from scopewise.models.score import hit_rate
+from scopewise.ops import token_kl
 from scopewise.training.arguments import UnlearningConfig
 from scopewise.training.finetune import Descent
 from scopewise.training.trainer import UnlearningTrainer
@@ -117,3 +120,22 @@ def test_looking_changes_no_step(learnt: Any, make_trainer: Any) -> None:
         models.append(trainer.model)
     for a, b in zip(models[0].parameters(), models[1].parameters(), strict=True):
         assert bool((a == b).all())
+
+
+def test_stops_when_kl_is_above_its_budget(learnt: Any, make_trainer: Any, tmp_path: Path) -> None:
+    """The last KL alone is above; it is that of two plain forwards, before and after. A resumed training stops again."""
+    settings = {"steps": 1, "max_kl": 0.01}
+    given: dict[str, Any] = {"learning_rate": 1e-3, "max_steps": 20, "save_strategy": "steps", "save_steps": 1.0}
+    trainer = stopping(make_trainer, learnt, "gradient_ascent", settings, output_dir=str(tmp_path), **given)
+    trainer.train()
+    kl = [one.kl for one in trainer.early_stopping.evaluations]
+    assert kl[0] == pytest.approx(0.0, abs=1e-6)
+    assert max(kl[:-1]) <= 0.01 < kl[-1]
+    assert trainer.state.global_step == len(kl) - 1 < 20
+    batch = collate(trainer.early_stopping.retain)
+    with torch.no_grad():
+        before, after = (forward_of(model.eval()).logits(batch) for model in (learnt[0], trainer.model))
+    assert kl[-1] == pytest.approx(float(token_kl(before, after).mean()), rel=1e-3)
+    again = stopping(make_trainer, learnt, "gradient_ascent", settings, output_dir=str(tmp_path / "again"), **given)
+    again.train(resume_from_checkpoint=str(tmp_path / f"checkpoint-{len(kl) - 1}"))
+    assert again.state.global_step == len(kl) - 1

@@ -9,10 +9,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from scopewise.methods.base import Answers, make_method
+from scopewise.errors import ConfigError
+from scopewise.methods.base import RETAIN_LOSSES, Answers, make_method
 from scopewise.methods.pdu import PDU
 from scopewise.models.adapters import lora_config, with_adapter
 from scopewise.models.scale_change import scale_change, trained_state
+from scopewise.testing.world import World
 
 LN2, LN3 = math.log(2), math.log(3)
 
@@ -130,6 +132,48 @@ def test_blade() -> None:
     given = answers(([[1 - 3e-12, 1e-12, 1e-12, 1e-12]], [0]), ([[0.25] * 4], [0]))
     assert value("blade", given, tau=0.5) == pytest.approx([LN2, 0.0], abs=1e-9)
     assert gradient("blade", given, tau=0.5)[1] == [0.0] * 4
+
+
+def test_jens_un() -> None:
+    """p = (½, ¼, ¼) and 1[v = 1]: m = (¼, ⅝, ⅛), KL(p ‖ m) = ½ ln 2 + ¼ ln ⅖ + ¼ ln 2, KL(1 ‖ m) = ln 8/5; half of the sum."""
+    given = answers(([HALF], [1]))
+    assert value("jens_un", given) == pytest.approx([0.5 * (0.75 * LN2 + 0.25 * math.log(0.4) + math.log(1.6))])
+    assert value("jens_un", Answers(torch.tensor([[99.0, 0.0]]), torch.tensor([0]), torch.tensor([0]), 1)) == [0.0]
+    impossible = Answers(torch.tensor([[999.0, 0.0]]), torch.tensor([1]), torch.tensor([0]), 1)
+    assert value("jens_un", impossible) == pytest.approx([LN2])
+
+
+def test_jens_un_repeats_its_text(world: World) -> None:
+    items, engine = world.items[0], world.engine()
+    tokens = engine.tokenizer(" No Idea", add_special_tokens=False)["input_ids"]
+    for item, labels in zip(items, make_method("jens_un").relabel(items, engine, 0), strict=True):
+        assert len(labels) == len(item.answer_ids)
+        assert all(label == tokens[t % len(tokens)] for t, label in enumerate(labels))
+    with pytest.raises(ConfigError, match=r"method_args\.text"):
+        make_method("jens_un", text="").relabel(items, engine, 0)
+
+
+def test_js_of_the_retain_term() -> None:
+    """(¾, ¼) against (¼, ¾): m = (½, ½), so ¾ ln 3/2 + ¼ ln ½ from either side."""
+    given = answers(([[0.25, 0.75]], [0]))
+    given = replace(given, reference_logits=torch.tensor([[0.75, 0.25]], dtype=torch.float64).log())
+    assert RETAIN_LOSSES["js"](given).tolist() == pytest.approx([0.75 * math.log(1.5) - 0.25 * LN2])
+
+
+@pytest.mark.parametrize("name", ["me_gd", "max_ent"])
+def test_entropy(name: str) -> None:
+    """KL of a third each from (½, ¼, ¼): ⅓ (ln ⅔ + 2 ln 4/3); gradient p - ⅓. Zero where all are alike."""
+    given = answers(([HALF], [0]), ([[1 / 3] * 3], [0]))
+    assert value(name, given) == pytest.approx([(math.log(2 / 3) + 2 * math.log(4 / 3)) / 3, 0.0], abs=1e-12)
+    assert gradient(name, given)[0] == pytest.approx([1 / 6, -1 / 12, -1 / 12])
+
+
+def test_ihl() -> None:
+    """½ against ¼: 1 + ¼; ¼ against ½: 1 - ¼. With a margin of .2 the second is far enough below: 0, without a gradient."""
+    given = answers(([HALF], [0]), ([HALF], [1]))
+    assert value("ihl", given) == pytest.approx([1.25, 0.75])
+    assert value("ihl", given, margin=0.2) == pytest.approx([0.45, 0.0])
+    assert gradient("ihl", given, margin=0.2)[1] == [0.0] * 3
 
 
 @pytest.mark.parametrize(("name", "sign"), [("relearn", 1), ("task_vector", 1), ("grail", -1)])

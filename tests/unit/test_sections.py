@@ -83,7 +83,7 @@ A small method.
 | name | default | meaning | default from |
 | --- | --- | --- | --- |
 | `size` | 0.001 | Of the thing, \\|x\\| or more. | a guess |
-| `retain` | `kl` | Retain term: `none`, or some of `ce`, `kl`, `hidden` joined by `+`. | another guess |
+| `retain` | `kl` | Retain term: `none`, or some of `ce`, `kl`, `js`, `ap`, `hidden` joined by `+`. | another guess |
 | `retain_weight` | 2 | Of the small one. | a third guess |
 | `alternative` | `refusal` | Where the preferred answers come from: `row` (the rows' own `alternative`), `refusal` (forty \
 sentences shipped with the package), or `generated` (by the model itself before unlearning). | ours; it takes neither \

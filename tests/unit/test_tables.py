@@ -18,12 +18,14 @@ from scopewise.errors import ConfigError
 from scopewise.localizers.base import Localizer, make_localizer
 from scopewise.localizers.gradient import Gradient
 from scopewise.methods.base import Method, make_method
+from scopewise.methods.wrappers.base import Wrapper
 from scopewise.metrics.base import Metric
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = Path(str(scopewise.__file__)).parent
 BASES = {
     "methods": Method,
+    "wrappers": Wrapper,
     "localizers": Localizer,
     "metrics": Metric,
     "benchmarks": BenchmarkLoader,
@@ -98,7 +100,7 @@ def test_unknown_kind() -> None:
         ({"retain_weight": "much"}, "unlearn.method_args.retain_weight: 'much'; must be a number"),
         pytest.param(
             {"retain": "l2"},
-            "unlearn.method_args.retain: 'l2'; none, or some of ce, kl, hidden joined by '+'",
+            "unlearn.method_args.retain: 'l2'; none, or some of ce, kl, js, ap, hidden joined by '+'",
         ),
         pytest.param(
             {"retain_data": "all"},

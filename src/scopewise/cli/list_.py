@@ -17,6 +17,7 @@ class Kind(StrEnum):
     """What can be listed."""
 
     methods = "methods"
+    wrappers = "wrappers"
     localizers = "localizers"
     metrics = "metrics"
     benchmarks = "benchmarks"
@@ -25,7 +26,7 @@ class Kind(StrEnum):
 
 @command
 def list_(kind: Annotated[Kind, typer.Argument(help="What to list.")], as_json: Json = False) -> None:
-    """List methods, localizers, metrics, benchmarks or attacks, with a line on each; those of plugins with their package."""
+    """List what there is of a kind, with a line on each; plugins with their package."""
     known = table(kind.value)
     entries: list[dict[str, Any]] = [{"name": name, "summary": summary(target)} for name, target in known.items()]
     entries += [

@@ -22,6 +22,11 @@ METHODS: dict[str, str] = {
     "ce_u": "scopewise.methods.ce_u:CEU",
     "pdu": "scopewise.methods.pdu:PDU",
     "blade": "scopewise.methods.blade:BLADE",
+    "jens_un": "scopewise.methods.jens_un:JensUn",
+    "idk_ap": "scopewise.methods.idk_ap:IDKAP",
+    "me_gd": "scopewise.methods.me_gd:MEGD",
+    "max_ent": "scopewise.methods.max_ent:MaxEnt",
+    "ihl": "scopewise.methods.ihl:IHL",
     "task_vector": "scopewise.methods.task_vector:TaskVector",
 }
 """Name → class of every method that `--method` accepts: first those of the paper's table, in its order."""

@@ -9,10 +9,12 @@ from typing import Any, ClassVar, Literal
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 from scopewise.data.prompt import Encoded
 from scopewise.models.engine import Engine
-from scopewise.ops import Reduction, sequence_mean, sequence_sum, squared_distance, token_kl, token_log_probs
+from scopewise.ops import Reduction, sequence_mean, sequence_sum, squared_distance, token_js, token_kl, token_log_probs
+from scopewise.registry import split_method
 from scopewise.settings import make
 
 LossInput = Literal["nll", "logits", "reference_logits", "reference_nll", "preferred", "hidden"]
@@ -98,7 +100,7 @@ class Method:
     Attributes:
         forget_weight: Factor of the forget term. Default: the KnowUnDo paper, whose losses have no weights.
         retain_weight: Factor of the retain term. Default: the KnowUnDo paper, whose losses have no weights.
-        retain: Retain term: `none`, or some of `ce`, `kl`, `hidden` joined by `+`. Default: the method's source.
+        retain: Retain term: `none`, or some of `ce`, `kl`, `js`, `ap`, `hidden` joined by `+`. Default: the method's source.
         retain_data: Data of the retain term: `retain` rows (in-distribution) or `general` text (out-of-distribution).
             Default: the KnowUnDo paper's in-distribution.
     """
@@ -174,9 +176,14 @@ class Method:
         return () if self.retain == "none" else tuple(self.retain.split("+"))
 
     @property
+    def needs_refusals(self) -> bool:
+        """Whether the retain rows are trained beside refusals of their questions."""
+        return bool(READ_A_REFUSAL & set(self.retain_terms))
+
+    @property
     def needs_reference(self) -> bool:
         """Whether a step forwards the model before unlearning."""
-        return "reference_logits" in self.needs or bool({"kl", "hidden"} & set(self.retain_terms))
+        return "reference_logits" in self.needs or bool(READ_THE_REFERENCE & set(self.retain_terms))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,6 +236,13 @@ class Constrained(Method):
     inner_steps: int = 0
     inner_learning_rate: float = 2e-4
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.needs_refusals:
+            raise ValueError(
+                f"retain: {self.retain!r}; a budget is relative to the loss before, which is not known of ap"
+            )
+
     @property
     def inner(self) -> InnerSteps | None:
         """Its inner steps, if there are any."""
@@ -280,6 +294,9 @@ class Dual:
         return {"multiplier": self.multiplier, "budget": self.budget}
 
 
+AP_BETA = 0.1
+"""β of the retain term `ap`, per nat: its authors' (arXiv:2410.08109)."""
+
 RetainLoss = Callable[[Answers], Float[Tensor, "batch"]]
 
 
@@ -294,23 +311,37 @@ def _kl(answers: Answers) -> Float[Tensor, "batch"]:
     return answers.mean(token_kl(answers.reference_logits, answers.logits))
 
 
+def _js(answers: Answers) -> Float[Tensor, "batch"]:
+    assert answers.reference_logits is not None
+    return answers.mean(token_js(answers.reference_logits, answers.logits))
+
+
+def _ap(answers: Answers) -> Float[Tensor, "batch"]:
+    assert answers.preferred is not None
+    return -logsigmoid(AP_BETA * (answers.preferred.nll_sum() - answers.nll_sum())) / AP_BETA
+
+
 def _hidden(answers: Answers) -> Float[Tensor, "batch"]:
     assert answers.hidden is not None
     assert answers.reference_hidden is not None
     return answers.mean(squared_distance(answers.hidden, answers.reference_hidden))
 
 
-RETAIN_LOSSES: Mapping[str, RetainLoss] = {"ce": _ce, "kl": _kl, "hidden": _hidden}
+RETAIN_LOSSES: Mapping[str, RetainLoss] = {"ce": _ce, "kl": _kl, "js": _js, "ap": _ap, "hidden": _hidden}
+READ_A_REFUSAL = frozenset({"ap"})
+"""Those that compare with a refusal of the retain question."""
+READ_THE_REFERENCE = frozenset({"kl", "js", "hidden"})
+"""Those that compare with the model before unlearning."""
 """Retain terms: the per-sequence value, to be minimised."""
 
 
 def make_method(name: str, **arguments: Any) -> Method:
-    """Build a method by name.
+    """Build a method by name; wrappers after `+` are built by `make_wrappers`.
 
     Raises:
         ConfigError: unknown method or hyper-parameter (with the nearest name), or a value that does not fit.
     """
-    method: Method = make("methods", name, "unlearn.method_args", arguments)
+    method: Method = make("methods", split_method(name)[0], "unlearn.method_args", arguments)
     return method
 
 

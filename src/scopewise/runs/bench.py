@@ -17,6 +17,7 @@ from scopewise.files import write_json, write_text
 from scopewise.localizers.base import check_arguments
 from scopewise.models.parallel.processes import default_device
 from scopewise.record import manifest
+from scopewise.registry import split_method
 from scopewise.report.columns import recorded
 from scopewise.report.comparison import compared
 from scopewise.report.row_values import FILE, RowValues, write_row_values
@@ -183,8 +184,13 @@ def plan(checked: Checked, localizers: Collection[str] = ()) -> None:
 
 def section_of(config: RunConfig, entry: BenchEntry, protocol: str) -> UnlearnSection:
     """Return the settings of an entry in a protocol, before any search."""
-    changes = {**config.bench.settings.get(entry.method, {})}
-    if protocol == "paper":
-        changes |= config.bench.paper.get(entry.method, {})
+    names = dict.fromkeys((split_method(entry.method)[0], entry.method))  # the method alone, then with its wrappers
+    by_protocol = (config.bench.settings, config.bench.paper) if protocol == "paper" else (config.bench.settings,)
+    changes: dict[str, Any] = {}
+    for settings in by_protocol:
+        for name in names:
+            changes |= settings.get(name, {})
     values = {**config.unlearn.model_dump(), **changes, "method": entry.method, "localizer": entry.localizer}
+    wrappers = split_method(entry.method)[1]
+    values["wrapper_args"] = {name: given for name, given in values["wrapper_args"].items() if name in wrappers}
     return UnlearnSection.model_validate(values)

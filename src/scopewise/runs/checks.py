@@ -19,13 +19,14 @@ from transformers import AutoConfig, PreTrainedTokenizerBase
 from scopewise.ability.tasks import load_tasks
 from scopewise.attacks.oracle import check_kind
 from scopewise.attacks.suite import check_attacks
-from scopewise.config import LoraSection, ModelSection, RunConfig, TrainingSection, UnlearnSection
+from scopewise.config import LoraSection, ModelSection, RunConfig, TrainingSection, UnlearnSection, split_entry
 from scopewise.data.load import check_splits, load_benchmark
 from scopewise.data.prompt import Encoded, Prompt, direct_prompt, dropped_rows, encode, warn_of_dropped
 from scopewise.data.rows import FORGET, SCOPES, TRAIN, Benchmark, Row, each_row
 from scopewise.errors import ConfigError, DataError
 from scopewise.localizers.base import localizer_of
 from scopewise.methods.base import Method, make_method
+from scopewise.methods.wrappers.base import make_wrappers
 from scopewise.metrics.base import make_metrics
 from scopewise.models.adapters import lora_config, with_adapter
 from scopewise.models.checked import check_weights
@@ -37,7 +38,7 @@ from scopewise.region import Region
 from scopewise.training.finetune import Descent
 from scopewise.training.mask import RegionMask
 from scopewise.training.optimizer import check_optimizer
-from scopewise.training.zero import check_deepspeed
+from scopewise.training.zero import check_deepspeed, check_wrappers
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,11 @@ def check_unlearning(checked: Checked, section: UnlearnSection, where: str = "un
     method = make_method(section.method, **section.method_args)
     _check_training(config, section, where)
     check_deepspeed(method, section.optim, float(section.weight_decay), section.early_stopping.keep_best)
+    others = [split_entry(entry)[0] for entry in config.bench.methods]
+    wrappers = make_wrappers(section.method, section.wrapper_args, others=others)
+    for wrapper in wrappers:
+        check_wrappers(wrapper.name)
+        wrapper.check(method)
     rows = section.batch_size * section.gradient_accumulation_steps
     if method.retain_terms and rows % 2:
         raise ConfigError(
@@ -149,6 +155,8 @@ def check_unlearning(checked: Checked, section: UnlearnSection, where: str = "un
         check_finetuning(checked)
     source = config.model.target or config.model.path
     model = _check_trained(config, source, section.parameters)
+    for wrapper in wrappers if model is not None else ():
+        wrapper.check_model(model)
     if section.region is None:
         check_localizing(checked, section.localizer or method.localizer)
     elif model is not None:

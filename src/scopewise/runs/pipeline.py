@@ -33,6 +33,7 @@ from scopewise.errors import DataError
 from scopewise.files import remove
 from scopewise.localizers.base import Scopes, localize_encoded, localizer_of
 from scopewise.methods.base import make_method
+from scopewise.methods.wrappers.base import make_wrappers
 from scopewise.models.adapters import lora_config, with_adapter
 from scopewise.models.engine import Engine
 from scopewise.models.load import load_model, load_tokenizer, loading, save_model
@@ -100,6 +101,11 @@ class Pipeline:
         config = with_suite(config)
         # Check data, model and method first: bad input must not leave an empty run folder or fail after hours.
         make_method(config.unlearn.method, **config.unlearn.method_args)
+        make_wrappers(
+            config.unlearn.method,
+            config.unlearn.wrapper_args,
+            others=[split_entry(entry)[0] for entry in config.bench.methods],
+        )
         self.checked = check_run(config)
         self.benchmark = self.checked.benchmark
         self.config = config
@@ -304,8 +310,15 @@ class Pipeline:
             seed,
             f"{'tune ' if prefix else ''}{entry.name}, seed {seed}",
             early_stopping=section.early_stopping,
+            expand=section.expand,
+            held_out=[
+                row.question
+                for row in (*self.benchmark.rows, *benchmark.rows)  # a trial holds out train rows besides
+                if row.split != TRAIN or row.scope not in SCOPES
+            ],
             model=model,
             method=method,
+            wrappers=make_wrappers(entry.method, section.wrapper_args),
             forget_dataset=forget,
             retain_dataset=retain,
             general_dataset=general,

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from peft import PeftModel
 
-from scopewise.config import EarlyStoppingSection, RunConfig, TrainingSection
+from scopewise.config import EarlyStoppingSection, ExpandSection, RunConfig, TrainingSection
 from scopewise.cost import Cost
 from scopewise.errors import ConfigError
 from scopewise.files import remove
@@ -36,6 +36,7 @@ def train(
     name: str,
     *,
     early_stopping: EarlyStoppingSection,
+    expand: ExpandSection | None = None,
     **given: Any,
 ) -> tuple[Cost, UnlearningTrainer]:
     """Train, from the last checkpoint if there is one, and save the model.
@@ -47,6 +48,7 @@ def train(
         seed: Of the training.
         name: Label of the progress bar.
         early_stopping: Settings of early stopping.
+        expand: Settings of the self-questions; None makes none.
         **given: Arguments of `UnlearningTrainer`, including `model` and `processing_class`.
 
     Raises:
@@ -64,6 +66,7 @@ def train(
         save_total_limit=2,
         disable_tqdm=True,
         early_stopping=early_stopping,
+        expand=expand or ExpandSection(),
         **_data_arguments(config),
     )
     fresh = section.parameters == "lora" and not isinstance(given["model"], PeftModel)

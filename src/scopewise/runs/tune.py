@@ -13,6 +13,7 @@ from scopewise.config import TuneSection, UnlearnSection
 from scopewise.data.rows import SCOPES, TRAIN, VAL, Benchmark
 from scopewise.errors import ConfigError
 from scopewise.methods.base import Method, make_method
+from scopewise.registry import split_method
 
 Objectives = tuple[float, float]
 """Unlearn Success and Retention Success on the held-out part of train, in percent."""
@@ -104,7 +105,7 @@ def space(name: str, method: Method, tune: TuneSection) -> dict[str, tuple[float
     ranges = {"learning_rate": tune.learning_rate}
     if method.retain_terms:
         ranges["retain_weight"] = tune.retain_weight
-    for knob, low_high in tune.knobs.get(name, {}).items():
+    for knob, low_high in (tune.knobs.get(split_method(name)[0], {}) | tune.knobs.get(name, {})).items():
         make_method(name, **{knob: low_high[0]})  # ConfigError for an unknown one
         ranges[knob] = low_high
     return ranges

@@ -1,4 +1,4 @@
-"""Run every property on one method, localizer, metric, attack or benchmark."""
+"""Run every property on one method, wrapper, localizer, metric, attack or benchmark."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any
 
 from scopewise import registry
 from scopewise.errors import ConfigError, UserError
+from scopewise.methods.base import make_method
 from scopewise.settings import make
-from scopewise.testing import attacks, benchmarks, localizers, methods, metrics
+from scopewise.testing import attacks, benchmarks, localizers, methods, metrics, wrappers
 from scopewise.testing.world import NotApplicableError, PropertyError, World
 
 
@@ -41,7 +42,7 @@ def kind_of(name: str) -> str:
             else:
                 return kind
         raise ConfigError(
-            f"{name}: not a method, localizer, metric, attack or benchmark; derive it from a base of scopewise"
+            f"{name}: not a method, wrapper, localizer, metric, attack or benchmark; derive it from a base of scopewise"
         )
     key = name.replace("-", "_")
     found = [kind for kind in registry.TABLES if key in registry.table(kind) or key in registry.plugins(kind)]
@@ -96,6 +97,9 @@ def _properties(
     world = World.build()
     if kind == "metrics":
         return [(what, partial(run, tested, world)) for what, run in metrics.PROPERTIES.items()]
+    if kind == "wrappers":
+        around = make_method("npo")
+        return [(what, partial(run, tested, world, around)) for what, run in wrappers.PROPERTIES.items()]
     alone, on_models = {
         "methods": (methods.PROPERTIES, methods.TRAINED),
         "localizers": (localizers.PROPERTIES, localizers.ON_MODELS),

@@ -75,9 +75,11 @@ def small_trainer(model: Any, method: Any, data: dict[str, Any], folder: str, **
         method: With which method.
         data: Rows and tokenizer, as `UnlearningTrainer` takes them.
         folder: Where it may write.
-        **given: Arguments of the trainer (`region`, `peft_config`) or of `UnlearningConfig`.
+        **given: Arguments of the trainer (`region`, `wrappers`, …) or of `UnlearningConfig`.
     """
-    own = {key: given.pop(key) for key in ("region", "peft_config") if key in given}
+    own = {
+        key: given.pop(key) for key in ("region", "peft_config", "wrappers", "callbacks", "held_out") if key in given
+    }
     settings: dict[str, Any] = {
         "output_dir": folder,
         "use_cpu": True,

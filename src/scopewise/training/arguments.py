@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from transformers import TrainingArguments
 
-from scopewise.config import DataSection, EarlyStoppingSection, LocalizeSection, make_section
+from scopewise.config import DataSection, EarlyStoppingSection, ExpandSection, LocalizeSection, make_section
 from scopewise.models.parallel.processes import on_cpu
 
 
@@ -21,11 +21,13 @@ class UnlearningConfig(TrainingArguments):
 
     Attributes:
         method_args: Hyper-parameters of the method, as `docs/methods.md` lists them.
+        wrapper_args: Settings of the method's wrappers, by name.
         max_length: Most tokens of prompt and answer together; longer rows are refused, not truncated.
         prompt: `plain`, `chat`, or a text with `{question}` in it.
         system: System message of a chat.
         system_role: `system`, or `user` to put it before the question.
         localize: Settings of the localizer, if no region is given.
+        expand: Settings of the self-questions.
         early_stopping: Settings of early stopping.
         torch_compile: Compile each decoder block instead of the whole model: slow to start, faster steps afterwards.
         kernels: `auto` or `off`: whether to use the optional kernels.
@@ -45,11 +47,13 @@ class UnlearningConfig(TrainingArguments):
     remove_unused_columns: bool = field(default=False)
     logging_nan_inf_filter: bool = field(default=False)
     method_args: dict[str, Any] = field(default_factory=dict)
+    wrapper_args: dict[str, dict[str, Any]] = field(default_factory=dict)
     max_length: int = field(default=256)
     prompt: str = field(default="plain")
     system: str | None = field(default=None)
     system_role: str = field(default="system")
     localize: LocalizeSection = field(default_factory=lambda: LocalizeSection())
+    expand: ExpandSection = field(default_factory=lambda: ExpandSection())
     early_stopping: EarlyStoppingSection = field(default_factory=lambda: EarlyStoppingSection(rows=0))
     torch_compile: bool = field(default=False)
     kernels: Literal["auto", "off"] = field(default="auto")

@@ -19,6 +19,7 @@ from scopewise.config import EarlyStoppingSection
 from scopewise.data.prompt import Encoded
 from scopewise.files import write_json
 from scopewise.models.parallel.fsdp import full_tensor, shard_like
+from scopewise.ops import token_kl
 
 logger = logging.getLogger("scopewise")
 
@@ -41,11 +42,13 @@ class StepEvaluation:
         step: Optimiser steps before it.
         unlearn_success: 100 - teacher-forced accuracy on the forget rows that are evaluated, in percent.
         retention_success: Accuracy on the retain rows that are evaluated, in percent.
+        kl: KL from the model before unlearning on the retain rows' answers, in nats per token; None if it is not asked for.
     """
 
     step: int
     unlearn_success: float
     retention_success: float
+    kl: float | None = None
 
     @property
     def trade_off(self) -> float:
@@ -59,7 +62,7 @@ class EarlyStopping(TrainerCallback):
     It warns (through `logging`, logger `scopewise`) in two cases: nothing is forgotten after half of the training (and
     at least 10 steps, or all if there are fewer), or the accuracy on retain rows falls below half of that before
     unlearning. With `keep_best`, training ends with the state of highest Average Success on these rows; with `patience`,
-    it stops after that many evaluations without improvement.
+    it stops after that many evaluations without improvement; with `max_kl`, after the first one whose KL is above it.
 
     Args:
         forget: Forget train rows.
@@ -67,6 +70,7 @@ class EarlyStopping(TrainerCallback):
         settings: The run file's `early_stopping` section.
         seed: Of the choice of rows.
         hit_rate: Returns the teacher-forced accuracy (0-1) on some rows.
+        logits: Returns the logits at the answer tokens of some rows.
 
     Attributes:
         evaluations: Those so far, in order.
@@ -79,15 +83,22 @@ class EarlyStopping(TrainerCallback):
         settings: EarlyStoppingSection,
         seed: int,
         hit_rate: Callable[[Sequence[Encoded]], float],
+        logits: Callable[[Sequence[Encoded]], Tensor],
     ) -> None:
         rng = random.Random(seed)
         half = settings.rows // 2
         self.forget = rng.sample(list(forget), min(half, len(forget)))
         self.retain = rng.sample(list(retain), min(half, len(retain)))
-        self.settings, self._hit_rate = settings, hit_rate
+        self.settings, self._hit_rate, self._logits = settings, hit_rate, logits
+        self._before: Tensor | None = None
         self.evaluations: list[StepEvaluation] = []
         self._best: dict[str, Tensor] = {}
         self._warned: set[str] = set()
+
+    def prepare(self) -> None:
+        """Keep what the model says before unlearning, if KL is asked for."""
+        if self.settings.max_kl is not None:
+            self._before = self._logits(self.retain)
 
     def load(self, checkpoint: Path) -> None:
         """Load the evaluations and the best state from a checkpoint."""
@@ -100,7 +111,7 @@ class EarlyStopping(TrainerCallback):
         """Evaluate before the first step; if resumed after early stopping, stop again."""
         if not self.evaluations:
             self._look(model, state.global_step)
-        control.should_training_stop = control.should_training_stop or self._out_of_patience()
+        control.should_training_stop = control.should_training_stop or self._out_of_patience() or self._too_far()
 
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         """Evaluate every few steps and after the last one."""
@@ -112,6 +123,12 @@ class EarlyStopping(TrainerCallback):
         if self._out_of_patience():
             best = max(self.evaluations, key=lambda e: e.trade_off)
             logger.warning("step %d: no better trade-off since step %d; stopping early", state.global_step, best.step)
+            control.should_training_stop = True
+        if self._too_far():
+            now, most = self.evaluations[-1].kl, self.settings.max_kl
+            logger.warning(
+                "step %d: KL from the model before is %.3g, max_kl %g; stopping", state.global_step, now, most
+            )
             control.should_training_stop = True
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -137,9 +154,14 @@ class EarlyStopping(TrainerCallback):
         best = max(range(len(self.evaluations)), key=lambda i: self.evaluations[i].trade_off)
         return bool(self.settings.patience) and len(self.evaluations) - 1 - best >= self.settings.patience
 
+    def _too_far(self) -> bool:
+        kl, most = self.evaluations[-1].kl, self.settings.max_kl
+        return kl is not None and most is not None and kl > most
+
     def _look(self, model: nn.Module, step: int) -> None:
         forget, retain = self._hit_rate(self.forget), self._hit_rate(self.retain)
-        self.evaluations.append(StepEvaluation(step, 100.0 - 100.0 * forget, 100.0 * retain))
+        kl = None if self._before is None else float(token_kl(self._before, self._logits(self.retain)).mean())
+        self.evaluations.append(StepEvaluation(step, 100.0 - 100.0 * forget, 100.0 * retain, kl))
         if self.settings.keep_best and self.evaluations[-1] is max(self.evaluations, key=lambda e: e.trade_off):
             self._best = {
                 n: full_tensor(p.detach()).cpu().clone() for n, p in model.named_parameters() if p.requires_grad

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -12,10 +13,10 @@ from torch import Tensor
 from scopewise import ops
 from scopewise.data.batch import Batch, select_rows
 from scopewise.errors import ConfigError, ModelError
-from scopewise.methods.base import RETAIN_LOSSES, Answers, Method
+from scopewise.methods.base import READ_THE_REFERENCE, RETAIN_LOSSES, Answers, Method
 from scopewise.models.forward import Forward
 from scopewise.models.reference import Reference
-from scopewise.training.sampler import FORGET_GROUP, PREFERRED_GROUP, RETAIN_GROUP, counted
+from scopewise.training.sampler import FORGET_GROUP, PREFERRED_GROUP, REFUSED_GROUP, RETAIN_GROUP, counted
 
 
 class Loss:
@@ -45,10 +46,14 @@ class Loss:
             ModelError: a value is not finite; the message names the step, the term and the rows.
         """
         method, group = self.method, inputs["group"]
-        counts = [int((group == g).sum()) for g in (FORGET_GROUP, PREFERRED_GROUP, RETAIN_GROUP)]
+        groups = (FORGET_GROUP, PREFERRED_GROUP, RETAIN_GROUP, REFUSED_GROUP)
+        counts = [int((group == g).sum()) for g in groups]
         # Groups are contiguous (see `Rows.collate`), so a group's tokens are a slice, without a copy.
-        starts = [0, counts[0], counts[0] + counts[1], len(group)]
+        starts = [0, *itertools.accumulate(counts)]
         terms = method.retain_terms if counts[2] else ()
+        self_made = inputs["self_made"][starts[2] : starts[3]] if terms and "self_made" in inputs else None
+        if self_made is not None and bool(self_made.any()):
+            terms = (*terms, *(() if "kl" in terms else ("kl",)))
         outputs = self._outputs(forward, inputs, bool(counts[0]), terms)
         forget = retain = torch.zeros((), device=group.device)
         if counts[0]:
@@ -60,24 +65,34 @@ class Loss:
             forget = self._share("forget", method.forget_loss(answers), answers, inputs, 0)
         if terms:
             answers = _answers(inputs, starts, RETAIN_GROUP, outputs)
+            if counts[3]:
+                answers = replace(answers, preferred=_answers(inputs, starts, REFUSED_GROUP, outputs))
             if "kl" in terms and outputs.states is not None:
-                states = outputs.states[len(outputs.states) - len(answers.label) :]
+                states = outputs.states[_tokens(inputs, starts, RETAIN_GROUP)]
                 with self._frozen() as frozen:
                     before = frozen.head_inputs(self._part(inputs, starts[2], starts[3]), packed=True)
                 answers = replace(answers, kl_of_tokens=forward.kl_of(before, states))
-            elif {"kl", "hidden"} & set(terms):
+            elif READ_THE_REFERENCE & set(terms):
                 layer = self.layer if "hidden" in terms else None
-                logits, hidden = self._before(inputs, starts[2], starts[3], logits="kl" in terms, layer=layer)
+                wanted = bool({"kl", "js"} & set(terms))
+                logits, hidden = self._before(inputs, starts[2], starts[3], logits=wanted, layer=layer)
                 answers = replace(answers, reference_logits=logits, reference_hidden=hidden)
-            value = torch.stack([RETAIN_LOSSES[term](answers) for term in terms]).sum(0)
+            values = {term: RETAIN_LOSSES[term](answers) for term in terms}
+            if self_made is not None:  # they have no true answer, only what the model said of them
+                own = torch.stack([values[term] for term in method.retain_terms]).sum(0)
+                value = torch.where(self_made, values["kl"], own) if "kl" in values else own
+            else:
+                value = torch.stack(list(values.values())).sum(0)
             retain = self._share("retain", value, answers, inputs, starts[2])
         return forget, retain
 
     def _outputs(self, forward: Forward, inputs: Batch, forgets: bool, terms: Sequence[str]) -> _Outputs:
         """Run the forward pass. If no loss reads the logits themselves, use chunked cross-entropy, which keeps none."""
         needs = self.method.needs if forgets else frozenset[str]()
-        wants_logits = (forgets and "hidden" not in needs) or bool({"ce", "kl"} & set(terms))
-        chunks = self.layer is None and wants_logits and not needs & {"logits", "reference_logits"}
+        wants_logits = (forgets and "hidden" not in needs) or bool({"ce", "kl", "js", "ap"} & set(terms))
+        chunks = (
+            self.layer is None and wants_logits and not needs & {"logits", "reference_logits"} and "js" not in terms
+        )
         # Check as if in training, even when nothing is trained: KL applies one lm_head to the states of both models.
         with torch.enable_grad():
             chunks = chunks and forward.chunked
@@ -126,11 +141,16 @@ class _Outputs:
     nll: Tensor | None = None
 
 
+def _tokens(inputs: Batch, starts: Sequence[int], group: int) -> slice:
+    """Return which of a batch's answer tokens are those of one group."""
+    edges = torch.tensor(starts[group : group + 2], device=inputs["row"].device)
+    return slice(*torch.searchsorted(inputs["row"], edges).tolist())
+
+
 def _answers(inputs: Batch, starts: Sequence[int], group: int, outputs: _Outputs) -> Answers:
     """Return the inputs of a loss for one group of sequences."""
     first, last = starts[group], starts[group + 1]
-    edges = torch.tensor([first, last], device=inputs["row"].device)
-    tokens = slice(*torch.searchsorted(inputs["row"], edges).tolist())
+    tokens = _tokens(inputs, starts, group)
     label = inputs["label"][tokens]
     logits, hidden = outputs.logits, outputs.hidden
     if logits is None:

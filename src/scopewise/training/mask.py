@@ -86,6 +86,16 @@ class RegionMask(TrainerCallback):
         assert parameter.grad is not None
         parameter.grad.mul_(mask)
 
+    def changeable(self, model: nn.Module) -> dict[str, Tensor]:
+        """Return the trained parameters, each with a boolean mask of the entries that may change."""
+        return {
+            name: torch.stack(list(self.masks[name].values())).any(0)
+            if name in self.masks
+            else torch.ones_like(parameter, dtype=torch.bool)
+            for name, parameter in model.named_parameters()
+            if parameter.requires_grad
+        }
+
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         """Register the hooks that zero gradients."""
         if is_sharded(model):  # FSDP2 sets the gradients of its shards without calling tensor hooks

@@ -15,7 +15,8 @@ from scopewise.data.batch import Batch, collate, length_batches, select_rows
 from scopewise.data.prompt import Encoded
 from scopewise.errors import ConfigError
 
-FORGET_GROUP, PREFERRED_GROUP, RETAIN_GROUP = 0, 1, 2
+FORGET_GROUP, PREFERRED_GROUP, RETAIN_GROUP, REFUSED_GROUP = 0, 1, 2, 3
+"""Of a sequence in a batch: a forget row, its preferred answer, a retain row, a refusal of its question."""
 
 
 class Rows(Dataset):
@@ -30,6 +31,8 @@ class Rows(Dataset):
         preferred: Preferred answers, one per forget row; empty if the method has none.
         reference_nll: NLL of each forget answer before unlearning, in nats; empty if the method needs none.
         preferred_nll: The same for each preferred answer.
+        retain_preferred: Refusals of the questions of the retain rows; empty if the retain term reads none.
+        self_made: Number of retain rows, at their end, that the model has made itself.
     """
 
     def __init__(self, forget: Sequence[Encoded], retain: Sequence[Encoded]) -> None:
@@ -39,6 +42,8 @@ class Rows(Dataset):
         self.preferred: list[Encoded] = []
         self.reference_nll: list[float] = []
         self.preferred_nll: list[float] = []
+        self.retain_preferred: list[Encoded] = []
+        self.self_made = 0
 
     def __len__(self) -> int:
         return len(self.forget) + len(self.retain)
@@ -51,42 +56,48 @@ class Rows(Dataset):
         return self.forget[index] if index < len(self.forget) else self.retain[index - len(self.forget)]
 
     def collate(self, indices: Sequence[int], pad_id: int = 0, *, last: bool = False) -> Batch:
-        """Return a batch: forget rows first, then their preferred answers, then retain rows.
+        """Return a batch: forget rows first, then their preferred answers, then retain rows, then their refusals.
 
         It adds to the keys of `data.batch.collate`: `index` and `group` of each sequence, `reference_nll` if known, and
-        `counted` (1 or 0) if rows were repeated to fill the batch. `last` is as there.
+        `counted` (1 or 0) if rows were repeated to fill the batch, and `self_made` if there are such rows. `last` is as there.
         """
         rows = [(i if i >= 0 else -1 - i, float(i >= 0)) for i in indices]
         ordered = [r for r in rows if r[0] < len(self.forget)], [r for r in rows if r[0] >= len(self.forget)]
         forget, retain = ([i for i, _ in part] for part in ordered)
         others = forget if self.preferred else []
+        refused = retain if self.retain_preferred else []
         items = [self.forget[i] for i in forget] + [self.preferred[i] for i in others] + [self.item(i) for i in retain]
+        items += [self.retain_preferred[i - len(self.forget)] for i in refused]
         labels = [self.labels[i] for i in forget] + [item.answer_ids for item in items[len(forget) :]]
         batch = collate(items, labels, pad_id=pad_id, last=last)
-        batch["index"] = torch.tensor(forget + others + retain)
-        groups = [FORGET_GROUP] * len(forget) + [PREFERRED_GROUP] * len(others) + [RETAIN_GROUP] * len(retain)
+        batch["index"] = torch.tensor(forget + others + retain + refused)
+        groups = [FORGET_GROUP] * len(forget) + [PREFERRED_GROUP] * len(others)
+        groups += [RETAIN_GROUP] * len(retain) + [REFUSED_GROUP] * len(refused)
         batch["group"] = torch.tensor(groups)
         if min(indices) < 0:
             counted = [[one for _, one in part] for part in ordered]
-            batch["counted"] = torch.tensor(counted[0] + (counted[0] if others else []) + counted[1])
+            again = [counted[0] if others else [], counted[1] if refused else []]
+            batch["counted"] = torch.tensor(counted[0] + again[0] + counted[1] + again[1])
+        if self.self_made:
+            batch["self_made"] = batch["index"] >= len(self) - self.self_made
         if self.reference_nll:
             known = [self.reference_nll[i] for i in forget] + [self.preferred_nll[i] for i in others]
-            batch["reference_nll"] = torch.tensor(known + [0.0] * len(retain))
+            batch["reference_nll"] = torch.tensor(known + [0.0] * len(retain + refused))
         return batch
 
 
 def part_of(batch: Batch, keep: Tensor) -> Batch:
     """Return the sequences `keep` (ascending indices) of a batch from `Rows.collate`."""
-    per_row = ("index", "group", "reference_nll", "counted")
+    per_row = ("index", "group", "reference_nll", "counted", "self_made")
     return select_rows(batch, keep) | {k: batch[k][keep] for k in per_row if k in batch}
 
 
 def parts_by_length(batch: Batch) -> list[Batch]:
     """Split a batch into parts of similar length, so that short rows are not padded to the longest.
 
-    A batch with preferred answers is not split, since a row and its preferred answer must stay together.
+    A batch with preferred answers or refusals is not split, since a row and its other answer must stay together.
     """
-    if bool((batch["group"] == PREFERRED_GROUP).any()):
+    if bool(((batch["group"] == PREFERRED_GROUP) | (batch["group"] == REFUSED_GROUP)).any()):
         return [batch]
     lengths = batch["attention_mask"].sum(-1).tolist()
     parts = list(length_batches(lengths, sum(lengths) + max(lengths) * len(lengths)))

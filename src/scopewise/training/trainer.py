@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+import logging
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,13 +17,14 @@ from peft import PeftConfig, PeftModel
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset, Sampler
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, Trainer, TrainerCallback
 from transformers.integrations import unset_hf_deepspeed_config
 from transformers.trainer import FSDP_MODEL_NAME
 from transformers.trainer_utils import get_last_checkpoint
 from transformers.training_args import OptimizerNames
 
 from scopewise import ops, schemas
+from scopewise.config import EarlyStoppingSection
 from scopewise.data.batch import Batch, to_device
 from scopewise.data.builtin import read_general
 from scopewise.data.load import general_rows
@@ -31,6 +34,7 @@ from scopewise.errors import ConfigError
 from scopewise.files import write_json
 from scopewise.localizers.base import Scopes
 from scopewise.methods.base import Dual, InnerSteps, Method, make_method
+from scopewise.methods.wrappers.base import Phase, Term, Wrapper, make_wrappers
 from scopewise.models.adapters import trainable_adapter, with_adapter
 from scopewise.models.architecture import is_quantized
 from scopewise.models.checked import biases_are_no_fault
@@ -40,19 +44,22 @@ from scopewise.models.kernels.compiled import compiled_blocks
 from scopewise.models.load import load_model, load_tokenizer, with_padding
 from scopewise.models.parallel.deepspeed import gathered_afterwards
 from scopewise.models.parallel.fsdp import full_state_dict, is_sharded, load_full_state, shard_model, uses_fsdp
-from scopewise.models.parallel.processes import average_gradients, gathered, on_deepspeed
+from scopewise.models.parallel.processes import average_gradients, gathered, on_deepspeed, sum_over_processes
 from scopewise.models.precision import float32_masters
 from scopewise.models.preferred_answers import preferred_answers
 from scopewise.models.reference import frozen_reference
 from scopewise.models.scale_change import check_scalable, scale_change, trained_state
 from scopewise.models.score import hit_rate
+from scopewise.models.self_questions import self_questions
 from scopewise.models.vocabulary import check_vocabulary, loadable_padding, padding_id
 from scopewise.region import Region
 from scopewise.training.arguments import UnlearningConfig
 from scopewise.training.callbacks import CutBackward
 from scopewise.training.early_stopping import EarlyStopping
+from scopewise.training.finetune import Descent
 from scopewise.training.loss import Loss
 from scopewise.training.mask import RegionMask, chosen_region
+from scopewise.training.progress import fault_of
 from scopewise.training.sampler import (
     FORGET_GROUP,
     RETAIN_GROUP,
@@ -62,8 +69,11 @@ from scopewise.training.sampler import (
     part_of,
     parts_by_length,
 )
+from scopewise.training.step import WrappedStep
 from scopewise.training.unlogged import Unlogged
-from scopewise.training.zero import check_deepspeed, check_model
+from scopewise.training.zero import check_deepspeed, check_model, check_wrappers
+
+logger = logging.getLogger("scopewise")
 
 Data = str | Path | Iterable[object]
 _STATE = "unlearning_state.json"
@@ -74,7 +84,7 @@ class UnlearningTrainer(Trainer):
 
     Args:
         model: A causal LM, a `PeftModel` (whose adapter is trained further), or a path or hub name of either.
-        method: Name of a method, or a `Method`.
+        method: Name of a method, with wrappers as in `npo+sam`; or a `Method`.
         args: Training arguments; None uses the paper's.
         forget_dataset: Rows to forget: a path to JSON lines, a `datasets.Dataset`, or dicts with `question` and
             `answer`. If rows name a scope or a split, only train rows of the forget scope are used.
@@ -86,9 +96,12 @@ class UnlearningTrainer(Trainer):
         peft_config: Adds a fresh adapter. None trains the model's adapter, or else all parameters.
         region: A `Region`, the path of a region file, or a localizer's name; None uses the method's own localizer.
         callbacks: As in `transformers.Trainer`.
+        wrappers: Wrappers around a `Method`.
+        held_out: Questions that no self-question may be.
 
     Attributes:
         method: The method.
+        wrappers: Its wrappers, the innermost first.
         region: The region to train, or None for all parameters.
         dual: State of the dual variable for the retain loss; None if the method has a fixed weight.
         early_stopping: Early stopping, if `args.early_stopping` enables it and there are rows of both scopes.
@@ -119,6 +132,8 @@ class UnlearningTrainer(Trainer):
         peft_config: PeftConfig | None = None,
         region: Region | str | Path | None = None,
         callbacks: list[TrainerCallback] | None = None,
+        wrappers: Sequence[Wrapper] = (),
+        held_out: Collection[str] = (),
     ) -> None:
         args = args or UnlearningConfig()
         if args.label_smoothing_factor:
@@ -135,6 +150,10 @@ class UnlearningTrainer(Trainer):
             raise ConfigError("forget_dataset: none given; unlearning needs rows to forget")
         self.method = method if isinstance(method, Method) else make_method(method, **args.method_args)
         check_deepspeed(self.method, OptimizerNames(args.optim).value, args.weight_decay, args.early_stopping.keep_best)
+        self.wrappers = make_wrappers(method, args.wrapper_args) if isinstance(method, str) else tuple(wrappers)
+        for wrapper in self.wrappers:
+            check_wrappers(wrapper.name, args.fp16)
+            wrapper.check(self.method)
         tokenizer, settings = with_padding(processing_class), args.data_settings()
 
         def tokenized(data: Data, read: Callable[[Data], list[Row]]) -> list[Encoded]:
@@ -168,6 +187,8 @@ class UnlearningTrainer(Trainer):
             model = with_adapter(model, peft_config, args.seed)
         if self.method.change_factor != 1:
             check_scalable(model)
+        for wrapper in self.wrappers:
+            wrapper.check_model(model)
         if args.activation_checkpointing:
             chosen = {"use_reentrant": False, **(args.activation_checkpointing_kwargs or {})}  # type: ignore[dict-item]
             args.activation_checkpointing_kwargs = chosen
@@ -185,13 +206,24 @@ class UnlearningTrainer(Trainer):
         self._wrapped: Forward | None = None
         self.region = chosen_region(region, self.method, self.engine, Scopes(forget, retain, args.seed), args.localize)
         self.mask = RegionMask(model, self.region)
+        self._to_forget, self._to_retain, self._held_out = forget, retain, held_out
+        if args.expand.retain and not self.method.retain_terms:
+            raise ConfigError(
+                "unlearn.expand.retain: above 0, for a method without a retain term; set 0, or unlearn.method_args.retain"
+            )
+        self._given_callbacks = list(callbacks or [])
+        self._expanded = False
+        self._step_batches: list[Batch] = []
+        self._start: list[Tensor] = []
         check_model(
             model, is_quantized(model), args.mixed_precision == "bf16", bool(args.weight_decay and self.mask.masks)
         )
         self.dual: Dual | None = None
         self.early_stopping: EarlyStopping | None = None
         if args.early_stopping.rows and forget and retain:
-            self.early_stopping = EarlyStopping(forget, retain, args.early_stopping, args.seed, self._hit_rate)
+            self.early_stopping = EarlyStopping(
+                forget, retain, args.early_stopping, args.seed, self._hit_rate, self._answer_logits
+            )
         watching = [
             self.mask,
             _AfterStep(self),
@@ -229,13 +261,15 @@ class UnlearningTrainer(Trainer):
         self.prepare()
         method = self.method
         before = trained_state(self.model) if method.change_factor != 1 else None
+        if any(wrapper.needs_start for wrapper in self.wrappers):
+            self._start = [p.detach().clone() for p in self._trained()]
         self._load_state(kwargs.get("resume_from_checkpoint", args[0] if args else None))
         zero3 = on_deepspeed()
         before_unlearning = self.engine.forward.on(self.model, zero3=zero3)
         kernels = before_unlearning.kernels
         with (
             frozen_reference(before_unlearning)
-            if method.needs_reference
+            if method.needs_reference or self._self_made
             else contextlib.nullcontext() as self.loss.reference,
             float32_masters(self.model),
             loadable_padding(self.model),
@@ -243,13 +277,50 @@ class UnlearningTrainer(Trainer):
             compiled_blocks(self.model) if self.args.torch_compile else kernels.training(self.model),
         ):
             self.forward = before_unlearning.on(self.model, zero3=zero3)  # with the dtypes of the training
+            for wrapper in self.wrappers:  # a checkpoint, loaded afterwards, has what this has changed
+                wrapper.begin(dict(self.model.named_parameters()), self.mask.changeable(self.model), self.args.seed)
             try:
                 result = self._train(*args, **kwargs)
             finally:
                 self.loss.reference, self.forward, self._wrapped = None, self.engine.forward, None
             if before is not None:
                 scale_change(self.accelerator.unwrap_model(self.model), before, method.change_factor)
+        for number, wrapper in enumerate(self.wrappers):
+            if (phase := wrapper.then) is not None:
+                self._continue(phase, f"then-{number}", bool(kwargs.get("resume_from_checkpoint", args)))
         return result
+
+    def _continue(self, phase: Phase, name: str, resume: bool) -> None:
+        """Train the model further; the log goes on, and checkpoints are in a folder of their own.
+
+        The last checkpoint of the first training has its end, so that a resumed one only takes the steps that are missing.
+        """
+        args = copy.copy(self.args)
+        args.output_dir = str(Path(str(self.args.output_dir)) / name)
+        args.early_stopping = EarlyStoppingSection(rows=0)
+        for key, value in phase.arguments.items():
+            setattr(args, key, value)
+        trainer = UnlearningTrainer(
+            self.accelerator.unwrap_model(self.model),  # type: ignore[arg-type]
+            phase.method,
+            args,
+            forget_dataset=self._to_forget,
+            retain_dataset=self._to_retain,
+            processing_class=self.processing_class,  # type: ignore[arg-type]
+            region=self.region or "all",
+            callbacks=self._given_callbacks,
+            wrappers=phase.wrappers,
+            held_out=self._held_out,
+        )
+        trainer.remove_callback(PrinterCallback)
+        folder = Path(args.output_dir)
+        found = (
+            sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2])) if resume else []
+        )
+        whole = [path for path in found if fault_of(path) is None]
+        trainer.train(resume_from_checkpoint=str(whole[-1]) if whole else None)
+        done = self.state.global_step
+        self.state.log_history += [{**entry, "step": entry["step"] + done} for entry in trainer.state.log_history]
 
     def _train(self, *args: Any, **kwargs: Any) -> Any:
         """Train; the model is sharded by DeepSpeed only during this call."""
@@ -278,13 +349,43 @@ class UnlearningTrainer(Trainer):
                 rows.forget = others
             else:
                 rows.preferred = others
+        self._expand(rows)
+        if self.early_stopping is not None:
+            self.early_stopping.prepare()
+        if method.needs_refusals and not rows.retain_preferred:
+            texts = preferred_answers("refusal", rows.retain, engine, self.args.seed + 1)
+            refused = [replace(item.row, answer=text) for item, text in zip(rows.retain, texts, strict=True)]
+            rows.retain_preferred = encode(refused, tokenizer, engine.prompt, 2 * self.args.max_length)
         rows.labels = method.relabel(rows.forget, engine, self.args.seed)
         if "reference_nll" in method.needs:
             rows.reference_nll = engine.sequence_nll(rows.forget, "reference")
             if rows.preferred:
                 rows.preferred_nll = engine.sequence_nll(rows.preferred, "reference of preferred answers")
         counts = [len(item.answer_ids) for item in rows.retain]
-        self.dual = method.dual(counts, lambda: engine.sequence_nll(rows.retain, "retain loss"))
+        true = rows.retain[: len(rows.retain) - rows.self_made]  # KL to the model itself is 0 before the first step
+        self.dual = method.dual(counts, lambda: engine.sequence_nll(true, "retain loss") + [0.0] * rows.self_made)
+
+    def _expand(self, rows: Rows) -> None:
+        """Add the rows that the model makes itself, once."""
+        settings = self.args.expand
+        if self._expanded:
+            return
+        self._expanded = True
+        scopes = {FORGET: [item.row for item in self._to_forget], RETAIN: [item.row for item in self._to_retain]}
+        instances = sorted({row.instance for part in scopes.values() for row in part if row.instance})
+        for scope, other, most in ((FORGET, RETAIN, settings.forget), (RETAIN, FORGET, settings.retain)):
+            if not most:
+                continue
+            known = [*self._held_out, *(row.question for row in scopes[other])]
+            made = self_questions(
+                scopes[scope], instances, known, self.engine, most=most, max_nll=settings.max_nll, seed=self.args.seed
+            )
+            logger.info("self-questions: %d of the %s scope", len(made), scope)
+            if scope == FORGET:
+                rows.forget += made
+            else:
+                rows.retain += made
+                rows.self_made = len(made)
 
     def _load_state(self, checkpoint: Any) -> None:
         """Load the state of the dual variable, early stopping and logging from a checkpoint."""
@@ -324,6 +425,7 @@ class UnlearningTrainer(Trainer):
                 self._retain_loss_before_step = self._retain_loss_of(batches) if whole else None
         self._set_denominators(batches)
         self._retain_loss = torch.zeros((), device=device)
+        self._step_batches = batches
         return batches, count
 
     def _retain_loss_of(self, batches: Sequence[Batch]) -> float:
@@ -331,7 +433,7 @@ class UnlearningTrainer(Trainer):
         whole = torch.zeros((), device=self.args.device)
         with torch.no_grad():
             for batch in batches:
-                kept = torch.nonzero(batch["group"] == RETAIN_GROUP).flatten()
+                kept = torch.nonzero(batch["group"] >= RETAIN_GROUP).flatten()
                 if len(kept):
                     part = to_device(part_of(batch, kept), self.args.device)
                     whole = whole + self.loss(self.forward, part)[1]
@@ -348,8 +450,16 @@ class UnlearningTrainer(Trainer):
         self.loss.denominators = {"forget": sums[0], "retain": sums[1]}
 
     def training_step(self, model: nn.Module, inputs: Batch, num_items_in_batch: Any = None) -> Tensor:
-        """Forward and backward of a micro-batch; separately for the two terms if their regions differ."""
-        loss = self._synchronised(model, inputs, num_items_in_batch)
+        """Forward and backward of a micro-batch; separately for the two terms if their regions differ.
+
+        Wrappers see the whole step at once, at its last micro-batch.
+        """
+        if not self.wrappers:
+            loss = self._synchronised(model, inputs, num_items_in_batch)
+        elif self.accelerator.sync_gradients:
+            loss = self._wrapped_step(model)
+        else:
+            loss = torch.zeros((), device=self.args.device)
         self._unlogged.add(loss)
         return loss
 
@@ -373,6 +483,59 @@ class UnlearningTrainer(Trainer):
             average_gradients(model)
         return loss
 
+    @property
+    def _self_made(self) -> int:
+        assert isinstance(self.train_dataset, Rows)
+        return self.train_dataset.self_made
+
+    def _trained(self) -> list[nn.Parameter]:
+        assert isinstance(self.model, nn.Module)
+        return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+
+    def _wrapped_step(self, model: nn.Module) -> Tensor:
+        """Compute the gradient of the whole step through the wrappers."""
+        model.train()
+
+        def begins(term: Term) -> None:
+            self.mask.term = term
+            if term == "retain":
+                self._retain_loss = torch.zeros((), device=self.args.device)
+
+        def value(part: Batch) -> Tensor:
+            return self._weighted(*self.loss(self.forward, part))
+
+        step = WrappedStep(
+            parameters=self._trained(),
+            start=self._start,
+            blocks=list(self.forward.blocks),
+            batches=self._step_batches,
+            forget_rows=[item.row for item in self._to_forget],
+            at=(self.state.global_step, self.state.max_steps),
+            seed=self.args.seed,
+            value=value,
+            relearning=self._relearning,
+            begins=begins,
+            backward=self.accelerator.backward,
+            sum_up=sum_over_processes,
+        )
+        unsynchronised = model.no_sync() if isinstance(model, DistributedDataParallel) else contextlib.nullcontext()
+        with unsynchronised:
+            loss = step.take(self.wrappers)
+        return torch.tensor(loss * self.args.world_size, device=self.args.device)  # the log is a mean over processes
+
+    def _relearning(self, rows: Sequence[int]) -> list[Callable[[], Tensor]]:
+        """Return, for each batch of some forget rows, its share in the mean CE of their true answers."""
+        items = Rows([self._to_forget[i] for i in rows], [])
+        descent = Loss(Descent(), None, lambda indices: f"{self._where([rows[i] for i in indices])}, relearned")
+        tokens = (
+            sum(len(item.answer_ids) for item in items.forget) * self.args.world_size
+        )  # each process has the same rows
+        descent.denominators = {"forget": torch.tensor(float(tokens), device=self.args.device)}
+        pad_id = padding_id(self.model, self.processing_class)  # type: ignore[arg-type]
+        size = self.args.train_batch_size
+        batches = [items.collate(range(i, min(i + size, len(items))), pad_id) for i in range(0, len(items), size)]
+        return [lambda b=batch: descent(self.forward, to_device(b, self.args.device))[0] for batch in batches]  # type: ignore[misc]
+
     def _forward_and_backward(self, model: nn.Module, inputs: Batch, num_items_in_batch: Any) -> Tensor:
         total = torch.zeros((), device=self.args.device)
         if not self.mask.splits_terms:
@@ -382,7 +545,7 @@ class UnlearningTrainer(Trainer):
             for part in [inputs] if whole else parts_by_length(inputs):
                 total = total + super().training_step(model, part, num_items_in_batch)
             return total
-        groups = {"forget": inputs["group"] != RETAIN_GROUP, "retain": inputs["group"] == RETAIN_GROUP}
+        groups = {"forget": inputs["group"] < RETAIN_GROUP, "retain": inputs["group"] >= RETAIN_GROUP}
         terms = [term for term, inside in groups.items() if bool(inside.any())]
         whole_step = self.accelerator.sync_gradients
         for term in terms:
@@ -401,20 +564,35 @@ class UnlearningTrainer(Trainer):
         Raises:
             ModelError: the loss is not finite; the message names the step, the term and the rows.
         """
-        forget, retain = self.loss(self._forward_of(model), inputs)
+        total = self._weighted(*self.loss(self._forward_of(model), inputs))
+        # Gradients are averaged over processes, but the shares must be summed.
+        total = total * self.accelerator.num_processes
+        return (total, {}) if return_outputs else total
+
+    def _weighted(self, forget: Tensor, retain: Tensor) -> Tensor:
         self._retain_loss = self._retain_loss + retain.detach()
         weight = self.method.retain_weight
         if self.dual is not None:
             known = self._retain_loss_before_step
             weight = self.dual.weight(float(self._retain_loss) if known is None else known)
-        total = self.method.forget_weight * forget + weight * retain
-        # Gradients are averaged over processes, but the shares must be summed.
-        total = total * self.accelerator.num_processes
-        return (total, {}) if return_outputs else total
+        return self.method.forget_weight * forget + weight * retain
 
     def _hit_rate(self, items: Sequence[Encoded]) -> float:
         """Return the current model's teacher-forced accuracy (0-1) on some rows."""
         return hit_rate(self.forward, items)
+
+    def _answer_logits(self, items: Sequence[Encoded]) -> Tensor:
+        """Return the current model's logits at the answer tokens of some rows, in their order."""
+        assert isinstance(self.model, nn.Module)
+        training = self.model.training
+        self.model.eval()
+        rows, size = Rows(items, []), self.args.train_batch_size
+        pad_id = padding_id(self.model, self.processing_class)  # type: ignore[arg-type]
+        with torch.no_grad():
+            batches = [rows.collate(range(i, min(i + size, len(rows))), pad_id) for i in range(0, len(rows), size)]
+            found = [self.forward.logits(to_device(batch, self.args.device)) for batch in batches]
+        self.model.train(training)
+        return torch.cat(found)
 
     def _forward_of(self, model: nn.Module) -> Forward:
         """Return the forward of a wrapped model: DDP is unwrapped, a DeepSpeed engine is called."""

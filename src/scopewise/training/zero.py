@@ -10,6 +10,7 @@ from torch import nn
 
 from scopewise.errors import ConfigError
 from scopewise.methods.base import Method
+from scopewise.models.parallel.fsdp import uses_fsdp
 from scopewise.models.parallel.processes import on_deepspeed
 
 _ELSE = "or launch with ddp.yaml"
@@ -39,6 +40,17 @@ def check_deepspeed(method: Method, optimizer: str, weight_decay: float, keep_be
             "unlearn.early_stopping.keep_best: true, under DeepSpeed, where no process has the full weights; set "
             f"false, {_ELSE}"
         )
+
+
+def check_wrappers(wrapper: str, fp16: bool = False) -> None:
+    """Raise ConfigError where a wrapper, which moves parameters inside a step, is not supported."""
+    where = f"unlearn.method: with the wrapper {wrapper}"
+    if on_deepspeed() or uses_fsdp():
+        raise ConfigError(
+            f"{where}, on a sharded model, whose parameters only the optimizer moves; launch with ddp.yaml"
+        )
+    if fp16:
+        raise ConfigError(f"{where}, in fp16, where gradients are scaled; set bf16, or neither")
 
 
 def check_model(model: nn.Module, quantized: bool, in_bf16: bool, decayed_in_part: bool) -> None:

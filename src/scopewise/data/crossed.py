@@ -1,0 +1,48 @@
+"""Questions that a benchmark does not ask: those about one instance, asked about the others."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+
+from scopewise.data.rows import Row
+
+
+def crossed_questions(
+    rows: Sequence[Row], instances: Sequence[str], known: Collection[str], most: int, seed: int
+) -> list[Row]:
+    """Return rows without an answer: the question of each row with another instance's name in place of its own.
+
+    A question that does not contain its instance's name, as a word, has no crossed form.
+
+    Args:
+        rows: Of one scope.
+        instances: Names to put in.
+        known: Questions to leave out, such as those of val and of the other scope; case and punctuation do not count.
+        most: Largest number of rows; above it they are drawn.
+        seed: Of the draw.
+    """
+    seen = {_plain(question) for question in (*known, *(row.question for row in rows))}
+    found = []
+    for row in rows:
+        name = re.compile(rf"(?<!\w){re.escape(row.instance)}(?!\w)") if row.instance else None
+        if name is None or not name.search(row.question):
+            continue
+        for instance in instances:
+            question = name.sub(instance.replace("\\", r"\\"), row.question)
+            if (plain := _plain(question)) not in seen:
+                seen.add(plain)
+                origin = f"{row.origin}, about another instance"
+                found.append(
+                    replace(
+                        row, question=question, answer="", instance=instance, alternative="", paraphrase="", perturbed=(),
+                        origin=origin,
+                    )
+                )  # fmt: skip
+    return found if len(found) <= most else random.Random(seed).sample(found, most)
+
+
+def _plain(question: str) -> str:
+    return " ".join(re.findall(r"\w+", question.lower()))

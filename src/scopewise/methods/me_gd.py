@@ -1,0 +1,41 @@
+"""Maximising entropy, and gradient descent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from jaxtyping import Float
+from torch import Tensor
+
+from scopewise.methods.base import Answers, Method
+from scopewise.ops import Reduction, token_kl_from_uniform
+
+
+@dataclass(frozen=True, kw_only=True)
+class MEGD(Method):
+    """Make every next token equally likely on the forget answers, gently.
+
+        L = .1 · mean_t KL(uniform ‖ P(· | x, y_<t)) + CE(retain)
+
+    Choose it where a model should say nothing rather than something else. Its main knob is `forget_weight`.
+
+    Source: Yuan et al., arXiv:2410.08109. Reference code: sail-sg/closer-look-LLM-unlearning b622294 `get_me_loss`,
+    `scripts/tofu/me_gd.sh`.
+
+    Deviations: answers only (the script computes it over questions as well, with `mask=false`). The code adds 1e-12 to
+    each probability.
+
+    Attributes:
+        forget_weight: Default: the authors' script.
+        retain: Default: the authors' script.
+    """
+
+    forget_weight: float = 0.1
+    retain: str = "ce"
+
+    reduction: ClassVar[Reduction] = Reduction.TOKEN_MEAN
+
+    def forget_loss(self, answers: Answers) -> Float[Tensor, "batch"]:
+        """Return each answer's mean KL from the uniform distribution, in nats."""
+        return answers.mean(token_kl_from_uniform(answers.logits))

@@ -1,0 +1,54 @@
+"""Forgetting that does not work against the retain term."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+
+from scopewise.errors import ConfigError
+from scopewise.methods.base import Method
+from scopewise.methods.wrappers.base import Gradient, Step, Wrapper, add, dot
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConflictProjection(Wrapper):
+    """Take out of the forget gradient what raises the retain loss.
+
+        projection:  g_f ← g_f - ⟨g_f, g_r⟩ / ‖g_r‖² · g_r   if ⟨g_f, g_r⟩ < 0
+        sign:        g_f ← g_f where g_f and g_r have the same sign, else 0
+
+    Choose it when retention falls while forgetting is easy. `projection` takes out one direction; `sign` far more, and
+    forgets more slowly.
+
+    Source: projection: Wang et al., arXiv:2503.09117 (GRU), after PCGrad (Yu et al., arXiv:2001.06782); sign: Sondej et
+    al., arXiv:2506.12484 (MUDMAN). AGT (arXiv:2602.01703) adds a penalty on the angle instead; in its code
+    (TiezMind/AGT-unlearning 7b3b2b0 `calculate_conflict_penalty`) the penalty is computed from detached gradients and so
+    changes nothing, which is why it is not here.
+
+    Deviations: over the gradients of one step, over all trained parameters together (GRU smooths the retain gradient over
+    steps; MUDMAN accumulates it).
+
+    Attributes:
+        rule: `projection` or `sign`. Default: ours.
+    """
+
+    rule: Literal["projection", "sign"] = "projection"
+
+    name: ClassVar[str] = "conflict_projection"
+
+    def check(self, method: Method) -> None:
+        """Raise ConfigError for a method without a retain term."""
+        if not method.retain_terms:
+            raise ConfigError(
+                "unlearn.wrapper_args.conflict_projection: a method without a retain term, so there is no conflict; set "
+                "unlearn.method_args.retain=ce, or leave the wrapper out"
+            )
+
+    def combine(self, step: Step, forget: Gradient, retain: Gradient) -> tuple[Gradient, Gradient]:
+        """Return the forget gradient without its conflict, and the retain gradient as it is."""
+        if self.rule == "sign":
+            return [torch.where(f * r > 0, f, 0.0) for f, r in zip(forget, retain, strict=True)], retain
+        product = dot(forget, retain)
+        return (add(forget, retain, -product / dot(retain, retain)) if product < 0 else forget), retain
