@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from scopewise.attacks.suite import attack_models
 from scopewise.config import AttackSection
 from scopewise.data.batch import collate
 from scopewise.data.prompt import encode
-from scopewise.data.rows import FORGET, RETAIN
+from scopewise.data.rows import FORGET, RETAIN, Row
 from scopewise.models.abilities import forward_of
 from scopewise.models.engine import Engine
 from scopewise.ops import token_log_probs
@@ -64,11 +64,15 @@ def suppressed(model: Any, tokens: list[int], bias: float) -> Any:
     return changed.eval().requires_grad_(False)
 
 
-def ascended(world: World, steps: int = 20, rate: float = 1e-3) -> Any:
-    """Return the target after gradient ascent on the forget rows beside descent on the retain rows: shallow unlearning."""
+def ascended(world: World, steps: int = 20, rate: float = 1e-3, kept: Sequence[Row] = ()) -> Any:
+    """Return the target after gradient ascent on the forget rows beside descent on others: shallow unlearning.
+
+    The others are the retain rows, unless `kept` names some.
+    """
     benchmark, tokenizer, target, _ = world
     model = copy.deepcopy(target).requires_grad_(True)
-    forget, retain = (collate(encode(benchmark.select(scope), tokenizer)) for scope in (FORGET, RETAIN))
+    rows = (benchmark.select(FORGET), kept or benchmark.select(RETAIN))
+    forget, retain = (collate(encode(part, tokenizer)) for part in rows)
     forward = forward_of(model)
     optimizer = torch.optim.Adam(model.parameters(), lr=rate)
     for _ in range(steps):

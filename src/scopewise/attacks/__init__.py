@@ -12,6 +12,7 @@ ATTACKS: dict[str, str] = {
     "sampling": "scopewise.attacks.sampling:Sampling",
     "extraction": "scopewise.attacks.extraction:Extraction",
     "membership": "scopewise.attacks.membership:Membership",
+    "detectability": "scopewise.attacks.detectability:Detectability",
     "logit_lens": "scopewise.attacks.logit_lens:LogitLens",
     "probe": "scopewise.attacks.probe:Probe",
     "patching": "scopewise.attacks.patching:Patching",

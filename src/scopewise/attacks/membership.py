@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar
 
@@ -45,7 +45,7 @@ class Membership(Attack):
 
     def run(self, subject: Engine, facts: Facts, target: Engine) -> Outcome:
         """Return, for each row, the share of unseen rows that look less like training data."""
-        others = [facts.holdout or _swapped(facts, row, self.others) for row in facts.rows]
+        others = [facts.holdout or swapped(facts, row, self.others) for row in facts.rows]
         if not any(others):
             raise InapplicableError("there are no unseen rows: no holdout rows, and fewer than two instances")
         unseen = list(dict.fromkeys(row for rows in others for row in rows))
@@ -57,7 +57,7 @@ class Membership(Attack):
             metric = registry.lookup("metrics", name)()
             values = {row: metric.score(Answered(row, found)) for row, found in scored.items()}
             signals[name] = [
-                _placement(values[row], [values[o] for o in rows]) for row, rows in zip(facts.rows, others, strict=True)
+                placement(values[row], [values[o] for o in rows]) for row, rows in zip(facts.rows, others, strict=True)
             ]
         note = (
             ()
@@ -67,11 +67,20 @@ class Membership(Attack):
         return Outcome(facts.rows, signals, {}, note)
 
 
-def _swapped(facts: Facts, row: Row, count: int) -> list[Row]:
-    return [replace(row, answer=other.answer) for other in facts.distractors(row, count)]
+def swapped(facts: Facts, row: Row, count: int, fits: Callable[[Row, Row], bool] | None = None) -> list[Row]:
+    """Return a row's question with up to `count` answers of other instances.
+
+    Args:
+        facts: The rows.
+        row: Whose question it is.
+        count: How many at most.
+        fits: Takes the row and another; whether the other's answer may be used. None allows each.
+    """
+    others = facts.distractors(row, len(facts.rows))
+    return [replace(row, answer=other.answer) for other in others if fits is None or fits(row, other)][:count]
 
 
-def _placement(value: float, others: Sequence[float]) -> float | None:
+def placement(value: float, others: Sequence[float]) -> float | None:
     """Return the share of others that are higher (less like a member); ties count half."""
     if not others:
         return None
