@@ -19,6 +19,7 @@ ACTIVE: dict[str, Any] = {
     "inner_relearning": {"steps": 2, "rows": 4},
     "conflict_projection": {"rule": "sign"},
     "noise": {"where": "region"},
+    "repselect": {"components": 4},
     "undo": {"where": "region", "num_train_epochs": 1},
 }
 """Settings with which a wrapper acts within two steps, and a test is fast."""

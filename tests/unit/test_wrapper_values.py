@@ -36,6 +36,7 @@ class Half(Step):
         self.number, self.count, self.seed, self.forget_rows = number, count, f"0/{number}", ROWS
         self.kept: list[set[int]] = []
         self.relearned: list[Sequence[int]] = []
+        self.memory: dict[str, Gradient] = {}
 
     def loss(self, term: Term, parts: Parts) -> float:
         return float(self.local_loss({}).detach()) * (1 if term == "forget" else -1)
@@ -46,6 +47,9 @@ class Half(Step):
     def relearning_gradient(self, rows: Sequence[int]) -> Gradient:
         self.relearned.append(rows)
         return [torch.ones_like(self.parameters[0])]
+
+    def forget_gradient(self) -> Gradient:
+        return [parameter.detach().clone() for parameter in self.parameters]
 
     def keep(self, parts: Parts, rows: set[int]) -> Parts:
         self.kept.append(rows)
@@ -114,6 +118,28 @@ def test_latent_adversary() -> None:
     step.count = 4
     (found,) = made("latent_adversary", layer_fraction=1.0, warmup_fraction=0.5).gradient(step, "forget", [{}], inner)
     assert found.tolist() == [1.0, 1.0]
+
+
+def test_repselect() -> None:
+    """Of diag(3, 1) the first direction is damped by ⅓ on either side: diag(⅓, 1)."""
+    both = made("repselect", components=2).damped(torch.diag(torch.tensor([3.0, 1.0])))
+    assert both.flatten().tolist() == pytest.approx([1 / 3, 0.0, 0.0, 1.0], abs=1e-6)
+    one = made("repselect", components=1).damped(torch.diag(torch.tensor([3.0, 1.0])))
+    assert one.flatten().tolist() == pytest.approx([3.0, 0.0, 0.0, 1.0], abs=1e-5)
+    flat = made("repselect").damped(torch.ones(2, 3))  # of rank one, which the two other directions do not shrink
+    assert flat.flatten().tolist() == pytest.approx([1.0] * 6, abs=1e-5)
+
+
+def test_repselect_keeps_the_gradient_of_the_first_step() -> None:
+    """The adversary goes from θ before (5, 5) by -.5 twice (4 rows, 2 in a step): G = (4, 4); it is taken where θ is now."""
+    step = Half(3.0, 4.0)
+    step.start = [torch.tensor([5.0, 5.0])]
+    wrapper = made("repselect", adversary_learning_rate=0.5, rows=2)
+    for _ in range(2):
+        assert step.gradient(wrapper) == pytest.approx([4.0, 4.0])
+        assert step.parameters[0].tolist() == [3.0, 4.0]
+    assert sorted(i for rows in step.relearned for i in rows) == [0, 1, 2, 3]
+    assert step.gradient(wrapper, "retain") == [-3.0, -4.0]
 
 
 @pytest.mark.parametrize(

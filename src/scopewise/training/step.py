@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 
 import torch
@@ -27,6 +28,8 @@ class WrappedStep(Step):
         seed: Of the training, and of this process.
         value: Returns the weighted loss of a batch, this process's share.
         relearning: Returns the share of each batch in the mean CE of the true answers of some forget rows.
+        forgetting: Opens a context with the share of each batch in the forget term over all forget rows.
+        memory: What wrappers keep until the end of the training.
         begins: Called before a term is evaluated.
         backward: Runs the backward pass of a share.
         sum_up: Sums tensors over processes, in place.
@@ -44,6 +47,8 @@ class WrappedStep(Step):
         seed: int,
         value: Callable[[Batch], Tensor],
         relearning: Callable[[Sequence[int]], Sequence[Callable[[], Tensor]]],
+        forgetting: Callable[[], AbstractContextManager[Sequence[Callable[[], Tensor]]]],
+        memory: dict[str, Gradient],
         begins: Callable[[Term], None],
         backward: Callable[[Tensor], None],
         sum_up: Callable[[Sequence[Tensor]], None],
@@ -53,6 +58,7 @@ class WrappedStep(Step):
         self.seed = f"{seed}/{self.number}"
         self._value = value
         self._batches = batches
+        self._forgetting, self.memory = forgetting, memory
         self._relearning, self._begins, self._backward, self._sum_up = relearning, begins, backward, sum_up
         self._losses: dict[Term, float] = {}
 
@@ -83,6 +89,12 @@ class WrappedStep(Step):
     def local_loss(self, part: Batch) -> Tensor:
         """Return the weighted loss of a part, this process's share."""
         return self._value(part)
+
+    def forget_gradient(self) -> Gradient:
+        """Return the gradient of the forget term over all forget rows."""
+        self._begins("forget")
+        with self._forgetting() as values:
+            return self._differentiated(values)
 
     def loss(self, term: Term, parts: Parts) -> float:
         """Return the loss of a term at the current parameters, without a gradient."""

@@ -34,7 +34,7 @@ from scopewise.errors import ConfigError
 from scopewise.files import write_json
 from scopewise.localizers.base import Scopes
 from scopewise.methods.base import Dual, InnerSteps, Method, make_method
-from scopewise.methods.wrappers.base import Phase, Term, Wrapper, make_wrappers
+from scopewise.methods.wrappers.base import Gradient, Phase, Term, Wrapper, make_wrappers
 from scopewise.models.adapters import trainable_adapter, with_adapter
 from scopewise.models.architecture import is_quantized
 from scopewise.models.checked import biases_are_no_fault
@@ -213,6 +213,7 @@ class UnlearningTrainer(Trainer):
             )
         self._given_callbacks = list(callbacks or [])
         self._expanded = False
+        self._memory: dict[str, Gradient] = {}
         self._step_batches: list[Batch] = []
         self._start: list[Tensor] = []
         check_model(
@@ -261,6 +262,7 @@ class UnlearningTrainer(Trainer):
         self.prepare()
         method = self.method
         before = trained_state(self.model) if method.change_factor != 1 else None
+        self._memory = {}
         if any(wrapper.needs_start for wrapper in self.wrappers):
             self._start = [p.detach().clone() for p in self._trained()]
         self._load_state(kwargs.get("resume_from_checkpoint", args[0] if args else None))
@@ -514,6 +516,8 @@ class UnlearningTrainer(Trainer):
             seed=self.args.seed,
             value=value,
             relearning=self._relearning,
+            forgetting=self._forgetting,
+            memory=self._memory,
             begins=begins,
             backward=self.accelerator.backward,
             sum_up=sum_over_processes,
@@ -522,6 +526,20 @@ class UnlearningTrainer(Trainer):
         with unsynchronised:
             loss = step.take(self.wrappers)
         return torch.tensor(loss * self.args.world_size, device=self.args.device)  # the log is a mean over processes
+
+    @contextlib.contextmanager
+    def _forgetting(self) -> Iterator[list[Callable[[], Tensor]]]:
+        """Give, for each batch of all forget rows, its share in the forget term over all of them."""
+        rows, size = self.train_dataset, self.args.train_batch_size
+        assert isinstance(rows, Rows)
+        count, kept = len(rows.forget), self.loss.denominators
+        batches = [self._collate(list(range(i, min(i + size, count)))) for i in range(0, count, size)]
+        batches = [to_device(batch, self.args.device) for batch in batches]
+        self._set_denominators(batches)  # each process has the same rows, which counts in both
+        try:
+            yield [lambda b=batch: self._weighted(*self.loss(self.forward, b)) for batch in batches]  # type: ignore[misc]
+        finally:
+            self.loss.denominators = kept
 
     def _relearning(self, rows: Sequence[int]) -> list[Callable[[], Tensor]]:
         """Return, for each batch of some forget rows, its share in the mean CE of their true answers."""

@@ -7,6 +7,7 @@ WRAPPERS: dict[str, str] = {
     "fo_zo": "scopewise.methods.wrappers.fo_zo:FOZO",
     "conflict_projection": "scopewise.methods.wrappers.conflict_projection:ConflictProjection",
     "weight_distance": "scopewise.methods.wrappers.weight_distance:WeightDistance",
+    "repselect": "scopewise.methods.wrappers.repselect:RepSelect",
     "noise": "scopewise.methods.wrappers.noise:Noise",
     "undo": "scopewise.methods.wrappers.undo:UNDO",
 }

@@ -41,6 +41,8 @@ class Step(ABC):
         count: Optimiser steps of the whole training.
         seed: A text that differs between steps, but not between a resumed and an uninterrupted training.
         forget_rows: The forget rows of the training, to which `part["index"]` refers.
+        memory: What a wrapper keeps until the end of the training, by its name. A resumed training begins with none, so it
+            must be what the values before the first step give.
     """
 
     parameters: Sequence[nn.Parameter]
@@ -50,6 +52,7 @@ class Step(ABC):
     count: int
     seed: str
     forget_rows: Sequence[Row]
+    memory: dict[str, Gradient]
 
     @abstractmethod
     def loss(self, term: Term, parts: Parts) -> float:
@@ -62,6 +65,10 @@ class Step(ABC):
     @abstractmethod
     def relearning_gradient(self, rows: Sequence[int]) -> Gradient:
         """Return the gradient of the mean CE of the true answers of some forget rows."""
+
+    @abstractmethod
+    def forget_gradient(self) -> Gradient:
+        """Return the gradient of the wrapped method's forget term over all forget rows."""
 
     @abstractmethod
     def keep(self, parts: Parts, rows: set[int]) -> Parts:
