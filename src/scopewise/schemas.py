@@ -338,6 +338,30 @@ class LooseAttacksDocument(Document):
     threshold: Share | None = None
 
 
+class AbsolutePart(Part):
+    """Mean signal of an attack on a single model."""
+
+    attack: str
+    setting: str
+    value: Number
+    low: Number
+    high: Number
+    chance: Number
+    rows: Count
+    instances: Count
+    seconds: Seconds
+    notes: list[str]
+
+
+class AloneDocument(Document):
+    """The file of `scopewise attack MODEL --rows FILE --output`."""
+
+    FORMAT = "scopewise-attack-alone/1"
+    model: str
+    manifest: ManifestPart
+    results: list[AbsolutePart]
+
+
 class PieceDocument(Document):
     """The result of one attack on one model, in `attacks/`."""
 

@@ -84,6 +84,11 @@ class Attack:
     needs_target: ClassVar[bool] = False
     """Whether it needs the weights of the model before unlearning, which only its owner has."""
 
+    alone: ClassVar[bool] = False
+    """Whether its signals say something of a model without target and oracle."""
+    chance: ClassVar[float | None] = None
+    """Signal of a model that never saw the facts, if that is known without an oracle."""
+
     def check(self) -> None:
         """Raise ConfigError if a setting names something that does not exist."""
         return

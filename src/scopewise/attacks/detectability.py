@@ -51,6 +51,8 @@ class Detectability(Attack):
 
     name: ClassVar[str] = "detectability"
     suite: ClassVar[Suite] = "quick"
+    alone: ClassVar[bool] = True
+    chance: ClassVar[float | None] = 0.5
 
     def work(self, facts: Facts) -> Work:
         """Return about what the attack costs on one model."""

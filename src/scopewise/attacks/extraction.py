@@ -31,6 +31,7 @@ class Extraction(Attack):
 
     name: ClassVar[str] = "extraction"
     suite: ClassVar[Suite] = "quick"
+    alone: ClassVar[bool] = True
     combine: ClassVar[Combine] = "mean"
 
     def run(self, subject: Engine, facts: Facts, target: Engine) -> Outcome:

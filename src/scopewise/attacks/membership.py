@@ -38,6 +38,8 @@ class Membership(Attack):
 
     name: ClassVar[str] = "membership"
     suite: ClassVar[Suite] = "quick"
+    alone: ClassVar[bool] = True
+    chance: ClassVar[float | None] = 0.5
 
     def work(self, facts: Facts) -> Work:
         """Return about what the attack costs on one model."""

@@ -84,6 +84,7 @@ class Prompts(Attack):
 
     name: ClassVar[str] = "prompts"
     suite: ClassVar[Suite] = "quick"
+    alone: ClassVar[bool] = True
 
     def work(self, facts: Facts) -> Work:
         """Return about what the attack costs on one model."""

@@ -21,6 +21,7 @@ class Question(Attack):
 
     name: ClassVar[str] = "question"
     suite: ClassVar[Suite] = "quick"
+    alone: ClassVar[bool] = True
 
     def run(self, subject: Engine, facts: Facts, target: Engine) -> Outcome:
         """Return the probability of each answer."""

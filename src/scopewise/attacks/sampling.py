@@ -38,6 +38,7 @@ class Sampling(Attack):
 
     name: ClassVar[str] = "sampling"
     suite: ClassVar[Suite] = "quick"
+    alone: ClassVar[bool] = True
 
     def work(self, facts: Facts) -> Work:
         """Return about what the attack costs on one model."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from scopewise import registry, schemas
+from scopewise.attacks.alone import alone, attack_alone, read_rows
 from scopewise.attacks.base import attacked_engine, make_attack
 from scopewise.attacks.suite import Attacked, KeepInFiles, attack_models, check_attacks
 from scopewise.config import AttackSection, RunConfig, parse_config
@@ -75,6 +76,42 @@ def attack_run(
         return _attack_run(config, target, oracle, overwrite, redact, tell)
 
 
+def attack_model(config: RunConfig, path: str, rows: str | Path) -> dict[str, Any]:
+    """Attack any model with rows of one's own, without target or oracle.
+
+    Args:
+        config: Its sections `attack`, `data` (prompt format and length) and `model` (how it is loaded) are used.
+        path: Folder or hub name of the model or adapter.
+        rows: As `read_rows` takes them.
+
+    Returns:
+        The content of the file of `--output`.
+
+    Raises:
+        DataError: as `read_rows`.
+        ConfigError: an attack needs a target and an oracle, or has a wrong setting.
+        ModelError: the model cannot be loaded.
+    """
+    check_attacks(config.attack)
+    alone(config.attack)
+    benchmark = read_rows(rows)
+    found = attack_alone(_loaded(config, "model", path), benchmark, config.attack)
+    return {
+        "format": schemas.AloneDocument.FORMAT,
+        "model": path,
+        "manifest": manifest(config, benchmark.content_hash()),
+        "results": [one.document() for one in found],
+    }
+
+
+def _loaded(config: RunConfig, name: str, path: str) -> Engine:
+    """Load a model to attack, in the dequantized weights, since attacks change weights, which is impossible in 4 bits."""
+    model = load_model(path, **loading(config.model, path), dequantized=True)
+    model = model.to(default_device())  # type: ignore[arg-type]
+    tokenizer, kernels = load_tokenizer(path), config.model.kernels
+    return attacked_engine(name, model, tokenizer, config.data, max_tokens=config.attack.max_tokens, kernels=kernels)
+
+
 def _attack_run(
     config: RunConfig,
     target: str | None,
@@ -105,11 +142,7 @@ def _attack_run(
         raise ResultError(f"{output}: made with other settings; add --overwrite to replace it")
 
     def load(name: str) -> Engine:
-        # Attacks change weights, which is impossible in 4 bits, so they get the dequantized weights.
-        model = load_model(paths[name], **loading(config.model, paths[name]), dequantized=True)
-        model = model.to(default_device())  # type: ignore[arg-type]
-        tokenizer, kernels = load_tokenizer(paths[name]), config.model.kernels
-        return attacked_engine(name, model, tokenizer, data, max_tokens=settings.max_tokens, kernels=kernels)
+        return _loaded(config, name, paths[name])
 
     found = attack_models(
         {name: partial(load, name) for name in models},
