@@ -17,9 +17,8 @@ def main() -> None:
     request = json.dumps(given).encode()
     socket.send_fds(server, [len(request).to_bytes(8, "big")], [0, 1, 2])
     server.sendall(request)
-    for number in HANDED_ON:
-        if number not in ignored:
-            signal.signal(number, lambda sent, _: server.sendall(bytes([sent])))
+    for number in HANDED_ON:  # the ignored ones too: the fork may come to listen to them
+        signal.signal(number, lambda sent, _: server.sendall(bytes([sent])))
     answer = server.recv(4)
     if not answer:
         sys.exit("the server of forks is gone")
