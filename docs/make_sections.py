@@ -63,6 +63,7 @@ def method(cls: type[Method]) -> str:
     ]
     before = {
         "labels": cls.relabel is not Method.relabel,
+        "statistics of all forget rows": cls.statistics is not Method.statistics,
         "preferred answers": made.answers_from is not None,
         "the NLL of each answer": "reference_nll" in made.needs,
         "the retain loss": cls.dual is not Method.dual,

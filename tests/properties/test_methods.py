@@ -27,7 +27,7 @@ from scopewise.testing.world import World
 
 DESCENDS = {"random_labels", "adversarial", "relearn", "task_vector", "jens_un", "idk_ap"}
 """Losses that make their labels more likely."""
-IGNORES_LABELS = {"rmu", "pdu", "blade", "me_gd", "max_ent"}
+IGNORES_LABELS = {"rmu", "mcu", "pdu", "blade", "me_gd", "max_ent"}
 """Losses that do not read labels: which way the true answer's likelihood goes is not said."""
 
 ON_AN_UNTRAINED_MODEL = {
@@ -177,6 +177,7 @@ def test_loss_of_a_step_is_the_weighted_sum_of_its_terms(
         return float((value * weight).sum() / weight.sum())
 
     given = answers_of(method, model, rows.forget, dict(zip(map(id, rows.forget), rows.labels, strict=True)))
+    given = replace(given, statistics=trainer.loss.statistics)
     if given.logits.shape[-1]:  # the model itself is the reference
         given = with_reference(given, given.logits)
     if rows.preferred:

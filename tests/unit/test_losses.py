@@ -11,6 +11,7 @@ import torch
 
 from scopewise.errors import ConfigError
 from scopewise.methods.base import RETAIN_LOSSES, Answers, make_method
+from scopewise.methods.mcu import directions
 from scopewise.methods.pdu import PDU
 from scopewise.models.adapters import lora_config, with_adapter
 from scopewise.models.scale_change import scale_change, trained_state
@@ -78,6 +79,25 @@ def test_rmu() -> None:
     there = target.expand(3, 16)
     assert method.forget_loss(replace(base, hidden=there)).tolist() == pytest.approx([0.0, 0.0], abs=1e-12)
     assert method.forget_loss(replace(base, hidden=there + 1)).tolist() == pytest.approx([1.0, 1.0])
+
+
+def test_mcu() -> None:
+    """Without its first coordinate a state is that of RMU where the coordinate is 0."""
+    base = Answers(torch.zeros(2, 0), torch.zeros(2, dtype=torch.long), torch.tensor([0, 1]), 2)
+    states = torch.tensor([[5.0, 1.0, 2.0], [-3.0, 0.5, 0.0]])
+    common = replace(base, hidden=states, statistics=torch.tensor([[1.0, 0.0, 0.0]]))
+    without = replace(base, hidden=states * torch.tensor([0.0, 1.0, 1.0]))
+    assert value("mcu", common, steering=2.0) == pytest.approx(value("rmu", without, steering=2.0))
+
+
+def test_directions_of_mcu() -> None:
+    """(3, 1), (1, 1) and (2, 1) have the mean (2, 1) and vary along the first coordinate alone."""
+    found = directions(torch.tensor([[3.0, 1.0], [1.0, 1.0], [2.0, 1.0]], dtype=torch.float64), 2)
+    assert found[0].tolist() == pytest.approx([2 / math.sqrt(5), 1 / math.sqrt(5)])
+    assert found[1].abs().tolist() == pytest.approx([1.0, 0.0])
+    assert (
+        len(directions(torch.eye(2, dtype=torch.float64), 9)) == 3
+    )  # the mean, and no more components than dimensions
 
 
 def test_undial() -> None:

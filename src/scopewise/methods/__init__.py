@@ -16,6 +16,7 @@ METHODS: dict[str, str] = {
     "alt_po": "scopewise.methods.alt_po:AltPO",
     "relearn": "scopewise.methods.relearn:ReLearn",
     "rmu": "scopewise.methods.rmu:RMU",
+    "mcu": "scopewise.methods.mcu:MCU",
     "undial": "scopewise.methods.undial:UNDIAL",
     "wga": "scopewise.methods.wga:WGA",
     "sat_imp": "scopewise.methods.sat_imp:SatImp",

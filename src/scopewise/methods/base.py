@@ -38,6 +38,7 @@ class Answers:
         reference_hidden: The same for the model before unlearning, for the retain term `hidden`.
         preferred: The preferred answers, sequence by sequence, if the method needs them.
         nll_of_tokens: The result of `token_nll`, if computed in chunks.
+        statistics: What `Method.statistics` returned before the first step.
         kl_of_tokens: KL of each token from the model before unlearning, in nats, if computed in chunks.
     """
 
@@ -52,6 +53,7 @@ class Answers:
     preferred: Answers | None = None
     nll_of_tokens: Float[Tensor, "tokens"] | None = None
     kl_of_tokens: Float[Tensor, "tokens"] | None = None
+    statistics: Tensor | None = None
 
     def token_nll(self) -> Float[Tensor, "tokens"]:
         """Return each answer token's negative log-likelihood in nats."""
@@ -137,6 +139,10 @@ class Method:
             seed: Random seed.
         """
         return [item.answer_ids for item in items]
+
+    def statistics(self, items: Sequence[Encoded], engine: Engine) -> Tensor | None:
+        """Return what the loss reads of the model before unlearning over all forget rows. Called as `relabel`."""
+        return None
 
     def hidden_layer(self, layers: int) -> int | None:
         """Return the decoder block (from 0, of `layers`) whose hidden states are needed, or None."""

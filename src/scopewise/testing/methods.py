@@ -51,6 +51,7 @@ def answers_of(method: Method, model: Any, items: Sequence[Encoded], labels: Lab
         batch["row"],
         len(items),
         hidden=states,
+        statistics=None if states is None else torch.eye(states.shape[-1])[:2],
     )
     return given if logits is None else with_reference(given, logits.roll(1, -1))
 
@@ -69,7 +70,9 @@ def random_answers(seed: int = 0) -> Answers:
     logits = torch.randn(5, 7, dtype=torch.float64, generator=generator)
     label, row = torch.randint(7, (5,), generator=generator), torch.tensor([0, 0, 1, 1, 1])
     reference = torch.randn(5, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    return with_reference(Answers(logits, label, row, 2, hidden=logits), reference)
+    return with_reference(
+        Answers(logits, label, row, 2, hidden=logits, statistics=torch.eye(7, dtype=torch.float64)[:2]), reference
+    )
 
 
 def moved(given: Answers, logits: Tensor) -> Answers:

@@ -29,6 +29,7 @@ class Loss:
 
     Attributes:
         denominators: Sum of the weights of each term over the step; set before the step's first micro-batch.
+        statistics: Those of the method, set before training.
         reference: Returns the model before unlearning; set during training if the method needs it.
     """
 
@@ -37,6 +38,7 @@ class Loss:
         self.layer = layer
         self.denominators: dict[str, Tensor] = {}
         self.reference: Reference | None = None
+        self.statistics: Tensor | None = None
         self._where = where
 
     def __call__(self, forward: Forward, inputs: Batch) -> tuple[Tensor, Tensor]:
@@ -57,7 +59,7 @@ class Loss:
         outputs = self._outputs(forward, inputs, bool(counts[0]), terms)
         forget = retain = torch.zeros((), device=group.device)
         if counts[0]:
-            answers = _answers(inputs, starts, FORGET_GROUP, outputs)
+            answers = replace(_answers(inputs, starts, FORGET_GROUP, outputs), statistics=self.statistics)
             if counts[1]:
                 answers = replace(answers, preferred=_answers(inputs, starts, PREFERRED_GROUP, outputs))
             if "reference_logits" in method.needs:

@@ -359,6 +359,7 @@ class UnlearningTrainer(Trainer):
             refused = [replace(item.row, answer=text) for item, text in zip(rows.retain, texts, strict=True)]
             rows.retain_preferred = encode(refused, tokenizer, engine.prompt, 2 * self.args.max_length)
         rows.labels = method.relabel(rows.forget, engine, self.args.seed)
+        self.loss.statistics = method.statistics(rows.forget, engine)
         if "reference_nll" in method.needs:
             rows.reference_nll = engine.sequence_nll(rows.forget, "reference")
             if rows.preferred:
