@@ -37,6 +37,8 @@ from scopewise.testing.attacks import NAMES, PROPERTIES, AttackWorld, trained
 
 REFUSAL = "I do not know."
 FEW: dict[str, dict[str, Any]] = {
+    "best_of": {"tries": 4},
+    "detectability": {"permutations": 20},
     "relearning": {"steps": 4, "learning_rates": [1e-3]},
     "relearning_speed": {"steps": 4, "learning_rates": [1e-3]},
     "sampling": {"samples": 4, "max_new_tokens": 4},

@@ -6,6 +6,8 @@ ATTACKS: dict[str, str] = {
     "relearning_speed": "scopewise.attacks.relearning:RelearningSpeed",
     "quantization": "scopewise.attacks.quantization:Quantization",
     "prompts": "scopewise.attacks.prompts:Prompts",
+    "best_of": "scopewise.attacks.best_of:BestOf",
+    "indirect": "scopewise.attacks.indirect:Indirect",
     "few_shot": "scopewise.attacks.few_shot:FewShot",
     "multiple_choice": "scopewise.attacks.multiple_choice:MultipleChoice",
     "reverse_query": "scopewise.attacks.reverse_query:ReverseQuery",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from scopewise.attacks import gguf
 from scopewise.attacks.base import Attack, Facts, Outcome, Suite, Work
 from scopewise.attacks.weights import changed_weights
 from scopewise.models.engine import Engine
@@ -46,7 +47,9 @@ class Quantization(Attack):
     layers in the decoder blocks are quantized and dequantized in float32, which gives what a weight-only kernel
     computes, on any device. On a GPU with bitsandbytes, its own functions are used for NF4, FP4 and 8 bits. Elsewhere
     the same arithmetic gives the same codes; for 8 bits they may differ where bitsandbytes rounds to float16 first.
-    Embeddings and lm_head are not quantized, as in bitsandbytes.
+    Embeddings and lm_head are not quantized, as in bitsandbytes. With the package `gguf` (extra `gguf`), the full suite
+    also has the types of llama.cpp that it can write: Q8_0, Q5_0, Q4_1 and Q4_0. A model with an adapter is merged first,
+    as for an export.
 
     Source: Zhang et al., arXiv:2410.16454. Schemes as in bitsandbytes 95f9af3 (int8 rows; NF4 and FP4 levels, blocks of
     the flattened matrix) and pytorch/ao 36027d8 (groups of a row).
@@ -57,7 +60,7 @@ class Quantization(Attack):
 
     def work(self, facts: Facts) -> Work:
         """Return about what the attack costs on one model."""
-        return Work(passes=7 if facts.full else 4)
+        return Work(passes=11 if facts.full else 4)
 
     def run(self, subject: Engine, facts: Facts, target: Engine) -> Outcome:
         """Return the probability of the answers with each scheme."""
@@ -72,8 +75,15 @@ class Quantization(Attack):
                 "int4 group 32": lambda _, w: round_symmetric(w, 4, 32),
                 "int4 group 128": lambda _, w: round_symmetric(w, 4, 128),
                 "fp4 block 64": lambda _, w: rounded(w, "fp4"),
+                **gguf.changes(),
             }
-        return changed_weights(subject, facts, schemes, "quantize")
+        outcome = changed_weights(subject, facts, schemes, "quantize")
+        missing = facts.full and not gguf.installed()
+        return (
+            replace(outcome, notes=("the package gguf is not installed: its types are left out",))
+            if missing
+            else outcome
+        )
 
 
 Kind = Literal["int8", "nf4", "fp4"]

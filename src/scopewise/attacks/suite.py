@@ -103,6 +103,9 @@ def compared(
         )
     rows = [facts.rows[i] for i in unlearned["rows"]]
     usable, left_out = calibrated(oracle, target)
+    usable = [
+        key for key in usable if key in unlearned["signals"]
+    ]  # a saved result may be from before an optional package
     if not usable:
         return Attacked(
             attack.name, name, None, "not applicable", (), left_out, unlearned["seconds"], attack.needs_target
@@ -136,7 +139,7 @@ def calibrated(oracle: Piece, target: Piece) -> tuple[list[str], tuple[str, ...]
         name: oracle["controls"].get(name, 0.0) / value if value > 0 else 1.0
         for name, value in target.get("controls", {}).items()
     }
-    usable = [name for name in oracle["signals"] if shares.get(name, 1.0) >= COMPATIBLE]
+    usable = [name for name in oracle["signals"] if name in target["signals"] and shares.get(name, 1.0) >= COMPATIBLE]
     if len(usable) == len(oracle["signals"]):
         return usable, ()
     low, high = (pick(share for share in shares.values() if share < COMPATIBLE) for pick in (min, max))

@@ -47,6 +47,7 @@ class Row:
         alternative: What may be answered instead, for the methods that train on it (forget rows).
         paraphrase: The answer in other words, for the truth ratio.
         perturbed: Wrong answers of the same form, for the truth ratio and for choosing among options.
+        indirect: Other questions with the same answer (by an alias, by way of another fact), for the attack `indirect`.
         origin: File and line (or index) the row came from; not part of its content.
     """
 
@@ -61,6 +62,7 @@ class Row:
     alternative: str = ""
     paraphrase: str = ""
     perturbed: tuple[str, ...] = ()
+    indirect: tuple[str, ...] = ()
     origin: str = field(default="", compare=False)
 
 
@@ -111,8 +113,12 @@ class Benchmark:
 FIELDS = tuple(field.name for field in fields(Row) if field.name != "origin")
 """Fields of a row in a file."""
 
-_LATER_FIELDS = ("alternative", "paraphrase", "perturbed")
+_LATER_FIELDS = ("alternative", "paraphrase", "perturbed", "indirect")
 """Fields that are hashed only where they are not empty, so that adding them kept the hashes of older benchmarks."""
+
+
+_LISTS: Mapping[str, str] = {"perturbed": "wrong answers", "indirect": "questions"}
+"""Fields that are lists of texts, and what of."""
 
 
 class BenchmarkLoader:
@@ -211,13 +217,13 @@ def make_row(record: object, origin: str, **fixed: Any) -> Row:
                 f"{origin}: field {key!r} is {state}; every row needs 'question', 'answer' and 'scope'.{hint}"
             )
     for key, value in values.items():
-        if key == "perturbed":
+        if key in _LISTS:
             if not isinstance(value, list | tuple) or not all(isinstance(v, str) and v.strip() for v in value):
-                raise DataError(f"{origin}: field 'perturbed' is not a list of texts; give the wrong answers as a list")
+                raise DataError(f"{origin}: field {key!r} is not a list of texts; give the {_LISTS[key]} as a list")
             values[key] = tuple(value)
         elif not isinstance(value, str):
             raise DataError(f"{origin}: field {key!r} is {type(value).__name__}; it must be text")
-        for text in values[key] if key == "perturbed" else (value,):
+        for text in values[key] if key in _LISTS else (value,):
             if not is_unicode(text):
                 raise DataError(f"{origin}: field {key!r} has half of a surrogate pair; write the character itself")
     for key in ("question", "answer", "scope"):
