@@ -473,8 +473,8 @@ class TuneSection(Section):
     """The hyper-parameter search, the same for every method: on a held-out part of train, never on val.
 
     Each method gets the same number of trials and the same ranges (low, high; on a logarithmic scale); `knobs` are
-    ranges of a method's own hyper-parameters. `choose` selects the trial: the highest Average Success, or the one
-    closest to the oracle.
+    ranges of a method's own hyper-parameters, or of a wrapper's settings: `npo+sam: {sam.rho: [0.001, 0.1]}`. `choose`
+    selects the trial: the highest Average Success, or the one closest to the oracle.
     """
 
     trials: int = Field(12, ge=1)

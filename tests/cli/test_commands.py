@@ -123,7 +123,7 @@ def test_bad_input_is_one_sentence_and_exit_code_two(arguments: list[str], sente
         (["show"], "scopewise show: missing argument 'what'; see `scopewise show --help`"),
         (
             ["list", "method"],
-            "scopewise list: invalid value for 'kind': 'method' is not one of 'methods', 'localizers'",
+            "scopewise list: invalid value for 'kind': 'method' is not one of 'methods', 'wrappers', 'localizers'",
         ),
         (["play", "runs", "--port", "65536"], "scopewise play: invalid value for '--port':"),
         (["check", "--set"], "scopewise: option '--set' requires an argument; see `scopewise --help`"),

@@ -15,6 +15,7 @@ from scopewise import registry
 ROOT = Path(__file__).parents[2]
 GROUPS = {
     "methods": "Methods",
+    "wrappers": "Wrappers",
     "localizers": "Localizers",
     "metrics": "Metrics",
     "attacks": "Attacks",

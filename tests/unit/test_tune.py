@@ -38,6 +38,23 @@ def test_every_method_has_as_many_trials_within_its_ranges(method: str, searched
     assert [t.on_front for t in trials] == [number != 3 for number in range(8)]
 
 
+def test_settings_of_wrappers_are_searched() -> None:
+    """The knobs of npo hold for it with a wrapper, too, and those of the wrapper besides; what is set stays."""
+    knobs = {"npo": {"beta": (0.01, 1.0)}, "npo+sam": {"sam.rho": (0.001, 0.1)}}
+    tune = TuneSection(trials=3, knobs=knobs)
+    section = UnlearnSection(method="npo+sam+undo", wrapper_args={"undo": {"alpha": 0.5}, "sam": {}})
+    assert all("sam.rho" not in trial.parameters for trial in search(section, tune, objectives))
+    section = section.model_copy(update={"method": "npo+sam"})
+    for trial in search(section, tune, objectives):
+        assert set(trial.parameters) == {"learning_rate", "retain_weight", "beta", "sam.rho"}
+        assert set(trial.section.method_args) == {"retain_weight", "beta"}
+        assert trial.section.wrapper_args == {"undo": {"alpha": 0.5}, "sam": {"rho": trial.parameters["sam.rho"]}}
+        assert 0.001 <= trial.parameters["sam.rho"] <= 0.1
+    wrong = TuneSection(knobs={"npo+sam": {"sam.ro": (0.1, 1.0)}})
+    with pytest.raises(ConfigError, match=r"unlearn\.wrapper_args\.sam"):
+        search(section, wrong, objectives)
+
+
 def test_interrupted_search_goes_on_as_if_it_had_not_been() -> None:
     section = UnlearnSection(method="ga_kl")
     straight = search(section, TUNE, objectives)

@@ -13,6 +13,7 @@ from scopewise.config import TuneSection, UnlearnSection
 from scopewise.data.rows import SCOPES, TRAIN, VAL, Benchmark
 from scopewise.errors import ConfigError
 from scopewise.methods.base import Method, make_method
+from scopewise.methods.wrappers.base import make_wrappers
 from scopewise.registry import split_method
 
 Objectives = tuple[float, float]
@@ -106,16 +107,29 @@ def space(name: str, method: Method, tune: TuneSection) -> dict[str, tuple[float
     if method.retain_terms:
         ranges["retain_weight"] = tune.retain_weight
     for knob, low_high in (tune.knobs.get(split_method(name)[0], {}) | tune.knobs.get(name, {})).items():
-        make_method(name, **{knob: low_high[0]})  # ConfigError for an unknown one
+        wrapper, dot, setting = knob.partition(".")
+        if dot:  # ConfigError for an unknown one
+            make_wrappers(name, {wrapper: {setting: low_high[0]}})
+        else:
+            make_method(name, **{knob: low_high[0]})
         ranges[knob] = low_high
     return ranges
 
 
 def with_parameters(section: UnlearnSection, parameters: Mapping[str, float]) -> UnlearnSection:
     """Return the settings of a trial."""
-    rest = {key: value for key, value in parameters.items() if key != "learning_rate"}
-    method_args = {**section.method_args, **rest}
-    return section.model_copy(update={"learning_rate": parameters["learning_rate"], "method_args": method_args})
+    method_args, wrapper_args = (
+        dict(section.method_args),
+        {name: dict(own) for name, own in section.wrapper_args.items()},
+    )
+    for key, value in parameters.items():
+        wrapper, dot, setting = key.partition(".")
+        if dot:
+            wrapper_args.setdefault(wrapper, {})[setting] = value
+        elif key != "learning_rate":
+            method_args[key] = value
+    changes = {"method_args": method_args, "wrapper_args": wrapper_args}
+    return section.model_copy(update={"learning_rate": parameters["learning_rate"], **changes})
 
 
 def best(trials: Sequence[Trial], oracle: Objectives | None) -> Trial:

@@ -45,6 +45,10 @@ def _names(ground: Path, random: Random) -> Iterator[Input]:
         )
         if kind == "methods" and setting == "bench.methods" and random.random() < 0.3:
             wrong = random.choice([f"{name}@", f"@{name}", f"{name}@all@all"])
+        if kind == "methods" and random.random() < 0.3:
+            wrong = random.choice(
+                [f"{name}+", f"{name}+sam+sam", f"+{name}", f"{name}+{misspelt('sam')}", f"{name}+{name}"]
+            )
         # A localizer's own settings are checked by the commands that localize.
         asked = random.choice(_LOCALIZING) if setting.startswith("localize.") else command(random)
         yield _changed({setting: [wrong] if many else wrong}, f"{setting} is {wrong!r}", asked)

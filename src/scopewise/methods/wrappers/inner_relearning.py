@@ -34,7 +34,8 @@ class InnerRelearning(Wrapper):
 
     Attributes:
         steps: Most Adam steps of the adversary. Default: ours, from a first trial.
-        learning_rate: Of the adversary. Default: ours, that of the attack relearning.
+        learning_rate: Of the adversary. Default: ours; set it to the rates of the attack `relearning`, which are those of the
+            run's fine-tuning.
         rows: Rows of each of its steps. Default: the default batch size.
         share: Share (0-1) of the instances that it relearns. Default: ours.
         weight: Factor of the gradient at θ'. Default: ours.
