@@ -41,6 +41,7 @@ FEW: dict[str, dict[str, Any]] = {
     "detectability": {"permutations": 20},
     "relearning": {"steps": 4, "learning_rates": [1e-3]},
     "relearning_speed": {"steps": 4, "learning_rates": [1e-3]},
+    "suffix": {"steps": 1, "candidates": 2, "rows": 2},
     "sampling": {"samples": 4, "max_new_tokens": 4},
 }
 """Settings with which attacks are over soon."""

@@ -8,6 +8,7 @@ ATTACKS: dict[str, str] = {
     "prompts": "scopewise.attacks.prompts:Prompts",
     "best_of": "scopewise.attacks.best_of:BestOf",
     "indirect": "scopewise.attacks.indirect:Indirect",
+    "suffix": "scopewise.attacks.suffix:Suffix",
     "few_shot": "scopewise.attacks.few_shot:FewShot",
     "multiple_choice": "scopewise.attacks.multiple_choice:MultipleChoice",
     "reverse_query": "scopewise.attacks.reverse_query:ReverseQuery",
