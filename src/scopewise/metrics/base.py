@@ -38,6 +38,8 @@ class Answered:
         contradicted: Whether the true answer contradicts the generated text.
         fluency: Probability (0-1) that the generated text is language, by a judge.
         generated_nll: Mean NLL of the generated text given the prompt under a judging language model, in nats per token.
+        more: What a need fills in that has no attribute of its own here (every need of a plugin), by the need's name as
+            `Metric.needs` has it.
         too_long: Which other answers of the row (`paraphrase`, `perturbed`) were left out because they do not fit.
     """
 
@@ -53,6 +55,7 @@ class Answered:
     contradicted: bool | None = None
     fluency: float | None = None
     generated_nll: float | None = None
+    more: Mapping[str, Any] = field(default_factory=dict)
     too_long: frozenset[str] = frozenset()
 
     @property

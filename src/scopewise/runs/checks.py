@@ -28,6 +28,7 @@ from scopewise.localizers.base import localizer_of
 from scopewise.methods.base import Method, make_method
 from scopewise.methods.wrappers.base import make_wrappers
 from scopewise.metrics.base import make_metrics
+from scopewise.metrics.needs.base import need_class
 from scopewise.models.adapters import lora_config, with_adapter
 from scopewise.models.checked import check_weights
 from scopewise.models.load import adapter_base, find_model, is_folder, load_tokenizer, quantized
@@ -83,6 +84,7 @@ def check_run(config: RunConfig, *, length: bool = True) -> Checked:
             _check_files(path, model.revision if path == model.path else None, setting)
     needs = frozenset().union(*(metric.needs for metric in make_metrics(evaluate)))
     for key in sorted(needs):  # those of models are called as the settings that name the models
+        need_class(key)
         if (judge := getattr(evaluate, key, None)) is not None:
             _check_files(judge, None, f"evaluate.{key}")
     if evaluate.ability.tasks:

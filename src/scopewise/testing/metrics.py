@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import is_dataclass, replace
 
-from scopewise.data.rows import FORGET, HOLDOUT, RETAIN, Row
+from scopewise.config import EvaluateSection
+from scopewise.data.rows import FORGET, HOLDOUT, RETAIN, TRAIN, Benchmark, Row
+from scopewise.evaluation import evaluate
 from scopewise.metrics.base import Aggregate, Answered, Metric, ReferenceValues, RowMetric, Value
 from scopewise.metrics.columns import Declaration
+from scopewise.metrics.needs import NEEDS
+from scopewise.metrics.needs.base import need_class
 from scopewise.models.score import Scored
+from scopewise.settings import knobs
 from scopewise.testing.world import NotApplicableError, Property, World, check
 
 _VOCABULARY = 300
@@ -52,6 +57,14 @@ def scored(log_prob: float, tokens: int, hit: bool) -> Scored:
     return Scored((log_prob,) * tokens, (hit,) * tokens, (1,) * tokens, (-2.0,) * tokens, (1.5,) * tokens)
 
 
+def rows_for(metric: Metric, known: bool, scopes: Iterable[str] = (FORGET, RETAIN, HOLDOUT)) -> list[Answered]:
+    """Return `answered` rows, with what each need of the metric fills in."""
+    rows = answered(known, scopes)
+    for name in sorted(metric.needs):
+        rows = [need_class(name).planted(row, known) for row in rows]
+    return rows
+
+
 def measured(metric: RowMetric, rows: Sequence[Answered]) -> dict[str, Value]:
     """Return the values of a metric on the val split."""
     return metric.keyed(rows, "val")
@@ -61,8 +74,15 @@ def anchors(metric: Metric) -> str:
     """Return in words what a metric is for a perfect and for a uniform model, to be compared with its docstring."""
     if not isinstance(metric, RowMetric):
         return "made of other values"
-    both = [measured(metric, answered(known)) for known in (True, False)]
+    both = [measured(metric, rows_for(metric, known)) for known in (True, False)]
     return "; ".join(f"{key}: perfect {both[0][key].value:.4g}, uniform {both[1][key].value:.4g}" for key in both[0])
+
+
+def _number(key: str, value: Value) -> float:
+    """Return a value on rows that have everything. Raises PropertyError where it is None."""
+    own = "; `planted` of a need of your own must fill these rows"
+    check(value.value is not None, f"{key} is None on rows that have everything: {', '.join(value.skipped)}{own}")
+    return float(value.value or 0.0)
 
 
 def _row_metric(metric: Metric) -> RowMetric:
@@ -73,17 +93,18 @@ def _row_metric(metric: Metric) -> RowMetric:
 
 def finite(metric: Metric, world: World) -> None:
     """Every value is a number or None, never NaN or infinite; and its interval holds it."""
-    rows = [answered(True), answered(False), [*answered(True), *answered(False)]]
+    knowing, uniform = rows_for(metric, True), rows_for(metric, False)
+    rows = [knowing, uniform, [*knowing, *uniform]]
     for given in rows:
         for key, value in measured(_row_metric(metric), given).items():
             numbers = [v for v in (value.value, value.low, value.high, *value.per_row) if v is not None]
             check(all(map(math.isfinite, numbers)), f"{key} is {value.value}, rows {value.per_row}")
-            check(value.value is not None, f"{key} is None on rows that have everything: {value.skipped}")
+            _number(key, value)
 
 
 def nothing_is_none(metric: Metric, world: World) -> None:
     """Without rows, and on rows without a token, the value is None or a number, and a reason is given for None."""
-    empty = [replace(row, scored=scored(0.0, 0, False), generated="", predicted="") for row in answered(False)]
+    empty = [replace(row, scored=scored(0.0, 0, False), generated="", predicted="") for row in rows_for(metric, False)]
     for given in ([], empty):
         value = _row_metric(metric).measure(given)
         check(value.value is None or math.isfinite(value.value), f"{value.value} on {len(given)} empty rows")
@@ -93,12 +114,12 @@ def nothing_is_none(metric: Metric, world: World) -> None:
 def order(metric: Metric, world: World) -> None:
     """The order of the rows changes nothing, and one value is given for each row, or none at all."""
     for known in (True, False):
-        rows = answered(known)
+        rows = rows_for(metric, known)
         first, again = measured(_row_metric(metric), rows), measured(_row_metric(metric), rows[::-1])
         check(first.keys() == again.keys(), f"keys {list(first)}, in the other order {list(again)}")
         for key, value in first.items():
-            a, b = value.value, again[key].value
-            check(a is not None and b is not None and math.isclose(a, b, rel_tol=1e-9), f"{key}: {a}, reversed {b}")
+            a, b = _number(key, value), _number(key, again[key])
+            check(math.isclose(a, b, rel_tol=1e-9), f"{key}: {a}, reversed {b}")
             check(not value.per_row or len(value.per_row) % len(_ROWS) == 0, f"{key}: {len(value.per_row)} rows")
 
 
@@ -108,13 +129,11 @@ def direction(metric: Metric, world: World) -> None:
     wanted = {"forget": (FORGET,), "retain": (RETAIN,), "each": (RETAIN,)}.get(metric.scope)
     if wanted is None:
         raise NotApplicableError("it is computed over both scopes together")
-    both = [next(iter(measured(metric, answered(known, wanted)).items())) for known in (True, False)]
+    both = [next(iter(measured(metric, rows_for(metric, known, wanted)).items())) for known in (True, False)]
     better = Declaration.of(type(metric)).column(both[0][0]).better
     if better == "to the oracle":
         raise NotApplicableError("its goal is the oracle's value, from either side")
-    perfect, uniform = (value.value for _, value in both)
-    assert perfect is not None
-    assert uniform is not None
+    perfect, uniform = (_number(key, value) for key, value in both)
     best, worst = (perfect, uniform) if (better == "higher") == (metric.scope != "forget") else (uniform, perfect)
     check(best >= worst, f"perfect {perfect:.4g}, uniform {uniform:.4g}; better is {better!r}")
 
@@ -125,9 +144,32 @@ def columns(metric: Metric, world: World) -> None:
     check(bool(about.label.strip()), "the label is empty")
     keys = [f"{metric.name}/val"]
     if isinstance(metric, RowMetric):
-        keys = list(measured(metric, answered(True)))
+        keys = list(measured(metric, rows_for(metric, True)))
     shown = [key for one in keys for key in (one, f"{one}+direct") if about.column(key).headline]
     check(len(shown) == len(set(about.headline)), f"headline is {about.headline}; of it only {shown} exist")
+
+
+def own_needs(metric: Metric, world: World) -> None:
+    """What a need of a plugin fills in on a real model, the metric reads."""
+    if not metric.needs - NEEDS.keys():
+        raise NotApplicableError("it has no need of its own")
+    cls = type(metric)
+    name = f"{cls.__module__}:{cls.__qualname__}"
+    own = {key: getattr(metric, key) for key in knobs(cls)} if is_dataclass(cls) else {}
+    settings = EvaluateSection(
+        metrics=(name,),
+        metric_args={name: own},
+        splits=(TRAIN,),
+        generate_splits=(TRAIN,),
+        direct_splits=(),
+        max_new_tokens=8,
+    )
+    benchmark = Benchmark("small", tuple(row for rows in world.rows.values() for row in rows))
+    found = evaluate(world.engine(), benchmark, settings).values
+    if not found or any(hasattr(settings, key) for key in metric.needs):
+        raise NotApplicableError("it needs a holdout, or a model that only a run file names")
+    for key, value in found.items():
+        check(value.value is not None, f"{key} is None on the small model: {', '.join(value.skipped)}")
 
 
 def aggregate_of_nothing(metric: Metric, world: World) -> None:
@@ -145,6 +187,7 @@ PROPERTIES: Mapping[str, Property] = {
     "row order changes nothing": order,
     "the direction is that of its anchors": direction,
     "its columns are declared": columns,
+    "its own needs are filled": own_needs,
     "an aggregate of nothing is None": aggregate_of_nothing,
 }
 """Name → property of a metric."""

@@ -42,6 +42,16 @@ class Need:
         """Return the row with the scores of its `answers`; answers that are too long have none."""
         return answered
 
+    @classmethod
+    def planted(cls, answered: Answered, known: bool) -> Answered:
+        """Return a made-up row as this need would fill it, for the tests that every metric gets.
+
+        Args:
+            answered: The row.
+            known: Whether the model knows every answer; otherwise it gives every token the same probability.
+        """
+        return answered
+
     def prepare(self, items: Sequence[Encoded]) -> None:
         """Run what is computed once, for all rows of the evaluation."""
         return
@@ -66,17 +76,32 @@ def make_needs(
     """Return needs by name, in the order of the table; a plugin's need is named `package.module:Class`.
 
     Raises:
-        ConfigError: unknown need.
+        ConfigError: as `need_class`.
     """
     wanted = frozenset(names)
-    for name in sorted(wanted - NEEDS.keys()):
-        if ":" not in name:
-            raise ConfigError(f"metrics: need {name!r}; {allowed(name, NEEDS, 'or write package.module:Class')}")
-    targets = {name: NEEDS[name] for name in NEEDS if name in wanted} | {n: n for n in sorted(wanted - NEEDS.keys())}
-    found: dict[str, Need] = {}
-    for name, target in targets.items():
-        module, _, attribute = target.partition(":")
-        found[name] = getattr(importlib.import_module(module), attribute)(engine, settings, reference)
+    ordered = [*(name for name in NEEDS if name in wanted), *sorted(wanted - NEEDS.keys())]
+    return {name: need_class(name)(engine, settings, reference) for name in ordered}
+
+
+def need_class(name: str) -> type[Need]:
+    """Import and return the class of a need: a key of the table, or `package.module:Class`.
+
+    Raises:
+        ConfigError: no such need, or a class that cannot be imported or is no need.
+    """
+    if name not in NEEDS and ":" not in name:
+        raise ConfigError(f"metrics: need {name!r}; {allowed(name, NEEDS, 'or write package.module:Class')}")
+    module, _, attribute = NEEDS.get(name, name).partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except Exception as error:  # a plugin's own code may fail in any way
+        raise ConfigError(
+            f"metrics: need {name!r}; it cannot be imported ({type(error).__name__}: {error}); correct `needs` of the metric"
+        ) from error
+    if not (isinstance(found, type) and issubclass(found, Need)):
+        raise ConfigError(
+            f"metrics: need {name!r}; it is not a subclass of scopewise.metrics.needs.base.Need; derive it from that"
+        )
     return found
 
 
