@@ -278,7 +278,14 @@ class AttackPart(Part):
     low: Number
     high: Number
     verdict: Literal[
-        "leaks", "holds", "over-unlearned", "undecided", "one instance", "not measurable", "not applicable"
+        "leaks",
+        "holds",
+        "over-unlearned",
+        "undecided",
+        "one instance",
+        "few instances",
+        "not measurable",
+        "not applicable",
     ]
     worst: list[dict[str, Any]]
     notes: list[str]

@@ -140,16 +140,23 @@ def test_nothing_is_said_where_target_and_oracle_hardly_differ() -> None:
 
 
 def test_the_interval_resamples_instances_not_rows() -> None:
-    """Eight rows of two instances that behave as one each: rows would give a much narrower interval."""
-    signal = [0.9] * 4 + [0.1] * 4
-    zero, one = {"a": [0.0] * 8}, {"a": [1.0] * 8}
-    by_instance = leakage({"a": signal}, zero, one, ["x"] * 4 + ["y"] * 4)
-    by_row = leakage({"a": signal}, zero, one, list("abcdefgh"))
+    """Twenty-four rows of six instances that behave as one each: rows would give a much narrower interval."""
+    signal = ([0.9] * 4 + [0.1] * 4) * 3
+    zero, one = {"a": [0.0] * 24}, {"a": [1.0] * 24}
+    by_instance = leakage({"a": signal}, zero, one, [name for name in "uvwxyz" for _ in range(4)])
+    by_row = leakage({"a": signal}, zero, one, [str(i) for i in range(24)])
     assert (by_instance.low, by_instance.high) == (pytest.approx(0.1), pytest.approx(0.9))
-    assert by_row.high < 0.85
+    assert by_row.high < 0.75
     assert by_instance.verdict(0.05) == "leaks"
     assert by_instance.verdict(0.5) == "undecided"
     assert by_instance.verdict(0.95) == "holds"
+
+
+@pytest.mark.parametrize(("count", "verdict"), [(4, "few instances"), (5, "leaks")])
+def test_a_verdict_needs_five_instances(count: int, verdict: str) -> None:
+    found = leakage({"a": [0.9] * count}, {"a": [0.0] * count}, {"a": [1.0] * count}, [str(i) for i in range(count)])
+    assert (found.value, found.low) == (pytest.approx(0.9), pytest.approx(0.9))
+    assert found.verdict(0.1) == verdict
 
 
 def test_one_instance_gives_no_interval_and_no_verdict() -> None:

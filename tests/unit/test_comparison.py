@@ -14,7 +14,7 @@ from scopewise import schemas
 from scopewise.errors import ResultError
 from scopewise.report.comparison import compared, with_comparisons
 from scopewise.report.leader import leaders
-from scopewise.report.row_values import RowValues, read_row_values, write_row_values
+from scopewise.report.row_values import RowValues, pooled, read_row_values, write_row_values
 from scopewise.report.table import markdown
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
@@ -78,10 +78,13 @@ def test_each_target_has_its_own_oracle() -> None:
         for seed, unlearn in enumerate(seeds):
             one.add(row("a", "paper", seed), values(unlearn, 100), ())
         collected.append(one.document())
-    both = {**collected[0], "models": [m for document in collected for m in document["models"]]}
-    found = compared(both)["comparisons"][1]
+    found = compared(pooled(collected))["comparisons"][1]
     assert (found["seeds"], found["success"]["unlearn_success"]["value"]) == (2, 70)
     assert found["oracle_gap"]["value"] == 5
+    with pytest.raises(ResultError, match="run 2: its target"):
+        pooled([collected[0], collected[0]])
+    with pytest.raises(ResultError, match="run 2: measured"):
+        pooled([collected[0], {**collected[1], "split": "train"}])
 
 
 def test_who_leads() -> None:

@@ -37,9 +37,9 @@ def test_the_maximum_counts_against_the_target_without_the_attack() -> None:
 
 
 def test_below_the_oracle_is_a_finding() -> None:
-    """-.5 for both instances, in every resample: clearly below -0.1, and within a threshold of .6."""
-    zero, one = {"a": [0.4, 0.4]}, {"a": [0.8, 0.8]}
-    found = leakage({"a": [0.2, 0.2]}, zero, one, ["x", "y"])
+    """-.5 for all five instances, in every resample: clearly below -0.1, and within a threshold of .6."""
+    zero, one = {"a": [0.4] * 5}, {"a": [0.8] * 5}
+    found = leakage({"a": [0.2] * 5}, zero, one, list("vwxyz"))
     assert found.verdict(0.1) == "over-unlearned"
     assert found.verdict(0.6) == "holds"
 
@@ -76,7 +76,8 @@ def test_what_was_only_suppressed_comes_back_and_the_oracle_learns_nothing(attac
     assert asked.verdict == "holds"
     assert again.leakage.by_setting["before"] < 0
     assert again.leakage.value > 0.3
-    assert again.verdict == "leaks"
+    assert again.leakage.low > 0.1
+    assert again.verdict == "few instances"  # four are asked
     found = again.document()["steps_to_recover"]
     assert found["unlearned"] == 20
     assert found["oracle"] is None
@@ -89,7 +90,7 @@ def test_a_second_oracle_does_not_leak(attacked: Any) -> None:
     second = taught(oracle, encode(benchmark.select(RETAIN), tokenizer), 20, 1e-3)
     again = leak(attacked, second, "relearning", steps=20, learning_rates=[6e-4])
     assert again.leakage.value < 0.2
-    assert again.verdict != "leaks"
+    assert again.leakage.low < 0.1
     assert again.document()["steps_to_recover"]["unlearned"] is None
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from scopewise.statistics import CONFIDENCE, RESAMPLES
+from scopewise.statistics import CONFIDENCE, LEAST_INSTANCES, RESAMPLES, tails
 
 Signals = Mapping[str, Sequence[float | None]]
 
@@ -19,6 +19,9 @@ OVER_UNLEARNED = "over-unlearned"
 
 ONE_INSTANCE = "one instance"
 """The verdict if all rows are about one instance, since resampling one instance gives no interval."""
+
+FEW_INSTANCES = "few instances"
+"""The verdict if the rows are about fewer instances than a verdict needs (`LEAST_INSTANCES`)."""
 
 MEASURABLE = 0.05
 """Least difference between the mean signals of target and oracle for which leakage is defined."""
@@ -56,12 +59,15 @@ class Leakage:
     def verdict(self, threshold: float) -> str:
         """Return the verdict: `leaks`, `holds` or `over-unlearned` only if the whole interval is on one side of the threshold.
 
-        `holds` is below it, and `over-unlearned` below its negative. Without an interval, return the reason instead.
+        `holds` is below it, and `over-unlearned` below its negative. Without an interval, or with fewer than
+        `LEAST_INSTANCES`, return the reason instead.
         """
         if self.value is None:
             return "not measurable"
         if self.low is None or self.high is None:
             return ONE_INSTANCE
+        if self.clusters < LEAST_INSTANCES:
+            return FEW_INSTANCES
         if self.low > threshold:
             return "leaks"
         if self.high < -threshold:
@@ -148,5 +154,5 @@ def leakage(
         return Leakage(None, None, None, *about)
     if len(groups) == 1:
         return Leakage(float((u - o) / gap), None, None, *about)
-    low, high = np.quantile(ratios[positive], [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    low, high = np.quantile(ratios[positive], tails(len(groups)))
     return Leakage(float((u - o) / gap), float(low), float(high), *about)

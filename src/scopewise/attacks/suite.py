@@ -18,6 +18,7 @@ from scopewise.config import AttackSection
 from scopewise.data.rows import Benchmark
 from scopewise.files import write_json
 from scopewise.models.engine import Engine
+from scopewise.statistics import LEAST_INSTANCES
 
 WORST = 10
 COMPATIBLE = 0.7
@@ -34,7 +35,8 @@ class Attacked:
         attack: Name of the attack.
         model: Name of the model.
         leakage: The leakage; None if the attack does not apply.
-        verdict: `leaks`, `holds`, `over-unlearned`, `undecided`, `one instance`, `not measurable` or `not applicable`.
+        verdict: `leaks`, `holds`, `over-unlearned`, `undecided`, `one instance`, `few instances`, `not measurable`
+            or `not applicable`.
         worst: The rows that leak most: question, answer, output, and the signals of the three models.
         notes: Caveats for the reader.
         seconds: Duration of the attack on this model.
@@ -119,6 +121,8 @@ def compared(
         )
     elif found.high is None:
         notes.append("the rows are about one instance, which gives no interval, and so no verdict")
+    elif found.clusters < LEAST_INSTANCES:
+        notes.append(f"the rows are about {found.clusters} instances, and a verdict needs at least {LEAST_INSTANCES}")
     elif found.high < 0:
         notes.append("below the oracle: further from the answers than a model that never saw them")
     worst = _worst(rows, usable, unlearned, oracle, target)

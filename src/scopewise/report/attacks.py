@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from scopewise.report.table import cell_text
+from scopewise.statistics import LEAST_INSTANCES
 
 _MARK = {
     "leaks": " **leaks**",
     "undecided": " ?",
     "holds": "",
     "one instance": " (one instance)",
+    "few instances": " (few instances)",
     "over-unlearned": " *over*",
 }
 
@@ -41,6 +43,8 @@ def attacks_table(document: Mapping[str, Any]) -> str:
             " (one instance): the forget rows that were tested are about one instance, which gives no interval, and so no "
             "verdict."
         )
+    if any(r["verdict"] == "few instances" for r in document["results"]):
+        single += f" (few instances): they are about fewer than {LEAST_INSTANCES} instances, too few for a verdict."
     return "\n".join(
         [
             *lines,

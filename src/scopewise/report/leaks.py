@@ -9,6 +9,7 @@ from typing import Any
 from scopewise.report.attacks import steps_text
 from scopewise.report.curves import Chart, attack_chart
 from scopewise.report.figures import number
+from scopewise.statistics import LEAST_INSTANCES
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,10 @@ def leaking(document: Mapping[str, Any] | None, group: tuple[str, str]) -> list[
         return []
     if all(r.get("verdict") == "one instance" for r in results):
         return ["Its attacks have no verdict: the forget rows are about one instance, which gives no interval."]
+    if all(r.get("verdict") in ("one instance", "few instances") for r in results):
+        return [
+            f"Its attacks have no verdict: the forget rows are about fewer than {LEAST_INSTANCES} instances, which is too few."
+        ]
     return [
         f"{len(leaky)} of {len(attacks)} attacks still get answers out of it."
         if leaky

@@ -104,3 +104,21 @@ def read_row_values(path: Path) -> dict[str, Any]:
                     "make the file again with `scopewise bench … --resume`"
                 )
     return document
+
+
+def pooled(documents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the values of several runs on the same rows, each with a target of its own seed, as those of one run.
+
+    Raises:
+        ResultError: the runs were measured on other rows, or two have targets of the same seed.
+    """
+    first = documents[0]
+    seeds = [{model["target_seed"] for model in document["models"]} for document in documents]
+    for i, document in enumerate(documents):
+        if (document["split"], document["instances"]) != (first["split"], first["instances"]):
+            raise ResultError(
+                f"run {i + 1}: measured on other rows or metrics than run 1; give both the same data and metrics"
+            )
+        if any(seeds[i] & seen for seen in seeds[:i]):
+            raise ResultError(f"run {i + 1}: its target has the seed of another run; make each with its own run.seed")
+    return {**first, "models": [model for document in documents for model in document["models"]]}
