@@ -39,6 +39,7 @@ check: $(VENV)/.installed
 	$(BIN)/python docs/make_sections.py --check
 	$(BIN)/python docs/make_paper.py --check
 	$(BIN)/python docs/make_study.py --check
+	$(BIN)/python docs/make_coverage.py --check
 	$(BIN)/python docs/make_architectures.py --check
 
 format: $(VENV)/.installed
@@ -50,6 +51,7 @@ docs: $(VENV)/.installed
 	$(BIN)/python docs/make_sections.py
 	$(BIN)/python docs/make_paper.py
 	$(BIN)/python docs/make_study.py
+	$(BIN)/python docs/make_coverage.py
 	$(BIN)/python docs/make_architectures.py
 
 site: $(VENV)/.installed
