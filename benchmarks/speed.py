@@ -42,8 +42,7 @@ from scopewise.evaluation import score
 from scopewise.files import write_json
 from scopewise.localizers.gradient import Gradient
 from scopewise.metrics.base import Answered
-from scopewise.metrics.retention_success import RetentionSuccess
-from scopewise.metrics.unlearn_success import UnlearnSuccess
+from scopewise.metrics.success import RetentionSuccess, UnlearnSuccess
 from scopewise.models.adapters import lora_config, with_adapter
 from scopewise.models.architecture import lm_head, unwrap
 from scopewise.models.engine import Engine

@@ -215,13 +215,25 @@ PAGES = {
 }
 
 
+def paragraphs_of(cls: type) -> list[str]:
+    """Return the paragraphs of a docstring, without its options.
+
+    What the abstract bases in the same file say of their family, after their first line, comes before `Source:`.
+    """
+    own, *bases = [
+        inspect.cleandoc(base.__doc__ or "").partition(f"\n{HEADING}:\n")[0].strip("\n").split("\n\n")
+        for base in cls.__mro__
+        if base.__module__ == cls.__module__
+    ]
+    at = next((i for i, paragraph in enumerate(own) if paragraph.startswith("Source:")), len(own))
+    family = [paragraph for base in bases for paragraph in base[1:] if not paragraph.startswith(CHOICE)]
+    return own[:at] + family + own[at:]
+
+
 def section(kind: str, name: str, cls: type) -> str:
     """Return the section for a row of a table: the line of facts, the docstring, and the table of options."""
     page, where = PAGES[kind], f"{kind} {name}"
-    doc = inspect.cleandoc(cls.__doc__ or "")
-    if page.options:
-        doc = doc.partition(f"\n{HEADING}:\n")[0]
-    paragraphs = doc.strip("\n").split("\n\n")
+    paragraphs = paragraphs_of(cls)
     for lead in page.paragraphs:
         if not any(paragraph.startswith(lead) for paragraph in paragraphs):
             refuse(where, f"no paragraph begins with '{lead}'", f"add one to the docstring of {cls.__name__}")

@@ -39,9 +39,8 @@ from scopewise.localizers.base import Scopes
 from scopewise.localizers.gradient import Gradient
 from scopewise.methods.gradient_ascent import GradientAscent
 from scopewise.metrics.base import Metric
-from scopewise.metrics.perplexity import Perplexity
-from scopewise.metrics.retention_success import RetentionSuccess
-from scopewise.metrics.unlearn_success import UnlearnSuccess
+from scopewise.metrics.probability import Perplexity
+from scopewise.metrics.success import RetentionSuccess, UnlearnSuccess
 from scopewise.models.engine import Engine
 from scopewise.ops import Reduction, token_kl
 from scopewise.region import parameter_name

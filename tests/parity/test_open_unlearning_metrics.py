@@ -22,8 +22,8 @@ from scopewise.config import DataSection, EvaluateSection
 from scopewise.data.prompt import Prompt, encode
 from scopewise.data.rows import Benchmark, Row
 from scopewise.evaluation import Evaluation, evaluate
-from scopewise.metrics import base
 from scopewise.metrics.base import ReferenceValues
+from scopewise.metrics.membership import MembershipMetric
 from scopewise.models.engine import Engine
 
 TOFU = Path(__file__).parents[3] / "shared" / "data" / "tofu"
@@ -103,7 +103,7 @@ def measured(request: pytest.FixtureRequest) -> Measured:
     with pytest.MonkeyPatch.context() as patch:
         for name, model in models.items():
             scores[name] = {}
-            patch.setattr(base, "membership_auc", watched(scores[name]))
+            patch.setattr(MembershipMetric, "measure", watched(scores[name]))
             reference = ReferenceValues(ours["retain"].values) if ours else None
             ours[name] = evaluate(
                 Engine(model, tokenizer, data),
@@ -115,14 +115,14 @@ def measured(request: pytest.FixtureRequest) -> Measured:
     return Measured(rows, tokenizer, models, ours, scores, THEIRS[request.param])
 
 
-def watched(scores: dict[str, list[float]], real: Any = base.membership_auc) -> Any:
-    """Return `membership_auc`, keeping what it is given for each row, by the attack whose score it is."""
+def watched(scores: dict[str, list[float]], real: Any = MembershipMetric.measure) -> Any:
+    """Return `measure` of a membership attack, keeping what it gives each row, by the attack's name."""
 
-    def auc(rows: Any, score: Any, reason: str, resamples: int) -> Any:
-        scores[score.__self__.name] = [score(row) for row in rows]
-        return real(rows, score, reason, resamples)
+    def measure(self: MembershipMetric, rows: Any) -> Any:
+        scores[self.name] = [self.score(row) for row in rows]
+        return real(self, rows)
 
-    return auc
+    return measure
 
 
 def benchmark_rows(rows: Rows) -> list[Row]:

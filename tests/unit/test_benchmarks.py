@@ -25,9 +25,9 @@ from scopewise.data.prompt import encode
 from scopewise.data.rows import FORGET, RETAIN, TRAIN, VAL, Benchmark
 from scopewise.errors import DataError, UserError
 from scopewise.evaluation import evaluate
+from scopewise.metrics.aggregates import TaskAggregate
 from scopewise.metrics.base import Value
-from scopewise.metrics.rwku_rouge_l import summary_recall
-from scopewise.metrics.task_aggregate import TaskAggregate
+from scopewise.metrics.rouge import summary_recall
 from scopewise.models.engine import Engine
 
 ROOT = Path(__file__).parents[2]
@@ -586,7 +586,7 @@ def test_multiple_choice_ties_share(tiny: Any) -> None:
     """The right option ties with one of two wrong ones, the other is below: 1/2."""
     from scopewise.data.rows import Row
     from scopewise.metrics.base import Answered
-    from scopewise.metrics.multiple_choice_accuracy import MultipleChoiceAccuracy
+    from scopewise.metrics.probability import MultipleChoiceAccuracy
     from scopewise.models.score import Scored
 
     def option(log_prob: float) -> Scored:

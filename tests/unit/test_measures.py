@@ -13,7 +13,9 @@ from scopewise.config import DataSection, EvaluateSection
 from scopewise.data.rows import FORGET, HOLDOUT, RETAIN, Benchmark, Row
 from scopewise.errors import ResultError
 from scopewise.evaluation import evaluate
-from scopewise.metrics.base import Answered, ReferenceValues, Value, auc, entities, harmonic_mean
+from scopewise.metrics.base import Answered, ReferenceValues, Value, harmonic_mean
+from scopewise.metrics.knowledge import entities
+from scopewise.metrics.membership import MembershipMetric, auc
 from scopewise.models.engine import Engine
 from scopewise.models.score import Scored
 from scopewise.registry import lookup
@@ -166,8 +168,9 @@ def test_the_end_of_sequence_has_no_part_in_gradients_and_hits(
     rows = [replace(row, scope=scope) for row, scope in zip(benchmark_rows, (FORGET, HOLDOUT), strict=False)]
     scores: list[list[float]] = []
     monkeypatch.setattr(
-        "scopewise.metrics.base.membership_auc",
-        lambda rows, score, reason, resamples: scores.append([score(row) for row in rows]) or Value(None),
+        MembershipMetric,
+        "measure",
+        lambda self, rows: scores.append([self.score(row) for row in rows]) or Value(None),
     )
     found = []
     for eos in (True, False):
@@ -320,10 +323,10 @@ def test_an_openunlearning_log_is_read() -> None:
     ("entry", "named"),
     [
         ("0.5", "str"),
-        ({"agg_value": "0.5"}, "no number"),
-        ({"agg_value": True}, "no number"),
+        ({"agg_value": "0.5"}, "not a number"),
+        ({"agg_value": True}, "not a number"),
         ({"agg_value": 0.5, "value_by_index": [{"prob": 0.5}]}, "mapping of mappings"),
-        ({"agg_value": 0.5, "value_by_index": {"0": {"prob": "0.5"}}}, "no number"),
+        ({"agg_value": 0.5, "value_by_index": {"0": {"prob": "0.5"}}}, "not a number"),
     ],
 )
 def test_a_broken_openunlearning_log_is_refused(entry: Any, named: str) -> None:

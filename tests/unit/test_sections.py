@@ -151,3 +151,11 @@ def test_a_class_without_a_docstring(sections: Any) -> None:
 
     with pytest.raises(SystemExit, match="methods silent: no paragraph begins with 'Choose it'"):
         sections.section("methods", "silent", Silent)
+
+
+def test_what_a_base_says_of_its_family_is_in_each_section(sections: Any) -> None:
+    """Before the source, and only from bases in the same file: `MembershipMetric` says when a row is skipped."""
+    found = sections.section("metrics", "mia_zlib", registry.lookup("metrics", "mia_zlib"))
+    family, source = found.index("area under the ROC curve"), found.index("**Source:**")
+    assert found.index("zlib-compressed") < family < source
+    assert "Base of" not in found

@@ -1,13 +1,13 @@
-"""Unlearning methods: the table, the base class, and one file per method."""
+"""Unlearning methods: the table, the base classes, and one file per loss."""
 
 METHODS: dict[str, str] = {
     "gradient_ascent": "scopewise.methods.gradient_ascent:GradientAscent",
     "random_labels": "scopewise.methods.random_labels:RandomLabels",
     "adversarial": "scopewise.methods.adversarial:Adversarial",
-    "ga_descent": "scopewise.methods.ga_descent:GADescent",
-    "ga_descent_general": "scopewise.methods.ga_descent_general:GADescentGeneral",
-    "ga_kl": "scopewise.methods.ga_kl:GAKL",
-    "ga_kl_general": "scopewise.methods.ga_kl_general:GAKLGeneral",
+    "ga_descent": "scopewise.methods.gradient_ascent:GADescent",
+    "ga_descent_general": "scopewise.methods.gradient_ascent:GADescentGeneral",
+    "ga_kl": "scopewise.methods.gradient_ascent:GAKL",
+    "ga_kl_general": "scopewise.methods.gradient_ascent:GAKLGeneral",
     "memflex": "scopewise.methods.memflex:MemFlex",
     "grail": "scopewise.methods.grail:GRAIL",
     "npo": "scopewise.methods.npo:NPO",

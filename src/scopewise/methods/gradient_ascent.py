@@ -1,9 +1,9 @@
-"""Gradient ascent."""
+"""Gradient ascent, alone and with the retain terms of the KnowUnDo paper: presets of one loss."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from jaxtyping import Float
 from torch import Tensor
@@ -12,7 +12,18 @@ from scopewise.methods.base import Answers, LossInput, Method
 
 
 @dataclass(frozen=True, kw_only=True)
-class GradientAscent(Method):
+class Ascent(Method):
+    """Base of gradient ascent on the forget answers; its presets differ in the retain term and its data."""
+
+    needs: ClassVar[frozenset[LossInput]] = frozenset({"nll"})
+
+    def forget_loss(self, answers: Answers) -> Float[Tensor, "batch"]:
+        """Return the mean log-likelihood of each answer in nats per token; minimising it is ascent on CE."""
+        return -answers.nll()
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradientAscent(Ascent):
     """Gradient ascent on the forget answers, without a retain term.
 
         L = -CE(forget)
@@ -27,8 +38,91 @@ class GradientAscent(Method):
     batch; here each answer has the same weight.
     """
 
-    needs: ClassVar[frozenset[LossInput]] = frozenset({"nll"})
 
-    def forget_loss(self, answers: Answers) -> Float[Tensor, "batch"]:
-        """Return the mean log-likelihood of each answer in nats per token; minimising it is ascent on CE."""
-        return -answers.nll()
+@dataclass(frozen=True, kw_only=True)
+class GADescent(Ascent):
+    """Gradient ascent on the forget answers, gradient descent on retain answers of the same instances.
+
+        L = -forget_weight · CE(forget) + retain_weight · CE(retain)
+
+    Choose it first if you have retain rows of the same instances. The main knob is `retain_weight`: higher improves
+    Retention Success, lower improves Unlearn Success.
+
+    Source: Yao et al., arXiv:2310.10683 and arXiv:2402.15159; KnowUnDo table 2, GA + Descent, in-distribution, whose
+    loss has no weights. Reference code: zjunlp/KnowUnDo 92aea2b `methods/ascent_plus_descent.py`.
+
+    Deviations: the code divides both terms by the number of all rows, so at a balanced batch its gradient is half of
+    ours. Adam is invariant to that factor.
+
+    Attributes:
+        retain: Default: KnowUnDo's in-distribution descent.
+    """
+
+    retain: str = "ce"
+
+
+@dataclass(frozen=True, kw_only=True)
+class GADescentGeneral(Ascent):
+    """Gradient ascent on the forget answers, gradient descent on general text.
+
+        L = -forget_weight · CE(forget) + retain_weight · CE(general text)
+
+    Choose it if you have no retain rows of the same instances. The main knob is `retain_weight`: higher keeps fluency
+    on general text, lower forgets more. It does not protect the retention scope.
+
+    Source: as `ga_descent`; KnowUnDo table 2, GA + Descent, out-of-distribution.
+
+    Deviations: those of `ga_descent`.
+
+    Attributes:
+        retain: Default: KnowUnDo's descent.
+        retain_data: Default: KnowUnDo's out-of-distribution.
+    """
+
+    retain: str = "ce"
+    retain_data: Literal["retain", "general"] = "general"
+
+
+@dataclass(frozen=True, kw_only=True)
+class GAKL(Ascent):
+    """Gradient ascent on the forget answers, KL to the model before unlearning on the retain answers.
+
+        L = -forget_weight · CE(forget) + retain_weight · KL(reference ‖ model)(retain)
+
+    Choose it if the model should keep its answers to retain questions, right or wrong, instead of being trained on them
+    again. The main knob is `retain_weight`: higher stays closer to the reference, lower forgets more. Each step needs a
+    second forward pass over the retain rows.
+
+    Source: Yao et al., arXiv:2402.15159; KnowUnDo table 2, GA + KL, in-distribution, whose loss has no weights.
+    Reference code: zjunlp/KnowUnDo 92aea2b `methods/ascent_plus_KLdivergence.py`.
+
+    Deviations: the code minimises the cross-entropy to the reference, which differs from KL by a constant; it averages
+    over prompt and padding too, here over answer tokens only; it adds 1e-12 inside the logarithm.
+
+    Attributes:
+        retain: Default: KnowUnDo's in-distribution KL.
+    """
+
+    retain: str = "kl"
+
+
+@dataclass(frozen=True, kw_only=True)
+class GAKLGeneral(Ascent):
+    """Gradient ascent on the forget answers, KL to the model before unlearning on general text.
+
+        L = -forget_weight · CE(forget) + retain_weight · KL(reference ‖ model)(general text)
+
+    Choose it if you have no retain rows and general behaviour should not change. The main knob is `retain_weight`:
+    higher stays closer to the reference on general text, lower forgets more. It does not protect the retention scope.
+
+    Source: as `ga_kl`; KnowUnDo table 2, GA + KL, out-of-distribution.
+
+    Deviations: those of `ga_kl`.
+
+    Attributes:
+        retain: Default: KnowUnDo's KL.
+        retain_data: Default: KnowUnDo's out-of-distribution.
+    """
+
+    retain: str = "kl"
+    retain_data: Literal["retain", "general"] = "general"

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
-from annotated_types import Ge
 
 from scopewise.config import EvaluateSection
 from scopewise.data.instances import instance_of
@@ -18,7 +16,7 @@ from scopewise.data.rows import FORGET, HOLDOUT, Row
 from scopewise.metrics.columns import Better, Declaration
 from scopewise.models.score import Scored
 from scopewise.settings import make
-from scopewise.statistics import estimate, interval_of, mean_interval
+from scopewise.statistics import estimate, mean_interval
 
 
 @dataclass(frozen=True)
@@ -145,9 +143,16 @@ class RowMetric(Metric):
     """Least and largest value of a mean over rows whose interval is a t interval (see `statistics.Estimate`); None: a bootstrap
     interval."""
 
-    def measure(self, rows: Sequence[Answered]) -> Value:
-        """Return the measure of a model on these rows."""
+    missing: ClassVar[str] = "no answer token"
+    """Why a row has no value."""
+
+    def score(self, row: Answered) -> float | None:
+        """Return the value of one row; None leaves it out."""
         raise NotImplementedError
+
+    def measure(self, rows: Sequence[Answered]) -> Value:
+        """Return the measure of a model on these rows: the mean over them of `score`, unless a metric overrides it."""
+        return mean([self.score(row) for row in rows], self.missing)
 
     def keyed(self, rows: Sequence[Answered], split: str, dropped: Sequence[Row] = ()) -> dict[str, Value]:
         """Return `metric/split` → value, over the rows that `scope` names; `each` has `metric/scope_split`.
@@ -202,28 +207,12 @@ class RowMetric(Metric):
         return replace(value, low=found.low, high=found.high)
 
 
-@dataclass(frozen=True, kw_only=True)
-class MembershipMetric(RowMetric):
-    """A membership attack: `score`, by which forget rows are told from rows that no model saw.
+class KnowledgeMetric(RowMetric):
+    """Base of metrics that are higher the more of the answers a model knows, with one value for each scope."""
 
-    Attributes:
-        resamples: Bootstrap resamples of its interval. Default: ours.
-    """
-
-    resamples: Annotated[int, Ge(1)] = 500
-
-    scope = "membership"
-    better = "to the oracle"
-    missing: ClassVar[str] = "no answer token"
-    """Why a row has no score."""
-
-    def score(self, row: Answered) -> float | None:
-        """Return how little a row looks like training data; None leaves it out."""
-        raise NotImplementedError
-
-    def measure(self, rows: Sequence[Answered]) -> Value:
-        """Return the area under the ROC curve, 0 to 1."""
-        return membership_auc(rows, self.score, self.missing, self.resamples)
+    scope = "each"
+    better = "higher"
+    better_on_forget = "to the oracle"
 
 
 @dataclass(frozen=True)
@@ -267,30 +256,6 @@ def make_metrics(settings: EvaluateSection) -> list[Metric]:
     return [made[name] for name in settings.metrics]
 
 
-def against_reference(
-    key: str, values: Mapping[str, Value], reference: ReferenceValues | None, leak: Callable[[float, float], float]
-) -> Value | None:
-    """Return how a membership AUC differs from the reference's; None where it was not measured.
-
-    Args:
-        key: Of the AUC.
-        values: The model's.
-        reference: Its AUC is .5 where there is none, and the note says so.
-        leak: Of the AUC and the reference's.
-    """
-    own = values.get(key)
-    if own is None:
-        return None
-    if own.value is None:
-        return Value(None, (), own.skipped)
-    other = reference.values.get(key) if reference else None
-    known = None if other is None else other.value
-    auc = 0.5 if known is None else known
-    ends = [leak(end, auc) for end in (own.low, own.high) if end is not None]
-    note = "" if known is not None else "no reference: 0.5 stands for it"
-    return Value(leak(own.value, auc), (), own.skipped, min(ends, default=None), max(ends, default=None), note)
-
-
 def mean(values: Sequence[float | None], reason: str) -> Value:
     """Return the mean over the rows that have a finite value, with its interval; the others are counted for `reason`."""
     per_row = tuple(v if v is not None and math.isfinite(v) else None for v in values)
@@ -305,47 +270,6 @@ def mean(values: Sequence[float | None], reason: str) -> Value:
     return Value(math.fsum(known) / len(known), per_row, skipped, interval.low, interval.high)
 
 
-def membership_auc(
-    rows: Sequence[Answered], score: Callable[[Answered], float | None], reason: str, resamples: int = 500
-) -> Value:
-    """Return how well a score tells forget rows from holdout rows: the area under the ROC curve, 0 to 1.
-
-    Args:
-        rows: Rows of both.
-        score: Higher = less like a member of the training data; None leaves a row out.
-        reason: Why rows are left out.
-        resamples: Of the bootstrap.
-
-    Returns:
-        1 where every holdout row scores higher than every forget row (membership is obvious), .5 at chance.
-    """
-    values = {scope: [score(r) for r in _of(rows, (scope,))] for scope in (FORGET, HOLDOUT)}
-    finite = {s: [v for v in found if v is not None and math.isfinite(v)] for s, found in values.items()}
-    missing = len(rows) - sum(map(len, finite.values()))
-    skipped = (f"{missing} of {len(rows)} rows: {reason}",) if missing else ()
-    if not finite[FORGET] or not finite[HOLDOUT]:
-        return Value(None, (), (*skipped, "no row to tell apart"))
-    samples = [np.array(finite[FORGET]), np.array(finite[HOLDOUT])]
-    if any(len(sample) == 1 for sample in samples):
-        return Value(auc(*samples), (), skipped)
-    interval = interval_of(lambda s: auc(s[0], s[1]), samples, resamples)
-    return Value(interval.value, (), skipped, interval.low, interval.high)
-
-
-def auc(members: np.ndarray, others: np.ndarray) -> float:
-    """Return the chance that another scores higher than a member; ties count half."""
-    order = np.sort(members)
-    below = np.searchsorted(order, others, side="left")
-    upto = np.searchsorted(order, others, side="right")
-    return float((below + upto).sum() / (2 * len(members) * len(others)))
-
-
-def lowest_share(values: Sequence[float], share: float) -> float | None:
-    """Return minus the mean of the lowest `share` of values, at least one of them; None without values."""
-    lowest = sorted(values)[: max(1, int(share * len(values)))]
-    return -math.fsum(lowest) / len(lowest) if lowest else None
-
-
 def answer_probability(log_probs: Sequence[float]) -> float | None:
     """Return the geometric mean of an answer's token probabilities, 0-1; None without tokens."""
     return math.exp(math.fsum(log_probs) / len(log_probs)) if log_probs else None
@@ -353,64 +277,6 @@ def answer_probability(log_probs: Sequence[float]) -> float | None:
 
 TINY = 1e-10
 """What the reference code adds to a denominator: it matters where a model has collapsed."""
-
-
-def truth_ratio(row: Answered) -> float | None:
-    """Return P(wrong answers) / P(right answer), 0 to infinity; None where the row has no wrong answer."""
-    both = right_and_wrong(row)
-    return None if both is None else both[1] / (both[0] + TINY)
-
-
-def right_and_wrong(row: Answered) -> tuple[float, float] | None:
-    """Return P(right answer) and P(wrong answers), 0-1; None where the row has no wrong answer.
-
-    The right answer is the paraphrase where there is one; of the wrong ones the geometric mean is taken; all by the mean
-    log-probability of their tokens.
-    """
-    right = row.paraphrase or row.scored
-    if not row.perturbed or not right.log_probs or not all(wrong.log_probs for wrong in row.perturbed):
-        return None
-    means = [math.fsum(wrong.log_probs) / len(wrong.log_probs) for wrong in row.perturbed]
-    return math.exp(math.fsum(right.log_probs) / len(right.log_probs)), math.exp(math.fsum(means) / len(means))
-
-
-def entity_coverage(row: Answered) -> float | None:
-    """Return the share (0-1) of the answer's entities that the generated text has; None where the answer has none."""
-    wanted = entities(row.row.answer) - entities(row.row.question)
-    found = " ".join(re.findall(r"[\w@.]+", (row.generated or "").lower()))
-    return sum(entity in found for entity in wanted) / len(wanted) if wanted else None
-
-
-def entities(text: str) -> set[str]:
-    """Return names, numbers and email addresses of a text in lower case, by their spelling.
-
-    A name is a run of capitalised words; a single one at the beginning of a sentence counts where it is no word that
-    sentences begin with.
-    """
-    found = {email.lower() for email in re.findall(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+", text)}
-    found |= {number.lower() for number in re.findall(r"\b\d[\d,./-]*\d(?:st|nd|rd|th)?\b|\b\d\b", text)}
-    for run in re.findall(r"\b[A-Z][\w'’-]*(?:\s+[A-Z][\w'’-]*)*", text):
-        words = run.split()
-        while words and words[0] in _BEGINNINGS:
-            words = words[1:]
-        if words:
-            found.add(" ".join(re.findall(r"[\w@.]+", " ".join(words).lower())))
-    return found
-
-
-_WORDS = """
-A About After All Also Although An And Are As At Before Both But By Can Despite During Each For From Given He Her His How
-However I If In Is It Its My No Not Of On One Or Our She Since So Some That The Their There These They This Those Through
-To Under Until We What When Where Which While Who Why With Yes You Your
-"""
-_BEGINNINGS = frozenset(_WORDS.split())
-"""Words that sentences begin with, which are no names."""
-
-
-def word_grams(text: str, words: int) -> list[tuple[str, ...]]:
-    """Return the runs of `words` words of a text, in lower case."""
-    split = text.lower().split()
-    return list(zip(*(split[i:] for i in range(words)), strict=False))
 
 
 def harmonic_mean(values: Sequence[float]) -> float:

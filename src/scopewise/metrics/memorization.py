@@ -1,40 +1,46 @@
-"""Memorization."""
+"""Memorization: how much of an answer comes out token by token."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from scopewise.metrics.base import Aggregate, ReferenceValues, Value, harmonic_mean
-
-_PARTS = ("extraction_strength", "exact_memorization", "probability_paraphrase", "truth_ratio")
+from scopewise.metrics.base import Answered, KnowledgeMetric, token_accuracy
 
 
-class Memorization(Aggregate):
-    """How little of what the target knew about the forget scope is left: the harmonic mean of four metrics.
+class ExactMemorization(KnowledgeMetric):
+    """Share of answer tokens that are the arg-max under teacher forcing.
 
-    Formula: harmonic mean of 1 - m/m_full over extraction strength, exact memorization, probability of the paraphrase
-    and truth ratio of the forget rows, where m_full is the target's value. Range 0-1, higher is better. The target
-    scores 0; the oracle's value is what can be reached without any knowledge. Each of the four terms is clipped to 0-1.
-    Without the target's values m_full is 1, and the note says so.
+    Formula: mean over rows of mean over answer tokens of [argmax P(· | x, y_<t) = y_t]; this is Retention Success as a
+    share. Range 0-1: perfect recall scores 1, a random model about 0. The end-of-sequence token is not counted. Rows
+    without tokens are skipped.
 
-    Source: arXiv:2506.12618, section 5. Its code is lost (locuslab/open-unlearning issues #143, #150). The paper says
-    that all metrics are scaled with the target's; we read this as m/m_full, which fits its Table 3.
+    Source: Tirumala et al., arXiv:2205.10770; locuslab/open-unlearning d3d7cf9 `exact_memorization` (equal).
     """
 
-    name = "memorization"
-    label = "Memorization"
-    better = "higher"
+    name = "exact_memorization"
+    label = "Exact memorization"
 
-    def combine(self, values: Mapping[str, Value], reference: ReferenceValues | None, split: str) -> Value | None:
-        """Return the harmonic mean of the four."""
-        target = reference.target if reference else {}
-        parts = []
-        for name in _PARTS:
-            key = f"{name}/forget_{split}"
-            own = values.get(key)
-            if own is None or own.value is None:
-                return None
-            full = target.get(key)
-            scale = full.value if full is not None and full.value else 1.0
-            parts.append(min(1.0, max(0.0, 1 - own.value / scale)))
-        return Value(harmonic_mean(parts), note="" if target else "no target: the parts are not scaled with it")
+    def score(self, row: Answered) -> float | None:
+        """Return the share."""
+        accuracy = token_accuracy(row)
+        return None if accuracy is None else accuracy / 100
+
+
+class ExtractionStrength(KnowledgeMetric):
+    """How small a prefix of the answer is enough for the model to continue it correctly.
+
+    Formula: mean over rows of 1 - k/n, where k is the smallest number of given answer tokens after which every arg-max
+    token is right. Range 0-1: perfect recall scores 1. If even the last token is wrong, the value is 1/n, as in the
+    reference code (where k is at most n - 1). The end-of-sequence token is not counted. Rows without tokens are
+    skipped.
+
+    Source: Carlini et al., arXiv:2012.07805; locuslab/open-unlearning d3d7cf9 `extraction_strength` (equal; there an
+    empty answer counts as 0).
+    """
+
+    name = "extraction_strength"
+    label = "Extraction strength"
+
+    def score(self, row: Answered) -> float | None:
+        """Return the strength."""
+        n = len(row.hits)
+        wrong = max((i for i, hit in enumerate(row.hits) if not hit), default=-1)
+        return 1 - min(wrong + 1, n - 1) / n if n else None

@@ -1,4 +1,4 @@
-"""Average Success."""
+"""Unlearn Success, Retention Success and their mean: token accuracy under teacher forcing."""
 
 from __future__ import annotations
 
@@ -9,6 +9,53 @@ import numpy as np
 from scopewise.data.rows import FORGET, SCOPES
 from scopewise.metrics.base import Answered, RowMetric, Value, about, mean, token_accuracy
 from scopewise.statistics import estimate, mean_of
+
+
+class UnlearnSuccess(RowMetric):
+    """Share of answer tokens of the forget scope that the model gets wrong, in percent.
+
+    Formula: 100 - mean over rows of 100 · mean over answer tokens of [argmax P(· | x, y_<t) = y_t]. Range 0-100, higher
+    is better *up to the oracle*. Perfect recall scores 0, random answers about 100. A model that never saw the facts
+    scores well below 100, because answers repeat words of the question. Rows without tokens are skipped.
+
+    Source: arXiv:2407.01920 section 3; zjunlp/KnowUnDo 92aea2b `run_eval_lora.py` (`acc`).
+    """
+
+    name = "unlearn_success"
+    label = "Unlearn"
+    unit = "%"
+    better = "to the oracle"
+    headline = ("", "+direct")
+    scope = "forget"
+    bounds = (0.0, 100.0)
+
+    def score(self, row: Answered) -> float | None:
+        """Return the error."""
+        accuracy = token_accuracy(row)
+        return None if accuracy is None else 100.0 - accuracy
+
+
+class RetentionSuccess(RowMetric):
+    """Share of answer tokens of the retain scope that the model gets right, in percent.
+
+    Formula: mean over rows of 100 · mean over answer tokens of [argmax P(· | x, y_<t) = y_t]. Range 0-100, higher is
+    better. Perfect recall scores 100, a random model about 0, a model that never saw the facts in between. Rows without
+    tokens are skipped.
+
+    Source: arXiv:2407.01920 section 3; zjunlp/KnowUnDo 92aea2b `run_eval_lora.py` (`acc`).
+    """
+
+    name = "retention_success"
+    label = "Retention"
+    unit = "%"
+    better = "higher"
+    headline = ("", "+direct")
+    scope = "retain"
+    bounds = (0.0, 100.0)
+
+    def score(self, row: Answered) -> float | None:
+        """Return the accuracy."""
+        return token_accuracy(row)
 
 
 class AverageSuccess(RowMetric):
