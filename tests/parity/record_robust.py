@@ -15,7 +15,21 @@ from typing import Any
 
 import torch
 from checkout import executed, gradients, instance, load, origin, tree, verified, write
-from tiny import ALTERNATIVE, FORGET, PAD, REFUSED, RETAIN, VOCAB, Pair, build_model, digest, padded, whole
+from tiny import (
+    ALTERNATIVE,
+    FORGET,
+    PAD,
+    REFUSED,
+    RETAIN,
+    VOCAB,
+    Pair,
+    build_model,
+    common_directions,
+    control_vector,
+    digest,
+    padded,
+    whole,
+)  # fmt: skip
 from torch import Tensor
 
 COMMITS = {
@@ -24,6 +38,7 @@ COMMITS = {
     "efficient-llm-unlearning": "272484aabc7ba970ed357dc9212fde4f4d62bb5a",
     "distillation-robustify-unlearning": "edbf11189155c6bae81f5942df928c6ec2c5ac34",
     "Unlearn-Smooth": "fc655ba453c50c2503915669a2e1f3b66bbf94ec",
+    "MCU": "bb615bbdf5f3ccef4b66e8b48f42b2b7c2a4b8e1",
 }
 TEXT = (5, 6)
 """Tokens that JensUn repeats."""
@@ -49,6 +64,7 @@ def main() -> None:
         "max_ent": record_max_ent(
             checkout("distillation-robustify-unlearning", "src/tools/unlearn_langarith/maxent.py")
         ),
+        "mcu": record_mcu(checkout("MCU", "src/utils")),
         "sam": record_sam(checkout("Unlearn-Smooth", "MUSE/baselines/baselines/sam_iterative.py")),
     }
     write(OUTPUT, recorded)
@@ -119,6 +135,22 @@ def record_max_ent(checkout: Path) -> dict[str, Any]:
     model, batch = build_model(1.0), padded(tuple(whole(pair) for pair in FORGET))
     logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
     return figures(loss(logits, batch["input_ids"], PAD), model)
+
+
+def record_mcu(checkout: Path) -> list[float]:
+    """`rmu_mcu` on the states of the first block at the answer tokens of each row alone, without given directions."""
+    project = executed(tree(checkout, "src/utils/common_cir.py"), "project_out", pt=torch)["project_out"]
+    source = tree(checkout, "src/utils/loss_fns.py")
+    loss = executed(source, "rmu_mcu", pt=torch, project_out=project)["rmu_mcu"]
+    cfg = SimpleNamespace(cut_off_tokens=1, layer_range=(1, 2))
+    model, found = build_model(1.0), []
+    for pair in FORGET:
+        batch = padded((pair,))
+        output = model(input_ids=batch["input_ids"], output_hidden_states=True)
+        given = {"rmu_control_vec": control_vector(1.0).unsqueeze(0)}
+        wanted = (batch["labels"] != -100).long()
+        found.append(loss(output, given, cfg, {1: common_directions()}, wanted).item())
+    return found
 
 
 def record_sam(checkout: Path) -> dict[str, Any]:

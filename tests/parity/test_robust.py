@@ -13,9 +13,20 @@ from typing import Any
 
 import torch
 from ours import adapter_gradients, assert_same_gradients, close, items
-from tiny import ALTERNATIVE, FORGET, REFUSED, RETAIN, build_model, build_tokenizer, set_adapter, whole
+from tiny import (
+    ALTERNATIVE,
+    FORGET,
+    REFUSED,
+    RETAIN,
+    build_model,
+    build_tokenizer,
+    common_directions,
+    set_adapter,
+    whole,
+)
 from torch import Tensor
 
+from scopewise.methods.base import Answers, make_method
 from scopewise.training.trainer import UnlearningConfig, UnlearningTrainer
 
 THEIRS = json.loads(Path(__file__).with_name("robust.json").read_text(encoding="utf-8"))
@@ -57,6 +68,21 @@ def test_ihl(step: Step) -> None:
 def test_max_ent_where_all_is_answer(step: Step) -> None:
     """Theirs is over every token of a text that another precedes: ours over rows of one prompt token."""
     same(step("max_ent", [whole(pair) for pair in FORGET], (), 1.0, retain="none"), THEIRS["max_ent"])
+
+
+def test_mcu() -> None:
+    """Each row's mean over the answer tokens' states after the first block; ours are given unit vectors."""
+    common = common_directions()
+    for pair, theirs in zip(FORGET, THEIRS["mcu"], strict=True):
+        ids = torch.tensor([pair[0] + pair[1]])
+        with torch.no_grad():
+            states = build_model(1.0)(input_ids=ids, output_hidden_states=True).hidden_states[1][0, len(pair[0]) :]
+        count = len(pair[1])
+        row = torch.zeros(count, dtype=torch.long)
+        given = Answers(
+            torch.zeros(count, 0), row, row, 1, hidden=states, statistics=common / common.norm(dim=-1, keepdim=True)
+        )
+        assert make_method("mcu", steering=1.0).forget_loss(given).item() == close(theirs)
 
 
 def test_sam(tmp_path: Path) -> None:

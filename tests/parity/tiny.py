@@ -84,6 +84,11 @@ def control_vector(steering: float) -> Tensor:
     return (steering * direction / direction.norm()).float()
 
 
+def common_directions() -> Tensor:
+    """Return two directions, not orthogonal and of any length, that MCU takes out of the states."""
+    return fill("common", torch.Size((2, WIDTH)), 1.0)
+
+
 def whole(pair: Pair) -> Pair:
     """Return the pair with all but the first token as answer, so that every position but the last predicts a label."""
     ids = pair[0] + pair[1]

@@ -148,6 +148,7 @@ def test_repselect_keeps_the_gradient_of_the_first_step() -> None:
         ("projection", [1.0, 0.0], [-1.0, 1.0], [0.5, 0.5]),  # ⟨f, r⟩ = -1, ‖r‖² = 2: f + ½ r
         ("projection", [1.0, 0.0], [1.0, 1.0], [1.0, 0.0]),
         ("sign", [1.0, 2.0], [3.0, -1.0], [1.0, 0.0]),
+        ("sign", [1.0, 2.0], [0.0, -(2.0**-30)], [1.0, 2.0]),  # nothing but rounding
     ],
 )
 def test_conflict_projection(rule: str, forget: list[float], retain: list[float], want: list[float]) -> None:

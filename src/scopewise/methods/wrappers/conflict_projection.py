@@ -11,13 +11,17 @@ from scopewise.errors import ConfigError
 from scopewise.methods.base import Method
 from scopewise.methods.wrappers.base import Gradient, Step, Wrapper, add, dot
 
+_ROUNDING = 1e-5
+"""Entries of the retain gradient below this share of the largest forget entry are rounding errors, whose sign says nothing:
+before the first step, KL and distances have no other gradient."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ConflictProjection(Wrapper):
     """Take out of the forget gradient what raises the retain loss.
 
         projection:  g_f ← g_f - ⟨g_f, g_r⟩ / ‖g_r‖² · g_r   if ⟨g_f, g_r⟩ < 0
-        sign:        g_f ← g_f where g_f and g_r have the same sign, else 0
+        sign:        g_f ← 0 where g_f and g_r have opposite signs
 
     Choose it when retention falls while forgetting is easy. `projection` takes out one direction; `sign` far more, and
     forgets more slowly.
@@ -28,7 +32,7 @@ class ConflictProjection(Wrapper):
     changes nothing, which is why it is not here.
 
     Deviations: over the gradients of one step, over all trained parameters together (GRU smooths the retain gradient over
-    steps; MUDMAN accumulates it).
+    steps; MUDMAN accumulates it, and drops what has no retain gradient; here that is no conflict).
 
     Attributes:
         rule: `projection` or `sign`. Default: ours.
@@ -49,6 +53,9 @@ class ConflictProjection(Wrapper):
     def combine(self, step: Step, forget: Gradient, retain: Gradient) -> tuple[Gradient, Gradient]:
         """Return the forget gradient without its conflict, and the retain gradient as it is."""
         if self.rule == "sign":
-            return [torch.where(f * r > 0, f, 0.0) for f, r in zip(forget, retain, strict=True)], retain
+            floor = _ROUNDING * max((float(f.abs().max()) for f in forget if f.numel()), default=0.0)
+            return [
+                torch.where((f * r < 0) & (r.abs() > floor), 0.0, f) for f, r in zip(forget, retain, strict=True)
+            ], retain
         product = dot(forget, retain)
         return (add(forget, retain, -product / dot(retain, retain)) if product < 0 else forget), retain
