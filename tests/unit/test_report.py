@@ -173,3 +173,23 @@ def test_a_target_that_knows_more_or_that_nothing_is_compared_with_is_not(
     target: float | None, oracle: float | None
 ) -> None:
     assert untaught(results(target, oracle)) is None
+
+
+def test_relearning_shows_its_best_curve_and_the_steps_to_recover() -> None:
+    """Of two curves the one in which the model reaches more is drawn; never within 20 steps is `> 20`."""
+    curves = [
+        {"name": name, "steps": [0, 20], "unlearned": [0.1, most], "oracle": [0.2, 0.3], "target": [1.0, 0.9]}
+        for name, most in (("held, full, rate 0.0001", 0.4), ("held, full, rate 0.001", 0.8))
+    ]
+    recovered = {"level": 0.6, "unlearned": 20, "oracle": None, "most": 20}
+    result = {
+        "attack": "relearning", "model": "models/npo/paper/seed0", "method": "npo", "protocol": "paper", "seed": 0,
+        "leakage": 0.7, "low": 0.6, "high": 0.8, "verdict": "leaks", "curves": curves, "steps_to_recover": recovered,
+    }  # fmt: skip
+    (shown,) = leaks({"results": [result]})
+    (chart,) = shown.charts
+    assert shown.steps == "20 (oracle > 20)"
+    assert "rate 0.001" in chart.title
+    assert [curve.last for curve in chart.curves] == ["0.80", "0.30", "0.90"]
+    (bare,) = leaks({"results": [{**result, "curves": [], "steps_to_recover": None}]})
+    assert (bare.charts, bare.steps) == ([], "")
