@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from scopewise.attacks.base import attacked_engine
 from scopewise.attacks.suite import Attacked, attack_models
-from scopewise.config import AttackSection, DataSection, EvaluateSection, LocalizeSection, make_section
+from scopewise.config import AttackSection, DataSection, EvaluateSection, LocalizeSection
 from scopewise.data.rows import FORGET, RETAIN, VAL, Benchmark, as_rows, check_scopes
 from scopewise.errors import ConfigError
 from scopewise.evaluation import Evaluation
@@ -25,6 +25,7 @@ from scopewise.models.adapters import lora_config
 from scopewise.models.engine import Engine
 from scopewise.region import Region
 from scopewise.registry import nearest
+from scopewise.section import make_section
 from scopewise.training.arguments import UnlearningConfig
 from scopewise.training.trainer import Data, UnlearningTrainer
 

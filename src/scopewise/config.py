@@ -1,72 +1,16 @@
-"""The run file: one YAML file describes one run. Values are checked; unknown keys are refused with a suggestion."""
+"""The sections of the run file, which describes one run: settings, their defaults, and which values they take."""
 
 from __future__ import annotations
 
 import re
-import unicodedata
-from collections.abc import Mapping, Sequence
-from importlib import resources
-from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
-from scopewise.documents import parse_yaml, read_text
 from scopewise.errors import ConfigError
 from scopewise.registry import allowed, canonical, canonical_method
-
-
-class Section(BaseModel):
-    """Base of the sections: immutable, no unknown keys, finite numbers only, and booleans are not numbers."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-    REFUSED: ClassVar[Mapping[str, str]] = {}
-    """Keys that users may expect, and why they are refused."""
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _no_switch_for_a_number(cls, value: Any, info: Any) -> Any:
-        annotation = cls.model_fields[str(info.field_name)].annotation
-        if not _takes_switches(annotation) and _holds_switch(value):
-            raise ValueError("true and false are not allowed here; write a number or a text")
-        is_section = isinstance(annotation, type) and issubclass(annotation, Section)  # a section checks its own fields
-        if not is_section and (found := _unfit(value, free=info.field_name in _FREE_TEXT)) is not None:
-            raise ValueError(found)
-        return value
-
-
-def _takes_switches(annotation: Any) -> bool:
-    """Return whether a value of this type may contain booleans; sections check their own fields."""
-    if annotation in (bool, Any) or (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-        return True
-    return any(_takes_switches(inner) for inner in get_args(annotation))
-
-
-def _holds_switch(value: Any) -> bool:
-    if isinstance(value, Mapping):
-        return any(map(_holds_switch, value.values()))
-    if isinstance(value, list | tuple):
-        return any(map(_holds_switch, value))
-    return isinstance(value, bool)
-
-
-_FREE_TEXT = frozenset({"prompt", "system", "stop", "setup", "parts"})
-"""Settings that may contain line breaks and tabs; all others are names, paths and patterns."""
-
-
-def _unfit(value: Any, free: bool) -> str | None:
-    """Return what is wrong with a value or a nested value, by rules for all settings; None if it is fine."""
-    if isinstance(value, Mapping):
-        return next((w for pair in value.items() for v in pair if (w := _unfit(v, free)) is not None), None)
-    if isinstance(value, list | tuple):
-        return next((w for v in value if (w := _unfit(v, free)) is not None), None)
-    if isinstance(value, int) and not -(2**63) <= value < 2**63:
-        return "an integer of more than 64 bits; give a smaller one"
-    if isinstance(value, str) and any(
-        unicodedata.category(c) in ("Cc", "Cs") and not (free and c in "\n\r\t") for c in value
-    ):
-        return "a control character in it; remove it"
-    return None
+from scopewise.section import Section, sentence
 
 
 def _pattern(value: str) -> str:
@@ -565,7 +509,7 @@ class BenchSection(Section):
             try:
                 UnlearnSection(**{**changes, "method": canonical_method(method)})
             except ValidationError as error:
-                raise ConfigError(_sentence(error, UnlearnSection, "bench", info.field_name, method)) from None
+                raise ConfigError(sentence(error, UnlearnSection, "bench", info.field_name, method)) from None
         return {canonical_method(method): changes for method, changes in value.items()}
 
 
@@ -632,133 +576,3 @@ def split_entry(entry: str) -> tuple[str, str | None]:
 def entry_name(method: str, localizer: str | None) -> str:
     """Return `method` or `method@localizer`."""
     return method if localizer is None else f"{method}@{localizer}"
-
-
-def load_config(source: str | Path | None = None, overrides: Sequence[str] = ()) -> RunConfig:
-    """Read a run file and apply `section.key=value` overrides, whose values are read as YAML.
-
-    Args:
-        source: A YAML file, the name of a shipped run (`demo`), or None for the defaults.
-        overrides: Arguments of `--set`; later ones win.
-
-    Raises:
-        ConfigError: no such file, broken YAML, an unknown key, or a value out of range.
-    """
-    values: Any = {}
-    where = "run file"
-    if source is not None:
-        where = str(source)
-        values = parse_yaml(read_text(find_config(source), ConfigError), where, ConfigError) or {}
-        if not isinstance(values, dict):
-            raise ConfigError(f"{source}: {type(values).__name__}; a run file is a mapping of sections")
-    for text in overrides:
-        values = override(values, text)
-    return parse_config(_numbers(values), where)
-
-
-def parse_config(values: Mapping[str, Any], where: str = "run file") -> RunConfig:
-    """Check decoded values. Raises ConfigError with the first error."""
-    try:
-        return RunConfig.model_validate(values)
-    except ValidationError as error:
-        raise ConfigError(f"{where}: {_sentence(error)}") from None
-
-
-SectionType = TypeVar("SectionType", bound=Section)
-
-
-def make_section(kind: type[SectionType], values: Mapping[str, Any], where: str) -> SectionType:
-    """Return a section with settings given in Python. Raises ConfigError with the first error.
-
-    Args:
-        kind: Its class.
-        values: The settings.
-        where: Name of the section in the message.
-    """
-    try:
-        return kind.model_validate(values)
-    except ValidationError as error:
-        raise ConfigError(_sentence(error, kind, where)) from None
-
-
-def find_config(source: str | Path) -> Path:
-    """Return the path of a run file, given as a path or as the name of a run shipped with the package."""
-    path = Path(source)
-    shipped = Path(str(resources.files("scopewise"))) / "configs"
-    if path.suffix == ".jsonl":
-        raise ConfigError(
-            f"{source}: JSON lines, not a run file; rows are given by --set data.benchmark=jsonl --set data.path={source}"
-        )
-    if path.is_file():
-        return path
-    candidate = shipped / (path.name if path.suffix else f"{path.name}.yaml")
-    if candidate.is_file() and len(path.parts) <= 2:
-        return candidate
-    known = ", ".join(sorted(p.stem for p in shipped.glob("*.yaml")))
-    raise ConfigError(f"{source}: no such run file; give a YAML file, or one of those shipped: {known}")
-
-
-def override(values: dict[str, Any], text: str) -> dict[str, Any]:
-    """Return decoded values with one `section.key=value` override. Raises ConfigError if it has another form."""
-    name, equals, value = text.partition("=")
-    keys = name.strip().split(".")
-    if not equals or len(keys) < 2 or not all(keys):
-        raise ConfigError(f"--set: {text!r}; written as section.key=value, for example --set run.dir=runs/first")
-    decoded = parse_yaml(value, f"--set {name}", ConfigError)
-    changed = dict(values)
-    inner = changed
-    for depth, key in enumerate(keys[:-1], start=1):
-        below = inner.get(key)
-        if below is not None and not isinstance(below, dict):
-            raise ConfigError(
-                f"--set {name}: {'.'.join(keys[:depth])} is {shown(below)}; it has no keys; set it as a whole"
-            )
-        inner[key] = dict(below or {})
-        inner = inner[key]
-    inner[keys[-1]] = decoded
-    return changed
-
-
-def _numbers(value: Any) -> Any:
-    """Convert texts like `1e-3` to numbers, which YAML 1.1 does not do without a dot."""
-    if isinstance(value, dict):
-        return {key: _numbers(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_numbers(item) for item in value]
-    return float(value) if isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value) else value
-
-
-def _sentence(error: ValidationError, section: Any = None, *inside: str) -> str:
-    first = error.errors()[0]
-    path = ".".join((*inside, *map(str, first["loc"])))
-    if first["type"] == "extra_forbidden":
-        inner, key = _section_at(section or RunConfig, first["loc"][:-1]), str(first["loc"][-1])
-        if (why := getattr(inner, "REFUSED", {}).get(key)) is not None:
-            return f"{path}: not a setting; {why}"
-        return f"unknown key {path!r}; {allowed(key, getattr(inner, 'model_fields', {}), 'remove or rename it')}"
-    message = f"{first['msg'][0].lower()}{first['msg'][1:]}".removeprefix("value error, ")
-    if first["type"] == "literal_error":
-        message = allowed(shown(first["input"]), re.findall(r"'([^']*)'", first["ctx"]["expected"]))
-    elif first["type"] == "tuple_type":
-        message = f"a list, for example [{str(first['input'])[:60]}]"
-    elif first["type"] in ("model_type", "dict_type"):
-        message = f"a mapping; set one of its keys, as {path}.KEY"
-    elif first["type"] == "finite_number":
-        message = "a finite number"
-    return f"{path}: {shown(first['input'])}; {message}"
-
-
-def _section_at(section: Any, loc: Sequence[Any]) -> Any:
-    """Return the section at a path of keys, also through mappings of sections."""
-    for part in loc:
-        if part in getattr(section, "model_fields", {}):
-            section = section.model_fields[part].annotation
-        else:
-            section = next(iter(get_args(section)[1:]), section)
-    return section
-
-
-def shown(value: Any) -> str:
-    """Return a value for a message: escaped, on one line, at most 80 characters."""
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}…"

@@ -28,7 +28,7 @@ BENCHES = [
 SCRIPT = """
 import json, shutil, sys
 from scopewise.runs.bench import Bench
-from scopewise.config import load_config
+from scopewise.run_file import load_config
 from scopewise.runs.pipeline import Pipeline
 folder, settings, benches = sys.argv[1], *map(json.loads, sys.argv[2:])
 def bench(more):

@@ -15,8 +15,9 @@ import psutil
 import pytest
 
 from forks import python
-from scopewise.config import ClusterSection, load_config
+from scopewise.config import ClusterSection
 from scopewise.errors import ConfigError
+from scopewise.run_file import load_config
 from scopewise.runs.cluster.jobs import Job, Task, waves
 from scopewise.runs.cluster.on_slurm import make_executor, submit
 

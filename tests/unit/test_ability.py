@@ -18,11 +18,12 @@ from scopewise.ability.model import ScoredModel
 from scopewise.ability.quiet import quiet
 from scopewise.ability.tasks import load_tasks, true_share
 from scopewise.api import evaluate
-from scopewise.config import PAPER_ABILITY, AbilitySection, load_config
+from scopewise.config import PAPER_ABILITY, AbilitySection
 from scopewise.errors import ConfigError, DataError
 from scopewise.models import score as scoring
 from scopewise.models.cache import AnswerCache
 from scopewise.models.engine import Engine
+from scopewise.run_file import load_config
 
 UTILITY = Path(__file__).parents[3] / "shared" / "data" / "utility"
 

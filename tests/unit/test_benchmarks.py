@@ -18,7 +18,7 @@ from pyarrow import parquet
 
 from forks import python
 from scopewise import registry
-from scopewise.config import EvaluateSection, parse_config
+from scopewise.config import EvaluateSection
 from scopewise.data.hub import Table, joined, read_table, text_pieces
 from scopewise.data.load import load_benchmark, with_suite
 from scopewise.data.prompt import encode
@@ -29,6 +29,7 @@ from scopewise.metrics.aggregates import TaskAggregate
 from scopewise.metrics.base import Value
 from scopewise.metrics.rouge import summary_recall
 from scopewise.models.engine import Engine
+from scopewise.run_file import parse_config
 
 ROOT = Path(__file__).parents[2]
 TOFU_DATA = ROOT.parent / "shared" / "data" / "tofu"

@@ -19,12 +19,13 @@ from scopewise.cli.finetune import finetune
 from scopewise.cli.localize import localize
 from scopewise.cli.tune import tune
 from scopewise.cli.unlearn import unlearn
-from scopewise.config import LoraSection, load_config
+from scopewise.config import LoraSection
 from scopewise.data.load import with_suite
 from scopewise.errors import ConfigError, ModelError, ResultError, UserError
 from scopewise.files import remove
 from scopewise.models.adapters import lora_config, with_adapter
 from scopewise.models.load import load_model, load_tokenizer, save_model
+from scopewise.run_file import load_config
 from scopewise.runs.bench import Bench, plan
 from scopewise.runs.checks import check_run, check_unlearning
 from scopewise.runs.pipeline import BenchEntry, Pipeline
@@ -345,7 +346,7 @@ def test_rows_longer_than_learned_positions(settings: list[str], saved: Path, co
     if fits:
         check.__wrapped__(None, settings)  # type: ignore[attr-defined]
     else:
-        with pytest.raises(ModelError, match="positions of 20 tokens, and .*rows.jsonl:1"):
+        with pytest.raises(ModelError, match="positions for 20 tokens, .*rows.jsonl:1"):
             check.__wrapped__(None, settings)  # type: ignore[attr-defined]
 
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from scopewise.config import RunConfig, TrainingSection, find_config, load_config, parse_config
+from scopewise.config import RunConfig, TrainingSection
 from scopewise.errors import ConfigError
+from scopewise.run_file import find_config, load_config, parse_config
 
 CONFIGS = Path(__file__).parents[2] / "src" / "scopewise" / "configs"
 

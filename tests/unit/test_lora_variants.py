@@ -11,10 +11,11 @@ import torch
 from peft import LoraConfig
 
 from often import often
-from scopewise.config import LoraSection, load_config, parse_config
+from scopewise.config import LoraSection
 from scopewise.errors import ConfigError
 from scopewise.models.adapters import lora_config
 from scopewise.models.load import load_model
+from scopewise.run_file import load_config, parse_config
 from scopewise.runs.checks import check_run, check_unlearning
 from scopewise.runs.pipeline import BenchEntry, Pipeline
 

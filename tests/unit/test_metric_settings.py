@@ -12,7 +12,6 @@ import pytest
 import scopewise
 from scopewise import registry
 from scopewise.cli.list_ import Kind, list_
-from scopewise.config import load_config, parse_config
 from scopewise.data.rows import Row
 from scopewise.errors import ConfigError
 from scopewise.metrics.base import Answered, RowMetric, Value, make_metric, mean
@@ -22,6 +21,7 @@ from scopewise.report.columns import columns, metric_columns, recorded
 from scopewise.report.page import render
 from scopewise.report.run_folder import read_run
 from scopewise.report.table import lines, markdown, origin_line
+from scopewise.run_file import load_config, parse_config
 from scopewise.runs.checks import check_run
 from scopewise.settings import knobs
 from scopewise.testing.metrics import PROPERTIES

@@ -12,11 +12,12 @@ import pytest
 
 import scopewise
 from scopewise import registry
-from scopewise.config import EvaluateSection, load_config
+from scopewise.config import EvaluateSection
 from scopewise.errors import ConfigError
 from scopewise.metrics.base import Answered, RowMetric, Value, mean
 from scopewise.metrics.needs import NEEDS
 from scopewise.metrics.needs.base import Need, make_needs, need_class
+from scopewise.run_file import load_config
 from scopewise.runs.checks import check_run
 from scopewise.testing.findings import findings
 from scopewise.testing.world import World

@@ -16,10 +16,10 @@ import scopewise
 from scopewise import registry
 from scopewise.cli.list_ import Kind, list_
 from scopewise.cli.test_plugin import test_plugin as command
-from scopewise.config import load_config
 from scopewise.errors import ConfigError
 from scopewise.localizers.base import make_localizer
 from scopewise.methods.base import make_method
+from scopewise.run_file import load_config
 from scopewise.runs.pipeline import BenchEntry
 from scopewise.testing import methods
 from scopewise.testing.findings import findings, kind_of

@@ -13,7 +13,7 @@ from torch._dynamo.testing import CompileCounter
 from transformers import AutoModelForCausalLM, TrainerCallback
 
 from engines import forward_of
-from scopewise.config import LoraSection, TinyConfig, load_config
+from scopewise.config import LoraSection, TinyConfig
 from scopewise.data.batch import collate
 from scopewise.errors import ConfigError, ModelError
 from scopewise.models.adapters import lora_config, with_adapter
@@ -23,6 +23,7 @@ from scopewise.models.load import four_bits, load_model, save_model
 from scopewise.models.precision import float32_masters, mixed_dtype
 from scopewise.models.tiny import build_tiny
 from scopewise.region import Entry, Region
+from scopewise.run_file import load_config
 from scopewise.runs.pipeline import Pipeline
 from scopewise.training.optimizer import check_optimizer
 

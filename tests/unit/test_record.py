@@ -19,10 +19,10 @@ from safetensors.numpy import save_file
 
 from forks import python
 from scopewise import lock
-from scopewise.config import parse_config
 from scopewise.documents import read_json
 from scopewise.errors import ConfigError, ResultError
 from scopewise.files import remove, write_text
+from scopewise.run_file import parse_config
 from scopewise.runs.attack import attack_run
 from scopewise.runs.folder import RunFolder
 from scopewise.runs.stages import VERSION
@@ -259,7 +259,7 @@ def test_a_path_that_is_none_is_said_in_a_sentence(kind: str, tmp_path: Path) ->
 
 HOLD = """
 import sys
-from scopewise.config import parse_config
+from scopewise.run_file import parse_config
 from scopewise.runs.folder import RunFolder
 run = RunFolder(parse_config({"run": {"dir": sys.argv[1]}}), resume=True)
 print("held", flush=True)
@@ -382,7 +382,7 @@ def test_a_checkpoint_on_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
     """By a real limit on the size of files, in a process of its own: torch's own error when it saves tensors."""
     script = """
 import resource, sys, torch
-from scopewise.config import parse_config
+from scopewise.run_file import parse_config
 from scopewise.runs.folder import RunFolder
 resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
 with RunFolder(parse_config({"run": {"dir": sys.argv[1]}})) as run:

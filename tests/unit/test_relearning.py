@@ -14,10 +14,11 @@ from scopewise.attacks.curves import Curve, curves_of, steps_to_recover
 from scopewise.attacks.leakage import leakage
 from scopewise.attacks.price import Price, measured
 from scopewise.attacks.relearning import attacker, trained
-from scopewise.config import AttackSection, parse_config
+from scopewise.config import AttackSection
 from scopewise.data.prompt import encode
 from scopewise.data.rows import FORGET, RETAIN
 from scopewise.errors import ConfigError
+from scopewise.run_file import parse_config
 from scopewise.testing.attacks import trained as taught
 
 

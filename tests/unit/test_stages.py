@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
-from scopewise.config import RunConfig, Section, parse_config
+from scopewise.config import RunConfig
+from scopewise.run_file import parse_config
 from scopewise.runs.stages import NOT_DECISIVE, STAGES, identity, model_identity
+from scopewise.section import Section
 
 pytestmark = pytest.mark.filterwarnings("ignore:Pydantic serializer warnings:UserWarning")  # of values of another type
 MADE = ("target", "oracle", "region", "model", "trial")  # all of which begin with a fine-tuned model

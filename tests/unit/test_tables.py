@@ -12,7 +12,6 @@ import pytest
 import scopewise
 from scopewise import registry
 from scopewise.attacks.base import Attack, make_attack
-from scopewise.config import parse_config
 from scopewise.data.rows import BenchmarkLoader
 from scopewise.errors import ConfigError
 from scopewise.localizers.base import Localizer, make_localizer
@@ -20,6 +19,7 @@ from scopewise.localizers.gradient import Gradient
 from scopewise.methods.base import Method, make_method
 from scopewise.methods.wrappers.base import Wrapper
 from scopewise.metrics.base import Metric
+from scopewise.run_file import parse_config
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = Path(str(scopewise.__file__)).parent

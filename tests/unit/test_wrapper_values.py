@@ -13,13 +13,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from scopewise.config import entry_name, load_config, split_entry
+from scopewise.config import entry_name, split_entry
 from scopewise.cost import Cost
 from scopewise.data.rows import FORGET, Row
 from scopewise.errors import ConfigError
 from scopewise.methods.base import make_method
 from scopewise.methods.wrappers.base import Gradient, Parts, Step, Term, Wrapper, make_wrappers
 from scopewise.registry import canonical_method
+from scopewise.run_file import load_config
 from scopewise.testing.world import World, parameters_of
 from scopewise.training.progress import TrainingProgress
 

@@ -66,7 +66,7 @@ def attack(
     as_json: Json = False,
 ) -> None:
     """Try to recover the forget scope from a run's unlearned models: fine-tuning, quantization, prompts, white-box."""
-    from scopewise.config import override
+    from scopewise.run_file import override
 
     if rows is not None:
         _alone(str(run), rows, output, suite.value, attacks or [], set_ or [], as_json)
@@ -106,7 +106,7 @@ def _alone(
     model: str, rows: Path, output: Path | None, suite: str, attacks: list[str], changes: list[str], as_json: bool
 ) -> None:
     """Attack one model with rows of one's own, and print the mean signals with their intervals."""
-    from scopewise.config import override, parse_config
+    from scopewise.run_file import override, parse_config
 
     values: dict = {"attack": {"suite": suite, **({"attacks": attacks} if attacks else {})}}
     for text in changes:

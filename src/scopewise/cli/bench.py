@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from scopewise.cli import Config, Json, Overwrite, Resume, Set, command, quiet_libraries, sets
-from scopewise.config import RunConfig, load_config
+from scopewise.config import RunConfig
+from scopewise.run_file import load_config
 from scopewise.terminal import echo, echo_json
 
 

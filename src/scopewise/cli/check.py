@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from scopewise.cli import Config, Json, Set, command, quiet_libraries
-from scopewise.config import load_config
 from scopewise.metrics.columns import label_of
+from scopewise.run_file import load_config
 from scopewise.terminal import echo, echo_json
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from scopewise.cli import Json, Overwrite, Resume, Set, command
-from scopewise.config import load_config
+from scopewise.run_file import load_config
 
 
 @command

@@ -10,9 +10,9 @@ from typing import Annotated
 import typer
 
 from scopewise.cli import Config, Json, Set, command, quiet_libraries
-from scopewise.config import load_config
 from scopewise.errors import ResultError
 from scopewise.files import check_writable
+from scopewise.run_file import load_config
 from scopewise.terminal import echo_json, echo_table
 
 

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from scopewise.cli import Config, Overwrite, Resume, Set, command, quiet_libraries, sets
-from scopewise.config import load_config
 from scopewise.registry import canonical
+from scopewise.run_file import load_config
 from scopewise.terminal import echo
 
 

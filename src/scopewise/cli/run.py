@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from scopewise.cli import Config, Json, Overwrite, Resume, Set, command
-from scopewise.config import entry_name, load_config, parse_config
+from scopewise.config import entry_name
+from scopewise.run_file import load_config, parse_config
 
 
 @command

@@ -9,7 +9,6 @@ import typer
 import yaml
 
 from scopewise.cli import Json, Set, command
-from scopewise.config import load_config
 from scopewise.documents import read_json
 from scopewise.errors import ResultError
 from scopewise.region import FORMAT, Region
@@ -17,6 +16,7 @@ from scopewise.report.attacks import attacks_table
 from scopewise.report.comparison import with_comparisons
 from scopewise.report.regions import region_table
 from scopewise.report.table import markdown
+from scopewise.run_file import load_config
 from scopewise.schemas import AttacksDocument, ResultsDocument, checked
 from scopewise.terminal import echo, echo_json
 

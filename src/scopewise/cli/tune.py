@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from scopewise.cli import Config, Json, Overwrite, Resume, Set, command, quiet_libraries
-from scopewise.config import load_config
 from scopewise.files import write_json
 from scopewise.metrics.columns import label_of
+from scopewise.run_file import load_config
 from scopewise.terminal import echo, echo_json
 
 

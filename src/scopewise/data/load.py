@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from scopewise import registry
-from scopewise.config import EvaluateSection, RunConfig, SectionType
+from scopewise.config import EvaluateSection, RunConfig
 from scopewise.data.builtin import read_general
 from scopewise.data.rows import RETAIN, Benchmark, BrokenLine, Row, each_row, record_lines
 from scopewise.documents import read_text
 from scopewise.errors import DataError
+from scopewise.section import SectionType
 
 
 def load_benchmark(

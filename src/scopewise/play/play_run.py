@@ -9,11 +9,12 @@ from typing import Literal
 
 from transformers import PreTrainedTokenizerBase
 
-from scopewise.config import RunConfig, load_config
+from scopewise.config import RunConfig
 from scopewise.data.load import load_benchmark
 from scopewise.data.prompt import Prompt, encode
 from scopewise.data.rows import FORGET, SCOPES, Row
 from scopewise.errors import DataError, ResultError
+from scopewise.run_file import load_config
 
 EXAMPLES = 100
 """Example questions per scope."""

@@ -11,7 +11,7 @@ from scopewise import registry, schemas
 from scopewise.attacks.alone import alone, attack_alone, read_rows
 from scopewise.attacks.base import attacked_engine, make_attack
 from scopewise.attacks.suite import Attacked, KeepInFiles, attack_models, check_attacks
-from scopewise.config import AttackSection, RunConfig, parse_config
+from scopewise.config import AttackSection, RunConfig
 from scopewise.data.load import load_benchmark
 from scopewise.documents import parse_yaml, read_text
 from scopewise.errors import ConfigError, ResultError
@@ -21,6 +21,7 @@ from scopewise.models.engine import Engine
 from scopewise.models.load import load_model, load_tokenizer, loading
 from scopewise.models.parallel.processes import default_device
 from scopewise.record import manifest
+from scopewise.run_file import parse_config
 from scopewise.runs.stages import digest, identity, model_identity
 
 VERSION = 2

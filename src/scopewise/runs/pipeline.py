@@ -18,13 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from scopewise import schemas
 from scopewise.attacks.oracle import check_base
-from scopewise.config import (
-    EarlyStoppingSection,
-    RunConfig,
-    UnlearnSection,
-    entry_name,
-    split_entry,
-)
+from scopewise.config import EarlyStoppingSection, RunConfig, UnlearnSection, entry_name, split_entry
 from scopewise.cost import Cost
 from scopewise.data.load import with_suite
 from scopewise.data.prompt import Encoded, Prompt, dropped_rows, encode, warn_of_dropped

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from scopewise.config import DataSection, EvaluateSection, make_section
+from scopewise.config import DataSection, EvaluateSection
 from scopewise.data.load import load_benchmark
 from scopewise.data.rows import Benchmark, BenchmarkLoader
+from scopewise.section import make_section
 from scopewise.testing.world import Property, check
 
 

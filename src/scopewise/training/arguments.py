@@ -8,8 +8,9 @@ from typing import Any, Literal
 import torch
 from transformers import TrainingArguments
 
-from scopewise.config import DataSection, EarlyStoppingSection, ExpandSection, LocalizeSection, make_section
+from scopewise.config import DataSection, EarlyStoppingSection, ExpandSection, LocalizeSection
 from scopewise.models.parallel.processes import on_cpu
+from scopewise.section import make_section
 
 
 @dataclass

@@ -6,9 +6,10 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from scopewise.config import RunConfig, parse_config
+from scopewise.config import RunConfig
 from scopewise.errors import UserError
 from scopewise.localizers.base import localizer_of
+from scopewise.run_file import parse_config
 from scopewise.runs.bench import Bench, section_of
 from scopewise.runs.pipeline import BenchEntry, Pipeline
 
