@@ -91,6 +91,13 @@ def check_writable(path: str | Path, setting: str = "") -> None:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
+def check_new(path: Path, setting: str) -> None:
+    """Raise ResultError where a file exists already, or could not be written; before long work."""
+    if path.exists():
+        raise ResultError(f"{setting}: {path} exists; name a new file, or remove it")
+    check_writable(path, setting)
+
+
 def remove(path: Path) -> None:
     """Remove a file, a link or a folder: at any moment it stands whole under its name, or not at all.
 

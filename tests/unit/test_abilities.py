@@ -25,7 +25,7 @@ from scopewise.data.batch import collate
 from scopewise.data.prompt import Encoded
 from scopewise.data.rows import Row
 from scopewise.models.abilities import FAR, enlarged
-from scopewise.models.architecture import attention_window
+from scopewise.models.architecture import attention_window, hooks
 from scopewise.models.kernels.packing import packed
 from scopewise.models.score import Pair, score_pairs, sequence_nll
 
@@ -144,3 +144,21 @@ def test_windows_are_read_from_the_configuration() -> None:
     assert of(sliding_window=64) == 64
     assert of(sliding_window=64, attention_chunk_size=32) == 32
     assert of(attention_window_size=7) == 7
+
+
+def test_hooks_are_removed_after_a_context_that_ends_badly_or_never_begins() -> None:
+    """A layer counts its calls: none is counted afterwards, whether the body failed or the second hook could not be set."""
+    layer, seen = torch.nn.Linear(1, 1), []
+
+    def call(layers: list[Any]) -> None:
+        with hooks(one.register_forward_hook(lambda *_: seen.append(1)) for one in layers):
+            layer(torch.ones(1))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        call([layer])
+    assert seen == [1]
+    with pytest.raises(AttributeError):
+        call([layer, None])
+    layer(torch.ones(1))
+    assert seen == [1]

@@ -250,7 +250,7 @@ def test_llama_4_multiplies_all_experts_at_once_by_what_is_scaled_for_each() -> 
     want = answer_inputs(model, block, lambda x: x.view(block.num_experts, -1, x.shape[-1]).transpose(0, 1))
     assert torch.allclose(found[f"{name}.gate_up_proj"], want, rtol=1e-4, atol=1e-6)
     # PEFT takes these tensors for the other way round.
-    with pytest.raises(ConfigError, match=r"activation_ratio: .*experts.* take gradient"):
+    with pytest.raises(ConfigError, match=r"activation_ratio: .*experts.*; use gradient"):
         localized("activation_ratio", with_adapter(model, lora_config(LoraSection(r=2))), (ROWS, ROWS))
 
 
@@ -269,7 +269,7 @@ class Unfollowed(nn.Module):
 def test_experts_that_cannot_be_followed_are_refused_not_left_out() -> None:
     model = made("llama")
     model.model.layers[1].mlp = Unfollowed(32)
-    with pytest.raises(ConfigError, match=r"activation_ratio: .*layers\.1\.mlp\.weight .* take gradient"):
+    with pytest.raises(ConfigError, match=r"activation_ratio: .*layers\.1\.mlp\.weight .*; use gradient"):
         localized("activation_ratio", model, (ROWS, ROWS))
 
 

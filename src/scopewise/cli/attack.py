@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from scopewise.cli import Json, command, quiet_libraries
-from scopewise.errors import ConfigError, ResultError
-from scopewise.files import check_writable
+from scopewise.errors import ConfigError
+from scopewise.files import check_new
 from scopewise.terminal import echo, echo_json, echo_table
 
 
@@ -114,9 +114,7 @@ def _alone(
         values = override(values, text if section in ("attack", "data", "model") else f"attack.{text}")
     config = parse_config(values, "--set")
     if output is not None:
-        if output.exists():
-            raise ResultError(f"--output: {output} exists; name a new file, or remove it")
-        check_writable(output, "--output")
+        check_new(output, "--output")
     quiet_libraries()
     from scopewise.files import write_json
     from scopewise.runs.attack import attack_model

@@ -11,7 +11,7 @@ import typer
 
 from scopewise.cli import Config, Json, Set, command, quiet_libraries
 from scopewise.errors import ResultError
-from scopewise.files import check_writable
+from scopewise.files import check_new, check_writable
 from scopewise.run_file import load_config
 from scopewise.terminal import echo_json, echo_table
 
@@ -34,12 +34,10 @@ def evaluate(
 ) -> None:
     """Measure any model on the run file's benchmark, and print the measures with their 95 % intervals."""
     config = load_config(run_file, set_ or [])
-    if output is not None and output.exists():
-        raise ResultError(f"--output: {output} exists; name a new file, or remove it")
     if cache is not None and cache.is_file():
         raise ResultError(f"--cache: {cache} is a file; name a folder")
     if output is not None:
-        check_writable(output, "--output")
+        check_new(output, "--output")
     if cache is not None:
         check_writable(cache / "scores", "--cache")
     compared = None

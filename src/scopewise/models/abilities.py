@@ -20,7 +20,7 @@ from transformers.pytorch_utils import Conv1D
 
 from scopewise.data.batch import Batch, Unit, collate_units, to_device
 from scopewise.errors import ModelError
-from scopewise.models.architecture import counts_columns
+from scopewise.models.architecture import counts_columns, hooks
 from scopewise.models.flops import uncounted
 from scopewise.models.forward import Abilities, Forward, evaluation_mode
 from scopewise.models.kernels import Kernels
@@ -177,12 +177,8 @@ def enlarged(model: nn.Module, head: nn.Module | None = None) -> Iterator[None]:
         return output * factors[module]
 
     layers = [m for m in model.modules() if isinstance(m, nn.Linear | Conv1D | nn.Embedding) or m is head]
-    handles = [layer.register_forward_hook(scale) for layer in layers]
-    try:
+    with hooks(layer.register_forward_hook(scale) for layer in layers):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def same(found: Tensor, expected: Tensor) -> bool:

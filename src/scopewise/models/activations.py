@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from scopewise.bars import bar
 from scopewise.data.prompt import Encoded
 from scopewise.errors import ConfigError
+from scopewise.models.architecture import hooks
 from scopewise.models.experts import Stack, expert_inputs
 from scopewise.models.forward import Forward, states_at
 from scopewise.models.gradients import RowCalls, batches_of_all, unchanged
@@ -137,9 +138,5 @@ def _of_inputs(matrix: Matrix) -> tuple[int, ...]:
 @contextmanager
 def _hooks(layers: Mapping[str, Any], see: Callable[..., None]) -> Iterator[None]:
     """Call `see` with the name and inputs of each call of some layers while the context is open."""
-    handles = [layer.register_forward_pre_hook(partial(see, name)) for name, layer in layers.items()]
-    try:
+    with hooks(layer.register_forward_pre_hook(partial(see, name)) for name, layer in layers.items()):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from accelerate.utils import extract_model_from_parallel
 from jaxtyping import Float
 from peft import PeftModel
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
 from scopewise.errors import ConfigError, ModelError
@@ -20,6 +21,15 @@ from scopewise.errors import ConfigError, ModelError
 def unwrap(model: nn.Module) -> Any:
     """Return the model inside what accelerate wraps around it (DDP, a DeepSpeed engine)."""
     return model if isinstance(model, PreTrainedModel | PeftModel) else extract_model_from_parallel(model)
+
+
+@contextlib.contextmanager
+def hooks(handles: Iterable[RemovableHandle]) -> Iterator[None]:
+    """Remove hooks at the end of the context; those registered so far, too, if registering the next one fails."""
+    with contextlib.ExitStack() as stack:
+        for handle in handles:
+            stack.enter_context(handle)
+        yield
 
 
 def lm_head(model: nn.Module) -> nn.Module:

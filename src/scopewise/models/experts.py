@@ -14,7 +14,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
 
-from scopewise.models.architecture import unwrap
+from scopewise.models.architecture import hooks, unwrap
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,17 +72,17 @@ def expert_inputs(model: nn.Module, stacks: Sequence[Stack], see: See) -> Iterat
     for stack in stacks:
         by_owner.setdefault(stack.owner, []).append(stack)
     watch = _Watch(by_owner, see)
-    handles = []
-    for owner in by_owner:
-        handles += [owner.register_forward_pre_hook(watch.enter), owner.register_forward_hook(watch.leave)]
+    handles = (
+        handle
+        for owner in by_owner
+        for handle in (owner.register_forward_pre_hook(watch.enter), owner.register_forward_hook(watch.leave))
+    )
     try:
         if kept is not None and any(kept.values()):
             inner.set_experts_implementation("eager")
-        with watch:
+        with hooks(handles), watch:
             yield
     finally:
-        for handle in handles:
-            handle.remove()
         if kept is not None and any(kept.values()):
             inner.set_experts_implementation(kept)
 

@@ -16,7 +16,15 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 from scopewise.data.batch import Batch
-from scopewise.models.architecture import attention_window, decoder_blocks, device_of, first_blocks, lm_head, unwrap
+from scopewise.models.architecture import (
+    attention_window,
+    decoder_blocks,
+    device_of,
+    first_blocks,
+    hooks,
+    lm_head,
+    unwrap,
+)
 from scopewise.models.chunked_cross_entropy import TokenLoss, chunk_tokens, in_chunks
 from scopewise.models.flops import count_forward
 from scopewise.models.kernels import Kernels
@@ -229,11 +237,8 @@ class Forward:
             changed = flat.view_as(hidden)
             return (changed, *output[1:]) if isinstance(output, tuple) else changed
 
-        handle = self.blocks[layer].register_forward_hook(replace)
-        try:
+        with self.blocks[layer].register_forward_hook(replace):
             yield
-        finally:
-            handle.remove()
 
     # -- the state a model is in ---------------------------------------------------------------------------------------
 
@@ -290,12 +295,9 @@ class Forward:
                 "attention_mask": batch["attention_mask"].clamp(min=torch.finfo(dtype).min).to(dtype),
             }
         count_forward(self.inner, batch, self.head)
-        handle = self.head.register_forward_pre_hook(lambda _, args: (read(args[0]), *args[1:]))
-        try:
-            with self.autocast(), self.kernels.attention(self.inner, batch):
-                output = self.model(**inputs, use_cache=False)
-        finally:
-            handle.remove()
+        reading = self.head.register_forward_pre_hook(lambda _, args: (read(args[0]), *args[1:]))
+        with reading, self.autocast(), self.kernels.attention(self.inner, batch):
+            output = self.model(**inputs, use_cache=False)
         return output.logits.squeeze(0)
 
 
@@ -333,9 +335,5 @@ def _capture(blocks: Any, position: Tensor, into: list[Tensor]) -> Iterator[None
         hidden = output[0] if isinstance(output, tuple) else output
         into.append(states_at(hidden, position))
 
-    handles = [block.register_forward_hook(capture) for block in blocks]
-    try:
+    with hooks(block.register_forward_hook(capture) for block in blocks):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -18,6 +18,7 @@ from scopewise.bars import bar
 from scopewise.data.batch import Batch, Unit, collate, collate_units, length_batches, to_device
 from scopewise.data.prompt import Encoded
 from scopewise.errors import ConfigError
+from scopewise.models.architecture import hooks
 from scopewise.models.forward import Forward, mean_nll
 from scopewise.models.matrices import localizable, matrices
 from scopewise.models.parallel.fsdp import full_tensor, is_sharded
@@ -115,8 +116,8 @@ def mean_squared_gradients(forward: Forward, items: Sequence[Encoded], max_token
 
         output.register_hook(add)
 
-    with _gradients_of(forward):
-        handles = [m.layer.register_forward_hook(partial(watch, n)) for n, m in found.items() if m.layer is not None]
+    layers = ((n, m.layer) for n, m in found.items() if m.layer is not None)
+    with _gradients_of(forward), hooks(layer.register_forward_hook(partial(watch, n)) for n, layer in layers):
         progress = bar(len(items), f"localize: squared gradients, {what}")
         try:
             for number, (batch, counted) in enumerate(batches_of_all(forward, items, max_tokens)):
@@ -130,8 +131,6 @@ def mean_squared_gradients(forward: Forward, items: Sequence[Encoded], max_token
                 (counted * sequence_mean(nll, batch["row"], rows).sum()).backward()
         finally:
             progress.close()
-            for handle in handles:
-                handle.remove()
     rest = [name for name in found if name not in seen.whole]
     if rest:
         _squares_by_row(forward, items, rest, totals, what)
@@ -255,7 +254,6 @@ def _gradients_of(forward: Forward, only: Collection[str] | None = None) -> Iter
     targets = {name: p for name, p in matrices(forward.model).items() if only is None or name in only}
     wanted = {id(p) for p in targets.values()}
     totals: Gradients = {}
-    handles = []
 
     def accumulate(name: str, p: Tensor) -> None:
         assert p.grad is not None
@@ -272,12 +270,8 @@ def _gradients_of(forward: Forward, only: Collection[str] | None = None) -> Iter
         for parameter in forward.model.parameters():
             parameter.grad = None
             parameter.requires_grad_(id(parameter) in wanted)
-        for name, parameter in targets.items():
-            if parameter.dtype not in (torch.float32, torch.float64):  # 16 bits would round a sum over many batches
-                handles.append(parameter.register_post_accumulate_grad_hook(partial(accumulate, name)))
-        try:
-            with forward.kernels.training(forward.model):
-                yield collected
-        finally:
-            for handle in handles:
-                handle.remove()
+        # 16 bits would round a sum over many batches.
+        small = ((name, p) for name, p in targets.items() if p.dtype not in (torch.float32, torch.float64))
+        summed = (p.register_post_accumulate_grad_hook(partial(accumulate, name)) for name, p in small)
+        with hooks(summed), forward.kernels.training(forward.model):
+            yield collected

@@ -13,6 +13,8 @@ from peft.tuners.lora import Linear
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from scopewise.models.architecture import hooks
+
 
 def merged(model: PeftModel) -> PreTrainedModel:
     """Return the model with its adapter merged into its weights; the adapter is gone.
@@ -58,12 +60,8 @@ def uncalled_layers(model: nn.Module, layers: Sequence[Linear]) -> set[Linear]:
 def calls(layers: Iterable[Linear]) -> Iterator[set[Linear]]:
     """Collect those of some layers that are called while the context is open."""
     seen: set[Linear] = set()
-    handles = [layer.register_forward_pre_hook(lambda m, _: seen.add(m)) for layer in layers]
-    try:
+    with hooks(layer.register_forward_pre_hook(lambda m, _: seen.add(m)) for layer in layers):
         yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _read(model: nn.Module, layers: set[Linear]) -> list[Linear]:

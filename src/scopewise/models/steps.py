@@ -77,8 +77,7 @@ class Steps:
 
     def _from_cache(self, ids: Tensor) -> Tensor:
         # The head runs on the last column alone.
-        handle = self._forward.head.register_forward_pre_hook(lambda _, args: (args[0][:, -1:], *args[1:]))
-        try:
+        with self._forward.head.register_forward_pre_hook(lambda _, args: (args[0][:, -1:], *args[1:])):
             output = self._forward.model(
                 input_ids=ids,
                 attention_mask=self._mask,
@@ -86,8 +85,6 @@ class Steps:
                 past_key_values=self._cache,
                 use_cache=True,
             )
-        finally:
-            handle.remove()
         return _numbers(output.logits[:, -1])
 
     def _from_whole_rows(self) -> Tensor:

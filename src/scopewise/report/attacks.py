@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from scopewise.report.table import cell_text
+from scopewise.report.table import row_text
 from scopewise.statistics import LEAST_INSTANCES
 
 _MARK = {
@@ -27,14 +27,10 @@ def attacks_table(document: Mapping[str, Any]) -> str:
         rows.setdefault((result["method"], result["protocol"] or ""), []).append(result)
     with_protocol = len({protocol for _, protocol in rows if protocol}) > 1
     head = ["Method", *(["Protocol"] if with_protocol else []), *(a.replace("_", " ") for a in attacks), "worst"]
-    lines = ["| " + " | ".join(map(cell_text, head)) + " |", "|" + "---|" * len(head)]
+    lines = [row_text(head), "|" + "---|" * len(head)]
     for (method, protocol), results in rows.items():
         cells = [_cell([r for r in results if r["attack"] == attack]) for attack in attacks]
-        lines.append(
-            "| "
-            + " | ".join(map(cell_text, [method, *([protocol] if with_protocol else []), *cells, _worst(results)]))
-            + " |"
-        )
+        lines.append(row_text([method, *([protocol] if with_protocol else []), *cells, _worst(results)]))
     seeds = sorted({r["seed"] for r in document["results"] if r["seed"] is not None})
     manifest, settings = document["manifest"], document["inputs"]["attack"]
     single = ""
@@ -87,7 +83,7 @@ def _recovery(results: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
     for (method, protocol, attack), found in rows.items():
         cells = [", ".join(steps_text(one[model], one["most"]) for one in found) for model in ("unlearned", "oracle")]
-        lines.append("| " + " | ".join(map(cell_text, [method, protocol, attack.replace("_", " "), *cells])) + " |")
+        lines.append(row_text([method, protocol, attack.replace("_", " "), *cells]))
     return lines
 
 

@@ -159,6 +159,11 @@ def cell_text(text: str) -> str:
     return escaped(text, keep="").replace("|", "\\|")
 
 
+def row_text(cells: Sequence[str]) -> str:
+    """Return a row of a Markdown table."""
+    return "| " + " | ".join(map(cell_text, cells)) + " |"
+
+
 def _paragraph(sentences: Sequence[str]) -> list[str]:
     return [*(f"{sentence}  " for sentence in sentences), ""] if sentences else []
 
