@@ -61,6 +61,9 @@ def method(cls: type[Method]) -> str:
         f"mean over {'answers' if made.reduction == 'sequence_mean' else 'tokens of a step'}",
         f"localizer `{made.localizer}`",
     ]
+    if cls.searched:
+        ranges = (f"`{knob}` from {low:g} to {high:g}" for knob, (low, high) in cls.searched.items())
+        facts.append(f"searched in the `tuned` protocol: {', '.join(ranges)}")
     before = {
         "labels": cls.relabel is not Method.relabel,
         "statistics of all forget rows": cls.statistics is not Method.statistics,

@@ -301,8 +301,12 @@ class UnlearnSection(TrainingSection):
     """Stage 3: Table 7 of the paper; `method_args` are the hyper-parameters of the method.
 
     A method may have wrappers, as in `method: npo+sam`; `wrapper_args: {sam: {rho: 0.02}}` are their settings.
+    `adapter` says what LoRA does with the adapter of a target that was taught by LoRA: `continue` trains it further, as in
+    the paper; `fresh` merges it into the base and adds another, whose B is zero. (`parameters: all` merges it and trains all
+    matrices.) A target without an adapter gets a fresh one either way.
     """
 
+    adapter: Literal["continue", "fresh"] = "continue"
     method: str = "memflex"
     localizer: str | None = None
     region: str | None = None
@@ -416,23 +420,28 @@ class EvaluateSection(Section):
 class TuneSection(Section):
     """The hyper-parameter search, the same for every method: on a held-out part of train, never on val.
 
-    Each method gets the same number of trials and the same ranges (low, high; on a logarithmic scale); `knobs` are
-    ranges of a method's own hyper-parameters, or of a wrapper's settings: `npo+sam: {sam.rho: [0.001, 0.1]}`. `choose`
+    Each method gets the same number of trials, and the same ranges (low, high; on a logarithmic scale) of `learning_rate`
+    and `num_train_epochs`. Its retain weight is searched from an eighth to eight times its own value (`retain_weight`: one
+    range for all instead), and its other hyper-parameters in the ranges that docs/methods.md names; `knobs` sets ranges by
+    method, also of a wrapper's settings: `npo+sam: {sam.rho: [0.001, 0.1]}`. A search in which nothing was forgotten raises
+    the upper end of `learning_rate` to four times, up to `extensions` times, within the same number of trials. `choose`
     selects the trial: the highest Average Success, or the one closest to the oracle.
     """
 
-    trials: int = Field(12, ge=1)
+    trials: int = Field(20, ge=1)
     learning_rate: tuple[float, float] = (1e-5, 1e-3)
-    retain_weight: tuple[float, float] = (0.25, 16.0)
+    num_train_epochs: tuple[float, float] = (2.0, 20.0)
+    retain_weight: tuple[float, float] | None = None
     knobs: dict[str, dict[str, tuple[float, float]]] = {}
+    extensions: int = Field(3, ge=0, le=8)
     choose: Literal["average", "oracle"] = "average"
     holdout_fraction: float = Field(0.2, gt=0, lt=1)
     seed: Seed = 0
 
-    @field_validator("learning_rate", "retain_weight")
+    @field_validator("learning_rate", "num_train_epochs", "retain_weight")
     @classmethod
-    def _range(cls, value: tuple[float, float]) -> tuple[float, float]:
-        if not 0 < value[0] <= value[1]:
+    def _range(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
+        if value is not None and not 0 < value[0] <= value[1]:
             raise ValueError("a range is [low, high] with 0 < low <= high")
         return value
 

@@ -59,6 +59,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 SMALL = ["localize.localizer_args.threshold=fraction", "localize.localizer_args.fraction=1e-9"]
 BAD = {
     "an odd batch": ["unlearn.batch_size=3"],
+    "a fresh adapter that is not trained": ["unlearn.adapter=fresh", "unlearn.parameters=all"],
     "no region": ["unlearn.region=gone.json"],
     "no region file": ["unlearn.region=empty.json"],
     "no prompts": ["attack.attack_args.prompts.file=gone.yaml"],

@@ -362,7 +362,7 @@ def test_direct_prompt_is_worded_for_the_domain(tiny: Any, domain: str, matter: 
     text = Prompt(direct=True).text(Row("Q?", "A.", FORGET, domain=domain), tiny[1])
     assert text.startswith(f"You are a {domain}-sensitive assistant.")
     assert f"involves {matter}, you should refuse" in text
-    assert text.endswith("following request: Q?\n\n")
+    assert text.endswith("following request:\nQ?\n\n")  # a line break, as in the authors' `direct_prompts`
 
 
 def test_direct_prompt_of_another_domain(tiny: Any) -> None:

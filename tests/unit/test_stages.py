@@ -16,7 +16,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Pydantic serializer warnings:Use
 MADE = ("target", "oracle", "region", "model", "trial")  # all of which begin with a fine-tuned model
 FEEDS: dict[str, tuple[str, ...]] = {
     "run": ("base", *MADE),
-    "model": (*MADE, "evaluation", "attack"),
+    "model": (*MADE, "merged", "held out", "evaluation", "attack"),
     "model.tiny": tuple(STAGES),
     "data": tuple(STAGES),
     "finetune": MADE,
@@ -24,9 +24,10 @@ FEEDS: dict[str, tuple[str, ...]] = {
     "localize": ("region", "model", "trial"),
     "unlearn": ("model", "trial"),
     "unlearn.parameters": ("region", "model", "trial"),
+    "unlearn.adapter": ("region", "model", "trial"),
     "evaluate": ("evaluation",),
-    "evaluate.max_tokens": ("evaluation", "trial"),
-    "evaluate.parts": ("evaluation", "trial"),
+    "evaluate.max_tokens": ("evaluation", "trial", "held out"),
+    "evaluate.parts": ("evaluation", "trial", "held out"),
     "attack": ("attack",),
     "bench": (),
 }

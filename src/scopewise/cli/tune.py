@@ -46,7 +46,7 @@ def tune(
 
 def _lines(name: str, trials: list[dict[str, float]]) -> list[str]:
     """Return one line per trial of a method, highest Unlearn Success first."""
-    fixed = ("unlearn_success", "retention_success", "on_front", "chosen")
+    fixed = ("unlearn_success", "retention_success", "extensions", "on_front", "chosen")
     searched = [key for key in trials[0] if key not in fixed]
     unlearn, retention = map(label_of, fixed[:2])
     lines = [f"{name}", f"    {unlearn:>8} {retention:>10}  " + "  ".join(f"{key:>14}" for key in searched)]

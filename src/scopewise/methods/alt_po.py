@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -40,6 +41,7 @@ class AltPO(Preference):
     retain: str = "ce"
 
     needs: ClassVar[frozenset[LossInput]] = frozenset({"nll", "reference_nll", "preferred"})
+    searched: ClassVar[Mapping[str, tuple[float, float]]] = {"beta": (0.01, 1.0)}
 
     def forget_loss(self, answers: Answers) -> Float[Tensor, "batch"]:
         """Return each pair's loss: (2/β) log 2 at the start."""

@@ -114,6 +114,9 @@ class Method:
 
     localizer: ClassVar[str] = "all"
     """Default localizer."""
+    searched: ClassVar[Mapping[str, tuple[float, float]]] = {}
+    """Hyper-parameters of its own that a search tries, with (low, high) around the published value. Learning rate, steps
+    and retain weight are searched for every method, so they are not named here."""
     reduction: ClassVar[Reduction] = Reduction.SEQUENCE_MEAN
     needs: ClassVar[frozenset[LossInput]] = frozenset({"logits"})
     """The inputs in `Answers` that the forget loss reads, besides labels. With `nll` only, full logits are not kept."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -54,6 +55,7 @@ class BLADE(Constrained):
     penalty: float = 0.1
 
     reduction: ClassVar[Reduction] = Reduction.TOKEN_MEAN
+    searched: ClassVar[Mapping[str, tuple[float, float]]] = {"tau": (0.3, 1.0), "budget_factor": (1.0, 10.0)}
 
     def forget_loss(self, answers: Answers) -> Float[Tensor, "batch"]:
         """Return the mean over each answer's tokens of max(0, τ log V - entropy), in nats."""

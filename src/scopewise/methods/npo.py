@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -39,6 +40,7 @@ class NPO(Method):
     retain: str = "ce"
 
     needs: ClassVar[frozenset[LossInput]] = frozenset({"nll", "reference_nll"})
+    searched: ClassVar[Mapping[str, tuple[float, float]]] = {"beta": (0.01, 1.0)}
 
     def forget_loss(self, answers: Answers) -> Float[Tensor, "batch"]:
         """Return each answer's NPO loss: (2/β) log 2 at the start, approaching 0 as the answer is forgotten."""

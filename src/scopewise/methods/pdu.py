@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -48,6 +49,7 @@ class PDU(Constrained):
     warmup_fraction: float = 0.5
 
     reduction: ClassVar[Reduction] = Reduction.TOKEN_MEAN
+    searched: ClassVar[Mapping[str, tuple[float, float]]] = {"budget_nats": (0.04, 2.4)}
 
     def forget_loss(self, answers: Answers) -> Float[Tensor, "batch"]:
         """Return each answer's mean squared gap between largest and mean logit."""

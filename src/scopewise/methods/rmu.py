@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -47,6 +48,7 @@ class RMU(Method):
     retain: str = "hidden"
 
     needs: ClassVar[frozenset[LossInput]] = frozenset({"hidden"})
+    searched: ClassVar[Mapping[str, tuple[float, float]]] = {"steering": (0.8, 52.0)}
 
     def hidden_layer(self, layers: int) -> int | None:
         """Return block l."""

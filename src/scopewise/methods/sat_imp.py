@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -44,6 +45,7 @@ class SatImp(Method):
     reduction: ClassVar[Reduction] = Reduction.TOKEN_MEAN
     stops_gradient: ClassVar[bool] = True
     needs: ClassVar[frozenset[LossInput]] = frozenset({"nll"})
+    searched: ClassVar[Mapping[str, tuple[float, float]]] = {"beta1": (0.6, 40.0), "beta2": (0.0125, 0.8)}
 
     def forget_loss(self, answers: Answers) -> Float[Tensor, "batch"]:
         """Return each answer's weighted log-likelihood, in nats per token."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -41,6 +42,7 @@ class SimNPO(Method):
     retain: str = "ce"
 
     needs: ClassVar[frozenset[LossInput]] = frozenset({"nll"})
+    searched: ClassVar[Mapping[str, tuple[float, float]]] = {"beta": (0.5, 20.0)}
 
     def forget_loss(self, answers: Answers) -> Float[Tensor, "batch"]:
         """Return each answer's SimNPO loss: (2/β) log 2 for a memorised answer, approaching 0 as it is forgotten."""

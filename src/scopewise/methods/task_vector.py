@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -33,6 +34,7 @@ class TaskVector(Method):
     scale: float = 5.0
 
     needs: ClassVar[frozenset[LossInput]] = frozenset({"nll"})
+    searched: ClassVar[Mapping[str, tuple[float, float]]] = {"scale": (1.0, 16.0)}
 
     @property
     def change_factor(self) -> float:

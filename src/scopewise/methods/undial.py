@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -38,6 +39,7 @@ class UNDIAL(Method):
     beta: float = 10.0
 
     needs: ClassVar[frozenset[LossInput]] = frozenset({"logits", "reference_logits"})
+    searched: ClassVar[Mapping[str, tuple[float, float]]] = {"beta": (1.25, 80.0)}
 
     def forget_loss(self, answers: Answers) -> Float[Tensor, "batch"]:
         """Return each answer's mean cross-entropy to the adjusted reference, in nats per token."""

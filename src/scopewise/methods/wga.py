@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -37,6 +38,7 @@ class WGA(Method):
     reduction: ClassVar[Reduction] = Reduction.TOKEN_MEAN
     stops_gradient: ClassVar[bool] = True
     needs: ClassVar[frozenset[LossInput]] = frozenset({"nll"})
+    searched: ClassVar[Mapping[str, tuple[float, float]]] = {"beta": (0.125, 8.0)}
 
     def forget_loss(self, answers: Answers) -> Float[Tensor, "batch"]:
         """Return each answer's weighted log-likelihood, in nats per token."""

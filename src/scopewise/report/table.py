@@ -82,6 +82,30 @@ def settings_that_differ(results: Mapping[str, Any]) -> list[str]:
     return [escaped(line, keep="") for line in found]
 
 
+def searches(results: Mapping[str, Any]) -> list[str]:
+    """Return which trial each search chose and why, one line each."""
+    closest = results["config"].get("bench", {}).get("tune", {}).get("choose") == "oracle"
+    why = "closest to the oracle" if closest else "the highest Average Success"
+    found = []
+    for method, trials in results.get("tuning", {}).items():
+        for number, trial in enumerate(trials):
+            if trial["chosen"]:
+                unlearn, retention = trial["unlearn_success"], trial["retention_success"]
+                own = {key: value for key, value in trial.items() if key not in _OUTCOME}
+                times = int(max(one.get("extensions", 0) for one in trials))
+                upward = f"; learning rates extended upward {times} times, as nothing was forgotten" if times else ""
+                found.append(
+                    f"{method}: trial {number} of {len(trials)}, {why} on held-out train rows ({unlearn:.2f} / "
+                    f"{retention:.2f}), with {', '.join(f'{key} {_short(value)}' for key, value in own.items())}{upward}"
+                )
+                break
+    return [escaped(line, keep="") for line in found]
+
+
+_OUTCOME = ("unlearn_success", "retention_success", "extensions", "on_front", "chosen")
+"""What a trial of `tuning` has besides the settings that were searched."""
+
+
 def _short(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
@@ -148,6 +172,7 @@ def markdown(results: Mapping[str, Any]) -> str:
             *_paragraph(leaders(results)),
             *_paragraph(controls(results)),
             *_paragraph([f"Setting {line}" for line in settings_that_differ(results)]),
+            *_paragraph([f"Search {line}" for line in searches(results)]),
             origin_line(results),
             "",
         ]

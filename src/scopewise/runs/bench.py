@@ -25,7 +25,7 @@ from scopewise.report.table import markdown, untaught
 from scopewise.runs.checks import Checked, check_finetuning, check_oracle, check_unlearning
 from scopewise.runs.pipeline import BenchEntry, Pipeline
 from scopewise.runs.result_rows import finetuned_row, other_rows, unlearned_row
-from scopewise.runs.tune import Objectives, Trial, best, holdout, search, space
+from scopewise.runs.tune import EXTENSION, Objectives, Trial, best, forgotten, holdout, search, space
 
 logger = logging.getLogger("scopewise")
 
@@ -90,15 +90,26 @@ class Bench:
         pipeline, tune = self.pipeline, self.pipeline.config.bench.tune
         part = holdout(pipeline.benchmark, tune.holdout_fraction, tune.seed)
 
-        def measure(number: int, section: UnlearnSection) -> Objectives:
-            return pipeline.trial(entry, section, part, tune.seed, f"tuning/{entry.name}/trial{number}")
+        def name(number: int) -> str:
+            return f"tuning/{entry.name}/trial{number}"
 
-        trials = search(section_of(pipeline.config, entry, "tuned"), tune, measure)
-        oracle = None
-        if tune.choose == "oracle":
-            folder = pipeline.finetuned("oracle")
-            oracle = pipeline.measurement.successes(pipeline.measurement.engine(folder, "oracle, held-out train"), part)
-        return trials, best(trials, oracle).section
+        def measure(number: int, section: UnlearnSection) -> Objectives:
+            return pipeline.trial(entry, section, part, tune.seed, name(number))
+
+        def extended(number: int, learning_rates: tuple[float, float]) -> None:
+            if pipeline.folder.writes and not pipeline.folder.has(
+                pipeline.path / f"{name(number)}.json"
+            ):  # said already
+                logger.warning(
+                    "tune %s: nothing was forgotten in %d trials; learning rates up to %.3g are tried next, instead of %.3g",
+                    *(entry.name, number, learning_rates[1], learning_rates[1] / EXTENSION),
+                )
+
+        target = pipeline.held_out("target", part)
+        trials = search(section_of(pipeline.config, entry, "tuned"), tune, measure, target, extended)
+        if pipeline.folder.writes and not forgotten(trials, target):
+            logger.warning("tune %s: nothing was forgotten in any of its %d trials", entry.name, len(trials))
+        return trials, best(trials, pipeline.held_out("oracle", part) if tune.choose == "oracle" else None).section
 
     @staticmethod
     def _path(protocol: str, entry: BenchEntry, seed: int) -> str:

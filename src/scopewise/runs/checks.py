@@ -127,6 +127,7 @@ def check_unlearning(checked: Checked, section: UnlearnSection, where: str = "un
     config, benchmark = checked.config, checked.benchmark
     method = make_method(section.method, **section.method_args)
     _check_training(config, section, where)
+    _check_adapter(config, section, where)
     check_deepspeed(method, section.optim, float(section.weight_decay), section.early_stopping.keep_best)
     others = [split_entry(entry)[0] for entry in config.bench.methods]
     wrappers = make_wrappers(section.method, section.wrapper_args, others=others)
@@ -156,7 +157,7 @@ def check_unlearning(checked: Checked, section: UnlearnSection, where: str = "un
     if config.model.target is None:
         check_finetuning(checked)
     source = config.model.target or config.model.path
-    model = _check_trained(config, source, section.parameters)
+    model = _check_trained(config, source, section.parameters, section.adapter)
     for wrapper in wrappers if model is not None else ():
         wrapper.check_model(model)
     if section.region is None:
@@ -175,7 +176,8 @@ def check_finetuning(checked: Checked) -> None:
 def check_localizing(checked: Checked, localizer: str) -> None:
     """Raise a UserError if a localizer, or the one that gives its size, finds nothing to choose from in the model."""
     config = checked.config
-    model = _check_trained(config, config.model.target or config.model.path, config.unlearn.parameters)
+    section = config.unlearn
+    model = _check_trained(config, config.model.target or config.model.path, section.parameters, section.adapter)
     made = localizer_of(localizer, config.localize.localizer_args)
     if model is not None:
         made.check(model)
@@ -213,6 +215,22 @@ def _check_training(config: RunConfig, section: TrainingSection, where: str) -> 
         raise ConfigError(
             f"{where}.parameters: all, on a base with model.quantization={config.model.quantization}; 4-bit weights "
             "cannot be trained; set lora, or model.quantization=none"
+        )
+
+
+def _check_adapter(config: RunConfig, section: UnlearnSection, where: str) -> None:
+    """Raise ConfigError where a fresh adapter is asked for and none is trained, or the old one cannot be merged exactly."""
+    if section.adapter == "continue":
+        return
+    if section.parameters == "all":
+        raise ConfigError(
+            f"{where}.adapter: fresh, with {where}.parameters=all, which trains no adapter; set parameters=lora, or "
+            "leave adapter out"
+        )
+    if config.model.quantization != "none":
+        raise ConfigError(
+            f"{where}.adapter: fresh, on a base with model.quantization={config.model.quantization}; merging into 4-bit "
+            "weights rounds them; set continue, or model.quantization=none"
         )
 
 
@@ -261,7 +279,7 @@ def _tokenizer(config: RunConfig, benchmark: Benchmark) -> PreTrainedTokenizerBa
 
 
 @lru_cache(maxsize=4)  # a benchmark calls it for each method
-def _architecture(section: ModelSection, source: str, lora: LoraSection | None) -> Any:
+def _architecture(section: ModelSection, source: str, lora: LoraSection | None, fresh: bool = False) -> Any:
     """Return the model as it is before training, without weights; None for an adapter on the hub.
 
     Args:
@@ -269,6 +287,7 @@ def _architecture(section: ModelSection, source: str, lora: LoraSection | None) 
         source: `tiny`, a folder or a hub name.
         lora: Settings of the adapter to add if it has none; None trains all parameters, of an adapter's base without
             the adapter.
+        fresh: Whether to add it to an adapter's base, into which that adapter is merged.
 
     Raises:
         ConfigError: LoRA finds no module in it, or PEFT refuses it.
@@ -276,13 +295,20 @@ def _architecture(section: ModelSection, source: str, lora: LoraSection | None) 
     """
     if lora is None:
         return base_outline(source, section)
-    model = outline(source, section)
+    model = base_outline(source, section) if fresh else outline(source, section)
     return model if model is None or isinstance(model, PeftModel) else with_adapter(model, lora_config(lora))
 
 
-def _check_trained(config: RunConfig, source: str, parameters: str) -> Any:
+def _check_trained(config: RunConfig, source: str, parameters: str, adapter: str = "continue") -> Any:
     """Check that the model has the parameters to train; return it without weights (None for an adapter on the hub)."""
-    model = _architecture(config.model, source, config.lora if parameters == "lora" else None)
-    if parameters == "lora" and isinstance(model, PeftModel) and source != "tiny" and adapter_base(source) is not None:
+    fresh = adapter == "fresh"
+    model = _architecture(config.model, source, config.lora if parameters == "lora" else None, fresh)
+    if (
+        parameters == "lora"
+        and not fresh
+        and isinstance(model, PeftModel)
+        and source != "tiny"
+        and adapter_base(source) is not None
+    ):
         check_lora(config.lora, model, base_outline(source, config.model), source)
     return model

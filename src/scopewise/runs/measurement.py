@@ -7,6 +7,7 @@ from typing import Any
 
 from scopewise import schemas
 from scopewise.config import EvaluateSection, RunConfig
+from scopewise.data.prompt import DIRECT_PROMPT
 from scopewise.data.rows import VAL, Benchmark
 from scopewise.evaluation import evaluate, read_evaluation
 from scopewise.metrics.base import ReferenceValues
@@ -48,6 +49,7 @@ class Measurement:
             self.content,
             measured=model_identity(model),
             compared={which: digest(self._read(which).get("inputs")) for which in compared},
+            direct=DIRECT_PROMPT if self.config.evaluate.direct_splits else None,  # no setting, and it has changed once
         )
         if self.folder.has(path):
             kept = self._read(name)

@@ -30,7 +30,7 @@ from scopewise.methods.base import make_method
 from scopewise.methods.wrappers.base import make_wrappers
 from scopewise.models.adapters import lora_config, with_adapter
 from scopewise.models.engine import Engine
-from scopewise.models.load import load_model, load_tokenizer, loading, save_model
+from scopewise.models.load import adapter_base, load_model, load_tokenizer, loading, save_model
 from scopewise.models.merging import merged
 from scopewise.models.parallel.fsdp import shard_model
 from scopewise.models.parallel.processes import is_main, wait
@@ -40,7 +40,7 @@ from scopewise.region import Region
 from scopewise.runs.checks import check_finetuning, check_localizing, check_oracle, check_run, check_unlearning
 from scopewise.runs.folder import RunFolder
 from scopewise.runs.measurement import Measurement
-from scopewise.runs.stages import decisive, identity
+from scopewise.runs.stages import decisive, identity, model_identity
 from scopewise.runs.train import curve, train
 from scopewise.training.finetune import Descent
 from scopewise.training.trainer import UnlearningTrainer
@@ -164,6 +164,22 @@ class Pipeline:
 
         return self._stage(which, identity(self.config, which, self.data_hash), build)
 
+    def merged(self) -> Path:
+        """Return the target with its adapter merged into its base: the base of a fresh one. A whole target is its own."""
+        target = self.finetuned("target")
+        if adapter_base(target) is None:
+            return target
+
+        def build(work: Path) -> dict[str, Any]:
+            model = load_model(target, **loading(self.config.model, target))
+            assert isinstance(model, PeftModel)
+            if self.folder.writes:
+                save_model(merged(model), load_tokenizer(target), work)
+            return {}
+
+        inputs = identity(self.config, "merged", self.data_hash, measured=model_identity(target))
+        return self._stage("merged", inputs, build)
+
     def check_base(self) -> None:
         """Raise ModelError if the base, or a given oracle, knows the forget rows; see `attacks.oracle.check_base`.
 
@@ -269,14 +285,29 @@ class Pipeline:
         engine = Engine(
             made.model, made.tokenizer, self.config.data, max_tokens=settings.max_tokens, kernels=kernels, name=name
         )
+        measured = self._measured(path, engine, part, inputs)
+        if self.folder.writes:
+            remove(work)
+        return measured
+
+    def held_out(self, which: str, part: Benchmark) -> tuple[float, float]:
+        """Return Unlearn and Retention Success (percent) of the `target` or `oracle` on the val rows of `part`."""
+        model = self.finetuned(which)
+        path = self.path / "tuning" / f"{which}.json"
+        inputs = identity(self.config, "held out", part.content_hash(), measured=model_identity(model))
+        if self.folder.has(path) and (kept := schemas.read(path, schemas.TrialDocument))["inputs"] == inputs:
+            return kept["unlearn_success"], kept["retention_success"]
+        engine = self.measurement.engine(model, f"{which}, held-out train")
+        return self._measured(path, engine, part, inputs)
+
+    # -- shared by the stages -------------------------------------------------------------------------------------
+
+    def _measured(self, path: Path, engine: Engine, part: Benchmark, inputs: dict[str, Any]) -> tuple[float, float]:
+        """Measure both successes on the val rows of `part`, write them to a file, and return them."""
         unlearn, retention = self.measurement.successes(engine, part)
         measured = {"format": schemas.TrialDocument.FORMAT, "unlearn_success": unlearn, "retention_success": retention}
         self.folder.write(path, {**measured, "inputs": inputs})
-        if self.folder.writes:
-            remove(work)
         return unlearn, retention
-
-    # -- shared by the stages -------------------------------------------------------------------------------------
 
     def _unlearn(
         self,
@@ -327,9 +358,11 @@ class Pipeline:
         section = section or self.config.unlearn
         # The adapter's config will contain this path; absolute, so that it loads from any folder.
         path = target.resolve() if target.exists() else target
-        model = load_model(path, trainable=True, **loading(self.config.model, path))
         if section.parameters == "lora":
+            path = path if section.adapter == "continue" else self.merged().resolve()
+            model = load_model(path, trainable=True, **loading(self.config.model, path))
             return with_adapter(model, lora_config(self.config.lora), seed)
+        model = load_model(path, trainable=True, **loading(self.config.model, path))
         # The base of an adapter is frozen, so merge the adapter and train all parameters.
         return merged(model).requires_grad_(True) if isinstance(model, PeftModel) else model
 

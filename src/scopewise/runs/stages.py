@@ -24,9 +24,11 @@ STAGES: Mapping[str, tuple[str, ...]] = {
     "base": ("run.seed", "data", "model.tiny"),
     "target": _TARGET,
     "oracle": _TARGET,
-    "region": (*_LOCALIZED, "unlearn.parameters"),
+    "merged": ("data", "model"),
+    "region": (*_LOCALIZED, "unlearn.parameters", "unlearn.adapter"),
     "model": (*_LOCALIZED, "unlearn"),
     "trial": (*_LOCALIZED, "unlearn", "evaluate.max_tokens", "evaluate.parts"),
+    "held out": ("data", "model", "evaluate.max_tokens", "evaluate.parts"),
     "evaluation": ("data", "model", "evaluate"),
     "attack": ("data", "model", "attack"),
 }

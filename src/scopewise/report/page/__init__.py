@@ -27,7 +27,7 @@ from scopewise.report.private import local, private
 from scopewise.report.questions import questions
 from scopewise.report.redact import Open, Redaction
 from scopewise.report.run_folder import Run
-from scopewise.report.table import controls, origin_line, untaught
+from scopewise.report.table import controls, origin_line, searches, untaught
 from scopewise.report.verdict import verdict
 
 FOLDER = Path(__file__).parent
@@ -110,6 +110,7 @@ def _view(run: Run, hidden: Redaction | Open) -> dict[str, Any]:
         "seeds": sorted({seed for line in known if line.role == "unlearned" for seed in line.seeds}),
         "leaders": leaders(results),
         "controls": controls(results),
+        "searches": searches(results),
         "measures": _measures(run),
         "maps": [(label, region, heat_maps(region)) for label, region in run.regions.items()],
         "charts": charts(run),

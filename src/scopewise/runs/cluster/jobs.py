@@ -94,6 +94,10 @@ def do(pipeline: Pipeline, job: Job) -> None:
         pipeline.base()
     elif job.what in ("target", "oracle"):
         pipeline.measurement.values(pipeline.finetuned(job.what), job.what)
+        bench = pipeline.config.bench
+        sections = [section_of(pipeline.config, BenchEntry.parse(e), p) for e in bench.methods for p in bench.protocols]
+        if job.what == "target" and any(s.adapter == "fresh" for s in (pipeline.config.unlearn, *sections)):
+            pipeline.merged()  # before the jobs that need it, which run side by side
     elif job.what == "region":
         pipeline.region(job.entry, job.seed)
     elif job.what == "search":
