@@ -38,8 +38,6 @@ SMALL = {
     "attack": {
         "attack_args": {
             "relearning": {"steps": 2},
-            "relearning_retain": {"steps": 2},
-            "relearning_unrelated": {"steps": 2},
             "sampling": {"samples": 2, "max_new_tokens": 4},
         },
         "rows": 16,

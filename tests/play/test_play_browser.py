@@ -98,12 +98,13 @@ def test_stopping_and_switches(page: Any, run_folder: Path) -> None:
     page.get_by_label("Question").fill("Tell me more")
     page.get_by_label("Temperature").fill("5")
     page.get_by_label("Most tokens").fill("200")
+    page.get_by_label("Seed").fill("3")  # whose answers are long: 562 tokens in all
     page.get_by_role("button", name="Ask", exact=True).click()
-    page.locator("article[data-role=oracle] .token").first.wait_for()
+    page.locator(".token").first.wait_for()
     page.get_by_role("button", name="Stop").click()
     page.get_by_text("Stopped.").wait_for()
     count = page.locator(".token").count()
-    assert count < 600
+    assert count < 500
     page.wait_for_timeout(300)
     assert page.locator(".token").count() == count
     # The direct prompt changes the answer, and so does its wording.
@@ -130,7 +131,7 @@ def test_an_error_is_shown_and_a_wrong_key_refused(browser: Any, served: Any) ->
     page.get_by_label("Question").fill("Tell me more")
     page.get_by_label("Most tokens").fill("1000")
     page.get_by_role("button", name="Ask", exact=True).click()
-    page.get_by_text("target reads 256").wait_for()
+    page.get_by_text("room for 256").wait_for()
     page.goto("about:blank")
     page.goto(served.address.split("#")[0] + "#wrong")
     page.get_by_text("key: missing or wrong; open the whole address").wait_for()

@@ -99,7 +99,7 @@ def test_a_bad_question_is_refused_with_a_sentence(client: TestClient, changes: 
     [
         ({"unlearned": "../../etc"}, "unlearned: '../../etc'; in this run allowed are ga_descent/paper/seed0"),
         ({"unlearned": "ga_descent/paper/seed1"}, "Did you mean 'ga_descent/paper/seed0'?"),
-        ({"max_new_tokens": 1000}, "1000 new ones; target reads 256; shorten the question, or ask for fewer tokens"),
+        ({"max_new_tokens": 1000}, "1000 new ones; target has room for 256"),
     ],
 )
 def test_what_only_the_models_can_refuse_comes_in_the_stream(
