@@ -52,7 +52,7 @@ def test_compare() -> None:
     assert by["a"]["success"]["average_success"]["value"] == 85
     assert by["a"]["oracle_gap"]["value"] == 25
     assert by["b"]["oracle_gap"] == {"value": 5, "low": 5, "high": 5}
-    assert by["oracle"]["oracle_gap"]["value"] == 0
+    assert by["oracle"]["oracle_gap"] == {"value": 0, "low": 0, "high": 0}
     assert by["target"]["differences"] == {}
     # Paired by seed: of seed 0 alone, 90 - 75 and (40 + 20)/2 - 5.
     assert by["a"]["differences"]["b"]["value"] == 15
