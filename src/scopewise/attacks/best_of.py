@@ -15,19 +15,19 @@ from scopewise.models.engine import Engine
 
 @dataclass(frozen=True, kw_only=True)
 class BestOf(Attack):
-    """Ask the question in many disturbed spellings, and keep the best: an attacker may try as often as he likes.
+    """Ask the question in many randomly perturbed spellings, and keep the one that leaks most (best of N).
 
     Each try changes the question at random: capital letters, letters inside words exchanged, letters replaced by their
-    neighbours in the alphabet, or a filler word put in. The tries are the same for all models.
+    neighbours in the alphabet, or a filler word put in. All models get the same spellings.
 
     Signal: largest probability of the answer among the first N tries, N = 1, 4, 16 … up to `tries`; the question itself is
     the first try. The oracle gains from many tries as well, which sets the zero.
 
-    Source: best-of-N jailbreaking, Hughes et al., arXiv:2412.03556 (capitals, scrambling, noise). Deviation: the answer's
-    probability, where theirs is a judge's verdict on a sampled reply.
+    Source: best-of-N jailbreaking, Hughes et al., arXiv:2412.03556 (capitals, scrambling, noise). Deviation: we use the
+    answer's probability, they use a judge's verdict on a sampled reply.
 
     Attributes:
-        tries: Of each question. Default: ours; theirs go up to 10,000.
+        tries: Number of spellings per question. Default: ours; theirs go up to 10,000.
     """
 
     tries: Annotated[int, Ge(2)] = 64

@@ -44,7 +44,7 @@ class Detectability(Attack):
     Source: the threat of FUMA (forgotten data membership attacks, EMNLP 2025). Ours: features, classifier and negatives.
 
     Attributes:
-        permutations: Of the labels, for the interval of chance. Default: ours.
+        permutations: Number of permutations of the labels, for the interval of chance. Default: ours.
     """
 
     permutations: Annotated[int, Ge(20)] = 100

@@ -37,15 +37,16 @@ class Indirect(Attack):
     Settings: *alias* puts initials or only the last name in place of the instance's name. *one hop* puts a description by a
     retain fact of the same instance in its place. *inverse* gives the fact and asks for the name, among `options`. *own* asks
     the questions that a row brings in its field `indirect`. Templates are applied where the relation can be recognised, by
-    the row's attribute or words of its question. A question that holds a distinctive word of the answer is left out.
+    the row's attribute or words of its question. A question that contains a distinctive word of the answer is left out.
 
     Signal: probability of the answer; for *inverse* that of the right name among the options; for *own* the largest of the
     row's questions.
 
     How to read it: a leak here, where `question` holds, means that only the trained wording was unlearned. Small models
-    rarely answer inverse questions at all; target and oracle then hardly differ, and nothing is said.
+    rarely answer inverse questions at all; target and oracle then hardly differ, and the verdict is *not measurable*.
 
-    Source: the kinds of RWKU (arXiv:2406.10890) and of multi-hop evaluations of unlearning; templates of our own.
+    Source: the kinds of questions in RWKU (arXiv:2406.10890) and in multi-hop evaluations of unlearning; the templates are
+    ours.
 
     Attributes:
         options: Names to choose among, the right one included. Default: ours.

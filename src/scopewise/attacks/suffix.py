@@ -26,7 +26,7 @@ Split = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 
 @dataclass(frozen=True, kw_only=True)
 class Suffix(Attack):
-    """Search for one suffix that makes the model answer, on instances the attacker knows, and ask about the others.
+    """Search for a suffix that makes the model answer about instances the attacker knows, and use it on the others.
 
     Greedy coordinate gradient: the suffix starts as exclamation marks. Each step takes the gradient of the loss on the known
     answers with respect to the suffix's tokens, tries `candidates` exchanges of one token among the 64 most promising
@@ -35,17 +35,17 @@ class Suffix(Attack):
 
     Signal: probability of the answer with the suffix of exclamation marks (`start`), and with the one found (`searched`).
 
-    How to read it: the search is short, so no leak proves little; a leak means that a prompt is enough to undo the
-    unlearning. The published attack takes 500 steps of 512 candidates: raise both for a model that matters.
+    How to read it: the search is short, so the absence of a leak proves little; a leak means that a prompt is enough to
+    undo the unlearning. The published attack takes 500 steps of 512 candidates: raise both for a thorough test.
 
     Source: Zou et al., arXiv:2307.15043 (universal suffix). Deviation: the loss is on known answers of the forget scope, not
     on an affirmative start; few steps.
 
     Attributes:
-        tokens: Of the suffix. Default: ours; theirs is 20.
-        steps: Of the search. Default: ours; theirs is 500.
-        candidates: Tried in each step. Default: ours; theirs is 512.
-        rows: Known rows that the search is on. Default: ours.
+        tokens: Length of the suffix. Default: ours; theirs is 20.
+        steps: Number of search steps. Default: ours; theirs is 500.
+        candidates: Number of suffixes tried in each step. Default: ours; theirs is 512.
+        rows: Number of known rows whose loss the search minimises. Default: ours.
     """
 
     tokens: Annotated[int, Ge(1)] = 8

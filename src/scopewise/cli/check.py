@@ -20,7 +20,7 @@ def check(
     length: Annotated[bool, typer.Option(help="Also tokenise every row with the model's tokenizer.")] = True,
     as_json: Json = False,
 ) -> None:
-    """Check a run file, its data and its model without training anything: all that can be known before a run."""
+    """Check a run file, its data and its model without training; each run does the same checks first."""
     config = load_config(run_file, set_ or [])
     quiet_libraries()
     from scopewise.data.load import with_suite

@@ -27,12 +27,12 @@ def evaluate(
         ),
     ] = None,
     target: Annotated[Path | None, typer.Option(help="Evaluation of the model before unlearning.")] = None,
-    cache: Annotated[Path | None, typer.Option(help="Folder that keeps what the model was found to answer.")] = None,
+    cache: Annotated[Path | None, typer.Option(help="Folder that caches the model's answers.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write all values as JSON here.")] = None,
     set_: Set = None,
     as_json: Json = False,
 ) -> None:
-    """Measure any model on the run file's benchmark, and print the measures with their 95 % intervals."""
+    """Evaluate any model on the run file's benchmark, and print the metrics with their 95 % intervals."""
     config = load_config(run_file, set_ or [])
     if cache is not None and cache.is_file():
         raise ResultError(f"--cache: {cache} is a file; name a folder")

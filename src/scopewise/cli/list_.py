@@ -25,8 +25,8 @@ class Kind(StrEnum):
 
 
 @command
-def list_(kind: Annotated[Kind, typer.Argument(help="What to list.")], as_json: Json = False) -> None:
-    """List what there is of a kind, with a line on each; plugins with their package."""
+def list_(kind: Annotated[Kind, typer.Argument(help="The kind to list.")], as_json: Json = False) -> None:
+    """List the names of a kind with one line about each, and for plugins their package."""
     known = table(kind.value)
     entries: list[dict[str, Any]] = [{"name": name, "summary": summary(target)} for name, target in known.items()]
     entries += [

@@ -16,8 +16,8 @@ from scopewise.terminal import echo
 @sets(model="model.target")
 def localize(
     run_file: Config = None,
-    localizer: Annotated[str, typer.Option(help="As in `scopewise list localizers`.")] = "gradient",
-    model: Annotated[str | None, typer.Option(help="Model or adapter to look at; none: the run's target.")] = None,
+    localizer: Annotated[str, typer.Option(help="A name of `scopewise list localizers`.")] = "gradient",
+    model: Annotated[str | None, typer.Option(help="Model or adapter to localize in; none: the run's target.")] = None,
     set_: Set = None,
     resume: Resume = False,
     overwrite: Overwrite = False,

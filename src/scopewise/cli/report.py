@@ -48,7 +48,7 @@ def report(
         bool, typer.Option("--redact", help="Replace answers of the forget scope by salted hashes.")
     ] = False,
     salt: Annotated[
-        str | None, typer.Option(help="Of the hashes, to have the same in several reports; none: random, kept nowhere.")
+        str | None, typer.Option(help="Salt of the hashes, to compare several reports; none: random, and not stored.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
 ) -> None:

@@ -20,7 +20,7 @@ def test_plugin(
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One of its own settings. Repeatable.")
     ] = None,
-    path: Annotated[str | None, typer.Option(help="File or folder that a benchmark is read from.")] = None,
+    path: Annotated[str | None, typer.Option(help="File or folder that a benchmark loads.")] = None,
     as_json: Json = False,
 ) -> None:
     """Test a method, localizer, metric, attack or benchmark of your own on a small model; exit code 3 if a test fails."""

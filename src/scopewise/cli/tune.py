@@ -17,10 +17,10 @@ def tune(
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Search the settings of every method of the bench, as many trials each, on a held-out part of train; never on val.
+    """Search the settings of each method of the bench, with the same number of trials, on a held-out part of train.
 
-    The trials stay in the run folder: a `bench` with the protocol `tuned` goes on from them. Those that no other trial of
-    the method beats in both Unlearn and Retention Success are marked `*`, the one a bench would take `>`.
+    Val rows are never used. The trials stay in the run folder, and a `bench` with the protocol `tuned` reuses them. `*`
+    marks the Pareto front of each method in Unlearn and Retention Success, `>` the trial that a bench would use.
     """
     config = load_config(run_file, set_ or [])
     quiet_libraries()

@@ -16,14 +16,16 @@ from scopewise.terminal import echo
 @sets(method="unlearn.method", model="model.target", region="unlearn.region")
 def unlearn(
     run_file: Config = None,
-    method: Annotated[str | None, typer.Option(help="As in `scopewise list methods`; none: the run file's.")] = None,
+    method: Annotated[
+        str | None, typer.Option(help="A name of `scopewise list methods`; none: the run file's.")
+    ] = None,
     model: Annotated[str | None, typer.Option(help="Model or adapter to unlearn from; none: the run's target.")] = None,
     region: Annotated[Path | None, typer.Option(help="A region file; none: the method's own localizer.")] = None,
     set_: Set = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Unlearn with one method, measure the result, and print the folder of the adapter (or model)."""
+    """Unlearn with one method, evaluate the result, and print the folder of the adapter (or model)."""
     given = {"unlearn.method": method, "model.target": model, "unlearn.region": region}
     config = load_config(run_file, [*(set_ or []), *(f"{key}={value}" for key, value in given.items() if value)])
     quiet_libraries()

@@ -19,7 +19,7 @@ class IDKAP(Preference):
 
     The second mean is over the retain rows, and its NLL are sums over tokens.
 
-    Choose it where a model should say that it does not know, without saying so to everything. Its main knob is
+    Choose it if the model should say that it does not know, without refusing retain questions too. Its main knob is
     `retain_weight`.
 
     Source: Yuan et al., arXiv:2410.08109. Reference code: sail-sg/closer-look-LLM-unlearning b622294 `idk_loss`,

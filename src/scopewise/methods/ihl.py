@@ -15,12 +15,12 @@ from scopewise.ops import Reduction, at_least_float32
 
 @dataclass(frozen=True, kw_only=True)
 class IHL(Method):
-    """Push each answer token below the strongest other one, and no further.
+    """Push the probability of each answer token below that of the strongest other token, and no further.
 
         L = mean_t max(0, margin + P(y_t) - max_{v ≠ y_t} P(v)) + CE(retain)
 
-    Choose it when ascent falls apart: the loss is bounded, and its gradient is that of two tokens. At `margin: 1` the
-    maximum with 0 never acts; below, an answer that is beaten by the margin is left alone.
+    Choose it if gradient ascent diverges: this loss is bounded, and its gradient involves only two tokens. At `margin: 1`
+    the maximum with 0 never acts; with a smaller margin, a token that is already below by the margin has no gradient.
 
     Source: Cha et al., arXiv:2408.06621. Reference code: csm9493/efficient-llm-unlearning 272484a
     `TOFU/dataloader.py::multiclass_hinge_loss`.
@@ -28,7 +28,7 @@ class IHL(Method):
     Deviations: none in the loss. The paper's initialisation of LoRA (FILA) is not here.
 
     Attributes:
-        margin: In probability. Default: the paper.
+        margin: How far below, in probability. Default: the paper.
         retain: Default: the code.
     """
 

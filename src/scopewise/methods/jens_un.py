@@ -19,22 +19,22 @@ from scopewise.ops import Reduction, token_js_to_label
 
 @dataclass(frozen=True, kw_only=True)
 class JensUn(Method):
-    """Learn to say "No Idea" over and over, by a bounded divergence, which also keeps the distribution on retain answers.
+    """Train the forget answers towards repeated "No Idea" by a bounded divergence (JSD), which also keeps retain answers.
 
         L = mean_t JSD(P(· | x, y_<t) ‖ 1[c_t]) + mean_t JSD(P_ref ‖ P),   c_t the tokens of `text` in turn
 
     The second mean is over the retain answers. Both terms are between 0 and ln 2.
 
-    Choose it for many epochs: neither term can run away. Its main knob, `text`, is what is said instead.
+    Choose it for training of many epochs: both terms are bounded. Its main knob, `text`, is what the model says instead.
 
     Source: Singh et al., arXiv:2509.02820. Reference code: nmndeep/JensUn-Unlearning 9d0cfd5 `jensun_multitok_loss`,
     `jensun_retain_loss`.
 
-    Deviations: probabilities are not raised to 1e-9, which adds the vocabulary's size times 1e-9 · log there. The authors
-    train on paraphrases of the forget rows; here those that the data has.
+    Deviations: the code clamps probabilities to at least 1e-9, ours does not. The authors also train on paraphrases of the
+    forget rows; here only on those that the data has.
 
     Attributes:
-        text: What the tokens are of. Default: the code.
+        text: The text whose tokens, repeated, are the labels. Default: the code.
         retain: Default: the code.
     """
 

@@ -18,7 +18,7 @@ class MaxEnt(Method):
 
         L = mean_t KL(uniform ‖ P(· | x, y_<t)) + CE(retain)
 
-    Choose it as the first of UNDO's three stages: what the logits no longer say, distillation does not pass on. Its main
+    Choose it as the first of UNDO's three stages: distillation cannot transfer what the logits no longer contain. Its main
     knob is `retain_weight`.
 
     Source: Lee et al., arXiv:2506.06278. Reference code: AddieFoote/distillation-robustify-unlearning edbf111 `maxent.py`.

@@ -28,9 +28,9 @@ class MCU(Method):
         h' is h without its projection on each of `components` directions, one after the other
 
     The directions are the mean and the largest principal components of the forget answers' states in the model before
-    unlearning; all else is as in RMU.
+    unlearning; the rest is as in RMU.
 
-    Choose it over RMU where RMU disturbs everything else: the directions that all texts share are left alone. Its main
+    Choose it over RMU if RMU damages unrelated knowledge: it does not change the directions that all texts share. Its main
     knob is `components`.
 
     Source: arXiv:2605.11685. Reference code: sustech-nlp/MCU bb615bb `rmu_mcu`, `_get_projections`.
@@ -39,7 +39,7 @@ class MCU(Method):
     randomised decomposition). CIR, which also projects each weight update, is not here.
 
     Attributes:
-        components: Number of directions, the mean among them. Default: the code.
+        components: Number of directions, including the mean. Default: the code.
         steering: c. Default: the code.
         layer_fraction: l as a share (0-1) of the depth. Default: the code's 11th of the 16 blocks of Llama-3.2-1B.
         retain: Default: the code.

@@ -14,11 +14,12 @@ from scopewise.ops import Reduction, token_kl_from_uniform
 
 @dataclass(frozen=True, kw_only=True)
 class MEGD(Method):
-    """Make every next token equally likely on the forget answers, gently.
+    """Make every next token equally likely on the forget answers, with a small weight.
 
         L = .1 · mean_t KL(uniform ‖ P(· | x, y_<t)) + CE(retain)
 
-    Choose it where a model should say nothing rather than something else. Its main knob is `forget_weight`.
+    Choose it if the model should have no preference for any answer, instead of learning another one. Its main knob is
+    `forget_weight`.
 
     Source: Yuan et al., arXiv:2410.08109. Reference code: sail-sg/closer-look-LLM-unlearning b622294 `get_me_loss`,
     `scripts/tofu/me_gd.sh`.

@@ -21,18 +21,18 @@ class SatImp(Method):
 
     The weight is largest at p = β1 / (β1 + β2).
 
-    Choose it to forget tokens that are known but not certain. The main knob is `beta2`: higher leaves certain tokens
-    alone, and with them memorised answers.
+    Choose it to forget tokens that are known but not certain. The main knob is `beta2`: a higher value gives less weight to
+    tokens that the model is certain of, and so to memorised answers.
 
     Source: Yang et al., arXiv:2505.11953, section 5. Reference code: tmlr-group/SatImp 51314c0, and
     locuslab/open-unlearning d3d7cf9 `compute_satimp_loss` (equal as a function).
 
-    Deviations: none in the loss. OpenUnlearning's configuration has β2 = 1, which leaves fully memorised tokens alone,
-    and swaps the two weights.
+    Deviations: none in the loss. OpenUnlearning's configuration has β2 = 1, with which fully memorised tokens have almost
+    no weight, and swaps the two weights.
 
     Attributes:
-        beta1: β1: higher leaves unlikely tokens alone sooner. Default: the authors' README.
-        beta2: β2: higher leaves certain tokens alone more. Default: the authors' README.
+        beta1: β1: higher gives less weight to unlikely tokens. Default: the authors' README.
+        beta2: β2: higher gives less weight to tokens that the model is certain of. Default: the authors' README.
         retain_weight: Default: the authors' README.
         retain: Default: the authors' loss.
     """

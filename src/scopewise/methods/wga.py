@@ -15,12 +15,12 @@ from scopewise.ops import Reduction
 
 @dataclass(frozen=True, kw_only=True)
 class WGA(Method):
-    """Weighted gradient ascent: the weight of a token falls with its probability, so unlikely tokens are left alone.
+    """Weighted gradient ascent: a token's weight is a power of its probability, so unlikely tokens hardly count.
 
         L = -mean_t p_t^β NLL_t + CE(retain),   p_t = P(y_t | x, y_<t) without gradient
 
-    Choose it as the simplest ascent that leaves unlikely tokens alone. The main knob is `beta`: higher leaves tokens
-    alone sooner; 0 is plain ascent.
+    Choose it as the simplest form of ascent that does not push unlikely tokens further down. The main knob is `beta`: with
+    a higher value, ascent on a token fades at a higher probability; 0 is plain ascent.
 
     Source: Wang et al., arXiv:2502.19301. Reference code: tmlr-group/G-effect ef368ee, and locuslab/open-unlearning
     d3d7cf9 `compute_wga_loss` (equal), whose weights are 1 too.
@@ -28,7 +28,8 @@ class WGA(Method):
     Deviations: none.
 
     Attributes:
-        beta: β: higher leaves tokens alone sooner; 0 is plain ascent. Default: OpenUnlearning's `WGA.yaml`.
+        beta: β, the exponent: with a higher value, ascent on a token fades at a higher probability; 0 is plain ascent.
+            Default: OpenUnlearning's `WGA.yaml`.
         retain: Default: OpenUnlearning's `WGA.yaml`.
     """
 

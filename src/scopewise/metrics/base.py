@@ -21,7 +21,7 @@ from scopewise.statistics import estimate, mean_interval
 
 @dataclass(frozen=True)
 class Answered:
-    """A row and what a model makes of it.
+    """A row, and a model's scores and texts for it.
 
     Attributes:
         row: The row.
@@ -30,14 +30,14 @@ class Answered:
         generated: The text the model writes after the prompt, greedily; None where nothing was generated.
         paraphrase: Of the answer in other words, where the row has one.
         perturbed: Of the row's wrong answers.
-        reference_log_probs: As `scored.log_probs`, of another model, for the measures that compare with one.
-        gradient_norm: Mean over parameters of the norm of the loss's gradient, where a measure needs it.
+        reference_log_probs: As `scored.log_probs`, of another model, for the metrics that compare with one.
+        gradient_norm: Mean over parameters of the norm of the loss's gradient, if a metric needs it.
         contradicts: Whether the generated text contradicts the true answer, by a judge; None without one.
         contradicted: Whether the true answer contradicts the generated text.
         fluency: Probability (0-1) that the generated text is language, by a judge.
         generated_nll: Mean NLL of the generated text given the prompt under a judging language model, in nats per token.
-        more: What a need fills in that has no attribute of its own here (every need of a plugin), by the need's name as
-            `Metric.needs` has it.
+        more: Inputs without an attribute of their own here (such as those of plugins), by the need's name as in
+            `Metric.needs`.
         too_long: Which other answers of the row (`paraphrase`, `perturbed`) were left out because they do not fit.
     """
 
@@ -73,11 +73,12 @@ class Value:
 
     Attributes:
         value: The measure, or None where no row could be measured (never NaN, never a silent zero).
-        per_row: Its value for each row, in row order, None where a row was left out; empty where it is no mean over rows.
-        skipped: Why rows were left out, one sentence per reason; empty where none was.
+        per_row: The value of each row, in row order, None for a row that was left out; empty if the metric is not a mean
+            over rows.
+        skipped: Why rows were left out, one sentence per reason; empty if none was.
         low: Lower end of the 95 % bootstrap interval; None where there is none.
         high: Upper end.
-        note: How to read it, where that depends on what was at hand (a missing reference, a stand-in).
+        note: How to read it, if that depends on the available inputs (a missing reference, a substitute).
     """
 
     value: float | None
@@ -115,13 +116,13 @@ class Metric:
     """Which of its values are columns of the table of a run: the empty text for that of a split, a scope for that of a
     scope, with `+direct` for the one with the direct prompt."""
     needs: ClassVar[frozenset[str]] = frozenset()
-    """What has to be found out for it besides the scores of the true answers: keys of `metrics.needs.NEEDS`."""
+    """What has to be computed for it besides the scores of the true answers: keys of `metrics.needs.NEEDS`."""
 
     def keyed(self, rows: Sequence[Answered], split: str, dropped: Sequence[Row] = ()) -> dict[str, Value]:
-        """Return `metric/split` → value from what a model made of rows; empty for a metric of other metrics' values.
+        """Return `metric/split` → value from a model's answers to rows; empty for a metric of other metrics' values.
 
         Args:
-            rows: What the model made of the rows.
+            rows: The rows with the model's answers.
             split: For the keys.
             dropped: Rows that were left out before, because they do not fit.
         """
@@ -134,7 +135,7 @@ class Metric:
 
 @dataclass(frozen=True, kw_only=True)
 class RowMetric(Metric):
-    """A metric of what a model made of some rows: `measure`, and which rows those are."""
+    """A metric that is computed from a model's answers to rows: `measure`, and the scope of these rows."""
 
     scope: ClassVar[Literal["forget", "retain", "both", "each", "membership"]]
     """`forget`, `retain` (rows of that scope), `both` (rows of both at once), `each` (once for each scope there is), or
@@ -157,7 +158,7 @@ class RowMetric(Metric):
     def keyed(self, rows: Sequence[Answered], split: str, dropped: Sequence[Row] = ()) -> dict[str, Value]:
         """Return `metric/split` → value, over the rows that `scope` names; `each` has `metric/scope_split`.
 
-        Nothing is generated for plain text, which has no question, nor for the holdout; measures of what is leave these out.
+        No text is generated for rows without a question and for holdout rows, so metrics of generated text leave them out.
         `skipped` counts and names the `dropped` rows.
         """
         if "generated" in self.needs:
@@ -217,11 +218,11 @@ class KnowledgeMetric(RowMetric):
 
 @dataclass(frozen=True)
 class ReferenceValues:
-    """What the model is compared with.
+    """Metrics of the models that a model is compared with.
 
     Attributes:
         values: Metrics, by the same keys, of the model that never saw the forget scope: the oracle, a retrained model.
-        target: Metrics of the model before unlearning, for the measures that are scaled with it.
+        target: Metrics of the model before unlearning, for the metrics that are scaled with it.
     """
 
     values: Mapping[str, Value] = field(default_factory=dict)
@@ -233,7 +234,7 @@ class Aggregate(Metric):
     """A metric of other metrics' values, of the model and of a reference."""
 
     def combine(self, values: Mapping[str, Value], reference: ReferenceValues | None, split: str) -> Value | None:
-        """Return the measure on a split (`val`, `val+direct`, …); None where what it is made of was not measured."""
+        """Return the measure on a split (`val`, `val+direct`, …); None if its inputs were not measured."""
         raise NotImplementedError
 
 

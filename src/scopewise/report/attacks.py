@@ -36,20 +36,19 @@ def attacks_table(document: Mapping[str, Any]) -> str:
     single = ""
     if any(r["verdict"] == "one instance" for r in document["results"]):
         single = (
-            " (one instance): the forget rows that were tested are about one instance, which gives no interval, and so no "
-            "verdict."
+            " (one instance): the tested forget rows are about one instance, so there is no interval and no verdict."
         )
     if any(r["verdict"] == "few instances" for r in document["results"]):
-        single += f" (few instances): they are about fewer than {LEAST_INSTANCES} instances, too few for a verdict."
+        single += f" (few instances): the tested forget rows are about fewer than {LEAST_INSTANCES} instances, too few for a verdict."
     return "\n".join(
         [
             *lines,
             "",
-            f"Leakage: 0 = no more than the oracle gives under the same attack, 1 = as much as the target; mean over seeds "
-            f"{', '.join(map(str, seeds))}, with the lowest 95 % limit and the highest. **leaks**: the interval of every seed "
-            f"is above {document['threshold']}; ? : it is not, nor is every one below; no mark: all are below; *over*: all are "
-            f"below -{document['threshold']}, so it is over-unlearned; – : target and oracle hardly differ under this "
-            f"attack.{single}",
+            f"Leakage: 0 = no more than the oracle leaks under the same attack, 1 = as much as the target; mean over seeds "
+            f"{', '.join(map(str, seeds))}, in brackets the lowest and the highest limit of the seeds' 95 % intervals. "
+            f"**leaks**: the intervals of all seeds are above {document['threshold']}; no mark: all are below it; ?: neither; "
+            f"*over*: all are below -{document['threshold']}, so the model is over-unlearned; –: target and oracle differ too "
+            f"little under this attack to measure leakage.{single}",
             *_recovery(document["results"]),
             "",
             f"Suite {settings['suite']}, {seconds(document):.0f} s; scopewise {manifest['scopewise']}, commit "

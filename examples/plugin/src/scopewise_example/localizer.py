@@ -14,10 +14,10 @@ from scopewise.region import Entry, Region, module_of
 
 @dataclass(frozen=True, kw_only=True)
 class Attention(Localizer):
-    """The matrices of the attention layers, whatever the data say.
+    """The matrices of the attention layers, independent of the data.
 
     Attributes:
-        part: What is found in the names of the matrices.
+        part: Text that the names of the chosen matrices contain.
     """
 
     part: str = "attn"

@@ -30,8 +30,8 @@ Inner = Callable[[Parts], Gradient]
 class Step(ABC):
     """One optimiser step: all its rows on this process, and the losses and gradients of the wrapped method over them.
 
-    Losses and gradients have the weights of the method. They are divided by the weights of the whole step, so those of
-    parts add up, and summed over processes.
+    Losses and gradients include the weights of the method. They are divided by the weights of the whole step, so those of
+    micro-batches add up, and they are summed over processes.
 
     Attributes:
         parameters: The trained parameters.
@@ -41,8 +41,8 @@ class Step(ABC):
         count: Optimiser steps of the whole training.
         seed: A text that differs between steps, but not between a resumed and an uninterrupted training.
         forget_rows: The forget rows of the training, to which `part["index"]` refers.
-        memory: What a wrapper keeps until the end of the training, by its name. A resumed training begins with none, so it
-            must be what the values before the first step give.
+        memory: What a wrapper keeps until the end of the training, by its name. A resumed training begins with an empty
+            one, so store only what can be computed again from the values before the first step.
     """
 
     parameters: Sequence[nn.Parameter]
@@ -77,12 +77,12 @@ class Step(ABC):
 
 @dataclass(frozen=True)
 class Phase:
-    """A further training of the model that a training made, on the same rows and region.
+    """A second training, which starts from the result of the first, on the same rows and region.
 
     Attributes:
         method: Its method; its reference is the model at its beginning.
         wrappers: Its wrappers.
-        arguments: Its training arguments, where they are others.
+        arguments: Training arguments that differ from those of the first training.
     """
 
     method: Method

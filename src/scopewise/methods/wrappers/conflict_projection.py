@@ -18,12 +18,12 @@ before the first step, KL and distances have no other gradient."""
 
 @dataclass(frozen=True, kw_only=True)
 class ConflictProjection(Wrapper):
-    """Take out of the forget gradient what raises the retain loss.
+    """Remove the part of the forget gradient that raises the retain loss.
 
         projection:  g_f ← g_f - ⟨g_f, g_r⟩ / ‖g_r‖² · g_r   if ⟨g_f, g_r⟩ < 0
         sign:        g_f ← 0 where g_f and g_r have opposite signs
 
-    Choose it when retention falls while forgetting is easy. `projection` takes out one direction; `sign` far more, and
+    Choose it if forgetting is easy but retention falls. `projection` removes one direction; `sign` removes far more, and
     forgets more slowly.
 
     Source: projection: Wang et al., arXiv:2503.09117 (GRU), after PCGrad (Yu et al., arXiv:2001.06782); sign: Sondej et
@@ -32,7 +32,8 @@ class ConflictProjection(Wrapper):
     changes nothing, which is why it is not here.
 
     Deviations: over the gradients of one step, over all trained parameters together (GRU smooths the retain gradient over
-    steps; MUDMAN accumulates it, and drops what has no retain gradient; here that is no conflict).
+    steps; MUDMAN accumulates it, and zeroes the forget gradient where there is no retain gradient; here that is no
+    conflict).
 
     Attributes:
         rule: `projection` or `sign`. Default: ours.

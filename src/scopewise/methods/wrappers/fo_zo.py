@@ -14,24 +14,24 @@ from scopewise.methods.wrappers.base import Gradient, Inner, Parts, Step, Term, 
 
 @dataclass(frozen=True, kw_only=True)
 class FOZO(Wrapper):
-    """Alternate ordinary steps with steps along a random direction, whose slope is measured and not computed.
+    """Alternate ordinary steps with zeroth-order steps, which estimate the slope along a random direction from two losses.
 
         zeroth-order gradient = (L(θ + mu · u) - L(θ - mu · u)) / (2 mu) · u,   u standard normal, new in each step
 
     `period` steps of one kind, then as many of the other; the last ones are zeroth-order.
 
-    Choose it as a wrapper without a second gradient; the noise of its steps ends in flatter places. Its main knob is
-    `period`. With Adam, which divides by the gradient's size, zeroth-order steps are as long as the others: lower the
+    Choose it if a step should need no second backward pass; the noise of zeroth-order steps leads to flatter minima. Its
+    main knob is `period`. Adam divides by the gradient's size, so zeroth-order steps are as long as the others: lower the
     learning rate.
 
-    Source: arXiv:2510.00761. Reference code: none to be had.
+    Source: arXiv:2510.00761. Reference code: none is available.
 
-    Deviations: Adam takes both kinds of steps. One direction in each step.
+    Deviations: Adam takes both kinds of steps. Each step uses one direction.
 
     Attributes:
         period: Steps of each kind in turn. Default: the paper.
-        mu: Half of the distance between the two losses, along u. Default: that of zeroth-order fine-tuning (MeZO,
-            arXiv:2305.17333).
+        mu: Half of the distance, along u, between the two points at which the loss is computed. Default: that of
+            zeroth-order fine-tuning (MeZO, arXiv:2305.17333).
     """
 
     period: Annotated[int, Ge(1)] = 20

@@ -14,7 +14,7 @@ from scopewise.methods.wrappers.base import Gradient, Inner, Parts, Step, Term, 
 
 @dataclass(frozen=True, kw_only=True)
 class InnerRelearning(Wrapper):
-    """Also forget where an adversary arrives who relearns other instances.
+    """Add the forget gradient at the weights that an adversary reaches by relearning other instances.
 
         θ' = θ after some Adam steps on CE(true answers) of the forget rows of a random half of the instances
         gradient of the step = ∇L_forget(θ) + weight · ∇L_forget(θ'; rows of the other half) + ∇L_retain(θ)
@@ -22,8 +22,8 @@ class InnerRelearning(Wrapper):
     The gradient at θ' is used at θ as it is (first order). Each step draws the half, the number of Adam steps (1 to
     `steps`) and their rows anew. Rows without an instance count as an instance each.
 
-    Choose it where forgetting must survive fine-tuning: it makes relearning slower than any other wrapper here. It costs
-    `steps` / 2 more passes over a batch on average, and retention. Its main knob is `steps`; `learning_rate` should be
+    Choose it if forgetting must survive fine-tuning: it makes relearning slower than any other wrapper here. It lowers
+    retention, and costs `steps` / 2 more passes over a batch on average. Its main knob is `steps`; set `learning_rate` to
     that of the attacks to be resisted.
 
     Source: ours, after first-order meta-learning (Nichol et al., arXiv:1803.02999) as TAR uses it (Tamirisa et al.,
@@ -33,10 +33,10 @@ class InnerRelearning(Wrapper):
     merely become hard to train on the same rows.
 
     Attributes:
-        steps: Most Adam steps of the adversary. Default: ours, from a first trial.
-        learning_rate: Of the adversary. Default: ours; set it to the rates of the attack `relearning`, which are those of the
-            run's fine-tuning.
-        rows: Rows of each of its steps. Default: the default batch size.
+        steps: Maximum number of Adam steps of the adversary. Default: ours, from a first trial.
+        learning_rate: Learning rate of the adversary. Default: ours; set it to the rates of the attack `relearning`, which
+            are those of the run's fine-tuning.
+        rows: Rows in each of its steps. Default: the default batch size.
         share: Share (0-1) of the instances that it relearns. Default: ours.
         weight: Factor of the gradient at θ'. Default: ours.
     """

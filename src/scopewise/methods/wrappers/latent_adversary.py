@@ -16,7 +16,7 @@ from scopewise.methods.wrappers.base import Gradient, Inner, Parts, Step, Term, 
 
 @dataclass(frozen=True, kw_only=True)
 class LatentAdversary(Wrapper):
-    """Forget although somebody shifts the hidden states towards the answers.
+    """Unlearn while an adversary shifts the hidden states of one layer towards the answers.
 
         δ ← clip(δ + step_size · sign ∇_δ L_forget(θ, h_l + δ), -epsilon, epsilon),   `steps` times from 0
         gradient of the step = ∇_θ L_forget(θ, h_l + δ) + ∇_θ L_retain(θ)
@@ -33,8 +33,8 @@ class LatentAdversary(Wrapper):
 
     Attributes:
         epsilon: Largest absolute entry of δ. Default: the code.
-        steps: Of the adversary. Default: the code.
-        step_size: Of each of them. Default: the code.
+        steps: Number of steps of the adversary. Default: the code.
+        step_size: Size of each of these steps. Default: the code.
         layer_fraction: l as a share (0-1) of the depth. Default: the code's block 4 of the 32 of Llama-2-7B.
         warmup_fraction: Share (0-1) of the training before the adversary begins. Default: ours, none.
     """

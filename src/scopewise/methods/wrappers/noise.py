@@ -18,23 +18,23 @@ from scopewise.methods.wrappers.base import Wrapper
 
 @dataclass(frozen=True, kw_only=True)
 class Noise(Wrapper):
-    """Damage the weights before the first step; the reference stays the model before.
+    """Add noise to the weights before the first step; the reference is the model without noise.
 
         θ ← (1 - alpha) θ + alpha · beta · ξ,   ξ Xavier-uniform for matrices, 0 for vectors
 
-    Choose it with the retain term `kl`, which repairs from the reference what is to be kept; `undo` also distils the forget
-    answers of a suppressed model. Its main knob, `alpha`, is the dial between the model (0) and a fresh one (1): robustness
-    against the cost of the repair. `beta: 0` only shrinks.
+    Choose it with the retain term `kl`, which restores the retain answers from the reference; `undo` also distils the
+    forget answers of a suppressed model. Its main knob, `alpha`, moves the weights from the model (0) to random ones (1):
+    higher resists relearning better, but the damage takes longer to repair. `beta: 0` only shrinks the weights.
 
     Source: Lee et al., arXiv:2506.06278 (UNDO), after shrink and perturb (Ash & Adams, arXiv:1910.08475). Reference code:
     AddieFoote/distillation-robustify-unlearning edbf111 `do_corruption`.
 
-    Deviations: each matrix draws its own ξ (in the code too, from one seed for all). With `where: region` only what may
-    be trained is damaged.
+    Deviations: each matrix draws its own ξ (in the code too, from one seed for all). With `where: region` only the
+    parameters that are trained get noise.
 
     Attributes:
-        alpha: Share (0-1) of the weights that is lost. Default: the code's example.
-        beta: Size of the noise that replaces it. Default: the code.
+        alpha: Share (0-1) of the noise; the weights are multiplied by 1 - alpha. Default: the code's example.
+        beta: Factor of the noise. Default: the code.
         where: `all` parameters, or only those of the `region`. Default: the paper.
     """
 

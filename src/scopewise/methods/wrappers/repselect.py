@@ -19,28 +19,28 @@ _ROUNDING = 1e-6
 
 @dataclass(frozen=True, kw_only=True)
 class RepSelect(Wrapper):
-    """Take the gradient of all forget rows once, damp its largest directions, and go along what remains.
+    """Compute the gradient of all forget rows once, damp its largest directions, and use the result in every step.
 
         G = ∇L_forget over all forget rows, where an adversary has relearned them (one epoch of SGD from the weights before)
         G ≈ Σ_i S_i u_i v_iᵀ;   each direction u_i, and each v_i, of G is scaled by S_min / S_i
         the forget gradient of every step is that of the first
 
-    The largest directions are those of general features, which relearning brings back; so the update is spread over
-    those that belong to the rows.
+    The largest directions belong to general features, which relearning restores; damping them spreads the update over the
+    directions that are specific to the rows.
 
     Choose it with `optim: sgd`, all parameters, the MLP matrices as region (`named`), and `early_stopping.max_kl: 0.01`,
-    which is its authors' stop rule. Its main knob is `components`.
+    which is the authors' stop rule. Its main knob is `components`.
 
     Source: arXiv:2606.17168. Reference code: filyp/open-unlearning 5955f30 `repselect_simple.py`.
 
     Deviations: the adversary moves the trained matrices themselves (there LoRA on them). G is a mean over rows (there a sum
-    over batches), so the learning rate is larger by the number of batches. Parameters that are no matrices have their
-    plain gradient.
+    over batches), so the learning rate is larger by the number of batches. The gradient of parameters that are not matrices
+    is left as it is.
 
     Attributes:
         components: Number of directions that are damped. Default: the authors' experiments.
-        adversary_learning_rate: Of the adversary; 0 for none. Default: the authors' experiments.
-        rows: Rows of each of its steps. Default: the default batch size.
+        adversary_learning_rate: Learning rate of the adversary; 0 for no adversary. Default: the authors' experiments.
+        rows: Rows in each of its steps. Default: the default batch size.
     """
 
     components: Annotated[int, Ge(1)] = 512

@@ -12,13 +12,14 @@ from scopewise.methods.wrappers.base import Gradient, Inner, Parts, Step, Term, 
 
 @dataclass(frozen=True, kw_only=True)
 class SAM(Wrapper):
-    """Take the gradient of the forget term where a small step undoes most of the forgetting.
+    """Take the forget gradient at the nearby weights where the forget loss is highest (sharpness-aware minimisation).
 
         g = ∇L_forget(θ),   ε = rho · g / ‖g‖,   gradient of the step = ∇L_forget(θ + ε) + ∇L_retain(θ)
 
     The norm is over all trained parameters. A step costs one more pass over the forget rows.
 
-    Choose it as the cheapest wrapper against relearning. Its main knob, `rho`, says how far the loss should be flat.
+    Choose it as the cheapest wrapper against relearning. Its main knob, `rho`, is the radius within which the forget loss
+    should stay low.
 
     Source: Fan et al., arXiv:2502.05374, who put it around NPO (β .015, retain weight 2.25). Reference code:
     OPTML-Group/Unlearn-Smooth fc655ba `sam_iterative.py`.

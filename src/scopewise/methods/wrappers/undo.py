@@ -17,9 +17,9 @@ from scopewise.ops import Reduction, token_kl
 
 @dataclass(frozen=True, kw_only=True)
 class Distil(Method):
-    """Learn what the model before says: L = KL(P_ref ‖ P), mean over tokens, of forget and of retain answers.
+    """Distil the reference model: L = KL(P_ref ‖ P), mean over tokens, of forget and of retain answers.
 
-    By itself it starts at its minimum, which is why it is no row of the table.
+    Without the noise it starts at its minimum, so it is not in the table of methods.
     """
 
     retain: str = "kl"
@@ -35,27 +35,27 @@ class Distil(Method):
 
 @dataclass(frozen=True, kw_only=True)
 class UNDO(Wrapper):
-    """Suppress by any method, damage the weights, and distil what the suppressed model says into the damaged one.
+    """Unlearn by any method, add noise to the weights, and distil the unlearned model into the noisy one.
 
         1. the training of the method, as without the wrapper       2. θ ← (1 - alpha) θ + alpha · beta · ξ  (`noise`)
         3. L = KL(suppressed ‖ model), mean over the tokens of forget and of retain answers, with its own learning rate
 
-    Choose it where forgetting has to survive fine-tuning and where there is much to distil on: its price is a training on
-    what the model should still know. The authors' is `max_ent+undo`. Its main knob, `alpha`, is the dial between the
-    suppressed model (0) and one trained from nothing (1).
+    Choose it if forgetting must survive fine-tuning and you have much data to distil on: the model has to learn again, from
+    that data, all that it should still know. The authors use `max_ent+undo`. Its main knob, `alpha`, moves the start of the
+    distillation from the suppressed model (0) to random weights (1).
 
     Source: Lee et al., arXiv:2506.06278. Reference code: AddieFoote/distillation-robustify-unlearning edbf111
     `partial_distill_langarith.py`.
 
     Deviations: answers only (the code: every token of its texts; a row without a question is such a text). A fixed number
-    of epochs (the authors stop at 95 % of the suppressed model's score on retain text). That of `noise`.
+    of epochs (the authors stop at 95 % of the suppressed model's score on retain text). The deviation of `noise`.
 
     Attributes:
-        alpha: Share (0-1) of the weights that is lost. Default: the code's example.
-        beta: Size of the noise that replaces it. Default: the code.
+        alpha: Share (0-1) of the noise; the weights are multiplied by 1 - alpha. Default: the code's example.
+        beta: Factor of the noise. Default: the code.
         where: `all` parameters, or only those of the `region`. Default: the paper.
-        learning_rate: Of the distillation. Default: the authors' small language model.
-        num_train_epochs: Of the distillation, over the forget rows. Default: ours.
+        learning_rate: Learning rate of the distillation. Default: the authors' small language model.
+        num_train_epochs: Epochs of the distillation, over the forget rows. Default: ours.
         retain_weight: Factor of the KL on retain answers. Default: ours.
     """
 

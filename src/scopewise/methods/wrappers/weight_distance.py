@@ -16,15 +16,16 @@ class WeightDistance(Wrapper):
 
         L = L_method + weight · max(0, distance - ‖θ - θ_before‖ / ‖θ_before‖)
 
-    Choose it because fine-tuning finds back more easily from nearby. Its main knob is `distance`, which costs retention
-    beyond what the retain term can repair. On a fresh adapter, θ_before is its initialisation.
+    Choose it to resist relearning: the closer the weights stay, the more easily fine-tuning recovers the facts. Its main
+    knob is `distance`; if it is large, the retain term cannot repair the damage to retention. On a fresh adapter, θ_before
+    is its initialisation.
 
     Source: arXiv:2505.22310, where the distance from the weights before unlearning predicts the resistance to relearning.
 
     Deviations: ours as a term of the loss; the distance is relative and bounded.
 
     Attributes:
-        distance: As a share of the norm of the weights before unlearning. Default: ours.
+        distance: Minimum distance, as a share of the norm of the weights before unlearning. Default: ours.
         weight: Factor of the term. Default: ours.
     """
 
