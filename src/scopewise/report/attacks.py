@@ -35,11 +35,9 @@ def attacks_table(document: Mapping[str, Any]) -> str:
     manifest, settings = document["manifest"], document["inputs"]["attack"]
     single = ""
     if any(r["verdict"] == "one instance" for r in document["results"]):
-        single = (
-            " (one instance): the tested forget rows are about one instance, so there is no interval and no verdict."
-        )
+        single = " (one instance): the tested rows are about one instance, so there is no interval and no verdict."
     if any(r["verdict"] == "few instances" for r in document["results"]):
-        single += f" (few instances): the tested forget rows are about fewer than {LEAST_INSTANCES} instances, too few for a verdict."
+        single += f" (few instances): the tested rows are about fewer than {LEAST_INSTANCES} instances, so there is no verdict."
     return "\n".join(
         [
             *lines,
