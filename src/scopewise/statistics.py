@@ -43,15 +43,15 @@ class Estimate:
     """A mean over rows and seeds, with what each instance adds to its error under each seed.
 
     Estimates on the same instances and seeds can be subtracted and averaged. That pairs them: what two methods have in
-    common on an instance, or with a seed, cancels. One with a single seed, such as an oracle, is taken as fixed: every
-    seed of the other is compared with it.
+    common on an instance, or with a seed, cancels. An estimate with a single seed, such as that of an oracle, is treated as
+    fixed: every seed of the other one is compared with it.
 
     Attributes:
         by_seed: [seeds] The mean over rows of each seed.
-        errors: [seeds instances] How far each instance moves its seed's mean from what it would be without it; each line
-            sums to zero. Their squares sum to the variance of that mean.
+        errors: [seeds instances] How much each instance shifts its seed's mean; each row of the array sums to zero, and its
+            squares sum to the variance of that mean.
         instances: Number of instances; of several estimates together, the fewest that one of them has.
-        bias: How much the value is too high on average (see `distance`).
+        bias: By how much the value is too high on average (see `distance`).
     """
 
     by_seed: np.ndarray
@@ -87,9 +87,9 @@ class Estimate:
             standard error = √(A + B)
             degrees of freedom = 1 / (w / (S - 1) + (1 - w) / (I - 1)),   w = A / (A + B)
 
-        These are the mean squares of a two-way layout without replication: A holds the interaction of seeds and instances
-        already, so it is taken off B. Satterthwaite's degrees of freedom weigh with w² in place of w; with three seeds
-        they are too many wherever A is small by chance, and the interval holds the true value in 92 % of cases only.
+        These are the mean squares of a two-way layout without replication: A already contains the interaction of seeds and
+        instances, so it is subtracted from B. Satterthwaite's degrees of freedom use w² instead of w. With three seeds they
+        are too high whenever A is small by chance, and the interval then contains the true value in only 92 % of cases.
         """
         mean = self.errors.mean(0)
         rows = float((mean**2).sum())
@@ -148,7 +148,7 @@ def estimate(values: np.ndarray, instance: np.ndarray, instances: int | None = N
     Args:
         values: [seeds rows] The rows are the same for each seed; a row that is NaN for one seed is left out for all.
         instance: [rows] The number of each row's instance, from 0.
-        instances: How many instances are numbered in all; more than these rows have if other rows are to be compared.
+        instances: Total number of instances; larger than in these rows if the estimate is compared with one on other rows.
 
     Raises:
         ValueError: no row has a value for every seed.
@@ -166,7 +166,7 @@ def estimate(values: np.ndarray, instance: np.ndarray, instances: int | None = N
 
 
 def mean_of(parts: Sequence[Estimate]) -> Estimate:
-    """Return the mean of several, each over rows of its own: Average Success of the two Successes."""
+    """Return the mean of several estimates, each over its own rows, such as Average Success from the two Successes."""
     return Estimate(
         np.mean([part.by_seed for part in parts], axis=0),
         np.mean([part.errors for part in parts], axis=0),
@@ -178,9 +178,9 @@ def mean_of(parts: Sequence[Estimate]) -> Estimate:
 def distance(parts: Sequence[Estimate]) -> Estimate:
     """Return the mean absolute difference: over the parts, and over seeds of *each seed's* distance.
 
-    Seeds on either side of zero do not cancel. The noise of rows makes a distance too large on average where the difference
-    is small: of a difference d with standard error τ, by E|d + τz| - |d| = τ √(2/π) exp(-d²/2τ²) - 2 |d| Φ(-|d|/τ). The
-    value is left as it is, and this bias extends the interval's lower end.
+    Seeds above and below zero do not cancel. The noise of rows makes a distance too large on average if the difference is
+    small: of a difference d with standard error τ, by E|d + τz| - |d| = τ √(2/π) exp(-d²/2τ²) - 2 |d| Φ(-|d|/τ). The value
+    is not corrected; instead this bias extends the lower end of the interval.
 
     Args:
         parts: Differences, such as Unlearn and Retention Success minus the oracle's.
@@ -200,9 +200,9 @@ def distance(parts: Sequence[Estimate]) -> Estimate:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Return p-values corrected for how many there are, by Holm's step-down method: the smallest times n, and so on.
+    """Return p-values corrected for multiple comparisons by Holm's step-down method: the smallest times n, and so on.
 
-    All of those below 0.05 are right together with probability 0.95.
+    The probability that all those below 0.05 are right is at least 0.95.
     """
     order = np.argsort(p_values, kind="stable")
     found, largest = [0.0] * len(p_values), 0.0
@@ -217,7 +217,7 @@ class Rival:
     """A method that the best one is compared with.
 
     Attributes:
-        difference: How far it is behind the best, in the measure's unit; the intervals of all rivals hold together.
+        difference: How far it is behind the best, in the metric's unit; the intervals of all rivals hold simultaneously.
         p_value: Corrected for the number of rivals.
     """
 
@@ -249,15 +249,15 @@ class Lead:
 
     @property
     def leads(self) -> bool:
-        """Whether each rival is behind by more than chance explains, all of them together."""
+        """Whether every rival is significantly behind, after the correction for multiple comparisons."""
         return not self.reason
 
 
 def lead(best: str, value: Estimate, behind: Mapping[str, Estimate]) -> Lead:
     """Return whether a method leads: Holm's correction over its comparisons with all others, at 5 %.
 
-    A method that only looks best is declared the leader in at most 5 % of cases: it would have to beat the method that
-    truly is best, and every other one.
+    A method that is not truly the best is declared the leader in at most 5 % of cases, since it would have to beat the
+    truly best method too.
 
     Args:
         best: The method with the best value.
@@ -320,10 +320,10 @@ def _draws(count: int) -> np.ndarray:
 def interval_of(
     statistic: Callable[[list[np.ndarray]], float], samples: Sequence[np.ndarray], resamples: int = 500
 ) -> Interval:
-    """Return a statistic of several samples (an AUC, a p-value) with its bootstrap interval, each resampled by itself.
+    """Return a statistic of several samples (an AUC, a p-value) with its bootstrap interval; each is resampled separately.
 
     Args:
-        statistic: Takes arrays like `samples`; a value that is not finite leaves its resample out.
+        statistic: Takes arrays like `samples`; resamples whose value is not finite are left out.
         samples: One array for each set of rows.
         resamples: How many; fewer than of means, since each is a call.
     """

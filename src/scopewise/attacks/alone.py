@@ -1,4 +1,4 @@
-"""Attacks on a single model with rows of one's own, without target or oracle: absolute values instead of leakage."""
+"""Attacks on a single model with the user's rows, without target or oracle: absolute values instead of leakage."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Absolute:
         value: Mean signal over rows, 0 to 1: for membership and detectability the AUC. None if it does not apply.
         low: Lower end of its 95 % interval over instances; None for a single instance.
         high: Upper end.
-        chance: What a model that never saw the rows gives; None if that is not known without an oracle.
+        chance: The value of a model that never saw the rows; None if it is not known without an oracle.
         rows: Number of rows.
         instances: Number of their instances.
         seconds: Duration of the attack.
@@ -83,7 +83,7 @@ def alone(settings: AttackSection) -> list[Attack]:
 
 
 def attack_alone(subject: Engine, benchmark: Benchmark, settings: AttackSection) -> list[Absolute]:
-    """Attack one model, which is restored.
+    """Attack one model, and restore it.
 
     Args:
         subject: From `attacked_engine`.

@@ -41,8 +41,8 @@ class Outcome:
             for rows to which the setting does not apply. That depends only on the data, never on the model.
         texts: Setting → output for each row; empty if the attack yields no text.
         notes: Caveats for the reader (rows left out, a substitute used), one sentence each.
-        controls: Setting → mean signal on rows that all models know, for attacks whose settings may not apply to models of
-            another basis; empty for others.
+        controls: Setting → mean signal on rows that all models know, for attacks that read hidden states, which may have
+            another basis in another model; empty for others.
         curves: Name → (steps, setting) of each point of a curve, for attacks that train; the first point is before the
             attack.
     """
@@ -57,7 +57,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Work:
-    """What an attack on one model costs, for the price that is told beforehand.
+    """What an attack on one model costs, for the estimate of the duration.
 
     Attributes:
         steps: Training steps of 16 rows.
@@ -85,7 +85,7 @@ class Attack:
     """Whether it needs the weights of the model before unlearning, which only its owner has."""
 
     alone: ClassVar[bool] = False
-    """Whether its signals say something of a model without target and oracle."""
+    """Whether its signals can be interpreted without target and oracle."""
     chance: ClassVar[float | None] = None
     """Signal of a model that never saw the facts, if that is known without an oracle."""
 

@@ -17,8 +17,8 @@ class Curve:
 
     Attributes:
         name: Data, parameters and learning rate.
-        steps: Steps of each look; the first is 0, before the attack.
-        unlearned: Mean signal at each look; None if no row has one.
+        steps: Number of steps at each measurement; the first is 0, before the attack.
+        unlearned: Mean signal at each measurement; None if no row has one.
         oracle: The same for the oracle.
         target: The same for the target.
     """
@@ -49,9 +49,10 @@ def curves_document(curves: Sequence[Curve]) -> dict[str, Any]:
 
 
 def steps_to_recover(curves: Sequence[Curve]) -> dict[str, Any] | None:
-    """Return the first look at which each model has `RECOVERED` of what the target knows beyond the oracle.
+    """Return after how many steps each model first has `RECOVERED` of what the target knows beyond the oracle.
 
-    Both before the attack; over the curves, the earliest. None if target and oracle do not differ.
+    Target and oracle are taken before the attack. Of several curves, the fastest counts. None if target and oracle do not
+    differ.
 
     Returns:
         `level` (the signal that counts as recovered), `unlearned` and `oracle` (steps; None if never) and `most` (the

@@ -1,4 +1,4 @@
-"""What a suite of attacks will take, told beforehand: work per attack times measured seconds."""
+"""Estimate how long a suite of attacks will take: the work of each attack times measured seconds."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Price:
         return work.steps * self.step + work.passes * self.one_pass
 
     def sentence(self, runs: Sequence[tuple[Attack, Facts]]) -> str:
-        """Return what the outstanding runs of attacks will take together.
+        """Return a sentence on how long the remaining attacks will take together.
 
         Args:
             runs: Attack and rows, once per model.

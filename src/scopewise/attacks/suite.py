@@ -137,7 +137,7 @@ def calibrated(oracle: Piece, target: Piece) -> tuple[list[str], tuple[str, ...]
     """Return the settings that work on the oracle, and a note on the others.
 
     A setting is left out if the oracle's signal on rows that both models know is below `COMPATIBLE` of the target's: then
-    its signal on the forget rows says nothing of what it knows. Settings without a control are used.
+    the oracle's signal on the forget rows does not show what the oracle knows. Settings without a control are used.
     """
     shares = {
         name: oracle["controls"].get(name, 0.0) / value if value > 0 else 1.0
@@ -176,7 +176,7 @@ def attack_models(
         settings: The attacks and their settings.
         keep: Saves results and finds them again; None keeps nothing.
         learning_rate: Default for attacks that fine-tune.
-        tell: Takes a sentence on what the suite will take, measured on a training step, before it begins.
+        tell: Called with a sentence on how long the suite will take, estimated from a training step, before it begins.
 
     Returns:
         One entry per model and attack, target and oracle first, whose leakage is 1 and 0 by definition.
@@ -281,7 +281,7 @@ def _worst(
 
 
 class Keep:
-    """Where results of attacks are kept; this one keeps nothing."""
+    """Stores results of attacks; this base class stores nothing."""
 
     def saved(self, model: str, attack: str) -> Piece | None:
         """Return the saved result of an attack on a model, or None."""

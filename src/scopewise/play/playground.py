@@ -122,7 +122,7 @@ class Playground:
                 yield {"role": role, "text": token.text, "probability": token.probability, "others": others}
 
     def report(self, report: Report) -> dict[str, Any]:
-        """Append an answer to the run's probes, once; the text is our own record of it, not one that the page sends.
+        """Append an answer to the run's probes, once; its text is the stored one, not one that the page sends.
 
         Returns:
             `file`, and `new`: whether it had not been reported before.
@@ -162,7 +162,7 @@ class Playground:
         return {"file": path.name, "new": True}
 
     def _engine(self, name: str, model: Any, tokenizer: PreTrainedTokenizerBase) -> Engine:
-        """Return the engine of a model; a new one if its base was given another adapter in between."""
+        """Return the engine of a model; a new one if its base has loaded another adapter since."""
         known = self._engines.get(name)
         if known is None or known.model is not model or known.forward.head is not lm_head(model):
             self._engines[name] = Engine(model, tokenizer, kernels=self.run.config.model.kernels)

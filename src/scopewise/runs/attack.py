@@ -25,9 +25,9 @@ from scopewise.run_file import parse_config
 from scopewise.runs.stages import digest, identity, model_identity
 
 VERSION = 2
-"""Version of what the attacks do. Results of another version are not joined with new ones, and are not used again.
+"""Version of the attacks. Results of another version are neither reused nor joined with new ones.
 
-2: relearning is a sweep, reported as its maximum; patching and logit lens are calibrated."""
+    2: relearning is a sweep, reported as its maximum; patching and logit lens are calibrated."""
 
 
 def config_of(run: Path, settings: dict[str, Any]) -> RunConfig:
@@ -64,7 +64,7 @@ def attack_run(
         oracle: Another oracle than the run's own.
         overwrite: Replace an `attacks.json` that was made with other settings.
         redact: Leave the texts of the worst leaks out of `attacks.json` (`attacks/` has the outputs).
-        tell: Takes a sentence on what the attacks will take, before they begin.
+        tell: Called with a sentence on how long the attacks will take, before they begin.
 
     Returns:
         The content of `attacks.json`.
@@ -78,7 +78,7 @@ def attack_run(
 
 
 def attack_model(config: RunConfig, path: str, rows: str | Path) -> dict[str, Any]:
-    """Attack any model with rows of one's own, without target or oracle.
+    """Attack any model with the user's rows, without target or oracle.
 
     Args:
         config: Its sections `attack`, `data` (prompt format and length) and `model` (how it is loaded) are used.

@@ -99,7 +99,7 @@ class Bench:
         def extended(number: int, learning_rates: tuple[float, float]) -> None:
             if pipeline.folder.writes and not pipeline.folder.has(
                 pipeline.path / f"{name(number)}.json"
-            ):  # said already
+            ):  # the warning was given already
                 logger.warning(
                     "tune %s: nothing was forgotten in %d trials; learning rates up to %.3g are tried next, instead of %.3g",
                     *(entry.name, number, learning_rates[1], learning_rates[1] / EXTENSION),

@@ -83,7 +83,7 @@ def check_run(config: RunConfig, *, length: bool = True) -> Checked:
         if path is not None and path != "tiny":
             _check_files(path, model.revision if path == model.path else None, setting)
     needs = frozenset().union(*(metric.needs for metric in make_metrics(evaluate)))
-    for key in sorted(needs):  # those of models are called as the settings that name the models
+    for key in sorted(needs):  # the needs of models have the names of the settings that give the models
         need_class(key)
         if (judge := getattr(evaluate, key, None)) is not None:
             _check_files(judge, None, f"evaluate.{key}")
@@ -219,7 +219,7 @@ def _check_training(config: RunConfig, section: TrainingSection, where: str) -> 
 
 
 def _check_adapter(config: RunConfig, section: UnlearnSection, where: str) -> None:
-    """Raise ConfigError where a fresh adapter is asked for and none is trained, or the old one cannot be merged exactly."""
+    """Raise ConfigError if a fresh adapter is set but no adapter is trained, or the old one cannot be merged exactly."""
     if section.adapter == "continue":
         return
     if section.parameters == "all":

@@ -29,14 +29,15 @@ _SHOWN = 4
 class RunFolder:
     """The folder of one run, and the rules for writing to it.
 
-    A finished stage is never made again, and never with other inputs: see `stage`. Where several processes work on a run,
-    one of them writes. One command at a time works on it: `RunLock` is taken when it is opened, and given back at the end
-    of the `with` block (or of the process).
+    A finished stage is reused, and refused if its inputs have changed: see `stage`. If several processes work on a run,
+    only one of them writes. Only one command at a time may use the folder: opening it takes its `RunLock`, and the end of
+    the `with` block (or of the process) releases it.
 
     Attributes:
         path: The folder.
         writes: Whether this process writes.
-        token: What the jobs of a bench name to work on its folder beside it; None where this process does not write.
+        token: With it, the jobs of a bench may use the folder while the bench holds the lock; None if this process does not
+            write.
     """
 
     def __init__(
@@ -53,11 +54,11 @@ class RunFolder:
 
         Args:
             config: The run.
-            resume: Go on with the run in the folder.
-            overwrite: Begin it anew.
+            resume: Continue the run in the folder.
+            overwrite: Overwrite the run folder.
             writes: Whether this process is the one that writes.
             wait: Returns when all processes have called it.
-            joins: The `token` of the bench that this process does a job of; None for a command of its own.
+            joins: The `token` of the bench that this job belongs to; None for a command.
 
         Raises:
             ResultError: it holds a run and neither resume nor overwrite was asked for, it holds other files, it cannot be
@@ -75,7 +76,7 @@ class RunFolder:
         self._wait = wait
         self._lock: RunLock | None = None
         self._config_kept = joins is not None  # the bench has done so
-        self._made: list[Path] | None = None  # folders that this run brought, the innermost first; None: it goes on
+        self._made: list[Path] | None = None  # folders this run created, the innermost first; None if it resumes
         if writes:
             with writing(self.path, "run.dir"):
                 self._open(config, resume, overwrite, joins)
@@ -95,7 +96,7 @@ class RunFolder:
             self._refuse(marker, resume, overwrite)  # another process may have created a run before we got the lock
             if marker.exists() and overwrite:
                 _remove_run(self.path)
-            if resume and joins is None:  # before anything is made from what is finished
+            if resume and joins is None:  # before anything is made from finished stages
                 for stage in (file.parent for file in sorted(self.path.rglob("stage.json"))):
                     if not any(part.endswith(".partial") for part in stage.relative_to(self.path).parts):
                         _check_stage(stage, self.path)
@@ -131,7 +132,7 @@ class RunFolder:
         values = stored(self.config)
         if (
             self.config.model.target is not None
-        ):  # which may bring an adapter: settings that are given are compared with it
+        ):  # the target may have an adapter, with which given settings are compared
             values["lora"] = self.config.lora.model_dump(mode="json", exclude_unset=True)
         write_text(self.path / "config.yaml", yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
 
@@ -140,10 +141,10 @@ class RunFolder:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        """Remove the record and the folders of a run that made nothing.
+        """Remove the config and the folders of a run without any output.
 
         Raises:
-            ResultError: a disk that is full ended the block.
+            ResultError: the block ended because the disk is full.
         """
         try:
             if kind is None:
@@ -178,16 +179,16 @@ class RunFolder:
     ) -> Path:
         """Return the folder of a stage, and build it if it does not exist.
 
-        It is built in `NAME.partial` and renamed when it is whole, so that a folder with its name is finished.
+        It is built in `NAME.partial` and renamed when it is complete, so a folder called `NAME` is always complete.
 
         Args:
             name: Path of the stage's folder inside the run folder.
-            inputs: Everything that decides what comes out of it, as `stages.identity` gives it; kept in `stage.json`.
-            data_hash: Of the benchmark, for the manifest.
-            build: Fills the folder it is given, and returns what `stage.json` is to hold besides inputs and origin.
+            inputs: Everything that its result depends on, from `stages.identity`; stored in `stage.json`.
+            data_hash: Hash of the benchmark, for the manifest.
+            build: Fills the folder it is given, and returns further content of `stage.json`, besides inputs and provenance.
 
         Raises:
-            ResultError: the stage was made with other inputs; the sentence names those that differ.
+            ResultError: the stage was made with other inputs; the message names those that differ.
         """
         inputs = {"stages": VERSION, **json.loads(json.dumps(inputs))}
         final = self.path / name
@@ -214,7 +215,7 @@ class RunFolder:
     def begin(self, work: Path, inputs: Mapping[str, Any]) -> None:
         """Begin or resume the work in a folder; work with other inputs is discarded.
 
-        Nothing depends on what is not finished, so a setting that was corrected is simply taken.
+        No other stage depends on an unfinished one, so a corrected setting simply takes effect.
         """
         inputs, begun = json.loads(json.dumps(inputs)), work / "inputs.json"
         same = False
@@ -231,7 +232,7 @@ class RunFolder:
         self.keep_config()
 
     def keep_config(self) -> None:
-        """Write this config to the folder's `config.yaml`, since what follows is made with it."""
+        """Write this config to the folder's `config.yaml`, since the following stages use it."""
         if self.writes and not self._config_kept:
             self._write_config()
             self._config_kept = True
@@ -250,7 +251,7 @@ class RunFolder:
         self._wait()
 
     def same_inputs(self, path: Path, made: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-        """Raise ResultError where a result was made with other inputs than now, or by another version."""
+        """Raise ResultError if a result was made with other inputs, or by another version."""
         _check_version(made, path, self.path)
         changed = _differences(made, json.loads(json.dumps(now)))
         if changed:
@@ -262,7 +263,7 @@ class RunFolder:
             )
 
     def _reusing(self, changed: Sequence[tuple[str, Any, Any]]) -> str:
-        """Return what to do to go on with what is there: the settings to give, where all of them are settings."""
+        """Return the advice for continuing with the existing stage: the settings to give, if all differences are settings."""
         sections = type(self.config).model_fields
         words = []
         own = bool(self.config.bench.settings or self.config.bench.paper)  # of a method: they go before `unlearn`
@@ -277,7 +278,7 @@ class RunFolder:
 
 
 def _check_version(inputs: Mapping[str, Any], made: Path, run: Path) -> None:
-    """Raise ResultError for what a version of scopewise has made that wrote down less of what decides a stage."""
+    """Raise ResultError for a run of an earlier version, which recorded fewer of the settings that identify a stage."""
     if inputs.get("stages") != VERSION:
         raise ResultError(
             f"run.dir: {run}; {made.relative_to(run)} in it was made by another version of scopewise (stages "
@@ -287,7 +288,7 @@ def _check_version(inputs: Mapping[str, Any], made: Path, run: Path) -> None:
 
 
 def _check_stage(stage: Path, run: Path) -> None:
-    """Raise ResultError for a stage of another version, or whose weights are no longer those that it was finished with."""
+    """Raise ResultError for a stage of another version, or one whose weight files have changed since it was finished."""
     document = schemas.read(stage / "stage.json", schemas.StageDocument)
     _check_version(document["inputs"], stage, run)
     made = document.get("weights", {})
@@ -312,7 +313,7 @@ def _remove_run(path: Path) -> None:
 
 
 def _ours(child: Path) -> bool:
-    """Return whether a file does not make a folder a run: a leftover of a kill, or the lock."""
+    """Return whether a file is only a leftover of a kill, or the lock, so that its folder is not a run."""
     return child.name.endswith(".tmp") or child.name in (LOCK, HOLDER)
 
 

@@ -165,7 +165,7 @@ class Pipeline:
         return self._stage(which, identity(self.config, which, self.data_hash), build)
 
     def merged(self) -> Path:
-        """Return the target with its adapter merged into its base: the base of a fresh one. A whole target is its own."""
+        """Return the target with its adapter merged, for a fresh adapter; a target without an adapter is returned itself."""
         target = self.finetuned("target")
         if adapter_base(target) is None:
             return target
@@ -183,7 +183,7 @@ class Pipeline:
     def check_base(self) -> None:
         """Raise ModelError if the base, or a given oracle, knows the forget rows; see `attacks.oracle.check_base`.
 
-        The tiny model is not checked, since it is random, nor a base whose oracle is complete.
+        The tiny model is not checked, since it is random; nor is a base whose oracle is already complete.
         """
         model = self.config.model
         setting, path = ("model.path", model.path) if model.oracle is None else ("model.oracle", model.oracle)
@@ -338,7 +338,7 @@ class Pipeline:
             expand=section.expand,
             held_out=[
                 row.question
-                for row in (*self.benchmark.rows, *benchmark.rows)  # a trial holds out train rows besides
+                for row in (*self.benchmark.rows, *benchmark.rows)  # a trial also holds out train rows
                 if row.split != TRAIN or row.scope not in SCOPES
             ],
             model=model,

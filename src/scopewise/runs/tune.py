@@ -80,8 +80,8 @@ def search(
     The first third of the trials covers the ranges evenly, with the same points for methods with the same number of
     ranges; each later trial is proposed from the earlier ones with its own seed. As long as nothing was forgotten, the next
     sixth of the trials covers an extension of the learning rates upward instead; the number of trials stays the same. Each
-    choice depends on earlier trials alone, so an interrupted search continues exactly, if `measure` returns the recorded
-    objectives of complete trials.
+    choice depends only on earlier trials, so an interrupted search gives the same trials when it continues, if `measure`
+    returns the recorded objectives of complete trials.
 
     Args:
         section: Settings that are not searched.
@@ -155,7 +155,7 @@ def _even_point(number: int, ranges: Mapping[str, tuple[float, float]]) -> dict[
 
 
 def space(name: str, method: Method, tune: TuneSection) -> dict[str, tuple[float, float]]:
-    """Return the ranges to search for a method, without a factor of its only term, to which Adam is invariant."""
+    """Return the ranges to search for a method. A factor of its only term is left out, since Adam is invariant to it."""
     ranges = {"learning_rate": tune.learning_rate, "num_train_epochs": tune.num_train_epochs}
     own = method.retain_weight
     if method.retain_terms and (tune.retain_weight is not None or own > 0):

@@ -1,4 +1,4 @@
-"""What every attack must satisfy, whichever it is: on a target that knows eight persons, and an oracle that does not."""
+"""Properties of every attack, tested on a target that knows facts about eight persons and an oracle that does not."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ def trained(model: Any, items: list[Encoded], steps: int, rate: float = 3e-3) ->
 
 @dataclass
 class AttackWorld:
-    """Two models of one base, and what an attack gives on each.
+    """A target and an oracle of the same base, and the results of an attack on both.
 
     Attributes:
-        attack: What is tested.
+        attack: The attack to test.
         benchmark: Its rows.
-        tokenizer: Of both models.
+        tokenizer: The tokenizer of both models.
         target: A model that knows all rows.
         oracle: A model that knows the retain rows alone.
     """
@@ -70,7 +70,7 @@ class AttackWorld:
 
     @staticmethod
     def build(attack: Attack) -> AttackWorld:
-        """Train the two models: some seconds."""
+        """Train the two models; it takes some seconds."""
         benchmark = persons()
         torch.manual_seed(0)
         config = TinyConfig(vocab_size=300, width=64, layers=3, heads=2, context=256)
@@ -83,7 +83,7 @@ class AttackWorld:
 
     @cached_property
     def facts(self) -> Facts:
-        """What the attacker holds and is tested on."""
+        """The attacker's rows and the tested rows."""
         return Facts(self.benchmark, AttackSection(), learning_rate=3e-3)
 
     def engine(self, name: str) -> Engine:
@@ -93,7 +93,7 @@ class AttackWorld:
 
     @cached_property
     def pieces(self) -> dict[str, dict[str, Any]]:
-        """What the attack gives on target and oracle."""
+        """The results of the attack on target and oracle."""
         target = self.engine("target")
         return {
             "target": piece_of(self.attack, target, self.facts, target),
@@ -109,7 +109,7 @@ class AttackWorld:
 
 
 def left_as_it_was(attack: Attack, world: AttackWorld) -> None:
-    """Neither model's weights change, nor the target's beside another."""
+    """The attack restores the weights of the attacked model, and of the target that it was given beside it."""
     world.applicable()
     subject, target = world.engine("oracle"), world.engine("target")
     before = [copy.deepcopy(engine.model.state_dict()) for engine in (subject, target)]
@@ -121,7 +121,7 @@ def left_as_it_was(attack: Attack, world: AttackWorld) -> None:
 
 
 def signals_fit(attack: Attack, world: AttackWorld) -> None:
-    """Signals are 0 to 1, one for each row; which are None depends on the data alone."""
+    """There is one signal per row, 0 to 1; which rows have None depends only on the data, not on the model."""
     pieces = world.applicable()
     check(pieces["target"]["rows"] == pieces["oracle"]["rows"], "target and oracle are asked other rows")
     check(
@@ -136,14 +136,14 @@ def signals_fit(attack: Attack, world: AttackWorld) -> None:
 
 
 def same_again(attack: Attack, world: AttackWorld) -> None:
-    """The same model gives the same signals again."""
+    """A second attack on the same model gives the same signals."""
     first = world.applicable()["oracle"]
     again = piece_of(attack, world.engine("oracle"), world.facts, world.engine("target"))
     check(first["signals"] == again["signals"], "other signals for the same model and seed")
 
 
 def scale(attack: Attack, world: AttackWorld) -> None:
-    """On the scale the target is 1 (or more, if it is attacked and the scale's target is not) and the oracle is 0."""
+    """The leakage of the oracle is 0 and that of the target 1 (or more, if the scale uses the target before the attack)."""
     pieces = world.applicable()
     question = make_attack("question")
     apart = piece_of(question, world.engine("oracle"), world.facts, world.engine("target"))

@@ -1,4 +1,4 @@
-"""What every benchmark loader must satisfy, whichever it is."""
+"""Properties of every benchmark loader."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ def _loaded(source: tuple[str, str | None]) -> Benchmark:
 
 
 def same_rows(loader: BenchmarkLoader, source: tuple[str, str | None]) -> None:
-    """Read twice, the rows are the same, and each says where it came from."""
+    """Loading twice gives the same rows, and each row has its location."""
     first, again = _loaded(source), _loaded(source)
     check(first.content_hash() == again.content_hash(), "other rows when read again")
     check(all(row.origin for row in first.rows), "a row does not say where it came from (`origin`)")
 
 
 def settings_fit(loader: BenchmarkLoader, source: tuple[str, str | None]) -> None:
-    """Its own settings are settings of a run file."""
+    """The settings that the benchmark brings are valid in a run file."""
     make_section(DataSection, loader.data, "data")
     make_section(EvaluateSection, loader.suite, "evaluate")
 

@@ -17,12 +17,12 @@ from scopewise.testing.world import NotApplicableError, PropertyError, World
 
 @dataclass(frozen=True)
 class Finding:
-    """What a property found.
+    """Result of testing one property.
 
     Attributes:
         name: The property.
-        verdict: `pass`, `fail`, or `n/a` where it says nothing of this class.
-        note: What was found, or why it says nothing.
+        verdict: `pass`, `fail`, or `n/a` if the property does not apply to this class.
+        note: What was found, or why the property does not apply.
     """
 
     name: str
@@ -31,7 +31,7 @@ class Finding:
 
 
 def kind_of(name: str) -> str:
-    """Return the kind whose plugin a name is. Raises ConfigError where none or several have it, or for `module:Class`."""
+    """Return the kind of a plugin's name. Raises ConfigError if no kind or several have it, or for `module:Class`."""
     if ":" in name:
         for kind in registry.TABLES:
             try:
@@ -53,13 +53,13 @@ def kind_of(name: str) -> str:
 
 
 def findings(kind: str, name: str, arguments: Mapping[str, Any], path: str | None = None) -> Iterator[Finding]:
-    """Yield what each property finds.
+    """Test every property, and yield the results.
 
     Args:
-        kind: Its table.
-        name: As a run file has it.
+        kind: The table of the class.
+        name: Its name, as in a run file.
         arguments: Its settings.
-        path: Where a benchmark reads from; None for its own source.
+        path: File or folder that a benchmark loads; None for its default source.
 
     Raises:
         ConfigError: no such name, or settings that it does not have.

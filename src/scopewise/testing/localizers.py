@@ -1,4 +1,4 @@
-"""What every localizer must satisfy, whichever it is."""
+"""Properties of every localizer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from scopewise.testing.world import Property, World, check
 
 
 def region_of(localizer: Localizer, model: torch.nn.Module, world: World, seed: int = 0) -> Region:
-    """Return a localizer's region of a model, over the rows of the world; a control takes its size by itself."""
+    """Return a localizer's region of a model, from the rows of the world; for a control, also compute the region it copies."""
     engine, size = world.engine(model), None
     if localizer.takes_size_of is not None:
         size = localize_encoded(localizer.takes_size_of, engine, Scopes(*world.items, seed))
@@ -23,7 +23,7 @@ def region_of(localizer: Localizer, model: torch.nn.Module, world: World, seed: 
 
 
 def same_region(localizer: Localizer, world: World, adapter: bool) -> None:
-    """The same seed gives the same region, of matrices that the model has, and not none of them."""
+    """The same seed gives the same region; it names parameters that the model has, and is not empty."""
     model = world.model(adapter, trained=True)
     first, again = (region_of(localizer, model, world, seed=3) for _ in range(2))
     check(first.entries == again.entries, "another region for the same seed")
@@ -35,7 +35,7 @@ def same_region(localizer: Localizer, world: World, adapter: bool) -> None:
 
 
 def left_as_it_was(localizer: Localizer, world: World, adapter: bool) -> None:
-    """Values, gradients, flags, modes and hooks of the model are as they were."""
+    """Localization does not change values, gradients, flags, modes or hooks of the model."""
     for training in (True, False):
         model = world.model(adapter).train(training)
         for i, parameter in enumerate(model.parameters()):  # any pattern of flags and gradients
@@ -58,7 +58,7 @@ def left_as_it_was(localizer: Localizer, world: World, adapter: bool) -> None:
 
 
 def kept_in_a_file(localizer: Localizer, world: World) -> None:
-    """A region that is saved and read again is the same."""
+    """Saving and loading a region does not change it."""
     region = region_of(localizer, world.model(), world)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "region.json"

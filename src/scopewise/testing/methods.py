@@ -1,7 +1,7 @@
-"""What every method must satisfy, whichever it is.
+"""Properties of every method.
 
-A loss sees nothing of prompts and padding by construction (`Answers`); what is tested is that it does not mix sequences, and
-that a training with it depends neither on batches nor on what lies outside of the region.
+By construction (`Answers`), a loss sees neither prompts nor padding. The tests check that it does not mix sequences, that
+training with it does not depend on how rows are batched, and that only the region is updated.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ Labels = Mapping[int, tuple[int, ...]]
 
 
 def labels_of(method: Method, items: Sequence[Encoded], world: World) -> Labels:
-    """Return the labels of each row: what `relabel` gives once, before the first step."""
+    """Return the labels of each row, as `relabel` computes them once before the first step."""
     return dict(zip(map(id, items), method.relabel(items, world.engine(), 0), strict=True))
 
 
 def answers_of(method: Method, model: Any, items: Sequence[Encoded], labels: Labels, pad: int = 0) -> Answers:
-    """Return what the method sees, with a made-up reference that depends on each sequence alone."""
+    """Return the inputs of the loss, with a made-up reference in which sequences do not affect each other."""
     hidden = "hidden" in method.needs
     batch = collate(items, [labels[id(item)] for item in items], pad_id=pad, last=hidden)
     with torch.no_grad():
@@ -87,7 +87,7 @@ def _losses(method: Method, model: Any, items: Sequence[Encoded], labels: Labels
 
 
 def padding_and_order(method: Method, world: World) -> None:
-    """The loss of a row is the same alone, among all (padded to the longest), and in reverse order."""
+    """The loss of a row is the same alone, in a batch with all rows (padded to the longest), and in reverse order."""
     model, items = world.model(), world.items[0]
     labels = labels_of(method, items, world)
     alone = [_losses(method, model, [item], labels)[0] for item in items]
@@ -106,7 +106,7 @@ def padding_id(method: Method, world: World) -> None:
 
 
 def labels_fit(method: Method, world: World) -> None:
-    """`relabel` gives one known token for each token of an answer, the same ones for the same seed."""
+    """`relabel` gives one token id of the vocabulary per answer token, and the same ones for the same seed."""
     items = world.items[0]
     first, again = (method.relabel(items, world.engine(), 0) for _ in range(2))
     lengths = [len(item.answer_ids) for item in items]
@@ -116,7 +116,7 @@ def labels_fit(method: Method, world: World) -> None:
 
 
 def finite_differences(method: Method, world: World) -> None:
-    """The gradient of the loss is that of its values."""
+    """The gradient of the loss agrees with finite differences."""
     if method.stops_gradient:
         raise NotApplicableError("the loss has a stop-gradient")
     given = random_answers()
@@ -141,7 +141,7 @@ def sequences_apart(method: Method, world: World) -> None:
 
 
 def micro_batches(method: Method, world: World, adapter: bool) -> None:
-    """One step of eight rows is the same in one micro-batch and in eight."""
+    """A step on eight rows gives the same parameters with one micro-batch and with eight."""
     method = replace(method, retain_weight=2.0)
     after, start = [], {}
     for size in (8, 1):
@@ -160,18 +160,18 @@ def micro_batches(method: Method, world: World, adapter: bool) -> None:
 
 
 def region_of(model: Any, chosen: Callable[[str], bool]) -> Region:
-    """Return a region of the matrices that `chosen` takes by name."""
+    """Return a region of the matrices whose names `chosen` accepts."""
     present = {parameter_name(n): p for n, p in model.named_parameters()}
     names = [n for n in present if "lora_" in n or "proj" in n]
     return Region("test", {}, tuple(Entry(n, present[n].numel(), chosen(n), module_of(n)) for n in names))
 
 
 _ADAMW = {"optim": "adamw_torch", "weight_decay": 0.1, "learning_rate": 1e-3}
-"""It would move a parameter that has no gradient but is in the optimiser."""
+"""Weight decay and momentum would move a parameter that has no gradient but is in the optimiser."""
 
 
 def only_the_region(method: Method, world: World, adapter: bool) -> None:
-    """Of all parameters those of the region move, and no other."""
+    """Training changes the parameters of the region, and no others."""
     if adapter and method.change_factor != 1:
         raise NotApplicableError("its result is an adapter of another shape")
     model = world.model(adapter, trained=True)
@@ -185,7 +185,7 @@ def only_the_region(method: Method, world: World, adapter: bool) -> None:
 
 
 def only_chosen_weights(method: Method, world: World, adapter: bool) -> None:
-    """Of a matrix that may change in part, those weights move and no other: two steps of AdamW with decay and momentum."""
+    """If a part of a matrix is in the region, two steps of AdamW with decay and momentum change no other weight of it."""
     model = world.model(adapter)
     whole = region_of(model, lambda n: "layers.0.self_attn.v_proj" in n and ("lora_" in n) == adapter)
     shapes = {parameter_name(n): tuple(p.shape) for n, p in model.named_parameters()}
@@ -207,7 +207,7 @@ def only_chosen_weights(method: Method, world: World, adapter: bool) -> None:
 
 
 def reference_stands(method: Method, world: World) -> None:
-    """After training the reference still gives the logits of the model before, while the model does not."""
+    """Training changes the model's logits, but not those of the reference."""
     method = replace(method, retain="kl")
     batch = collate(world.items[1])
     trainer = world.trainer(world.model(adapter=True), method, max_steps=2)

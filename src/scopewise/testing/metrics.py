@@ -1,4 +1,4 @@
-"""What every metric must satisfy, whichever it is, and its values for a perfect and a uniform model."""
+"""Properties of every metric, and its values for a perfect and a uniform model."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _ROWS = (
 
 
 def answered(known: bool, scopes: Iterable[str] = (FORGET, RETAIN, HOLDOUT)) -> list[Answered]:
-    """Return rows as a model answers them that knows every answer, or one that gives every token the same probability."""
+    """Return rows with the answers of a model that knows all of them, or of a uniform model (all tokens equally likely)."""
     found = []
     for scope in scopes:
         for question, answer, tokens in _ROWS:
@@ -53,12 +53,12 @@ def answered(known: bool, scopes: Iterable[str] = (FORGET, RETAIN, HOLDOUT)) -> 
 
 
 def scored(log_prob: float, tokens: int, hit: bool) -> Scored:
-    """Return an answer whose tokens have one log-probability (nats); all of them are the arg-max, or none."""
+    """Return an answer whose tokens all have the same log-probability (nats), and are all the arg-max or all not."""
     return Scored((log_prob,) * tokens, (hit,) * tokens, (1,) * tokens, (-2.0,) * tokens, (1.5,) * tokens)
 
 
 def rows_for(metric: Metric, known: bool, scopes: Iterable[str] = (FORGET, RETAIN, HOLDOUT)) -> list[Answered]:
-    """Return `answered` rows, with what each need of the metric fills in."""
+    """Return `answered` rows with the inputs that the metric needs."""
     rows = answered(known, scopes)
     for name in sorted(metric.needs):
         rows = [need_class(name).planted(row, known) for row in rows]
@@ -71,7 +71,7 @@ def measured(metric: RowMetric, rows: Sequence[Answered]) -> dict[str, Value]:
 
 
 def anchors(metric: Metric) -> str:
-    """Return in words what a metric is for a perfect and for a uniform model, to be compared with its docstring."""
+    """Return a sentence with the values for a perfect and for a uniform model, to be compared with the docstring."""
     if not isinstance(metric, RowMetric):
         return "made of other values"
     both = [measured(metric, rows_for(metric, known)) for known in (True, False)]
@@ -79,7 +79,7 @@ def anchors(metric: Metric) -> str:
 
 
 def _number(key: str, value: Value) -> float:
-    """Return a value on rows that have everything. Raises PropertyError where it is None."""
+    """Return the number of a value on complete rows. Raises PropertyError if it is None."""
     own = "; `planted` of a need of your own must fill these rows"
     check(value.value is not None, f"{key} is None on rows that have everything: {', '.join(value.skipped)}{own}")
     return float(value.value or 0.0)
@@ -92,7 +92,7 @@ def _row_metric(metric: Metric) -> RowMetric:
 
 
 def finite(metric: Metric, world: World) -> None:
-    """Every value is a number or None, never NaN or infinite; and its interval holds it."""
+    """Every value is a finite number or None, and lies within its interval."""
     knowing, uniform = rows_for(metric, True), rows_for(metric, False)
     rows = [knowing, uniform, [*knowing, *uniform]]
     for given in rows:
@@ -112,7 +112,7 @@ def nothing_is_none(metric: Metric, world: World) -> None:
 
 
 def order(metric: Metric, world: World) -> None:
-    """The order of the rows changes nothing, and one value is given for each row, or none at all."""
+    """The order of the rows does not matter, and `per_row` has one entry for each row, or is empty."""
     for known in (True, False):
         rows = rows_for(metric, known)
         first, again = measured(_row_metric(metric), rows), measured(_row_metric(metric), rows[::-1])
@@ -124,7 +124,7 @@ def order(metric: Metric, world: World) -> None:
 
 
 def direction(metric: Metric, world: World) -> None:
-    """On retain rows a metric is better for a perfect model than for a uniform one, and one of the forget scope worse."""
+    """A perfect model is better than a uniform one on retain rows, and worse in metrics of the forget scope."""
     metric = _row_metric(metric)
     wanted = {"forget": (FORGET,), "retain": (RETAIN,), "each": (RETAIN,)}.get(metric.scope)
     if wanted is None:
@@ -150,7 +150,7 @@ def columns(metric: Metric, world: World) -> None:
 
 
 def own_needs(metric: Metric, world: World) -> None:
-    """What a need of a plugin fills in on a real model, the metric reads."""
+    """The metric can read what a plugin's own need computes on a real model."""
     if not metric.needs - NEEDS.keys():
         raise NotApplicableError("it has no need of its own")
     cls = type(metric)
@@ -173,7 +173,7 @@ def own_needs(metric: Metric, world: World) -> None:
 
 
 def aggregate_of_nothing(metric: Metric, world: World) -> None:
-    """An aggregate of nothing, and of values that are None, is None."""
+    """An aggregate is None if its inputs are missing or None."""
     if not isinstance(metric, Aggregate):
         raise NotApplicableError("it is not an aggregate")
     for reference in (None, ReferenceValues()):

@@ -1,4 +1,4 @@
-"""A small world to test in: an untrained model of two layers, its tokenizer, and a few short rows of both scopes."""
+"""Inputs for testing plugins: an untrained two-layer model, its tokenizer, and a few short rows of both scopes."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ class PropertyError(AssertionError):
 
 
 class NotApplicableError(Exception):
-    """A property says nothing of this class; the text says why."""
+    """A property does not apply to this class; the text says why."""
 
 
 def check(holds: bool, found: str) -> None:
-    """Raise PropertyError with what was found where a property does not hold."""
+    """Raise PropertyError with `found` if a property does not hold."""
     if not holds:
         raise PropertyError(found)
 
@@ -47,7 +47,7 @@ def check(holds: bool, found: str) -> None:
 def tiny_model() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Return an untrained Llama (width 32, 2 layers, 300 tokens), in evaluation mode, and its tokenizer."""
     model, tokenizer = build_tiny(tokenizer_texts(load_benchmark("builtin").rows), SIZES, seed=0)
-    with torch.no_grad():  # weights of std 0.02 give nearly uniform predictions and no arg-max worth the name
+    with torch.no_grad():  # with weights of std 0.02 predictions are nearly uniform, and the arg-max is arbitrary
         for parameter in model.parameters():
             if parameter.dim() == 2:
                 parameter.mul_(4)
@@ -71,10 +71,10 @@ def small_trainer(model: Any, method: Any, data: dict[str, Any], folder: str, **
     """Return a trainer of one step of SGD on the CPU: no clipping, no warm-up, silent.
 
     Args:
-        model: What is trained.
-        method: With which method.
+        model: The model to train.
+        method: The method.
         data: Rows and tokenizer, as `UnlearningTrainer` takes them.
-        folder: Where it may write.
+        folder: Its output folder.
         **given: Arguments of the trainer (`region`, `wrappers`, …) or of `UnlearningConfig`.
     """
     own = {
@@ -101,7 +101,7 @@ def small_trainer(model: Any, method: Any, data: dict[str, Any], folder: str, **
 
 @dataclass
 class World:
-    """What the properties are tested in.
+    """The model and the rows that properties are tested on.
 
     Attributes:
         source: The model; `model` gives copies.
@@ -132,7 +132,7 @@ class World:
 
     @cached_property
     def items(self) -> tuple[list[Encoded], list[Encoded]]:
-        """The same, tokenised: forget, retain."""
+        """The same rows, tokenised: forget, retain."""
         return encode(self.rows[FORGET], self.tokenizer), encode(self.rows[RETAIN], self.tokenizer)
 
     def engine(self, model: nn.Module | None = None, **settings: Any) -> Engine:
@@ -153,7 +153,7 @@ class World:
 
 
 def fill_adapter(model: PeftModel) -> None:
-    """Give the B of every LoRA layer values: from a fresh adapter every A would stand still for a step anyhow."""
+    """Fill B of every LoRA layer with values. In a fresh adapter B is zero, so A would get no gradient in the first step."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
@@ -171,7 +171,7 @@ def furthest(first: dict[str, Tensor], second: dict[str, Tensor]) -> float:
 
 
 def alike(found: Sequence[float], wanted: Sequence[float], tolerance: float = 1e-5) -> bool:
-    """Return whether numbers are the same but for rounding."""
+    """Return whether numbers are equal up to rounding."""
     return all(abs(a - b) <= tolerance * max(1.0, abs(b)) for a, b in zip(found, wanted, strict=True))
 
 

@@ -1,4 +1,4 @@
-"""What every wrapper must satisfy around a loss, whichever both are."""
+"""Properties of every wrapper around any loss."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _trained(wrapper: Wrapper, method: Method, world: World, model: Any = None, 
 
 
 def micro_batches(wrapper: Wrapper, world: World, method: Method) -> None:
-    """Steps of eight rows are the same in one micro-batch and in eight."""
+    """Steps on eight rows give the same parameters with one micro-batch and with eight."""
     start = parameters_of(world.model())
     after = [
         _trained(wrapper, method, world, per_device_train_batch_size=size, gradient_accumulation_steps=8 // size)
@@ -42,7 +42,7 @@ def micro_batches(wrapper: Wrapper, world: World, method: Method) -> None:
 
 
 def something_changes(wrapper: Wrapper, world: World, method: Method) -> None:
-    """The steps are others than those without the wrapper."""
+    """The wrapper changes the steps."""
     plain = world.trainer(world.model(), method, max_steps=STEPS, learning_rate=1e-3)
     plain.train()
     difference = furthest(parameters_of(plain.model), _trained(wrapper, method, world))
@@ -50,7 +50,7 @@ def something_changes(wrapper: Wrapper, world: World, method: Method) -> None:
 
 
 def only_the_region(wrapper: Wrapper, world: World, method: Method) -> None:
-    """Of all parameters those of the region move, and no other."""
+    """Training changes the parameters of the region, and no others."""
     model = world.model()
     region = region_of(model, lambda n: "layers.0.self_attn.q_proj" in n)
     start = parameters_of(model)
@@ -62,7 +62,7 @@ def only_the_region(wrapper: Wrapper, world: World, method: Method) -> None:
 
 
 def adapter(wrapper: Wrapper, world: World, method: Method) -> None:
-    """With an adapter its matrices move, and the base does not; or the adapter is refused before training."""
+    """With an adapter, training changes the adapter and not the base; or the adapter is refused before training."""
     model = world.model(adapter=True)
     fill_adapter(model)
     start = parameters_of(model)
@@ -76,7 +76,7 @@ def adapter(wrapper: Wrapper, world: World, method: Method) -> None:
 
 
 def resumed(wrapper: Wrapper, world: World, method: Method) -> None:
-    """A training resumed from a checkpoint has the numbers of one that went straight through."""
+    """A training that was resumed from a checkpoint gives the numbers of an uninterrupted one."""
     with tempfile.TemporaryDirectory() as folder:
         given: dict[str, Any] = {
             "max_steps": 3, "save_strategy": "steps", "save_steps": 2.0, "optim": "adamw_torch", "output_dir": folder
