@@ -1,4 +1,4 @@
-"""What a process does with memory it has freed."""
+"""Keep freed memory in the process, instead of returning it to the system."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _KEPT = 2**30
 
 
 def keep_freed_memory() -> bool:
-    """Let this process keep up to a GiB that it has freed, and take its next blocks from there; return whether it does.
+    """Let this process keep up to a GiB of freed memory for its next allocations; return whether that was set.
 
-    glibc gives a large block back to the system at once, and asks for it again in the next layer, where each of its pages
-    is then faulted in and cleared: several percent of a small model's step on a CPU. This is for the command's own
-    process; of others it would change what they hold. Left alone is a C library of another kind, and an
-    allocator that the environment has settings for, or puts in glibc's place.
+    By default, glibc returns a large block to the system at once and requests it again in the next layer, where each page
+    has to be faulted in and cleared. That takes several percent of a small model's step on a CPU. Only the command calls
+    this, since in other programs it would change their memory use. It does nothing with another C library, or if the
+    environment configures or replaces the allocator.
     """
     named = any(name.startswith("MALLOC_") or name in ("GLIBC_TUNABLES", "LD_PRELOAD") for name in os.environ)
     if named or platform.libc_ver()[0] != "glibc":

@@ -1,4 +1,4 @@
-"""Progress on stderr: a bar that is gone when done, or a line for each stage and every few minutes where no terminal is."""
+"""Progress on stderr: on a terminal a bar that disappears when done, else a line per stage and every few minutes."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def bar(total: int, description: str, unit: str = "row", *, initial: int = 0, di
     """Return a progress bar; a context manager with `update`. Of several processes the first one draws.
 
     Args:
-        total: How many there are; nothing is shown of none.
-        description: What is done; what stands before `: ` is the stage.
+        total: Number of units; nothing is shown for 0.
+        description: What is being done; the text before `: ` is the stage.
         unit: Of what.
         initial: How many are done already.
         disable: Show nothing.

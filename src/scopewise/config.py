@@ -1,4 +1,4 @@
-"""The sections of the run file, which describes one run: settings, their defaults, and which values they take."""
+"""The sections of the run file, which describes one run: settings, their defaults and their allowed values."""
 
 from __future__ import annotations
 
@@ -272,8 +272,8 @@ class EarlyStoppingSection(Section):
 
     `steps` is the number of steps between two evaluations (0: five evaluations per training); `keep_best` restores the
     state with the best trade-off; `patience` stops after this many evaluations without improvement (0: never).
-    `max_kl` stops after the first evaluation at which the KL from the model before unlearning, on the answers of the retain
-    rows that are evaluated, is above it (nats per token; unset: never). It is a stop rule for any method.
+    `max_kl` stops any method after the first evaluation at which the KL to the model before unlearning, on the answers of
+    the evaluated retain rows, exceeds it (nats per token; unset: never).
     """
 
     rows: int = Field(32, ge=0)
@@ -288,8 +288,8 @@ class ExpandSection(Section):
 
     The question of each row is asked about the other instances, and the target's own answer is kept if its mean negative
     log-likelihood is below `max_nll` (nats per token). `retain` and `forget` are the largest numbers of questions to ask
-    from the rows of that scope (0: none). Answers from retain rows become further retain rows, kept by KL to the target;
-    those from forget rows become further forget rows. No question of a val row, or of the other scope, is asked.
+    from the rows of that scope (0: none). Answers to questions from retain rows become retain rows whose loss is KL to the
+    target; those from forget rows become forget rows. Questions that also occur in val or in the other scope are not asked.
     """
 
     retain: int = Field(0, ge=0)
@@ -301,9 +301,9 @@ class UnlearnSection(TrainingSection):
     """Stage 3: Table 7 of the paper; `method_args` are the hyper-parameters of the method.
 
     A method may have wrappers, as in `method: npo+sam`; `wrapper_args: {sam: {rho: 0.02}}` are their settings.
-    `adapter` says what LoRA does with the adapter of a target that was taught by LoRA: `continue` trains it further, as in
-    the paper; `fresh` merges it into the base and adds another, whose B is zero. (`parameters: all` merges it and trains all
-    matrices.) A target without an adapter gets a fresh one either way.
+    If the target was fine-tuned with LoRA, `adapter` selects what is trained: `continue` trains its adapter further, as in
+    the paper; `fresh` merges it into the base and adds a new one, whose B is zero. (`parameters: all` merges it and trains
+    all matrices.) A target without an adapter gets a new one in both cases.
     """
 
     adapter: Literal["continue", "fresh"] = "continue"
@@ -385,8 +385,8 @@ class PartSection(Section):
 class EvaluateSection(Section):
     """Stage 4: metrics, splits and how they are evaluated; the benchmark has defaults for settings that are not given.
 
-    `eos` counts the end-of-sequence token as part of the answer, for metrics that do so; the models are paths or hub
-    names of judges that run locally, and metrics say what they did without one. `parts` names attributes whose rows are
+    `eos` counts the end-of-sequence token as part of the answer, for metrics that do so; the models are paths or hub names
+    of judges that run locally; without one, metrics note what they used instead. `parts` names attributes whose rows are
     evaluated separately, as `metric/val.ATTRIBUTE`, and not with the others. `metric_args` are settings by metric;
     docs/metrics.md lists them.
     """
@@ -477,9 +477,9 @@ class ClusterSection(Section):
 class BenchSection(Section):
     """Every method x seed on one target. An entry is `method`, `method+wrapper`, or either with `@localizer`.
 
-    `settings` changes the `unlearn` section by method, in every protocol; `paper` only in the paper's protocol. Both hold
-    for the method with wrappers too, which may have its own besides.
-    `engine` runs the jobs in this process, as tasks on a Ray cluster, or as SLURM jobs.
+    `settings` changes the `unlearn` section by method, in every protocol; `paper` only in the paper's protocol. Both also
+    apply to the method with wrappers, which may have additional settings of its own. `engine` runs the jobs in this
+    process, as tasks on a Ray cluster, or as SLURM jobs.
     """
 
     methods: tuple[str, ...] = Field(("memflex",), min_length=1)

@@ -20,10 +20,11 @@ from scopewise.models.parallel.processes import gathered
 class Cost:
     """Measures a block: wall time, operations and seconds of its steps, and peak memory.
 
-    A step is what `step` encloses: an optimiser step of a training, or all of a localization.
+    A step is the block inside `step`: an optimiser step, or a whole localization.
 
     Memory is the accelerator's peak allocation where there is one (all processes see their own device), else the process's
-    peak resident set. Linux lets the latter be reset, so that it is this block's; elsewhere it is the process's so far.
+    peak resident set. Linux can reset the latter, so it is that of this block; elsewhere it is the peak of the process so
+    far.
     """
 
     def __init__(self) -> None:
@@ -88,8 +89,9 @@ class Cost:
     def rates(self) -> dict[str, Any]:
         """Return tokens per second and the use of the device in the steps, of all processes together, and peak memory.
 
-        `flops_utilisation` (0-1) is the operations that the work needs over what the devices would have done in that time at
-        the rate of a large matrix product, which is measured here. Every process has to call this.
+        `flops_utilisation` (0-1) is the number of operations that the work needs, divided by the number that the devices
+        would do in the same time at the rate of a large matrix product, which is measured here. Every process has to call
+        this.
         """
         work, seconds = self.work, sum(self.step_seconds)
         parts = gathered((work.tokens, work.operations, seconds, self.peak_memory_bytes))

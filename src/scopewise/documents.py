@@ -1,7 +1,8 @@
-"""The one reader of text, JSON and YAML: what is wrong with a file is one sentence of the caller's error class.
+"""The only reader of text, JSON and YAML: it turns every fault of a file into one sentence, in the caller's error class.
 
-The libraries' own readers take the last of two equal keys, raise `RecursionError` on deep nesting, `ValueError` on long
-integers and impossible dates, pass lone surrogates that no file can be written with, and expand aliases without bound.
+The libraries' own readers accept duplicate keys (the last one wins) and lone surrogates, which cannot be written to a file.
+They raise `RecursionError` on deep nesting and `ValueError` on long integers and impossible dates, and expand aliases
+without limit.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ _TAGS = frozenset(
 
 
 class _RefusedError(Exception):
-    """What is wrong with a document: `what; what to do`. Named by its place before it reaches the user."""
+    """A fault of a document: `what; what to do`. Its location is added before the user sees it."""
 
 
 class _TwiceError(Exception):
-    """A key stands twice in one object."""
+    """A key occurs twice in one object."""
 
 
 def read_text(path: str | Path, error: type[UserError], setting: str | None = None) -> str:
@@ -39,8 +40,8 @@ def read_text(path: str | Path, error: type[UserError], setting: str | None = No
 
     Args:
         path: The file.
-        error: Class of what is raised where it cannot be read.
-        setting: The setting that names the file, for the sentence.
+        error: Class of the error to raise if it cannot be read.
+        setting: The setting that names the file, for the message.
     """
     check = f"check `{setting}`" if setting else "check the path"
     try:
@@ -109,7 +110,7 @@ def parse_json(text: str, where: str, error: type[UserError], *, nan: bool = Fal
 def parse_yaml(text: str, where: str, error: type[UserError]) -> Any:
     """Return decoded YAML of plain values: texts, numbers, booleans, nulls, lists and mappings.
 
-    A date is the text that was written: no setting is a date.
+    A date is returned as the text that was written, since no setting is a date.
 
     Args:
         text: What to decode.
@@ -155,7 +156,7 @@ def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _key_twice(text: str) -> tuple[str, int, int]:
-    """Return the first key that stands twice in one object, and both of its lines, of JSON that is valid up to there."""
+    """Return the first key that occurs twice in one object, and its two lines; the JSON must be valid up to there."""
     inside: list[dict[str, int]] = []  # the objects and lists that are open: line of each key
     for token in re.finditer(r'("(?:[^"\\]|\\.)*")(\s*:)?|[{}\[\]]', text):
         if token.group() in ("{", "["):
@@ -198,7 +199,7 @@ def _values(outer: dict[str, Any] | list[Any]) -> Iterable[Any]:
 
 
 def is_unicode(text: str) -> bool:
-    """Return whether a text can be written as UTF-8: it holds no half of a surrogate pair."""
+    """Return whether a text can be written as UTF-8, so whether it contains no lone surrogate."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
@@ -212,7 +213,7 @@ def _shown(key: Any) -> str:
 
 
 class _LineError(Exception):
-    """What is wrong with a line (counted from 0) of a YAML document."""
+    """A fault in a line (counted from 0) of a YAML document."""
 
     def __init__(self, node: yaml.Node, what: str) -> None:
         super().__init__(what)
@@ -220,7 +221,7 @@ class _LineError(Exception):
 
 
 class _Loader(yaml.SafeLoader):
-    """The safe loader, with plain values only, each key once, and aliases that end."""
+    """The safe loader, restricted to plain values, without duplicate keys and with limited aliases."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -253,7 +254,7 @@ class _Loader(yaml.SafeLoader):
         return size, depth
 
     def _check_keys(self, node: yaml.MappingNode) -> None:
-        # Before anything is constructed: merging then puts keys beside those that override them.
+        # Check before anything is constructed, since merging adds keys beside those that override them.
         seen: dict[Any, int] = {}
         for key_node, _ in node.value:
             if not isinstance(key_node, yaml.ScalarNode):
@@ -276,7 +277,7 @@ class _Loader(yaml.SafeLoader):
         return value
 
     def construct_date_as_text(self, node: Any) -> Any:
-        """Return a date as it was written. Raises ValueError where there is no such date."""
+        """Return a date as it was written. Raises ValueError if there is no such date."""
         self.construct_yaml_timestamp(node)
         return node.value
 

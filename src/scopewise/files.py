@@ -1,7 +1,8 @@
 """Writing files: atomic, private, and with one sentence for each system error. Imports no torch.
 
-What a run writes holds text of the data and of the model, weights that learnt it, or a tokenizer trained on it. So folders
-are made with mode 0700 and files with 0600, whatever the umask, which is the process's and is left as it is.
+The files of a run contain texts of the data and of the model, weights that were trained on them, or a tokenizer. So folders
+are made with mode 0700 and files with 0600, whatever the umask. The umask itself is not changed, since it belongs to the
+process.
 """
 
 from __future__ import annotations
@@ -30,11 +31,11 @@ def writing(path: str | Path, setting: str = "") -> Iterator[None]:
     """Turn a system error about a path into one sentence.
 
     Args:
-        path: What is to be written.
-        setting: The one that names it, for the sentence.
+        path: The file or folder to write.
+        setting: The setting that names the path, for the message.
 
     Raises:
-        ResultError: an OSError of the block, or a path that is none (a NUL byte in it).
+        ResultError: an OSError in the block, or an invalid path (with a NUL byte).
     """
     where = f"{setting}: {path}" if setting else str(path)
     try:
@@ -53,7 +54,7 @@ def writing(path: str | Path, setting: str = "") -> Iterator[None]:
 def no_room(error: BaseException | None) -> str | None:
     """Return why a write failed for lack of space, from an error or its causes; None for other errors.
 
-    The libraries that save models raise errors of their own, which hold the system's number in their text alone.
+    The libraries that save models raise their own errors, in which the system's error number is only part of the text.
     """
     while error is not None:
         if isinstance(error, OSError) and error.errno in _NO_ROOM:
@@ -82,7 +83,7 @@ def make_folder(path: str | Path, setting: str = "") -> None:
 
 
 def check_writable(path: str | Path, setting: str = "") -> None:
-    """Raise ResultError where a file could not be written: for long work, before it begins. Nothing is created."""
+    """Raise ResultError if a file could not be written. Call this before long work; it creates nothing."""
     with writing(path, setting):
         above = next(folder for folder in Path(path).absolute().parents if os.path.lexists(folder))
         if not above.is_dir():
@@ -92,17 +93,17 @@ def check_writable(path: str | Path, setting: str = "") -> None:
 
 
 def check_new(path: Path, setting: str) -> None:
-    """Raise ResultError where a file exists already, or could not be written; before long work."""
+    """Raise ResultError if a file already exists or could not be written. Call this before long work."""
     if path.exists():
         raise ResultError(f"{setting}: {path} exists; name a new file, or remove it")
     check_writable(path, setting)
 
 
 def remove(path: Path) -> None:
-    """Remove a file, a link or a folder: at any moment it stands whole under its name, or not at all.
+    """Remove a file, a link or a folder, so that at any moment it is either complete or absent.
 
-    A folder is renamed first, to a name that `.*.tmp` matches: a kill while it is emptied would leave a part that passes for
-    the whole, such as a checkpoint without its weights.
+    A folder is first renamed to a name that `.*.tmp` matches. Otherwise a kill during the removal would leave an incomplete
+    folder that looks complete, such as a checkpoint without its weights.
     """
     if path.is_dir() and not path.is_symlink():
         hidden = path
@@ -139,7 +140,7 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:
-    """Write a binary file as `write_text` does. Raises ResultError where it cannot be written."""
+    """Write a binary file as `write_text` does. Raises ResultError if it cannot be written."""
     path = Path(path)
     make_folder(path.parent)
     with writing(path):

@@ -1,4 +1,4 @@
-"""One command at a time works on a run folder. Imports no torch."""
+"""The lock that lets only one command at a time use a run folder. Imports no torch."""
 
 from __future__ import annotations
 
@@ -24,15 +24,16 @@ LOCK, HOLDER = ".lock", ".holder.json"
 
 
 class RunLock:
-    """The lock of a run folder, held by the system: it ends with the process, also with one that is killed.
+    """The lock of a run folder. The operating system releases it when the process ends, also if it is killed.
 
-    Within a process it may be taken again, so that a notebook can open a run that it has open.
+    The same process may take it again, so that a notebook can open the same run twice.
 
     Args:
-        folder: The run folder, which is there.
+        folder: The run folder, which must exist.
 
     Attributes:
-        token: Tells this hold from others: jobs of a bench name it to work beside the bench.
+        token: Identifies this holder of the lock; with it, the jobs of a bench may use the folder while the bench holds the
+            lock.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -41,7 +42,7 @@ class RunLock:
         self._lock = FileLock(folder.resolve() / LOCK, timeout=0, mode=FILE_MODE, thread_local=False, is_singleton=True)
 
     def __enter__(self) -> RunLock:
-        """Acquire it. Raises ResultError where another process holds it; the sentence names that process."""
+        """Acquire it. Raises ResultError if another process holds it; the message names that process."""
         with writing(self.folder, "run.dir"):
             try:
                 self._lock.acquire()
@@ -76,7 +77,7 @@ def join(folder: Path, token: str) -> None:
 
 
 def holder(folder: Path) -> dict[str, Any]:
-    """Return who holds, or last held, the lock: `pid`, `host`, `command`, `since`, `token`; empty where nothing says."""
+    """Return who holds, or last held, the lock: `pid`, `host`, `command`, `since`, `token`; empty if this is not recorded."""
     try:
         found = json.loads((folder / HOLDER).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -85,9 +86,9 @@ def holder(folder: Path) -> dict[str, Any]:
 
 
 def under_way(folder: Path) -> dict[str, Any] | None:
-    """Return who works on a run folder now, as `holder`, or None. Takes no lock and writes nothing.
+    """Return who is using a run folder, as `holder` does, or None. Takes no lock and writes nothing.
 
-    Of another host's process it is not known whether it is still there: its mark is taken at its word.
+    For a process on another host we cannot check whether it still runs, so we trust its record.
     """
     known = holder(folder)
     if not isinstance(known.get("pid"), int) or known.get("host") != socket.gethostname():

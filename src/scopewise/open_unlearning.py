@@ -1,4 +1,4 @@
-"""Reads the logs of OpenUnlearning (`*_EVAL.json`), so that its results stand beside ours.
+"""Reads the logs of OpenUnlearning (`*_EVAL.json`), so that its results can be compared with ours.
 
 Source: locuslab/open-unlearning d3d7cf9 `src/evals`: one entry per metric, `{"agg_value": number or null, "value_by_index":
 {"0": {...}, ...}}`; NaN may stand in it.
@@ -43,7 +43,7 @@ def is_log_entry(entry: Any) -> bool:
 
 
 def values_of_log(log: Mapping[str, Any], split: str = "val") -> dict[str, Value]:
-    """Return the values of a log under our keys; what we have no name for keeps its own.
+    """Return the values of a log under our keys; metrics that we do not have keep their own names.
 
     Rows are in the log's order, which differs between releases of the data: pair them by question, never by index.
 
@@ -52,7 +52,7 @@ def values_of_log(log: Mapping[str, Any], split: str = "val") -> dict[str, Value
         split: Split that the keys name.
 
     Raises:
-        ResultError: an entry is not of the log's form; the sentence names it.
+        ResultError: an entry has another form than in such a log; the message names it.
     """
     found: dict[str, Value] = {}
     for name, entry in log.items():
@@ -81,7 +81,7 @@ def values_of_log(log: Mapping[str, Any], split: str = "val") -> dict[str, Value
 
 
 def _check(name: str, entry: Any) -> None:
-    """Raise ResultError where an entry is no mapping, or its numbers are none."""
+    """Raise ResultError if an entry is not a mapping, or its values are not numbers."""
     if not isinstance(entry, dict):
         raise ResultError(
             f"{name!r}: {type(entry).__name__}; an entry is a mapping with 'agg_value'; write the log again"

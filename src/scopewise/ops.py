@@ -17,7 +17,7 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 
 
 class Reduction(StrEnum):
-    """How a batch loss is made of per-sequence values: `(value * weight).sum() / weight.sum()`."""
+    """How a batch loss is computed from per-sequence values: `(value * weight).sum() / weight.sum()`."""
 
     SEQUENCE_MEAN = "sequence_mean"
     """Weight 1: each answer counts the same."""
@@ -45,7 +45,7 @@ def mean_log_probs(
 class _MeanLogProbs(torch.autograd.Function):
     """`mean logit[label] - logsumexp(logits)`, whose gradient is one tensor as large as the logits and not three.
 
-    Its softmax is that of the forward, and what the labels add is added in place.
+    The backward pass reuses the softmax of the forward pass, and adds the terms of the labels in place.
     """
 
     @staticmethod
@@ -101,7 +101,7 @@ def nll_and_gradient(
 ) -> tuple[Float[Tensor, "tokens"], Float[Tensor, "tokens vocab"]]:
     """Return the mean over several labels of the CE of each token, in nats, and its gradient: `p - mean onehot(label)`.
 
-    float32 logits are written over: every pass is over what a cache holds already.
+    float32 logits are overwritten, so that all passes are over data in the cache.
     """
     logits = at_least_float32(logits)
     of_labels = logits.gather(-1, labels).mean(-1)
@@ -150,8 +150,8 @@ def token_statistics(
 
     Each from the same few passes over the logits. With d = z - max z and s = Σ e^d:
     `log P(label) = d_label - log s`, `mean = Σ e^d d / s - log s`, `variance = Σ e^d (d - Σ e^d d / s)² / s`. Computed in at
-    least float32; not differentiable. A token of probability zero counts nothing in the moments, whatever its log. Without
-    `moments` both are NaN, and half of the passes are saved.
+    least float32; not differentiable. Tokens of probability zero do not contribute to the moments. Without `moments` both
+    are NaN, and half of the passes are saved.
     """
     rows = max(1, CACHED_LOGITS // logits.shape[-1])
     if logits.device.type != "cpu":  # launching kernels for each piece would cost more than it saves
@@ -184,8 +184,8 @@ _BLOCK = 64
 def _largest(values: Tensor) -> tuple[Tensor, Tensor]:
     """Return the largest value of each row and where it is first, as `max(-1, keepdim=True)` does.
 
-    A processor finds the largest value with vector instructions, but its place without: so the largest of each block
-    first, then the place within one block.
+    A processor finds the largest value with vector instructions, but not its index. So this finds the largest value of each
+    block first, and then the index within one block.
     """
     rows, columns = values.shape
     if values.device.type != "cpu" or columns % _BLOCK or columns == 0:

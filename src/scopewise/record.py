@@ -28,7 +28,7 @@ _PATHS = (
 
 
 def _paths(values: dict[str, Any]) -> list[tuple[dict[str, Any], str]]:
-    """Return where paths stand in a config's plain values: `_PATHS`, and what attacks and others call `file` or `path`."""
+    """Return which of a config's plain values are paths: `_PATHS`, and settings called `file` or `path`."""
     own = [
         *values["attack"]["attack_args"].values(),
         values["localize"]["localizer_args"],
@@ -51,10 +51,12 @@ def stored(config: RunConfig) -> dict[str, Any]:
 
 
 def config_hash(config: RunConfig) -> str:
-    """Return the SHA-256 of what decides a run's numbers: the config without its folder and engine."""
+    """Return the SHA-256 of the settings that affect a run's numbers: the config without its folder and engine."""
     values = stored(config)
     for mapping, key in _paths(values):
-        if Path(mapping[key]).is_absolute():  # what stands there is in the hash of the data, or in the stage's inputs
+        if Path(
+            mapping[key]
+        ).is_absolute():  # the content of these files is in the hash of the data, or in the stage's inputs
             mapping[key] = Path(mapping[key]).name
     values["run"].pop("dir")
     for name in ("engine", "cluster"):
@@ -79,7 +81,7 @@ def manifest(config: RunConfig | None, data_hash: str | None) -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """Commit of the source tree, with `+changes` where it has uncommitted ones; None for an installed package."""
+    """Commit of the source tree, with `+changes` if it has uncommitted changes; None for an installed package."""
     folder = Path(__file__).parent
     try:
         git = ["git", "-C", str(folder)]

@@ -1,7 +1,7 @@
-"""A region: which parameters of a model may change, as a file that can be looked at, edited and used again.
+"""A region: which parameters of a model may change, as a file that you can read, edit and reuse.
 
-The JSON file decides matrix by matrix. A region of rows, columns or single weights has a bit per weight beside it, in a
-safetensors file of the same name.
+The JSON file lists the matrices. A region of rows, columns or single weights also has one bit per weight, in a safetensors
+file of the same name.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ TERMS = ("forget", "retain")
 
 @dataclass(frozen=True)
 class Entry:
-    """One matrix of the model and what the localizer found.
+    """One matrix of the model, with the localizer's results.
 
     Attributes:
         name: Parameter name, without the wrappers' prefixes, as `parameter_name` gives it.
         parameters: Number of its entries.
         chosen: Whether unlearning may change it. Edit this to change the region.
-        module: The unit it was decided with.
+        module: The module that it was chosen with.
         selected: How many of its entries may change if it is chosen; None for all of them.
-        score: The localizer's score of its unit, higher = rather chosen; None where it has none.
+        score: The localizer's score of its unit; units with higher scores are chosen first. None if there is none.
         cosine: cos_i of Eq. 8, -1 to 1; None where a gradient is zero or the localizer uses none.
         magnitude: mean |G_UL| of its unit, in nats per unit of the parameter.
         magnitude_retain: The same of G_RT.
@@ -83,11 +83,11 @@ class Region:
         localizer: Which localizer made it.
         settings: Its settings and thresholds.
         entries: Every matrix it could choose from.
-        seconds: What localizing took.
-        origin: Manifest of where it was made.
-        masks: Of the matrices that may change in part only: name → mask; or `forget:NAME` and `retain:NAME` → what the two
-            terms of the loss may change, where that differs.
-        cost: Tokens per second, use of the device and peak memory of localizing; None where nothing was forwarded.
+        seconds: Duration of the localization.
+        origin: Provenance, as a manifest.
+        masks: Name → mask, for matrices of which only a part may change; `forget:NAME` and `retain:NAME` if the two terms
+            of the loss may change different entries.
+        cost: Tokens per second, device utilisation and peak memory of the localization; None if there was no forward pass.
     """
 
     localizer: str
@@ -124,7 +124,7 @@ class Region:
         return None if found is None else found.unpack()
 
     def with_origin(self, origin: Mapping[str, Any], cost: Mapping[str, Any] | None = None) -> Region:
-        """Return the region with its manifest, and what it cost."""
+        """Return the region with its manifest and its cost."""
         return replace(self, origin=dict(origin), cost=cost)
 
     def content_hash(self) -> str:
@@ -150,7 +150,7 @@ class Region:
             "masks": {name: list(mask.shape) for name, mask in self.masks.items()},
             "entries": [asdict(e) for e in self.entries],
         }
-        if self.masks:  # first: a region file without its masks must not pass for a whole one
+        if self.masks:  # masks first: a region file without its masks must not be taken for a complete one
             write_bytes(path.with_suffix(".safetensors"), save({name: m.bits for name, m in self.masks.items()}))
         write_json(path, document)
 

@@ -57,7 +57,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def allowed(name: str, known: Iterable[str], advice: str = "") -> str:
-    """Return what a sentence says of a name that is not known: `allowed are a, b; advice. Did you mean 'a'?`."""
+    """Return the text of a message about an unknown name: `allowed are a, b; advice. Did you mean 'a'?`."""
     known = list(known)
     return f"allowed are {', '.join(known)}{advice and f'; {advice}'}.{nearest(name, known)}"
 
@@ -71,7 +71,7 @@ def table(kind: str) -> Mapping[str, str]:
 
 
 def plugins(kind: str) -> dict[str, EntryPoint]:
-    """Return what installed packages add to a table, by name: their entry points of the group `scopewise.KIND`."""
+    """Return the entry points that installed packages add to a table (group `scopewise.KIND`), by name."""
     found: dict[str, EntryPoint] = {}
     for point in entry_points(group=f"scopewise.{kind}"):
         name = point.name.replace("-", "_")
@@ -84,17 +84,17 @@ def plugins(kind: str) -> dict[str, EntryPoint]:
 
 
 def package_of(point: EntryPoint) -> str:
-    """Return the name of the installed package that an entry point is of."""
+    """Return the name of the package that an entry point belongs to."""
     return point.dist.name if point.dist is not None else "an unknown package"
 
 
 def canonical(kind: str, name: str) -> str:
     """Return the key of a name written with dashes or underscores: of the table, or of a plugin. Imports nothing.
 
-    `package.module:Class` stays as it is; whether it can be imported `lookup` says.
+    `package.module:Class` is returned unchanged; `lookup` checks whether it can be imported.
 
     Raises:
-        ConfigError: there is no such name; the sentence lists the known ones and the nearest.
+        ConfigError: unknown name; the message lists the known ones and suggests the nearest.
     """
     known = table(kind)
     key = name.replace("-", "_")
@@ -128,7 +128,7 @@ def canonical_method(name: str) -> str:
 
 
 def lookup(kind: str, name: str) -> Any:
-    """Import and return the class that a name stands for: a key of the table, a plugin's, or `package.module:Class`.
+    """Import and return the class of a name: a key of the table, a plugin's name, or `package.module:Class`.
 
     Raises:
         ConfigError: unknown name, or a plugin that cannot be imported, or is no class of the kind.

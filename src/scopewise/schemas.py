@@ -28,8 +28,8 @@ class Document(BaseModel):
 
     Attributes:
         FORMAT: The `format` of files of this version.
-        OLDER: `format` of files of an earlier version (None: they have none) → a function that makes them one of this
-            version.
+        OLDER: `format` of an earlier version (None: files without `format`) → a function that converts its files to this
+        version.
     """
 
     model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
@@ -194,7 +194,7 @@ class LeadPart(Part):
 
 
 def _without_comparisons(document: dict[str, Any]) -> dict[str, Any]:
-    """Return results of an earlier version without its intervals, which were too narrow, and its gaps, which cancelled."""
+    """Return results of an earlier version without its intervals (too narrow) and gaps (in which seeds cancelled)."""
     return {**document, "format": ResultsDocument.FORMAT, "comparisons": [], "leads": []}
 
 
@@ -470,7 +470,7 @@ def read(path: str | Path, schema: type[Document]) -> Any:
 
 
 def checked(document: Any, schema: type[Document], where: str) -> Any:
-    """Return a decoded document that matches `schema`; one of an earlier version is brought to this one.
+    """Return a decoded document that matches `schema`; one of an earlier version is converted.
 
     Raises:
         ResultError: as `read`; the message quotes no content.

@@ -1,4 +1,4 @@
-"""What holds for every section of the run file: which values it refuses, and the sentence that says so."""
+"""Rules for every section of the run file: which values are refused, and the error messages."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def make_section(kind: type[SectionType], values: Mapping[str, Any], where: str)
 
 
 def sentence(error: ValidationError, section: type[Section], *inside: str) -> str:
-    """Return what is wrong with the first value that pydantic refuses, with its key under `inside`."""
+    """Return an error message about the first value that pydantic refuses, with its key under `inside`."""
     first = error.errors()[0]
     path = ".".join((*inside, *map(str, first["loc"])))
     if first["type"] == "extra_forbidden":

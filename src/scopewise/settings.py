@@ -1,4 +1,4 @@
-"""Settings of what a table holds: the fields of a frozen dataclass, checked by their annotations."""
+"""Settings of the classes in the tables: fields of a frozen dataclass, checked against their annotations."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def make(kind: str, name: str, where: str, arguments: Mapping[str, Any]) -> Any:
     Args:
         kind: Its table, such as `methods`.
         name: Its key in the table, `package.module:Class`, or the name of an entry point.
-        where: What the sentences call the arguments, such as `unlearn.method_args`.
+        where: Name of the arguments in error messages, such as `unlearn.method_args`.
         arguments: Fields of the class. A range is written `Annotated[float, Interval(gt=0)]`, as in `annotated_types`.
 
     Raises:
@@ -48,7 +48,7 @@ def knobs(cls: type) -> tuple[str, ...]:
 
 
 def _fitting(value: Any, annotation: Any, where: str) -> Any:
-    """Return a value as the annotation has it. Raises ConfigError where it does not fit."""
+    """Return a value converted to its annotated type. Raises ConfigError if it does not fit."""
     ranges: list[Any] = []
     if get_origin(annotation) is Annotated:
         annotation, *metadata = get_args(annotation)

@@ -1,9 +1,9 @@
-r"""The one printer: what reaches a terminal is text, never a command to it, and stands on a line of its own.
+r"""The only printer: it escapes whatever a terminal would interpret, and keeps texts and progress bars on separate lines.
 
-Data, models, file names and libraries can hold characters that a terminal obeys (`ESC [ 2 J` clears it, OSC 52 writes to the
-clipboard) or that make text look like other text (right-to-left overrides, zero-width characters). `escaped` shows them as
-`\x1b` or `\u202e`. Everything that the package prints goes through `echo` or `echo_json`; `escape_streams` does
-the same for standard output and standard error, for libraries, warnings and tracebacks.
+Data, models, file names and libraries can contain characters that a terminal interprets (`ESC [ 2 J` clears it, OSC 52
+writes to the clipboard) or that make text look like other text (right-to-left overrides, zero-width characters). `escaped`
+shows them as `\x1b` or `\u202e`. Everything that the package prints goes through `echo` or `echo_json`; `escape_streams`
+does the same for standard output and standard error, for libraries, warnings and tracebacks.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ _bars: WeakSet[Any] = WeakSet()
 
 
 def escaped(text: str, keep: str = LAYOUT) -> str:
-    r"""Return the text with every character visible that a terminal obeys or that hides: ESC becomes `\x1b`.
+    r"""Return the text with control and invisible characters escaped: ESC becomes `\x1b`.
 
     Args:
         text: Any text, lone surrogates too.
-        keep: Control characters left as they are; none for a text that is to stay on one line.
+        keep: Control characters to leave unchanged; none for a text that must stay on one line.
     """
     if text.isascii() and text.isprintable():
         return text
@@ -48,10 +48,10 @@ def _visible(c: str) -> str:
 
 
 def echo(text: object = "", *, err: bool = False) -> None:
-    """Print a text on a line of its own, escaped; a progress bar on the line is taken off first and drawn again.
+    """Print a text, escaped, on its own line; a progress bar on that line is erased first and drawn again.
 
     Args:
-        text: What is printed; a path is shown as it is written.
+        text: The text or path to print.
         err: Print to standard error.
 
     Raises:
@@ -66,13 +66,13 @@ def echo(text: object = "", *, err: bool = False) -> None:
 
 
 def echo_json(document: Any) -> None:
-    """Print JSON in ASCII, which any terminal shows as it is and any reader of JSON reads as it was."""
+    """Print JSON in ASCII, which every terminal displays unchanged."""
     # DEL is the one ASCII control that JSON leaves alone.
     echo(json.dumps(document, indent=2).replace("\x7f", "\\u007f"))
 
 
 def echo_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table as plain text, wrapped to the width of the terminal; what stands in brackets is no markup."""
+    """Print a table as plain text, wrapped to the width of the terminal; brackets are not interpreted as markup."""
     from rich.console import Console
     from rich.table import Table
 
@@ -85,18 +85,18 @@ def echo_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 def _encodable(text: str, stream: Any) -> str:
-    """Return the text with what the stream's encoding lacks (σ, ± under ISO 8859-1) as a visible escape."""
+    """Return the text with characters that the stream's encoding lacks (such as σ in ISO 8859-1) as visible escapes."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
     return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def watch(bar: Any) -> None:
-    """Have a progress bar (of `tqdm`) taken off its line before anything is printed."""
+    """Register a progress bar (of `tqdm`) to be erased before anything is printed."""
     _bars.add(bar)
 
 
 def close_bars() -> None:
-    """End every progress bar that an interruption or a fault left open."""
+    """Close every progress bar that an interruption or an error left open."""
     for bar in sorted(_bars, key=lambda bar: -abs(bar.pos)):  # the lowest first: the last one leaves its line empty
         bar.close()
     _bars.clear()
@@ -119,10 +119,10 @@ def _lifted() -> Iterator[None]:
 
 
 class Guarded(io.TextIOBase):
-    """A stream whose text is escaped, and which takes a progress bar off its line before anything is written there.
+    """A stream that escapes its text, and erases a progress bar before it writes to the bar's line.
 
     Args:
-        stream: What is written to.
+        stream: The stream to write to.
     """
 
     def __init__(self, stream: Any) -> None:
@@ -146,11 +146,11 @@ class Guarded(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        """Send on what was written."""
+        """Flush the stream."""
         self.raw_stream.flush()
 
     def isatty(self) -> bool:
-        """Return whether a person reads along."""
+        """Return whether the stream is a terminal."""
         return self.raw_stream.isatty()
 
     def fileno(self) -> int:
@@ -168,7 +168,7 @@ class Guarded(io.TextIOBase):
 
     @property
     def errors(self) -> str:  # type: ignore[override]
-        """What the stream beneath cannot encode becomes a visible escape."""
+        """Characters that the underlying stream cannot encode become visible escapes."""
         return "backslashreplace"
 
 
@@ -181,6 +181,6 @@ def escape_streams() -> None:
 
 
 def terminal_of(stream: Any) -> Any | None:
-    """Return the terminal that a stream writes to; None where it writes to none."""
+    """Return the terminal that a stream writes to; None if it does not write to one."""
     raw = stream.raw_stream if isinstance(stream, Guarded) else stream
     return raw if raw is not None and raw.isatty() else None
