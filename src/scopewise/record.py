@@ -54,9 +54,7 @@ def config_hash(config: RunConfig) -> str:
     """Return the SHA-256 of the settings that affect a run's numbers: the config without its folder and engine."""
     values = stored(config)
     for mapping, key in _paths(values):
-        if Path(
-            mapping[key]
-        ).is_absolute():  # the content of these files is in the hash of the data, or in the stage's inputs
+        if Path(mapping[key]).is_absolute():  # their content is in the hash of the data, or in the stage's inputs
             mapping[key] = Path(mapping[key]).name
     values["run"].pop("dir")
     for name in ("engine", "cluster"):

@@ -35,9 +35,9 @@ def collate(
 
     Args:
         items: Tokenised rows.
-        labels: What is to be predicted, one label per answer token; None wants the answers themselves.
-        pad_id: What fills the rest of `input_ids`.
-        last: Whether it is put in: it predicts nothing, and only states that have read it need it.
+        labels: The labels, one per answer token; None for the answers themselves.
+        pad_id: The id that fills the rest of `input_ids`.
+        last: Whether to include an answer's last token. It predicts nothing; only hidden states at that token need it.
     """
     answers = [item.answer_ids for item in items]
     input_ids, attention_mask = _side_by_side(
@@ -75,8 +75,8 @@ def _answer_tokens(answers: Sequence[tuple[int, ...]]) -> tuple[Tensor, Tensor]:
 class Unit:
     """A prompt and the answers that share its forward: one row of the model's input.
 
-    An answer's last token predicts nothing that is wanted and is left out of it: answers of one token cost no token at
-    all, and need no mask of their own.
+    An answer's last token predicts no label, so it is left out of the input. Answers of one token add no token to it and
+    need no mask.
 
     Attributes:
         prompt: Ids before the answers; at least one.
@@ -93,8 +93,9 @@ class Unit:
 def collate_units(units: Sequence[Unit], pad_id: int = 0) -> Batch:
     """Pad units to the longest, and list the answer positions; `row` counts answers through all units.
 
-    An answer's positions follow the prompt's, and it sees the prompt and itself alone, as if the others were not there.
-    Where no unit has several answers in its input the mask is the usual one; else it is [batch 1 seq seq], added to the scores.
+    The positions of each answer continue those of the prompt, and each attends only to the prompt and itself. If no unit
+    has several answers in its input, the mask is the usual one; otherwise it is [batch 1 seq seq] and is added to the
+    attention scores.
     """
     answers = [answer for unit in units for answer in unit.answers]
     input_ids, attention_mask = _side_by_side(
@@ -148,8 +149,8 @@ BUSY_TOKENS = 512
 def length_batches(lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
     """Yield lists of example indices, longest first, whose padded size (rows x longest) stays within `max_tokens`.
 
-    A row longer than `max_tokens` gets a batch of its own. Longest first, so that memory fails at once or not at all. A batch
-    that keeps a device busy already takes no rows that would be padding for more than a fifth.
+    A row longer than `max_tokens` gets a batch of its own. Longest first, so that memory fails at once or not at all. Once
+    a batch is large enough to keep a device busy, it takes no further rows that would consist of more than a fifth padding.
     """
     batch: list[int] = []
     for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):

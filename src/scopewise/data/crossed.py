@@ -1,4 +1,4 @@
-"""Questions that a benchmark does not ask: those about one instance, asked about the others."""
+"""Crossed questions: questions about one instance, asked about the other instances."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def crossed_questions(
     A question that does not contain its instance's name, as a word, has no crossed form.
 
     Args:
-        rows: Of one scope.
-        instances: Names to put in.
+        rows: Rows of one scope.
+        instances: The names to insert.
         known: Questions to leave out, such as those of val and of the other scope; case and punctuation do not count.
-        most: Largest number of rows; above it they are drawn.
-        seed: Of the draw.
+        most: Maximum number of rows; if there are more, they are drawn at random.
+        seed: Seed of the draw.
     """
     seen = {_plain(question) for question in (*known, *(row.question for row in rows))}
     found = []

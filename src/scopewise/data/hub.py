@@ -21,13 +21,13 @@ class Table:
     """One table of a benchmark.
 
     Attributes:
-        repository: Its dataset on the hub; empty where the hub does not have it.
+        repository: Its dataset on the hub; empty if it is not on the hub.
         config: Configuration of the dataset; empty for the only one.
         split: Split of the configuration.
-        files: Where it lies in a downloaded folder, without ending, the hub's own place first.
+        files: Its possible paths in a downloaded folder, without extension, the hub's path first.
         columns: Columns that every record has.
-        obtain: How it is had where the hub's client cannot give it.
-        optional: A folder may lack it; what is measured on it is then missing.
+        obtain: How to obtain it if the hub's client cannot download it.
+        optional: Whether a folder may lack it; metrics on it are then missing.
     """
 
     repository: str
@@ -55,10 +55,10 @@ _ENDINGS = (".jsonl", ".json", ".parquet")
 
 
 def read_table(table: Table, path: str | None) -> list[Record]:
-    """Return the records of a table from a folder, or from the hub where `path` is None.
+    """Return the records of a table from a folder, or from the hub if `path` is None.
 
     Raises:
-        DataError: not to be had, broken, or without a column; one sentence says what to download and where to put it.
+        DataError: not found, broken, or without a column; the message says what to download and where to put it.
     """
     if path is None:
         return _checked(table, _from_hub(table))

@@ -6,7 +6,7 @@ import re
 
 
 def instance_of(instance: str, question: str) -> str:
-    """Return what a row is about: what the data say, else the longest name in its question, else the question itself."""
+    """Return the instance of a row: that of the data, else the longest name in its question, else the question itself."""
     if instance:
         return instance
     names = re.findall(r"[A-Z][\w’-]+(?:\s+(?:of|the|de|van|and)?\s*[A-Z][\w’-]+)+", question)

@@ -23,8 +23,8 @@ def load_benchmark(
     Args:
         name: One of `scopewise list benchmarks`.
         path: Local file or folder; None takes the benchmark's own source (shipped, or the hub).
-        domain: A part of the benchmark: `privacy` or `copyright` of KnowUnDo, `forget01` of TOFU; None takes what the
-            benchmark takes then (docs/benchmarks.md), of KnowUnDo every domain the source has.
+        domain: A part of the benchmark, such as `privacy` or `copyright` of KnowUnDo or `forget01` of TOFU; None for the
+            benchmark's default (docs/benchmarks.md), for KnowUnDo every domain of the source.
         general: Out-of-distribution text: a `.txt` file (paragraphs, in rows of at most 50 words) or a `.jsonl` file
             of `{"text": …}`; None takes the text shipped with the package.
 
@@ -44,7 +44,7 @@ def load_benchmark(
 
 
 def check_splits(benchmark: Benchmark, settings: EvaluateSection) -> None:
-    """Raise DataError where the benchmark has no row in the splits to be evaluated."""
+    """Raise DataError if the benchmark has no row in the splits to be evaluated."""
     asked = dict.fromkeys((*settings.splits, *settings.direct_splits))
     present = dict.fromkeys(row.split for row in benchmark.rows)
     if settings.metrics and asked and not asked.keys() & present.keys():

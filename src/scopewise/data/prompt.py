@@ -24,7 +24,7 @@ _MATTER = {"privacy": "privacy issues", "copyright": "infringement"}
 
 
 def direct_prompt(row: Row) -> str:
-    """Return the direct prompt in the wording of the row's domain. Raises DataError where there is none for it."""
+    """Return the direct prompt in the wording of the row's domain. Raises DataError if that domain has none."""
     if row.domain not in _MATTER:
         raise DataError(
             f"{row.origin}: domain {row.domain!r}; the direct prompt has a wording for {' and '.join(_MATTER)} "
@@ -39,7 +39,7 @@ class Prompt:
 
     Attributes:
         name: `plain` is the paper's (question, blank line, answer); `chat` is the tokenizer's own chat template; any other
-            text holds `{question}` and is what stands before the answer, such as `Question: {question}\nAnswer: `.
+            text is a template that contains `{question}` and precedes the answer, such as `Question: {question}\nAnswer: `.
         direct: Put the paper's direct prompt, which asks the model to refuse, before the question. Its wording
             is that of the authors' code at 92aea2b, by the row's domain.
         system: System message of a chat.
@@ -100,7 +100,7 @@ class Prompt:
 
 
 def _chat(tokenizer: PreTrainedTokenizerBase, question: str, system: str | None = None) -> str:
-    """Return a question as the chat template puts it. Raises ModelError where the template fails or leaves it out."""
+    """Return a question in the chat template. Raises ModelError if the template fails or leaves the question out."""
     messages = [] if system is None else [{"role": "system", "content": system}]
     messages.append({"role": "user", "content": question})
     try:
@@ -125,7 +125,7 @@ class Encoded:
     Attributes:
         row: The row it was made from.
         prompt_ids: Ids before the first answer token; at least one (a BOS, or the first token of plain text).
-        answer_ids: Ids that the losses and the measures are over; ends in EOS only where asked for.
+        answer_ids: Ids that losses and metrics are computed on; they end with EOS only if that was requested.
     """
 
     row: Row

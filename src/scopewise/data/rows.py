@@ -35,16 +35,16 @@ class Row:
     """One question and its answer.
 
     Attributes:
-        question: What is asked; empty for plain text, where every token counts as answer.
-        answer: What the target model was taught to say.
+        question: The question; empty for plain text, all of whose tokens count as answer.
+        answer: The answer that the target was trained on.
         scope: `forget` (the paper's Unlearn Scope) or `retain` (its Retention Scope); for rows that are only measured also
             `holdout` (like the forget rows, but never taught), `real_authors`, `world_facts`, `neighbor`.
-        split: `train` (unlearning sees it) or `val` (success is measured on it).
-        instance: The person or book the row is about, where the data says so.
-        attribute: Which knowledge of the instance (`email`, `genre`, …), where the data says so.
+        split: `train` (used for unlearning) or `val` (used for evaluation).
+        instance: The person or book the row is about, if the data has it.
+        attribute: The kind of fact about the instance (`email`, `genre`, …), if the data has it.
         domain: `privacy` or `copyright`; selects the wording of the direct prompt.
-        legal_basis: Why the row is in its scope, where the data says so.
-        alternative: What may be answered instead, for the methods that train on it (forget rows).
+        legal_basis: Why the row is in its scope, if the data has it.
+        alternative: A preferred answer for the methods that train on one (forget rows).
         paraphrase: The answer in other words, for the truth ratio.
         perturbed: Wrong answers of the same form, for the truth ratio and for choosing among options.
         indirect: Other questions with the same answer (by an alias, by way of another fact), for the attack `indirect`.
@@ -74,8 +74,8 @@ class Benchmark:
         name: Benchmark name, as in `scopewise list benchmarks`.
         rows: All rows, in file order.
         general: Text of no scope, for the methods that retain on general text.
-        taught: Splits that the target is taught. In KnowUnDo both; where the val rows only ask again for what stands in
-            train, train alone.
+        taught: Splits that the target is trained on: both in KnowUnDo; only train if the val rows ask again for facts of
+            train.
     """
 
     name: str
@@ -99,7 +99,7 @@ class Benchmark:
         return digest.hexdigest()
 
     def check(self) -> Benchmark:
-        """Return self, or raise DataError when a scope has no train row or a question stands in both scopes."""
+        """Return self, or raise DataError if a scope has no train row or a question is in both scopes."""
         for scope in SCOPES:
             if not self.select(scope, TRAIN):
                 raise DataError(
@@ -138,7 +138,7 @@ class BenchmarkLoader:
         """Return the rows of a domain (None: all there are) from `path` (None: the loader's own source).
 
         Raises:
-            DataError: the source cannot be read, or a row is wrong; the sentence names file and line.
+            DataError: the source cannot be read, or a row is wrong; the message names file and line.
         """
         raise NotImplementedError
 
@@ -147,7 +147,7 @@ def make_rows(records: Iterable[tuple[str, object]], **fixed: Any) -> list[Row]:
     """Build rows from decoded objects with their origins; columns that a row does not have are ignored, and named once.
 
     Args:
-        records: Where each stands, and the object.
+        records: The location of each record, and the object.
         **fixed: Fields that override the records'.
 
     Raises:
@@ -165,11 +165,11 @@ def make_rows(records: Iterable[tuple[str, object]], **fixed: Any) -> list[Row]:
 
 
 def each_row(records: Iterable[tuple[str, T]], make: Callable[[str, T], Made]) -> list[Made]:
-    """Return what `make` makes of each record, from where it stands and itself.
+    """Return `make(location, record)` for each record.
 
     Raises:
-        DataError: `make` raised it; the sentence is that of the first record, with the number of the others and where they
-            stand.
+        DataError: `make` raised it; the message is that of the first wrong record, with the number and locations of the
+        others.
     """
     made: list[Made] = []
     wrong: list[tuple[str, DataError]] = []
@@ -197,7 +197,7 @@ def each_row(records: Iterable[tuple[str, T]], make: Callable[[str, T], Made]) -
 def make_row(record: object, origin: str, **fixed: Any) -> Row:
     """Build a row from a decoded JSON object; fields in `fixed` override the record's.
 
-    An optional field that is null is as one that is not there; columns that a row does not have are ignored.
+    An optional field that is null counts as missing; columns that are not fields of a row are ignored.
 
     Raises:
         DataError: not an object, a field missing, empty or no text, an unknown scope or split.
@@ -236,7 +236,7 @@ def make_row(record: object, origin: str, **fixed: Any) -> Row:
 
 
 def unknown_fields(record: object) -> list[Any]:
-    """Return the columns of a decoded object that are no fields of a row."""
+    """Return the columns of a decoded object that are not fields of a row."""
     return [key for key in record if key not in FIELDS] if isinstance(record, Mapping) else []
 
 
@@ -250,13 +250,13 @@ def as_rows(
 ) -> list[Row]:
     """Return rows of one scope from a JSON-lines path, a `datasets.Dataset`, dicts or rows.
 
-    Rows that name a scope or a split are selected by them, so that one file may hold both scopes; what is left out is
-    counted in a warning.
+    Rows with a scope or a split are selected by them, so one file may contain both scopes. A warning counts the rows that
+    were left out.
 
     Args:
         data: A path to JSON lines, or an iterable of `Row` or of dicts with `question` and `answer`.
-        scope: The scope that is wanted, and that of dicts that name none.
-        split: The split of dicts that name none; the only one that is taken.
+        scope: The scope to select, and the scope of dicts without one.
+        split: The split to select, and the split of dicts without one.
         every_split: Take rows of both splits.
 
     Raises:
@@ -295,7 +295,7 @@ def _with_defaults(record: object, scope: str, split: str) -> object:
 
 
 def check_scopes(rows: Iterable[Row]) -> None:
-    """Raise DataError where a question is in both scopes."""
+    """Raise DataError if a question is in both scopes."""
     seen: dict[str, Row] = {}
 
     def check(origin: str, row: Row) -> None:

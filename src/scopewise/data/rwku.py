@@ -29,7 +29,7 @@ _FILES = {  # configuration → its file on the hub, and its split
 
 
 class RWKU(BenchmarkLoader):
-    """RWKU: forget one famous person; cloze, questions and adversarial probes, and what is near the person."""
+    """RWKU: forget one famous person; cloze, questions and adversarial probes, and neighbours of the person."""
 
     name = "rwku"
     repository: ClassVar[str] = "jinzhuoran/RWKU"

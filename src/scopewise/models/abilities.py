@@ -1,8 +1,8 @@
-"""Finding out what a model allows: one trial, on made-up ids, when an engine is made.
+"""Find out what a model supports, in one trial on made-up ids when an engine is made.
 
-Each ability is tested by computing some logits in two ways. A fresh model's states are so small that every layer is nearly
-linear and every logit nearly 0, and then two ways may look alike that are not. So the trial makes states large (`enlarged`),
-whatever the weights are: what is found holds before and after training.
+Each ability is tested by computing some logits in two ways. In a fresh model, states are so small that every layer is
+nearly linear and every logit nearly 0, so two ways may seem to agree although they differ. The trial therefore scales the
+states up (`enlarged`), and its result holds before and after training.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _FAILS = (ModelError, RuntimeError, ValueError, TypeError, AttributeError, Looku
 
 
 def forward_of(model: nn.Module, kernels: Literal["auto", "off"] = "auto") -> Forward:
-    """Return a model's forward, with what it allows found out.
+    """Return a model's `Forward`, with its abilities.
 
     Args:
         model: A causal LM, complete: with its adapter, in its dtype, on its device or sharded.
@@ -48,7 +48,7 @@ def forward_of(model: nn.Module, kernels: Literal["auto", "off"] = "auto") -> Fo
 
 
 def find_abilities(forward: Forward) -> Abilities:
-    """Return what a model allows. It takes ten forwards of a few tokens, and leaves the model as it was.
+    """Return the abilities of a model. This takes ten forwards of a few tokens, and does not change the model.
 
     Args:
         forward: The model's plain forward; with adapters, and sharded, as it will be used.
@@ -93,7 +93,7 @@ def _plain_head(forward: Forward) -> bool:
 
 
 def _packs(forward: Forward) -> bool:
-    """Other attention than SDPA over whole rows, other positions than `position_ids`, and layers that mix neighbours fail.
+    """Return whether rows can be packed: not with other attention than SDPA, other positions, or layers that mix tokens.
 
     Not tested on sharded models, whose hooks see other shapes. Attention windows are read from the configuration.
     """
@@ -110,7 +110,7 @@ def _packs(forward: Forward) -> bool:
 
 
 def _shares_prompts(forward: Forward) -> bool:
-    """State-space layers and attention kernels that take no mask of our own fail."""
+    """Return whether answers can share a prompt: not with state-space layers or attention that does not take our mask."""
     ids = _ids(forward, 19)
     prompt, answers = tuple(ids[:8]), (tuple(ids[8:13]), tuple(ids[13:16]), tuple(ids[16:]))
     together = to_device(collate_units([Unit(prompt, answers)]), forward.device)
@@ -121,7 +121,7 @@ def _shares_prompts(forward: Forward) -> bool:
 
 
 def _caches(forward: Forward) -> bool:
-    """Models that keep a state of their own, or whose state reads padding on the left, fail; also after rows were dropped."""
+    """Return whether a key-value cache works, also after rows are dropped; not if the state includes left padding."""
     ids = _ids(forward, 16)
     prompts = [tuple(ids[:3]), tuple(ids[3:9]), tuple(ids[9:13])]
     with enlarged(forward.model):
@@ -157,13 +157,13 @@ def _rows(forward: Forward) -> Batch:
 
 @contextlib.contextmanager
 def enlarged(model: nn.Module, head: nn.Module | None = None) -> Iterator[None]:
-    """Scale what linear layers and embeddings give to a root mean square of 1 (the head to `FAR`) while the context is open.
+    """Scale the outputs of linear layers and embeddings to a root mean square of 1 (of the head to `FAR`) in the context.
 
-    Outputs are multiplied by hooks, each layer's by a factor that its first call fixes; weights are not written to.
+    Hooks multiply the outputs of each layer by a factor that is determined at its first call; weights are not changed.
 
     Args:
         model: The model.
-        head: Its head, where the trial is about what comes after it; None leaves it as it is.
+        head: Its head, if the trial tests what comes after the head; None does not scale the head.
     """
     factors: dict[nn.Module, float] = {}
 
@@ -182,10 +182,10 @@ def enlarged(model: nn.Module, head: nn.Module | None = None) -> Iterator[None]:
 
 
 def same(found: Tensor, expected: Tensor) -> bool:
-    """Return whether two computations of some tokens' logits [tokens vocab] differ by rounding alone.
+    """Return whether two computations of the logits of some tokens [tokens vocab] differ only by rounding.
 
-    Each token is compared by itself, relative to its size: another computation is a sixth or more away. In 16 bits the
-    rounding of 32 layers adds up to 0.03.
+    Each token is compared separately, relative to its size. Computations that really differ are at least a sixth apart. In
+    16 bits the rounding of 32 layers adds up to 0.03.
     """
     if found.shape != expected.shape:
         return False

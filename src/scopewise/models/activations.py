@@ -26,15 +26,15 @@ from scopewise.models.parallel.processes import is_mine, processes, sum_over_pro
 def mean_activations(forward: Forward, items: Sequence[Encoded], max_tokens: int, what: str) -> dict[str, Tensor]:
     """Return the mean absolute input of each linear layer at the answer tokens, per input feature, in float32.
 
-    Of a layer that sees some tokens alone, as an expert, those that it does not see count as 0; calls with the same token
-    add up.
+    For a layer that sees only some tokens, such as an expert, the others count as 0; several calls with the same token add
+    up.
 
     Returns:
         Matrix → [inputs]; of experts in one tensor [experts inputs]; of the first matrix of an adapter on such a tensor, whose
         rows belong to experts, [rows inputs], and of its second, whose columns do, [inputs].
 
     Raises:
-        ConfigError: matrices of experts whose inputs cannot be seen.
+        ConfigError: the inputs of some experts' matrices cannot be observed.
     """
     found = localizable(forward.model)
     layers: dict[str, Any] = {name: matrix.layer for name, matrix in found.items() if matrix.layer is not None}
@@ -75,10 +75,10 @@ _SUMS: defaultdict[str, torch.dtype] = defaultdict(lambda: torch.float64, mps=to
 def _activations_by_row(
     forward: Forward, items: Sequence[Encoded], found: Mapping[str, Matrix], totals: dict[str, Tensor], tokens: int
 ) -> None:
-    """Put into `totals` the mean absolute inputs of layers whose calls do not tell which token is which.
+    """Add to `totals` the mean absolute inputs of layers in whose calls the tokens cannot be identified.
 
-    Under causal attention a prompt's states are the same with and without what follows. So what a layer sees of an answer is
-    what it sees of the whole row without what it sees of the prompt, however it is called.
+    Under causal attention, the states of a prompt do not depend on what follows. So a layer's inputs for the answer are
+    those for the whole row minus those for the prompt, however the layer is called.
     """
     for name in found:
         totals[name].zero_()

@@ -42,8 +42,8 @@ def lora_config(section: LoraSection | None = None) -> LoraConfig:
 def with_adapter(model: PreTrainedModel | PeftModel, config: PeftConfig, seed: int | None = None) -> PeftModel:
     """Return the model with a trainable adapter.
 
-    An adapter that is there already (of a target fine-tuned with LoRA, as in the paper) is trained further. A fresh adapter
-    starts as the identity: B is zero, A is random.
+    An existing adapter (of a target fine-tuned with LoRA, as in the paper) is trained further. A fresh adapter starts as
+    the identity: B is zero, A is random.
 
     Raises:
         ConfigError: the configuration matches no layer of the model, or PEFT refuses it; or as `trainable_adapter`.
@@ -102,7 +102,7 @@ def _experts(model: nn.Module) -> list[str]:
 
 
 def _warn_of_unreached(model: nn.Module, experts: Sequence[str]) -> None:
-    """Warn of 3-D tensors that `all-linear` does not reach: matrices that a model stores in a way of its own."""
+    """Warn of 3-D tensors that `all-linear` does not reach: matrices that a model stores in an unusual form."""
     names = [
         f"{name}.{leaf}"
         for name, module in model.named_modules()
@@ -151,7 +151,7 @@ def _first_line(error: ValueError) -> str:
 
 
 def trainable_adapter(model: PeftModel, *, everything: bool = False) -> PeftModel:
-    """Return the model with its active adapter trainable, also where it was loaded for inference.
+    """Return the model with its active adapter trainable, even if it was loaded for inference.
 
     Args:
         model: With one active adapter; changed in place.
@@ -202,7 +202,7 @@ def shares_base(config: PeftConfig, keys: Collection[str]) -> bool:
 
 
 def is_product(parameter: str, adapter: str) -> bool:
-    """Return whether a parameter is one of LoRA's matrices of an adapter."""
+    """Return whether a parameter is a LoRA matrix."""
     return any(f".{part}.{adapter}." in f"{parameter}." for part in _PRODUCT) and not parameter.endswith(".bias")
 
 

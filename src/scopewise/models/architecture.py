@@ -1,4 +1,4 @@
-"""Where things are in a causal LM: its decoder blocks, its head, its embeddings, its active adapter; through any wrapper."""
+"""Find the parts of a causal LM inside any wrapper: its decoder blocks, lm_head, embeddings and active adapter."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from scopewise.errors import ConfigError, ModelError
 
 
 def unwrap(model: nn.Module) -> Any:
-    """Return the model inside what accelerate wraps around it (DDP, a DeepSpeed engine)."""
+    """Return the model inside accelerate's wrappers (DDP, a DeepSpeed engine)."""
     return model if isinstance(model, PreTrainedModel | PeftModel) else extract_model_from_parallel(model)
 
 
@@ -33,7 +33,7 @@ def hooks(handles: Iterable[RemovableHandle]) -> Iterator[None]:
 
 
 def lm_head(model: nn.Module) -> nn.Module:
-    """Return the output embeddings of a causal LM. Raises ModelError where it has none."""
+    """Return the output embeddings of a causal LM. Raises ModelError if it has none."""
     head = unwrap(model).get_output_embeddings()  # type: ignore[attr-defined]
     if head is None:
         raise ModelError(f"model: {type(model).__name__} has no output embeddings; a causal language model is needed")
@@ -52,7 +52,7 @@ def vocabulary_size(model: nn.Module) -> int:
 
 
 def context_tokens(model: nn.Module) -> int | None:
-    """Return how many tokens a model can read, where its configuration says so."""
+    """Return the context length of a model in tokens; None if its configuration does not give it."""
     return getattr(unwrap(model).config.get_text_config(), "max_position_embeddings", None)
 
 
@@ -81,10 +81,10 @@ def active_adapter(model: nn.Module) -> str:
 
 
 def attention_window(model: nn.Module) -> int | None:
-    """Return the fewest tokens that a layer's attention is limited to by the configuration; None without a limit.
+    """Return the shortest attention window of a layer, in tokens, from the configuration; None without a window.
 
-    Rows that are not longer are computed as if there were no limit. A limit that the configuration names and switches off
-    still counts: that only costs speed.
+    A window does not affect rows that are not longer. One that the configuration gives but disables still counts, which
+    only costs speed.
     """
     config = unwrap(model).config.get_text_config()
     sizes = (value for name, value in vars(config).items() if _names_a_window(name))
@@ -98,9 +98,9 @@ def _names_a_window(name: str) -> bool:
 
 
 def counts_columns(model: nn.Module) -> bool:
-    """Return whether a model reads a token's place in the tensor, besides the position ids that it is given.
+    """Return whether a model uses a token's index in the tensor, besides its position id.
 
-    Llama 4 scales attention by it from position 8192 on, which no trial on a few tokens could show.
+    Llama 4 scales attention by the index from position 8192 on, which a trial on a few tokens cannot show.
     """
     return bool(getattr(unwrap(model).config.get_text_config(), "attn_temperature_tuning", False))
 
@@ -109,7 +109,7 @@ def counts_columns(model: nn.Module) -> bool:
 
 
 def decoder_blocks(model: nn.Module) -> nn.ModuleList:
-    """Return the decoder blocks. Raises ModelError where they are not one list of modules."""
+    """Return the decoder blocks. Raises ModelError if they are not one list of modules."""
     owner, name = _blocks_of(model)
     return getattr(owner, name)
 

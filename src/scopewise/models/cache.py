@@ -44,7 +44,7 @@ def content_hash(model: nn.Module) -> str:
 class AnswerCache:
     """Scores and generated texts of one model, in two files of a folder.
 
-    Many models may share the folder. It holds generated texts, so it is as private as the data.
+    Several models may share the folder. It contains generated texts, so it is as private as the data.
 
     Args:
         folder: The folder.

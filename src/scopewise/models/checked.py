@@ -1,7 +1,7 @@
-"""Checks of a folder of weights: it must hold all tensors of the model, in safetensors, and no others.
+"""Checks of a folder of weights: it must contain all tensors of the model, in safetensors, and no others.
 
-The libraries fill what is missing with random numbers, read pickles where there is no safetensors file, and raise errors of
-twenty kinds on broken files. Here it is one `ModelError`.
+The libraries fill missing tensors with random numbers, read pickles if there is no safetensors file, and raise twenty kinds
+of errors on broken files. We raise one `ModelError`.
 """
 
 from __future__ import annotations
@@ -75,9 +75,9 @@ def reading(path: str | Path, what: str, advice: str, setting: str = "model") ->
 
     Args:
         path: Folder or hub name.
-        what: What it should have been.
+        what: What the path should contain.
         advice: What to do.
-        setting: The one that names the path.
+        setting: The setting that names the path.
     """
     try:
         yield
@@ -105,8 +105,8 @@ def check_documents(folder: Path) -> None:
 def check_config(config: PreTrainedConfig, path: str | Path, setting: str = "model") -> None:
     """Raise ModelError where a number in a model's configuration is out of range.
 
-    More layers than any model has would be built one by one before a weight is missed, and a library that is asked to scale
-    positions by zero or less does so.
+    Otherwise the library would build an absurd number of layers one by one before it finds a weight missing, and would
+    scale positions by zero or a negative number.
     """
     text = config.get_text_config()
     layers = getattr(text, "num_hidden_layers", None)
@@ -161,11 +161,11 @@ def check_weights(folder: Path, setting: str = "model") -> None:
 def check_loaded(model: PreTrainedModel, report: Mapping[str, Collection[Any]], path: str | Path) -> None:
     """Raise ModelError where the folder lacks a parameter of the model, or has a tensor that the model does not use.
 
-    What the library itself ignores (buffers that are computed, heads tied to the embeddings, heads of other tasks) is not in
-    its report, or is in it and belongs to no part of this model.
+    Tensors that the library itself ignores (computed buffers, heads tied to the embeddings, heads of other tasks) are not
+    in its report, or belong to no part of this model.
 
     Args:
-        model: As it was loaded.
+        model: The loaded model.
         report: What `from_pretrained` gives with `output_loading_info`.
         path: Where it was loaded from.
     """
@@ -215,7 +215,7 @@ def _refuse(path: str | Path, what: str, keys: Collection[str], advice: str) -> 
 
 @contextlib.contextmanager
 def biases_are_no_fault() -> Iterator[None]:
-    """Keep PEFT from warning of the biases that `lora_bias` adds: its check for incomplete matrices takes them for some."""
+    """Silence PEFT's warning of the biases that `lora_bias` adds, which its check takes for incomplete matrices."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"Adapter '.*': \d+ LoRA tensor\(s\) have invalid shape: \S+\.lora_B\.bias:")
         yield
@@ -239,7 +239,7 @@ def attach(
 ) -> PeftModel:
     """Attach a saved adapter to its base, completely or not at all.
 
-    Where tokens were added after the base was saved, the base's embeddings are lengthened to those that the adapter brings.
+    If tokens were added after the base was saved, the base's embeddings are extended to those of the adapter.
 
     Args:
         model: The base, with adapters or without; changed in place.

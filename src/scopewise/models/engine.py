@@ -1,4 +1,4 @@
-"""The engine: a causal LM with its tokenizer, and everything that training, evaluation and attacks ask of it."""
+"""The engine: a causal LM with its tokenizer, and the operations that training, evaluation and attacks need."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ from scopewise.models.vocabulary import check_rows, check_tokenizer
 
 
 class Engine:
-    """A causal LM with its tokenizer. What the model allows is found out here, once, and read afterwards.
+    """A causal LM with its tokenizer. It finds out at construction, once, what the model supports.
 
-    The model may have an adapter, may be sharded, and is left as it was by everything but `lend`. Make the engine when the
-    model is complete: with its adapter, in its dtype, on its device or sharded.
+    The model may have an adapter and may be sharded. No method changes it, except that `lend` lets the caller do so. Make
+    the engine when the model is complete: with its adapter, in its dtype, on its device or sharded.
 
     Args:
         model: A causal LM, with or without an adapter.
         tokenizer: Its tokenizer.
-        data: How rows are put to the model (prompt format, length); None for the run file's defaults.
+        data: Prompt format and maximum length of rows; None for the run file's defaults.
         max_tokens: Padded tokens per batch; halved for what does not fit the device.
         kernels: `auto` or `off`, as the run file's `model.kernels`.
-        name: What the progress bars call it.
+        name: Its name in progress bars.
 
     Attributes:
         forward: One forward pass over a batch.
 
     Raises:
-        ModelError: no causal LM, or a tokenizer of another model.
+        ModelError: not a causal LM, or a tokenizer of another model.
 
     Example:
         >>> engine = Engine.load("my-model")
@@ -80,7 +80,7 @@ class Engine:
 
         Args:
             path: Folder or hub name.
-            section: How it is loaded, as the run file's `model` section says; None as it is stored.
+            section: How to load it (the run file's `model` section); None: as it is stored.
             data: As in `Engine`.
             max_tokens: As in `Engine`.
             name: As in `Engine`.
@@ -131,7 +131,7 @@ class Engine:
         return encode(rows, self.tokenizer, self.prompt, data.max_length, eos=eos, over_length=over, begun=begun)
 
     def check(self, items: Iterable[Encoded]) -> None:
-        """Raise ModelError where rows have tokens without an embedding, or more than the learned positions."""
+        """Raise ModelError if rows have tokens without an embedding, or more tokens than the model has learned positions."""
         check_rows(self.model, self.tokenizer, items)
 
     # -- passes -------------------------------------------------------------------------------------------------------
@@ -210,7 +210,7 @@ class Engine:
 
     @contextmanager
     def lend(self) -> Iterator[Any]:
-        """Give the model away to be changed, and restore its weights afterwards, from copies on the CPU."""
+        """Let the caller change the model in the context, and restore its weights afterwards from copies on the CPU."""
         kept = {name: p.detach().to("cpu", copy=True) for name, p in self.model.named_parameters()}
         flags = {name: p.requires_grad for name, p in self.model.named_parameters()}
         training = self.model.training

@@ -55,15 +55,15 @@ _PRODUCTS = (
 
 @contextmanager
 def expert_inputs(model: nn.Module, stacks: Sequence[Stack], see: See) -> Iterator[None]:
-    """Show the inputs of every expert in the forwards inside, each that is multiplied by an expert's matrix.
+    """Pass the inputs that each expert's matrix is multiplied by to `see`, in all forwards inside the context.
 
-    The library is told to go from expert to expert, as its models are written, and not to multiply by all at once. An adapter
-    on the tensor changes what is multiplied by, and not what is given.
+    The library is set to run the experts one by one, as its models are written, instead of all at once. An adapter on the
+    tensor changes the matrices, not the inputs.
 
     Args:
         model: A causal LM, with or without an adapter.
-        stacks: Those to look at.
-        see: Is shown what each expert is given, call by call.
+        stacks: The stacks to observe.
+        see: Called with the inputs of each expert, call by call.
     """
     inner: Any = unwrap(model)
     inner = inner.get_base_model() if isinstance(inner, PeftModel) else inner
@@ -88,7 +88,7 @@ def expert_inputs(model: nn.Module, stacks: Sequence[Stack], see: See) -> Iterat
 
 
 class _Watch(TorchFunctionMode):
-    """Follows the tensors of the layer that is under way to the products they are in."""
+    """Traces which products the tensors of the running layer are used in."""
 
     def __init__(self, by_owner: dict[nn.Module, list[Stack]], see: See) -> None:
         super().__init__()

@@ -48,7 +48,7 @@ class FlopCounter:
         _OPEN.remove(self)
 
     def add(self, tokens: int, operations: float) -> None:
-        """Add what was done before an interruption."""
+        """Add the counts from before an interruption."""
         self._tokens = self._tokens + tokens
         self._operations = self._operations + operations
 
@@ -58,7 +58,7 @@ _OPEN: list[FlopCounter] = []
 
 @contextlib.contextmanager
 def uncounted() -> Iterator[None]:
-    """Do not count forwards while the context is open: trials on made-up ids are not part of the task."""
+    """Do not count forwards in the context: trials on made-up ids are not part of the task."""
     before = _OPEN[:]
     _OPEN.clear()
     try:
@@ -95,11 +95,11 @@ def count_flops(model: nn.Module, head: nn.Module) -> tuple[float, float, float]
     """Return operations per token, per pair of tokens (i.e. times length²) of a row, and per answer token.
 
     A matrix W of m x n needs 2mn per token in the forward. Where gradients are recorded: 2mn for the gradient of its
-    input, unless nothing below it is trained, and 2mn for its own, if it is. Of a layer's experts as many count as a token is
-    sent to. Causal attention over L tokens needs 2L²d per layer (two products, half of the pairs), and twice that backward.
-    The head counts at answer tokens alone. Not counted, since nothing in the task needs it: padding, what checkpointing
-    computes again, norms and activations; nor are a recurrent layer's convolution and scan, which are small beside its
-    matrices.
+    input, unless nothing below it is trained, and 2mn for its own, if it is. Of the experts of a layer, only as many count
+    as a token is routed to. Causal attention over L tokens needs 2L²d per layer (two products, half of the pairs), and
+    twice that backward. The head counts only at answer tokens. Not counted are padding and recomputation by checkpointing
+    (the task does not need them), norms and activations, and the convolution and scan of recurrent layers, which are small
+    compared with their matrices.
     """
     backward = torch.is_grad_enabled()
     per_token = per_pair = 0.0
@@ -163,7 +163,7 @@ def _attention_width(config: Any) -> int:
 def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
     """Return the operations per second of the best of several large matrix products on this device.
 
-    Not the data sheet's peak, but what a program can reach here with its number of threads.
+    This is not the peak of the data sheet, but what a program reaches here with its number of threads.
     """
     size, rounds = (8192, 20) if device.type == "cuda" else (1024, 8)
     generator = torch.Generator(device=device).manual_seed(0)

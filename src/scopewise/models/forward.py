@@ -1,4 +1,4 @@
-"""One forward pass over a batch: logits, losses and states at the answer positions alone, for every architecture."""
+"""One forward pass over a batch: logits, losses and states only at the answer positions, for every architecture."""
 
 from __future__ import annotations
 
@@ -34,14 +34,15 @@ from scopewise.ops import TokenStatistics, kl_and_gradient, mean_log_probs, nll_
 
 @dataclass(frozen=True)
 class Abilities:
-    """What a model allows beyond a plain forward over padded rows. The default allows nothing, which is always right.
+    """What a model supports beyond a plain forward over padded rows. The default is nothing, which is always correct.
 
     Attributes:
-        plain_head: Its logits are what the head makes of the states it reads: nothing scales or caps them afterwards.
-        packs: Rows give the same logits when they stand one after the other, without padding.
+        plain_head: Its logits are the output of the head; they are not scaled or capped afterwards.
+        packs: Rows give the same logits if they are packed one after the other, without padding.
         shares_prompts: Answers that share a prompt's forward, under a mask, give the same logits.
         caches: Generation from a key-value cache gives the same logits as from whole rows.
-        mergeable: LoRA layers that the model calls and whose weight no other module holds: merged, they compute the same.
+        mergeable: LoRA layers that give the same result if they are merged: the model calls them, and they do not share
+            their weight.
     """
 
     plain_head: bool = False
@@ -52,23 +53,24 @@ class Abilities:
 
 
 class Forward:
-    """A model's forward pass, computed the way the model allows.
+    """A model's forward pass, with the optimisations that the model supports.
 
-    The head is the largest matrix of a small model and its output the largest tensor of any, so hidden states are gathered at
-    the answer positions *before* it. A hook on the head does this: the model's own forward runs unchanged, with its scaling
-    and soft-capping, under any wrapper (DDP, FSDP, PEFT), for every architecture.
+    The head is the largest matrix of a small model, and its output the largest tensor of any model, so hidden states are
+    gathered at the answer positions *before* the head. A hook on the head does this: the model's own forward runs
+    unchanged, with its scaling and soft-capping, under any wrapper (DDP, FSDP, PEFT), for every architecture.
 
-    What is asked of a model once is kept here, so make a new one where adapters are added or parameters change their dtype.
+    The object stores what it found out about the model, so make a new one if adapters are added or parameters change their
+    dtype.
 
     Args:
         model: A Hugging Face causal LM, plain, with adapters, or wrapped by accelerate.
-        abilities: What it allows, as `find_abilities` finds out; None for a plain forward.
+        abilities: From `find_abilities`; None for a plain forward.
         kernels: Which optional kernels it runs with; None for none.
         zero3: Whether DeepSpeed shards the model's parameters, each gathered only while its layer runs.
 
     Attributes:
         model: The model.
-        inner: The model without what accelerate wraps around it.
+        inner: The model without accelerate's wrappers.
         head: Its output embeddings.
         window: The shortest attention window of a layer in tokens, or None.
     """
@@ -94,7 +96,7 @@ class Forward:
 
     @property
     def device(self) -> torch.device:
-        """Where the model's inputs belong."""
+        """The device of the model's inputs."""
         return device_of(self.model)
 
     @property
@@ -114,8 +116,7 @@ class Forward:
 
         Args:
             batch: As `collate` makes it, on the model's device.
-            packed: Whether rows may stand one after the other, where the model allows it: for callers without hooks of their
-                own, which would see a single long row.
+            packed: Whether rows may be packed if the model supports it. Hooks of the caller would see a single long row.
         """
         batch = self._pack(batch) if packed else batch
         return self._logits_at(batch, batch["position"])
@@ -164,7 +165,7 @@ class Forward:
     def chunked(self) -> bool:
         """Whether losses may be computed in chunks, from the states that the head reads.
 
-        The head must be plain, get no gradient, and be here as a whole matrix.
+        The head must be plain, get no gradient, and not be sharded.
         """
         return (
             self.abilities.plain_head
@@ -228,7 +229,7 @@ class Forward:
 
     @contextlib.contextmanager
     def patched(self, layer: int, batch: Batch, states: Float[Tensor, "tokens hidden"]) -> Iterator[None]:
-        """Put other states in place of block `layer`'s output, at the positions that predict the answer tokens."""
+        """Replace the output of block `layer` at the positions that predict the answer tokens."""
 
         def replace(_: nn.Module, __: Any, output: Any) -> Any:
             hidden = output[0] if isinstance(output, tuple) else output
@@ -244,7 +245,7 @@ class Forward:
 
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[None]:
-        """Hold the model in evaluation mode, without gradients and with its evaluation kernels; then restore it.
+        """Set evaluation mode, without gradients and with the evaluation kernels; restore the model afterwards.
 
         The adapter must not be changed or switched while the context is open.
         """
@@ -259,13 +260,13 @@ class Forward:
             yield
 
     def autocast(self) -> contextlib.AbstractContextManager:
-        """Return the context that a forward runs in where 16-bit and float32 parameters meet."""
+        """Return the autocast context of a forward, for models with both 16-bit and float32 parameters."""
         return autocast(self.device, self._dtype)
 
     # -- how it runs ---------------------------------------------------------------------------------------------------
 
     def _pack(self, batch: Batch) -> Batch:
-        """Return the batch without padding, its rows one after the other, where that is allowed and saves anything."""
+        """Return the batch packed without padding, if the model supports it and it saves anything."""
         if "position_ids" in batch or not self.abilities.packs or self.zero3:
             return batch
         longest = batch["attention_mask"].shape[1]
@@ -316,7 +317,7 @@ def states_at(hidden: Float[Tensor, "batch seq hidden"], position: Tensor) -> Fl
 
 @contextlib.contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Put every module into evaluation mode, and each back into its own mode afterwards."""
+    """Put every module into evaluation mode, and restore the mode of each afterwards."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

@@ -32,7 +32,7 @@ def generate(
     samples: int = 1,
     seed: int = 0,
 ) -> list[list[str]]:
-    """Continue prompts; each unique prompt is forwarded once, however many samples are drawn.
+    """Continue prompts; each unique prompt is forwarded once for all its samples.
 
     Args:
         forward: Of a causal LM, which is put into evaluation mode and back.
@@ -42,9 +42,9 @@ def generate(
         max_tokens: Padded tokens per batch, prompt and new ones, over all samples.
         description: Of the progress bar.
         temperature: 0 continues greedily; above it, tokens are sampled from the whole vocabulary (no top-k, no top-p).
-        samples: Continuations per prompt.
-        seed: Of the sampling. Samples depend on the seed and the prompt alone, not on the batch; torch's generators are not
-            touched.
+        samples: Number of continuations per prompt.
+        seed: Seed of the sampling. Samples depend only on the seed and the prompt, not on the batch; torch's generators are
+            not changed.
 
     Returns:
         The continuations of each prompt, in order, without surrounding white space.
@@ -83,7 +83,7 @@ def _continue(
     steps = Steps(forward, prompts, samples, pad)
     draws = [Draws(seed, prompt, s, temperature) for prompt in prompts for s in range(samples)]
     new: list[list[int]] = [[] for _ in draws]
-    alive = list(range(len(draws)))  # which row of the result each row of the batch is
+    alive = list(range(len(draws)))  # the row of the result for each row of the batch
     done: set[int] = set()
     sharded = is_sharded(forward.model)  # then all processes run as many forwards as the slowest
     for _ in range(max_new_tokens):

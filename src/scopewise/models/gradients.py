@@ -1,6 +1,6 @@
-"""Gradients over rows, for the matrices that a region may choose from; the model is left as it was.
+"""Gradients over rows, for the matrices that a region may choose from; the model is not changed.
 
-Under several processes each forwards a share of the batches, and all get the same sums.
+With several processes, each forwards a share of the batches, and all get the same sums.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def mean_gradients(
         items: The rows.
         max_tokens: Padded tokens per batch.
         what: The rows' name, for the progress bar.
-        repeats: 0 takes the true answers; else so many random relabellings, averaged.
+        repeats: 0 takes the true answers; otherwise the number of random relabellings to average.
         corrupt: `labels` draws every label anew and leaves the inputs: the repeats share one forward and one backward,
             exactly, since the loss is linear in the labels. `inputs` replaces half of the answer tokens, drawn with
             replacement, in inputs and labels alike, and takes a pass for each repeat.
@@ -90,10 +90,10 @@ def mean_gradients(
 def mean_squared_gradients(forward: Forward, items: Sequence[Encoded], max_tokens: int, what: str) -> Gradients:
     """Return the mean over rows of the squared gradient of each row's CE on its true answer: the diagonal Fisher.
 
-    Row by row, whatever the batches: a linear layer's gradient of a row is the product of its outputs' gradients with
-    its inputs, so one backward of a whole batch gives the gradient of each of its rows. Matrices of which a forward shows
-    no such product (of experts, which see some tokens of all rows; of layers that are called twice, or with rows in a
-    line) take a backward for each row. In float32.
+    Squares are taken per row, however rows are batched. A linear layer's gradient for a row is the product of its outputs'
+    gradients with its inputs, so one backward of a whole batch gives the gradient of each row. This is not possible for
+    experts, which see some tokens of all rows, and for layers that are called twice or with packed rows: these take one
+    backward per row. Computed in float32.
 
     Raises:
         ConfigError: there are such matrices in a model that is sharded over processes.
@@ -141,7 +141,7 @@ def mean_squared_gradients(forward: Forward, items: Sequence[Encoded], max_token
 def _squares_by_row(
     forward: Forward, items: Sequence[Encoded], names: Sequence[str], totals: Gradients, what: str
 ) -> None:
-    """Put into `totals` the mean squared gradient of some matrices, with a backward for each row."""
+    """Add to `totals` the mean squared gradient of some matrices, with one backward per row."""
     if is_sharded(forward.model):
         raise ConfigError(
             f"localize: squared gradients of {names[0]} need a backward pass per row, which is not possible with a "
@@ -166,10 +166,10 @@ def _squares_by_row(
 
 
 class RowCalls:
-    """Which layers are called once in every forward, with the rows of the batch side by side.
+    """Records which layers are called exactly once in every forward, with the rows of the batch in their first dimension.
 
     Attributes:
-        whole: Names of those that were, so far.
+        whole: Names of the layers for which this holds so far.
     """
 
     def __init__(self) -> None:

@@ -60,8 +60,8 @@ def load_model(
         revision: Hub revision of a full model.
         trainable: Whether an adapter's weights require gradients.
         quantization: `nf4` holds the linear layers of the base in 4 bits (QLoRA); `none` as `dtype` says.
-        attention: `auto` takes `transformers`' choice, which is SDPA where the model has it.
-        dequantized: Whether a quantized base is written out again, so that its (rounded) weights can be changed.
+        attention: `auto` takes the choice of `transformers`, which is SDPA if the model supports it.
+        dequantized: Whether to dequantize a quantized base, so that its (rounded) weights can be changed.
         outline: Whether to read names and shapes alone, from the headers of a folder's files (of a hub name from its
             configuration), and give a model on the meta device.
 
@@ -69,8 +69,8 @@ def load_model(
         The model in evaluation mode, on the CPU (the trainer and the scorer move it); a quantized one on the accelerator.
 
     Raises:
-        ModelError: nothing loadable there, tensors missing or left over, pickled weights only, or no library for the
-            quantization.
+        ModelError: there is no model, tensors are missing or superfluous, all weights are pickled, or the quantization's
+        library is missing.
     """
     if dtype != "auto" and dtype not in DTYPES:
         raise ModelError(f"model.dtype: {dtype!r}; auto, {', '.join(DTYPES)}")
@@ -149,14 +149,14 @@ def loading(section: ModelSection, path: str | Path | None = None) -> dict[str, 
 
     Args:
         section: The section.
-        path: What is loaded; the section's revision is that of its own path alone.
+        path: The model to load; the section's revision only applies to the section's own path.
     """
     settings = {"dtype": section.dtype, "quantization": section.quantization, "attention": section.attention}
     return settings | ({"revision": section.revision} if str(path) == section.path else {})
 
 
 def quantized(quantization: str) -> dict[str, Any]:
-    """Return what `from_pretrained` takes for a quantization. Raises ModelError where there is no library or device for it."""
+    """Return the arguments of `from_pretrained` for a quantization. Raises ModelError without a library or device for it."""
     if quantization == "none":
         return {}
     if importlib.util.find_spec("bitsandbytes") is None:
@@ -203,7 +203,7 @@ def load_tokenizer(path: str | Path, revision: str | None = None) -> PreTrainedT
 def find_model(path: str | Path, revision: str | None = None, setting: str = "model") -> bool:
     """Return whether a model is on this machine (a folder, or cached while the hub is out of reach).
 
-    It is asked for once, without the libraries' retries: a wrong name must not take a minute to be refused.
+    The hub is asked once, without the libraries' retries, so that a wrong name is refused at once and not after a minute.
 
     Args:
         path: Folder or hub name.
@@ -239,7 +239,7 @@ def find_model(path: str | Path, revision: str | None = None, setting: str = "mo
 
 
 def is_folder(path: str | Path, setting: str = "model") -> bool:
-    """Return whether a path is a folder. Raises ModelError where that cannot be told (too long, no permission)."""
+    """Return whether a path is a folder. Raises ModelError if that cannot be determined (too long, no permission)."""
     try:
         if not Path(path).is_dir():
             return False
@@ -252,7 +252,7 @@ def is_folder(path: str | Path, setting: str = "model") -> bool:
 
 
 def adapter_base(path: str | Path, revision: str | None = None) -> str | None:
-    """Return the base that an adapter names, from a folder or the hub; None where the path is no adapter."""
+    """Return the base that an adapter names, from a folder or the hub; None if the path is not an adapter."""
     if is_folder(path):
         file = Path(path) / ADAPTER_CONFIG
     else:
@@ -265,7 +265,7 @@ def adapter_base(path: str | Path, revision: str | None = None) -> str | None:
 
 
 def _adapter_folder(path: str | Path, revision: str | None) -> Path:
-    """Return the folder of an adapter's files, fetched from the hub where it is no folder here."""
+    """Return the folder of an adapter's files, downloaded from the hub if it is not a local folder."""
     if is_folder(path):
         return Path(path)
     local = find_model(path, revision)

@@ -28,7 +28,7 @@ class Matrix:
     Attributes:
         parameter: [outputs inputs], or [inputs outputs]; of experts with a dimension before them.
         inputs: The dimension of its inputs, from the last one: -1 or -2.
-        layer: The layer that multiplies by it and by nothing else; None where it is read some other way, as experts' are.
+        layer: The layer that only multiplies by it; None if it is used in another way, as those of experts are.
         stack: Of experts in one tensor, that tensor.
         before: Of the second matrix of an adapter on such a tensor, its first.
     """
@@ -41,7 +41,7 @@ class Matrix:
 
 
 def localizable(model: nn.Module) -> dict[str, Matrix]:
-    """Return what a region may choose from, by `parameter_name`, in the model's order.
+    """Return the matrices that a region may choose from, by `parameter_name`, in the model's order.
 
     With an adapter: the A and B matrices of LoRA. Without: the weights of linear layers but the head, and those of experts
     (embeddings, head, norms, routers, convolutions and biases belong to no module of the paper, and a region never changes
@@ -108,7 +108,8 @@ def input_dims(model: nn.Module) -> Mapping[str, int]:
 def gradient_groups(model: nn.Module, gigabytes: float | None) -> list[list[str]]:
     """Return the names of the matrices in groups, of which two float32 gradients (forget and retain) fit a memory.
 
-    Modules stay whole, and neighbours stay together, so that each group's backward stops as high up as it can.
+    A module is never split, and neighbouring modules stay together, so that the backward of each group stops as early as
+    possible.
 
     Args:
         model: The model.

@@ -1,4 +1,4 @@
-"""Merging a LoRA adapter into the weights it was added to, where the model then computes the same."""
+"""Merge a LoRA adapter into the base weights, if the model then gives the same result."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from scopewise.models.architecture import hooks
 def merged(model: PeftModel) -> PreTrainedModel:
     """Return the model with its adapter merged into its weights; the adapter is gone.
 
-    A weight that another module holds too, as tied embeddings do, is copied first. An adapter on a layer that the model never
-    calls, because it reads the layer's weight itself, does nothing and is left out.
+    A weight that another module shares, such as a tied embedding, is copied first. An adapter on a layer that the model
+    never calls, because it reads the layer's weight directly, has no effect and is left out.
     """
     layers = [layer for layer in model.modules() if isinstance(layer, Linear)]
     with torch.no_grad():
@@ -39,7 +39,7 @@ def weight_of(layer: Linear) -> Tensor:
 
 
 def shared_layers(model: nn.Module, layers: Sequence[Linear]) -> set[Linear]:
-    """Return the layers whose weight another module holds, too."""
+    """Return the layers that share their weight with another module."""
     held = Counter(p.data_ptr() for m in model.modules() for p in m._parameters.values() if type(p) is nn.Parameter)
     return {layer for layer in layers if held[weight_of(layer).data_ptr()] > 1}
 

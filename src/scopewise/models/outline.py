@@ -1,4 +1,4 @@
-"""A model on the meta device, without weights: are there modules that a run's settings match, and does it fit the memory?"""
+"""A model on the meta device, without weights, to check that settings match its modules and that it fits the memory."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_b
 
 
 def outline(source: str, section: ModelSection) -> Any:
-    """Return a model as it would be loaded, without memory; an adapter with its base. None for an adapter on the hub.
+    """Return a model as it would be loaded, but without weights; an adapter with its base. None for an adapter on the hub.
 
     Of a folder the headers of the weight files are compared with the architecture, as `load_model` does it.
 
@@ -57,7 +57,7 @@ def _tiny(section: TinyConfig) -> Any:
 
 
 def check_memory(model: nn.Module, source: str, quantization: str = "none") -> None:
-    """Raise ModelError where a model's weights alone are more than this machine's memory, of the host and its accelerators.
+    """Raise ModelError if a model's weights alone exceed the memory of this machine and its accelerators.
 
     Args:
         model: On the meta device, in the dtype it would be loaded in.
@@ -85,7 +85,7 @@ def machine_memory() -> int:
 
 
 def check_lora(section: LoraSection, model: PeftModel, base: Any, source: str) -> None:
-    """Raise ConfigError where a setting of `lora` that was given is not that of the adapter which will be trained.
+    """Raise ConfigError if a given setting of `lora` differs from that of the adapter that will be trained.
 
     Args:
         section: Settings; those that were not given are not compared.

@@ -1,4 +1,4 @@
-"""Number formats: a 16-bit base, whatever is trained in float32, and autocast where the two meet."""
+"""Number formats: a 16-bit base, trained parameters in float32, and autocast for models that have both."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ LOW = (torch.bfloat16, torch.float16)
 
 @contextlib.contextmanager
 def float32_masters(model: nn.Module) -> Iterator[None]:
-    """Hold the parameters that require a gradient in float32 while the context is open, and round them once at its end.
+    """Keep parameters that require a gradient in float32 in the context, and round them once at its end.
 
     An Adam step is about as large as the learning rate. At 1e-5 that is less than half the gap between two neighbouring bf16
-    numbers for every weight above 2⁻⁸ = 0.004, so a bf16 weight would not move at all, however many steps are taken. Summed
-    in float32 the steps count. The optimizer keeps its state in the parameters' dtype, so it is float32 as well. Matrices
-    outside the region stay in 16 bits and cost nothing more.
+    numbers for every weight above 2⁻⁸ = 0.004, so a bf16 weight would not move at all, however many steps are taken. In
+    float32 the steps add up. The optimizer keeps its state in the parameters' dtype, so it is float32 as well. Matrices
+    outside the region stay in 16 bits, without additional memory.
 
     LoRA matrices are float32 already (PEFT creates them so on a 16-bit base).
     """

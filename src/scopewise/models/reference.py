@@ -1,4 +1,4 @@
-"""The reference: the model as it was before unlearning, without a second copy of the base where it has an adapter."""
+"""The reference: the model before unlearning, without a second copy of the base if the model has an adapter."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def frozen_reference(forward: Forward) -> Iterator[Reference]:
 
         yield switched_off
         return
-    if on_deepspeed():  # it keeps parameters in memory of its own, where nobody else can exchange them
+    if on_deepspeed():  # it keeps parameters in its own memory, where we cannot swap them
         with _second_adapter(forward) as reference:
             yield reference
         return
@@ -81,7 +81,7 @@ def frozen_reference(forward: Forward) -> Iterator[Reference]:
 
 
 def _local(parameter: Tensor) -> Tensor:
-    """Return what this process holds of a parameter."""
+    """Return this process's shard of a parameter."""
     return parameter.to_local() if isinstance(parameter, DTensor) else parameter
 
 
@@ -91,7 +91,7 @@ def _in_place(kept: list[tuple[nn.Parameter, Tensor]]) -> Iterator[None]:
     before: list[tuple[nn.Parameter, Tensor]] = []
     try:
         for parameter, value in kept:
-            if isinstance(parameter, DTensor):  # FSDP2 gathers from the memory that it knows
+            if isinstance(parameter, DTensor):  # FSDP2 gathers from its own memory
                 local = _local(parameter).detach()
                 before.append((parameter, local.clone()))
                 local.copy_(value)
@@ -109,7 +109,7 @@ def _in_place(kept: list[tuple[nn.Parameter, Tensor]]) -> Iterator[None]:
 
 @contextmanager
 def _second_adapter(forward: Forward) -> Iterator[Reference]:
-    """Keep the adapter's state in a second one, which is removed again: it holds what is to be forgotten."""
+    """Keep the adapter's state in a second adapter, and remove that at the end, since it contains what is to be forgotten."""
     model: Any = forward.model
     name = active_adapter(model)
     config = copy.deepcopy(model.peft_config[name])

@@ -1,4 +1,4 @@
-"""Scaling what a training has changed: task arithmetic on full weights and on LoRA's products, exactly."""
+"""Scale the change that training made: exact task arithmetic on full weights and on LoRA's products."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SECOND = "second"
 
 
 def trained_state(model: nn.Module) -> dict[str, Tensor]:
-    """Return a copy of the adapter's weights and of what is trained besides, or of all parameters without an adapter."""
+    """Return a copy of the adapter's weights and of other trained parameters, or of all parameters without an adapter."""
     adapter = active_adapter(model) if isinstance(model, PeftModel) else None
     return {
         name: parameter.detach().clone()
@@ -62,13 +62,13 @@ def scale_change(model: nn.Module, before: dict[str, Tensor], factor: float) -> 
     """Replace the trained weights θ by θ_before + factor · (θ - θ_before), in float32.
 
     With LoRA, θ is the product BA. From a fresh adapter (B was zero) the result is factor · B. From one that was there
-    before, it is the sum of two products, hence an adapter of twice the rank; exact either way. What an adapter trains
-    besides (`modules_to_save`, biases, tokens) is a θ by itself.
+    before, it is the sum of two products, hence an adapter of twice the rank; exact either way. Other parameters that an
+    adapter trains (`modules_to_save`, biases, tokens) are a θ each.
 
     Args:
-        model: As trained; changed in place.
+        model: The trained model; changed in place.
         before: Its `trained_state` when training began.
-        factor: Negative to go the other way.
+        factor: Negative to move in the opposite direction.
 
     Raises:
         ConfigError: as `check_scalable`; or an adapter that was trained before, with FSDP2.

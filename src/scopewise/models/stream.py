@@ -23,7 +23,7 @@ class Token:
     """A token of an answer.
 
     Attributes:
-        text: The characters that it completes, possibly none; the texts of all tokens join to the answer.
+        text: The characters that it completes, possibly none; the texts of all tokens together are the answer.
         probability: Under the model (temperature 1, whole vocabulary), however the token was chosen, 0-1.
         others: The most probable tokens at this position with their probabilities, highest first.
     """
@@ -46,8 +46,8 @@ def stream(
 ) -> Iterator[Token]:
     """Continue one prompt, a token per `next`; with top_p 1 these are the tokens that `generate` gives.
 
-    Nothing is computed between two calls of `next`, so several streams may take turns on one model. The caller sets evaluation
-    mode and the active adapter.
+    Computation happens only inside `next`, so several streams may take turns on one model. The caller sets evaluation mode
+    and the active adapter.
 
     Args:
         forward: Of a causal LM in evaluation mode.
@@ -55,7 +55,7 @@ def stream(
         prompt: Its ids.
         max_new_tokens: Most new tokens.
         temperature: 0 takes the most probable token; above it, tokens are drawn.
-        top_p: Draws from the most probable tokens alone, as many as are needed to reach this share of the probability.
+        top_p: Draws only from the most probable tokens, as many as are needed to reach this share of the probability.
         seed: Of the drawing.
         others: How many of the most probable tokens each `Token` names.
 
@@ -93,7 +93,7 @@ def stream(
 
 
 def nucleus(logits: Tensor, temperature: float, top_p: float) -> Tensor:
-    """Return logits with -inf at all but the most probable tokens whose probabilities just reach `top_p`.
+    """Set the logits to -inf except for the most probable tokens whose probabilities together reach `top_p`.
 
     Args:
         logits: Rows over the vocabulary.

@@ -16,7 +16,7 @@ def build_tiny(texts: Sequence[str], config: TinyConfig, seed: int) -> tuple[Lla
     """Make an untrained tiny Llama and train a byte-level BPE tokenizer on `texts`.
 
     Args:
-        texts: What the tokenizer is trained on; byte-level, so that it encodes any other text too.
+        texts: Texts to train the tokenizer on; since it is byte-level, it encodes any other text too.
         config: Sizes. The defaults give about 4.2 million parameters (embeddings tied).
         seed: Of the initial weights.
 

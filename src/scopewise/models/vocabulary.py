@@ -17,7 +17,7 @@ _POSITIONS = ("wpe", "embed_positions", "position_embeddings", "positions_embed"
 
 
 def padding_id(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> int:
-    """Return the id to pad with: the tokenizer's own, or 0 where the model has no embedding for that.
+    """Return the padding id: the tokenizer's, or 0 if the model has no embedding for that one.
 
     Padding is never attended to and has no loss, so any id with an embedding will do.
     """
@@ -35,7 +35,7 @@ def check_vocabulary(model: nn.Module, tokenizer: PreTrainedTokenizerBase, items
 
 
 def check_tokenizer(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Raise ModelError where ordinary tokens have no embedding: the tokenizer is another model's.
+    """Raise ModelError if ordinary tokens have no embedding, which means that the tokenizer belongs to another model.
 
     Special tokens without an embedding are fine as long as no row has them (an added padding token, an image token of a
     text-only model).
@@ -53,7 +53,7 @@ def check_tokenizer(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> Non
 
 
 def check_rows(model: nn.Module, tokenizer: PreTrainedTokenizerBase, items: Iterable[Encoded]) -> None:
-    """Raise ModelError where rows have tokens without an embedding, or are longer than a model's learned positions.
+    """Raise ModelError if rows have tokens without an embedding, or are longer than a model's learned positions.
 
     Args:
         model: The model.
@@ -74,7 +74,7 @@ def check_rows(model: nn.Module, tokenizer: PreTrainedTokenizerBase, items: Iter
 
 
 def _positions(model: nn.Module) -> int | None:
-    """Return how many positions a model has an embedding for; None where they are computed."""
+    """Return how many positions a model has an embedding for; None if positions are computed."""
     inner = unwrap(model)
     words = inner.get_input_embeddings()  # type: ignore[operator]
     sizes = [
@@ -87,7 +87,7 @@ def _positions(model: nn.Module) -> int | None:
 
 @contextlib.contextmanager
 def loadable_padding(model: nn.Module) -> Iterator[None]:
-    """Keep a padding id without an embedding out of the model's configuration, since it could not be loaded again with it.
+    """Keep a padding id without an embedding out of the model's configuration; otherwise the model could not be loaded.
 
     `transformers.Trainer` writes the tokenizer's into it when training begins.
     """

@@ -1,6 +1,7 @@
-"""Optional kernels: the same numbers, but for rounding, in less time. `model.kernels: off` runs without any.
+"""Optional kernels: the same numbers up to rounding, in less time. `model.kernels: off` disables all of them.
 
-`benchmarks/on_off.py` measures what each one is worth (`benchmarks/README.md`). A kernel changes a model inside a context only.
+`benchmarks/on_off.py` measures what each one is worth (`benchmarks/README.md`). A kernel changes a model only inside a
+context.
 """
 
 from __future__ import annotations
@@ -45,11 +46,11 @@ class Kernels:
 
     @property
     def packs(self) -> bool:
-        """Whether batches are packed where a model allows it."""
+        """Whether batches are packed if a model supports it."""
         return "packing" in self.names
 
     def pack(self, batch: Batch) -> Batch:
-        """Return the batch packed, where that saves anything."""
+        """Return the batch, packed if that saves anything."""
         return packed(batch) if self.packs and saves(batch) else batch
 
     def attention(self, model: Any, batch: Batch) -> contextlib.AbstractContextManager:

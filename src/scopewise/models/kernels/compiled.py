@@ -1,4 +1,4 @@
-"""Decoder blocks through `torch.compile`, for the time of a training."""
+"""Compile decoder blocks with `torch.compile` during training."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from scopewise.models.architecture import decoder_blocks
 def compiled_blocks(model: nn.Module, backend: str | Callable[..., Any] = "inductor") -> Iterator[None]:
     """Run each decoder block compiled while the context is open.
 
-    Only the blocks: all layers share one compilation, and the head stays as it is, whose hook is another one in each
-    step. Shapes are dynamic from the start, so that a batch of another length is no reason to compile again; with and
-    without a mask, and with and without gradients, are compilations of their own.
+    Only the blocks are compiled, since all layers share one compilation; the head has another hook in each step. Shapes are
+    dynamic from the start, so that a batch of another length does not trigger a new compilation. There are separate
+    compilations with and without a mask, and with and without gradients.
 
     Args:
         model: A causal LM, with or without adapters.
@@ -27,7 +27,7 @@ def compiled_blocks(model: nn.Module, backend: str | Callable[..., Any] = "induc
     blocks = list(decoder_blocks(model))
     before = [block.__dict__.get("forward") for block in blocks]
     for block in blocks:
-        # The forward alone, not the whole call: hooks that read a block's states change from step to step.
+        # Compile only the forward, not the whole call: hooks that read a block's states change from step to step.
         block.forward = torch.compile(block.forward, dynamic=True, backend=backend)
     try:
         yield

@@ -1,9 +1,9 @@
-"""A LoRA layer as one step of the backward.
+"""A LoRA layer as one autograd function.
 
 PEFT computes `W x + (B (A x)) · s` in three passes over the output after the product with W, and its backward adds two
-gradients of x. Here the forward adds the low-rank product in place, and the backward adds its second product in place. PEFT has
-no interface for another implementation of its layers: their `forward` is replaced. It gives way to `torch.compile`
-(`torch_compile: true`), which fuses these operations by itself.
+gradients of x. Here the forward adds the low-rank product in place, and the backward adds its second product in place. PEFT
+has no interface for another implementation of its layers, so their `forward` is replaced. This kernel is not used with
+`torch.compile` (`torch_compile: true`), which fuses these operations itself.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def fused_lora(model: nn.Module) -> Iterator[None]:
 
 
 def _forward(layer: Linear, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    """Return the layer's output: PEFT's own, but for rounding."""
+    """Return the layer's output, equal to PEFT's up to rounding."""
     theirs = Linear.forward
     if args or kwargs or layer.disable_adapters or layer.merged or not is_plain(layer):
         return theirs(layer, x, *args, **kwargs)
@@ -68,7 +68,7 @@ class _Product(torch.autograd.Function):
         low = read @ a.T
         ctx.save_for_backward(read, low, weight, a, b, flat if ctx.needs_input_grad[2] else None)
         ctx.scaling, ctx.shape, ctx.drops = s, x.shape, dropped is not None
-        # Returned itself and not as a view: whoever reads logits writes over them.
+        # Return the tensor itself, not a view, since readers of logits overwrite them.
         found = functional.linear(x, weight, bias)
         found.view(-1, weight.shape[0]).addmm_(low, b.T, alpha=s)
         return found

@@ -1,7 +1,7 @@
-"""LoRA layers as one product, for the time of an evaluation on a CPU.
+"""Compute LoRA layers as one product during evaluation on a CPU.
 
-The thin products of LoRA take a good part of a small layer's time on a CPU. PEFT's `merge_adapter` does the same, but its
-`unmerge_adapter` subtracts what was added, which leaves rounding behind; here the weights come back bit for bit.
+The thin products of LoRA take a large part of a small layer's time on a CPU. PEFT's `merge_adapter` does the same, but
+`unmerge_adapter` subtracts the adapter again, which changes weights by rounding. Here the weights are restored bit for bit.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ MERGED_BYTES = 2**30
 def with_merged_lora(layers: Iterable[Linear]) -> Iterator[None]:
     """Compute LoRA layers as one product with W + s B A while the context is open.
 
-    Only float32 weights on a CPU: a sum in lower precision would round the adapter away.
+    Only for float32 weights on a CPU: in lower precision, the sum would round the adapter away.
 
     Args:
-        layers: Those that a model's abilities call `mergeable`.
+        layers: The `mergeable` layers of the model's abilities.
     """
     layers = [layer for layer in layers if _may_merge(layer)]
     if sum(weight_of(layer).nbytes for layer in layers) > MERGED_BYTES:
@@ -50,7 +50,7 @@ def with_merged_lora(layers: Iterable[Linear]) -> Iterator[None]:
 
 
 def _may_merge(layer: Linear) -> bool:
-    """Return whether a layer is plain, and its weight a whole float32 matrix of this process on a CPU."""
+    """Return whether a layer is plain, and its weight an unsharded float32 matrix on the CPU."""
     weight = weight_of(layer)
     return (
         not layer.disable_adapters

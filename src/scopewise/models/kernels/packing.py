@@ -1,8 +1,8 @@
-"""Packing: the rows of a batch one after the other, so that no layer but attention computes padding.
+"""Packing: concatenate the rows of a batch, so that only attention computes padding.
 
-Attention pads queries, keys and values, lets each row attend to itself alone, and packs what it found again. transformers can
-pack too, by `position_ids` that begin again with each row, but under SDPA it then builds a mask of all tokens by all tokens.
-With FlashAttention it needs no mask, and this kernel gives way to it.
+Attention pads queries, keys and values, lets each row attend only to itself, and packs the result again. transformers can
+also pack, by `position_ids` that restart with each row, but with SDPA it then builds a mask of all tokens by all tokens.
+With FlashAttention it needs no mask, so this kernel is not used there.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _NAME = "scopewise_packed"
 
 
 class _Packed(NamedTuple):
-    """Where each cell of the padded rows is among the packed tokens, and the other way round.
+    """The mapping between the cells of the padded rows and the packed tokens.
 
     Attributes:
-        place: [batch · seq], of each cell of the padded rows, padding's anywhere.
-        order: [tokens], of each packed token its cell.
+        place: [batch · seq] For each cell of the padded rows, the index of its packed token (for padding, any index).
+        order: [tokens] For each packed token, its cell.
         rows: Number of rows.
     """
 
@@ -46,7 +46,7 @@ SPARSE = 0.97
 
 
 def packed(batch: Batch) -> Batch:
-    """Return a batch with its rows one after the other: `input_ids` [1 tokens], and `position` as indices into [1 · tokens].
+    """Return a batch with its rows concatenated: `input_ids` [1 tokens], and `position` as indices into [1 · tokens].
 
     It also has `position_ids` [1 tokens] within each row, and `place` and `order`, which `packed_attention` takes. The
     `attention_mask` stays that of the padded rows.
@@ -111,7 +111,7 @@ AttentionMaskInterface.register(_NAME, _mask)
 
 
 class _Apart(torch.autograd.Function):
-    """[tokens heads dim] to [rows seq heads dim]. What is read of padding has no gradient, so that nothing is added up."""
+    """[tokens heads dim] to [rows seq heads dim]. Values read at padding get no gradient, so no gradients are summed."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, place: Tensor, order: Tensor, rows: int) -> Tensor:
