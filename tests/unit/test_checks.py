@@ -40,12 +40,24 @@ ROWS = [
 ROWS[0]["answer"] = "kx7 qv9 zj3 wp1 hm5 bd8 gy2"  # more tokens than eight, whatever a tokenizer learns of the others
 
 
+WHOLE = """
+from dataclasses import dataclass
+from transformers import Trainer
+from scopewise.methods.open_unlearning import OpenUnlearning
+
+@dataclass(frozen=True, kw_only=True)
+class Whole(OpenUnlearning):
+    trainer = Trainer
+"""
+
+
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.chdir(tmp_path)
     Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     Path("prompts.yaml").write_text("mine: [no field in it]\n")
     Path("empty.json").write_text("{}")
+    Path("whole.py").write_text(WHOLE)
     return [
         "data.benchmark=jsonl",
         "data.path=rows.jsonl",
@@ -59,6 +71,8 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 SMALL = ["localize.localizer_args.threshold=fraction", "localize.localizer_args.fraction=1e-9"]
 BAD = {
     "an odd batch": ["unlearn.batch_size=3"],
+    "half a pair": ["unlearn.method=whole:Whole", "unlearn.batch_size=1", "unlearn.gradient_accumulation_steps=2"],
+    "a wrapper around whole batches": ["unlearn.method=whole:Whole+sam"],
     "a fresh adapter that is not trained": ["unlearn.adapter=fresh", "unlearn.parameters=all"],
     "no region": ["unlearn.region=gone.json"],
     "no region file": ["unlearn.region=empty.json"],

@@ -8,15 +8,19 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
+from transformers import TrainingArguments
 
+from scopewise.data.batch import Batch
 from scopewise.data.prompt import Encoded
 from scopewise.models.engine import Engine
 from scopewise.ops import Reduction, sequence_mean, sequence_sum, squared_distance, token_js, token_kl, token_log_probs
 from scopewise.registry import split_method
 from scopewise.settings import make
 
+BatchLoss = Callable[[nn.Module, Batch, Batch], Tensor]
+"""Computes the loss of a micro-batch (a scalar) from the model, the forget rows and the retain rows paired with them."""
 LossInput = Literal["nll", "logits", "reference_logits", "reference_nll", "preferred", "hidden"]
 
 
@@ -124,6 +128,8 @@ class Method:
     """Whether a part of the loss is detached, so that the gradient is not that of the value."""
     trains_on: ClassVar[Literal["answer", "preferred"]] = "answer"
     """Whether the forget rows are trained with their own answers or with other answers instead."""
+    whole_batch: ClassVar[bool] = False
+    """Whether the loss is `batch_loss`, which runs the model itself, instead of `forget_loss` and the retain terms."""
 
     def forget_loss(self, answers: Answers) -> Float[Tensor, "batch"]:
         """Return the forget term of each sequence, to be minimised; it must depend on that sequence only."""
@@ -146,6 +152,10 @@ class Method:
     def statistics(self, items: Sequence[Encoded], engine: Engine) -> Tensor | None:
         """Return what the loss reads of the model before unlearning over all forget rows. Called as `relabel`."""
         return None
+
+    def batch_loss(self, engine: Engine, args: TrainingArguments) -> BatchLoss:
+        """Return the loss of a micro-batch, if `whole_batch`. Called as `relabel`, with the training arguments."""
+        raise NotImplementedError
 
     def hidden_layer(self, layers: int) -> int | None:
         """Return the decoder block (from 0, of `layers`) whose hidden states are needed, or None."""

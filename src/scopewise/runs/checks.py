@@ -37,6 +37,7 @@ from scopewise.models.tiny import build_tokenizer, tiny_shape, tokenizer_texts
 from scopewise.models.vocabulary import check_vocabulary
 from scopewise.region import Region
 from scopewise.training.finetune import Descent
+from scopewise.training.loss import check_whole_batch
 from scopewise.training.mask import RegionMask
 from scopewise.training.optimizer import check_optimizer
 from scopewise.training.zero import check_deepspeed, check_wrappers
@@ -140,6 +141,7 @@ def check_unlearning(checked: Checked, section: UnlearnSection, where: str = "un
             f"{where}.batch_size: {rows} rows per step; {section.method} pairs forget with retain rows, so it must be even; "
             "change batch_size"
         )
+    check_whole_batch(method, rows=section.batch_size, wrapped=bool(wrappers), expands=section.expand.retain > 0)
     forget = benchmark.select(FORGET, TRAIN)
     if method.answers_from == "row":
 

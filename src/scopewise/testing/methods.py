@@ -82,7 +82,14 @@ def moved(given: Answers, logits: Tensor) -> Answers:
     return replace(given, logits=logits, hidden=logits, preferred=replace(preferred, logits=logits))
 
 
+def _of_sequences(method: Method) -> None:
+    """Raise NotApplicableError where the loss is of a whole micro-batch, and not of each sequence."""
+    if method.whole_batch:
+        raise NotApplicableError("its loss is of a whole micro-batch")
+
+
 def _losses(method: Method, model: Any, items: Sequence[Encoded], labels: Labels, pad: int = 0) -> list[float]:
+    _of_sequences(method)
     return method.forget_loss(answers_of(method, model, items, labels, pad)).tolist()
 
 
@@ -117,6 +124,7 @@ def labels_fit(method: Method, world: World) -> None:
 
 def finite_differences(method: Method, world: World) -> None:
     """The gradient of the loss agrees with finite differences."""
+    _of_sequences(method)
     if method.stops_gradient:
         raise NotApplicableError("the loss has a stop-gradient")
     given = random_answers()
@@ -132,6 +140,7 @@ def finite_differences(method: Method, world: World) -> None:
 
 def sequences_apart(method: Method, world: World) -> None:
     """The loss of the first row has no gradient on the tokens of the second."""
+    _of_sequences(method)
     given = random_answers()
     logits = given.logits.clone().requires_grad_(True)
     method.forget_loss(moved(given, logits))[0].backward()
@@ -142,6 +151,7 @@ def sequences_apart(method: Method, world: World) -> None:
 
 def micro_batches(method: Method, world: World, adapter: bool) -> None:
     """A step on eight rows gives the same parameters with one micro-batch and with eight."""
+    _of_sequences(method)
     method = replace(method, retain_weight=2.0)
     after, start = [], {}
     for size in (8, 1):
@@ -208,6 +218,7 @@ def only_chosen_weights(method: Method, world: World, adapter: bool) -> None:
 
 def reference_stands(method: Method, world: World) -> None:
     """Training changes the model's logits, but not those of the reference."""
+    _of_sequences(method)
     method = replace(method, retain="kl")
     batch = collate(world.items[1])
     trainer = world.trainer(world.model(adapter=True), method, max_steps=2)

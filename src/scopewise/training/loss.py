@@ -13,10 +13,42 @@ from torch import Tensor
 from scopewise import ops
 from scopewise.data.batch import Batch, select_rows
 from scopewise.errors import ConfigError, ModelError
-from scopewise.methods.base import READ_THE_REFERENCE, RETAIN_LOSSES, Answers, Method
+from scopewise.methods.base import READ_THE_REFERENCE, RETAIN_LOSSES, Answers, BatchLoss, Method
+from scopewise.models.flops import count_forward
 from scopewise.models.forward import Forward
 from scopewise.models.reference import Reference
 from scopewise.training.sampler import FORGET_GROUP, PREFERRED_GROUP, REFUSED_GROUP, RETAIN_GROUP, counted
+
+
+def check_whole_batch(
+    method: Method, *, rows: int, wrapped: bool, expands: bool, splits_terms: bool = False, shared: bool = False
+) -> None:
+    """Raise ConfigError where a loss of whole micro-batches would be split, or run by several processes.
+
+    Args:
+        method: The method.
+        rows: Of a micro-batch.
+        wrapped: Whether there are wrappers, which compute the two terms separately.
+        expands: Whether there are self-questions among the retain rows, whose loss is KL.
+        splits_terms: Whether the terms have different regions.
+        shared: Whether several processes share a step, or the model is sharded.
+    """
+    if not method.whole_batch:
+        return
+    where = f"unlearn.method: {type(method).__name__}, whose loss is that of whole micro-batches,"
+    if wrapped:
+        raise ConfigError(f"{where} with a wrapper, which needs a loss of each term; leave the wrapper out")
+    if splits_terms:
+        raise ConfigError(f"{where} with a region for each term; choose another localizer or region")
+    if expands:
+        raise ConfigError(f"{where} with unlearn.expand.retain, whose rows need KL; set 0")
+    if shared:
+        raise ConfigError(f"{where} in several processes, or with FSDP2 or DeepSpeed; use one process without them")
+    if rows % 2:
+        raise ConfigError(
+            f"{where} with batch_size {rows}; a micro-batch is pairs of a forget and a retain row, so it must be even; "
+            "change batch_size (per_device_train_batch_size in Python)"
+        )
 
 
 class Loss:
@@ -31,6 +63,7 @@ class Loss:
         denominators: Sum of the weights of each term over the step; set before the step's first micro-batch.
         statistics: Those of the method, set before training.
         reference: Returns the model before unlearning; set during training if the method needs it.
+        of_batch: The method's own loss of a micro-batch; set during training if it is `whole_batch`.
     """
 
     def __init__(self, method: Method, layer: int | None, where: Callable[[Sequence[int]], str]) -> None:
@@ -39,6 +72,7 @@ class Loss:
         self.denominators: dict[str, Tensor] = {}
         self.reference: Reference | None = None
         self.statistics: Tensor | None = None
+        self.of_batch: BatchLoss | None = None
         self._where = where
 
     def __call__(self, forward: Forward, inputs: Batch) -> tuple[Tensor, Tensor]:
@@ -48,6 +82,8 @@ class Loss:
             ModelError: a value is not finite; the message names the step, the term and the rows.
         """
         method, group = self.method, inputs["group"]
+        if method.whole_batch:
+            return self._of_batch(forward, inputs), torch.zeros((), device=group.device)
         groups = (FORGET_GROUP, PREFERRED_GROUP, RETAIN_GROUP, REFUSED_GROUP)
         counts = [int((group == g).sum()) for g in groups]
         # Groups are contiguous (see `Rows.collate`), so a group's tokens are a slice, without a copy.
@@ -88,6 +124,18 @@ class Loss:
             retain = self._share("retain", value, answers, inputs, starts[2])
         return forget, retain
 
+    def _of_batch(self, forward: Forward, inputs: Batch) -> Tensor:
+        """Return the method's own loss of a micro-batch, times its share in the step's forget rows."""
+        if self.of_batch is None:
+            raise ConfigError("compute_loss: this method's loss only exists during train(); call train()")
+        forget, retain = (torch.nonzero(inputs["group"] == g).flatten() for g in (FORGET_GROUP, RETAIN_GROUP))
+        count_forward(forward.inner, inputs, forward.head)
+        with forward.autocast():
+            value = self.of_batch(forward.model, select_rows(inputs, forget), select_rows(inputs, retain))
+        if not bool(torch.isfinite(value)):
+            raise _not_finite("forget", self._where(inputs["index"][forget].tolist()[:5]))
+        return value * len(forget) / self.denominators["forget"]
+
     def _outputs(self, forward: Forward, inputs: Batch, forgets: bool, terms: Sequence[str]) -> _Outputs:
         """Run the forward pass. If no loss reads the logits themselves, use chunked cross-entropy, which keeps none."""
         needs = self.method.needs if forgets else frozenset[str]()
@@ -124,13 +172,16 @@ class Loss:
             raise ModelError(f"{term} loss: shape {tuple(value.shape)}; a loss must return one value per sequence")
         if not bool(torch.isfinite(value).all()):
             bad = inputs["index"][first : first + answers.batch][~torch.isfinite(value)].tolist()
-            raise ModelError(
-                f"{term} loss: not finite at {self._where(bad[:5])}; lower the learning rate, or check the model's weights "
-                "and dtype"
-            )
+            raise _not_finite(term, self._where(bad[:5]))
         weight = self.method.weight(ops.token_counts(answers.row, answers.batch))
         weight = weight * counted(inputs)[first : first + answers.batch]
         return (value * weight).sum() / self.denominators[term]
+
+
+def _not_finite(term: str, where: str) -> ModelError:
+    return ModelError(
+        f"{term} loss: not finite at {where}; lower the learning rate, or check the model's weights and dtype"
+    )
 
 
 @dataclass(frozen=True)

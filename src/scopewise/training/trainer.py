@@ -57,7 +57,7 @@ from scopewise.training.arguments import UnlearningConfig
 from scopewise.training.callbacks import CutBackward
 from scopewise.training.early_stopping import EarlyStopping
 from scopewise.training.finetune import Descent
-from scopewise.training.loss import Loss
+from scopewise.training.loss import Loss, check_whole_batch
 from scopewise.training.mask import RegionMask, chosen_region
 from scopewise.training.progress import fault_of
 from scopewise.training.sampler import (
@@ -206,6 +206,14 @@ class UnlearningTrainer(Trainer):
         self._wrapped: Forward | None = None
         self.region = chosen_region(region, self.method, self.engine, Scopes(forget, retain, args.seed), args.localize)
         self.mask = RegionMask(model, self.region)
+        check_whole_batch(
+            self.method,
+            rows=args.train_batch_size,
+            wrapped=bool(self.wrappers),
+            expands=args.expand.retain > 0,
+            splits_terms=self.mask.splits_terms,
+            shared=args.world_size > 1 or uses_fsdp() or on_deepspeed(),
+        )
         self._to_forget, self._to_retain, self._held_out = forget, retain, held_out
         if args.expand.retain and not self.method.retain_terms:
             raise ConfigError(
@@ -284,7 +292,8 @@ class UnlearningTrainer(Trainer):
             try:
                 result = self._train(*args, **kwargs)
             finally:
-                self.loss.reference, self.forward, self._wrapped = None, self.engine.forward, None
+                self.loss.reference = self.loss.of_batch = None
+                self.forward, self._wrapped = self.engine.forward, None
             if before is not None:
                 scale_change(self.accelerator.unwrap_model(self.model), before, method.change_factor)
         for number, wrapper in enumerate(self.wrappers):
@@ -360,6 +369,8 @@ class UnlearningTrainer(Trainer):
             rows.retain_preferred = encode(refused, tokenizer, engine.prompt, 2 * self.args.max_length)
         rows.labels = method.relabel(rows.forget, engine, self.args.seed)
         self.loss.statistics = method.statistics(rows.forget, engine)
+        if method.whole_batch:
+            self.loss.of_batch = method.batch_loss(engine, self.args)
         if "reference_nll" in method.needs:
             rows.reference_nll = engine.sequence_nll(rows.forget, "reference")
             if rows.preferred:
@@ -560,7 +571,9 @@ class UnlearningTrainer(Trainer):
         if not self.mask.splits_terms:
             # The losses of the parts add up. But a penalty needs the retain loss of the whole micro-batch, and
             # processes that share parameters must run the same number of forwards.
-            whole = self.dual is not None or self.is_fsdp_enabled or self.is_deepspeed_enabled
+            whole = (
+                self.method.whole_batch or self.dual is not None or self.is_fsdp_enabled or self.is_deepspeed_enabled
+            )
             for part in [inputs] if whole else parts_by_length(inputs):
                 total = total + super().training_step(model, part, num_items_in_batch)
             return total
