@@ -57,7 +57,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Work:
-    """What an attack on one model costs, for the estimate of the duration.
+    """The work of an attack on one model, to estimate how long a suite will take.
 
     Attributes:
         steps: Training steps of 16 rows.

@@ -27,7 +27,7 @@ class Detectability(Attack):
     """Train a classifier on the model's outputs to tell unlearned facts from facts that no model has seen.
 
     It finds what `membership` finds, and also the opposite: an over-unlearned model gives the unlearned answers a lower
-    probability than other wrong answers, so that whoever tries a list of candidates learns which were to be forgotten.
+    probability than other wrong answers, so an attacker who tries a list of candidates learns which of them were unlearned.
 
     Features of an answer: mean, lowest, highest and standard deviation of the tokens' log-probabilities, that of the first
     token, the share of arg-max tokens, mean entropy and variance of the predictions, and length. The unseen rows are the

@@ -73,7 +73,7 @@ def _recovery(results: Sequence[Mapping[str, Any]]) -> list[str]:
     lines = [
         "",
         "Steps until the model has half of what the target knows beyond the oracle (both before the attack); one figure per "
-        "seed, at the looks of the attack:",
+        "seed, counted at the steps at which the attack measures:",
         "",
         "| Method | Protocol | Attack | steps | oracle |",
         "|---|---|---|---|---|",
