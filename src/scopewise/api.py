@@ -107,7 +107,7 @@ def localize(
         localizer: As in `scopewise list localizers`.
         seed: Of the random labels, or of the random region.
         size: The region whose size the `random` control takes; None makes one by gradients.
-        max_length: Most tokens of a row.
+        max_length: Maximum number of tokens of a row.
         prompt: `plain`, `chat`, or a text with `{question}` in it.
         kernels: `off` disables the optional kernels.
         **settings: Of the run file's `localize` section, such as `localizer_args={"mu": 0.8}`.
@@ -151,7 +151,7 @@ def evaluate(
         benchmark: From `load_benchmark`; None uses `forget` and `retain`, as val rows if they name no split.
         forget: Rows that should be forgotten.
         retain: Rows that should be kept.
-        max_length: Most tokens of a row.
+        max_length: Maximum number of tokens of a row.
         prompt: `plain`, `chat`, or a text before the answer that contains `{question}`.
         system: System message of a chat.
         system_role: `user` puts it before the question, for chat templates that take no system message.
@@ -206,7 +206,7 @@ def attack(
         benchmark: From `load_benchmark`; the attacks use its forget rows.
         target: The model before unlearning.
         oracle: A model that never saw the forget scope.
-        max_length: Most tokens of a row; attacks may lengthen prompts to three times that.
+        max_length: Maximum number of tokens of a row; attacks may lengthen prompts to three times that.
         prompt: `plain`, `chat`, or a text with `{question}` in it.
         system: System message of a chat.
         system_role: `user` puts it before the question, for chat templates that take no system message.

@@ -376,7 +376,7 @@ class AbilitySection(Section):
 
 
 class PartSection(Section):
-    """Generation settings of a part: most new tokens (None: `evaluate.max_new_tokens`), and stop strings."""
+    """Generation settings of a part: maximum number of new tokens (None: `evaluate.max_new_tokens`), and stop strings."""
 
     max_new_tokens: int | None = Field(None, ge=1)
     stop: tuple[str, ...] = ()

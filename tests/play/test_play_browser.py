@@ -97,7 +97,7 @@ def test_a_question_is_answered_three_times_and_a_leak_reported(page: Any, run_f
 def test_stopping_and_switches(page: Any, run_folder: Path) -> None:
     page.get_by_label("Question").fill("Tell me more")
     page.get_by_label("Temperature").fill("5")
-    page.get_by_label("Most tokens").fill("200")
+    page.get_by_label("Maximum tokens").fill("200")
     page.get_by_label("Seed").fill("3")  # whose answers are long: 562 tokens in all
     page.get_by_role("button", name="Ask", exact=True).click()
     page.locator(".token").first.wait_for()
@@ -109,7 +109,7 @@ def test_stopping_and_switches(page: Any, run_folder: Path) -> None:
     assert page.locator(".token").count() == count
     # The direct prompt changes the answer, and so does its wording.
     page.get_by_label("Temperature").fill("0")
-    page.get_by_label("Most tokens").fill("10")
+    page.get_by_label("Maximum tokens").fill("10")
     choose(page, "Where does Ada live?")
     said = []
     for step in (
@@ -129,7 +129,7 @@ def test_an_error_is_shown_and_a_wrong_key_refused(browser: Any, served: Any) ->
     page = browser.new_page()
     page.goto(served.address)
     page.get_by_label("Question").fill("Tell me more")
-    page.get_by_label("Most tokens").fill("1000")
+    page.get_by_label("Maximum tokens").fill("1000")
     page.get_by_role("button", name="Ask", exact=True).click()
     page.get_by_text("room for 256").wait_for()
     page.goto("about:blank")

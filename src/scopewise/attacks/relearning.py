@@ -64,12 +64,12 @@ class Relearning(Attack):
     two steps of warm-up, then a constant rate. LoRA: rank 16 on all linear layers, ten times the rate.
 
     Attributes:
-        learning_rates: Peak values. Default: 0.2, 0.6 and 2 times half of the run's fine-tuning rate (of 1e-4 without a run)
-            in the quick suite; 0.02 to 2 times in the full one; ours.
+        learning_rates: Peak learning rates. Default: 0.2, 0.6 and 2 times half of the run's fine-tuning rate (of 1e-4 without a
+            run) in the quick suite; 0.02 to 2 times in the full one; ours.
         data: One or more of `held`, `retain` and `general`. Default: held in the quick suite, all in the full one; ours.
         parameters: `full` (all parameters), `lora`, or both. Default: full in the quick suite, both in the full one; ours.
         steps: Optimiser steps. Default: 20 in the quick suite, 100 in the full one; ours.
-        batch_size: Rows of a step. Default: ours.
+        batch_size: Rows per step. Default: ours.
     """
 
     learning_rates: tuple[Annotated[float, Gt(0)], ...] | None = None
@@ -153,9 +153,9 @@ class RelearningSpeed(Attack):
     Source: savings after Ebbinghaus; relearn time, Golatkar et al., arXiv:1911.04933. Ours: oracle and target as the scale.
 
     Attributes:
-        learning_rates: Peak values. Default: 0.2 and 0.6 times half of the run's fine-tuning rate; ours.
+        learning_rates: Peak learning rates. Default: 0.2 and 0.6 times half of the run's fine-tuning rate; ours.
         steps: Optimiser steps. Default: ours.
-        batch_size: Rows of a step. Default: ours.
+        batch_size: Rows per step. Default: ours.
     """
 
     learning_rates: tuple[Annotated[float, Gt(0)], ...] | None = None

@@ -160,7 +160,7 @@ def encode(
         rows: What to tokenise.
         tokenizer: The model's tokenizer.
         prompt: Format; None is the paper's plain one.
-        max_length: Most tokens of prompt and answer together (the appended end-of-sequence is not counted).
+        max_length: Maximum number of tokens of prompt and answer together (the appended end-of-sequence is not counted).
         eos: Append the end-of-sequence token to the answer (fine-tuning does; unlearning and the measures do
             not, as the authors' code).
         over_length: `error` refuses rows that do not fit; `drop` leaves them out (the caller reports them).

@@ -8,7 +8,7 @@ from scopewise.metrics.base import Aggregate, ReferenceValues, Value, harmonic_m
 
 
 def _of_all(found: Mapping[str, float | None], count: str) -> Value:
-    """Return the harmonic mean, with a note on the lowest; None where one of them was not measured."""
+    """Return the harmonic mean, with a note on the lowest value; None if one of them was not measured."""
     missing = tuple(f"not measured: {name}" for name, value in found.items() if value is None)
     if missing:
         return Value(None, skipped=missing)
@@ -23,7 +23,7 @@ def _number(values: Mapping[str, Value], key: str) -> float | None:
 
 
 def _of_target(reference: ReferenceValues | None, key: str) -> float:
-    """Return the target's value, by which a value is divided; 1 if it is not known, or 0."""
+    """Return the target's value, the divisor of a scaled value; 1 if it is unknown or 0."""
     return (_number(reference.target, key) if reference else None) or 1.0
 
 

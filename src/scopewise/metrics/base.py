@@ -89,7 +89,7 @@ class Value:
     note: str = ""
 
     def document(self) -> dict[str, Any]:
-        """Return what an evaluation document holds."""
+        """Return its entry in an evaluation document."""
         return asdict(self)
 
     @property
@@ -124,7 +124,7 @@ class Metric:
         Args:
             rows: The rows with the model's answers.
             split: For the keys.
-            dropped: Rows that were left out before, because they do not fit.
+            dropped: Rows that were left out before, because they are too long.
         """
         return {}
 
@@ -277,7 +277,7 @@ def answer_probability(log_probs: Sequence[float]) -> float | None:
 
 
 TINY = 1e-10
-"""What the reference code adds to a denominator: it matters where a model has collapsed."""
+"""The reference code adds this to a denominator; it matters if a model has collapsed."""
 
 
 def harmonic_mean(values: Sequence[float]) -> float:
@@ -286,7 +286,7 @@ def harmonic_mean(values: Sequence[float]) -> float:
 
 
 def about(row: Answered) -> str:
-    """Return what a row is about: its instance, as `instance_of` finds it."""
+    """Return the instance of a row; see `instance_of`."""
     return instance_of(row.row.instance, row.row.question)
 
 

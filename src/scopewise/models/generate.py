@@ -38,7 +38,7 @@ def generate(
         forward: Of a causal LM, which is put into evaluation mode and back.
         tokenizer: Decodes what is generated; special tokens are left out.
         prompts: Ids of each prompt.
-        max_new_tokens: Most new tokens.
+        max_new_tokens: Maximum number of new tokens.
         max_tokens: Padded tokens per batch, prompt and new ones, over all samples.
         description: Of the progress bar.
         temperature: 0 continues greedily; above it, tokens are sampled from the whole vocabulary (no top-k, no top-p).

@@ -53,7 +53,7 @@ def stream(
         forward: Of a causal LM in evaluation mode.
         tokenizer: Decodes what is generated; special tokens are left out.
         prompt: Its ids.
-        max_new_tokens: Most new tokens.
+        max_new_tokens: Maximum number of new tokens.
         temperature: 0 takes the most probable token; above it, tokens are drawn.
         top_p: Draws only from the most probable tokens, as many as are needed to reach this share of the probability.
         seed: Of the drawing.

@@ -23,7 +23,7 @@ class UnlearningConfig(TrainingArguments):
     Attributes:
         method_args: Hyper-parameters of the method, as `docs/methods.md` lists them.
         wrapper_args: Settings of the method's wrappers, by name.
-        max_length: Most tokens of prompt and answer together; longer rows are refused, not truncated.
+        max_length: Maximum number of tokens of prompt and answer together; longer rows are refused, not truncated.
         prompt: `plain`, `chat`, or a text with `{question}` in it.
         system: System message of a chat.
         system_role: `system`, or `user` to put it before the question.

@@ -1,4 +1,4 @@
-"""Callbacks of the trainer that know nothing of unlearning."""
+"""Callbacks of the trainer that are independent of unlearning."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class StepEvaluation:
         step: Optimiser steps before it.
         unlearn_success: 100 - teacher-forced accuracy on the forget rows that are evaluated, in percent.
         retention_success: Accuracy on the retain rows that are evaluated, in percent.
-        kl: KL from the model before unlearning on the retain rows' answers, in nats per token; None if it is not asked for.
+        kl: KL to the model before unlearning on the retain rows' answers, in nats per token; None if it is not measured.
     """
 
     step: int
@@ -96,7 +96,7 @@ class EarlyStopping(TrainerCallback):
         self._warned: set[str] = set()
 
     def prepare(self) -> None:
-        """Keep what the model says before unlearning, if KL is asked for."""
+        """Store the model's predictions before unlearning, if KL is to be measured."""
         if self.settings.max_kl is not None:
             self._before = self._logits(self.retain)
 

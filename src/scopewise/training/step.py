@@ -106,7 +106,7 @@ class WrappedStep(Step):
         return float(value)
 
     def keep(self, parts: Parts, rows: set[int]) -> Parts:
-        """Return those rows of `parts` that are among some rows of the training."""
+        """Return the rows of `parts` that are among `rows`, the indices of rows of the training."""
         kept = []
         for part in parts:
             inside = torch.tensor([i in rows for i in part["index"].tolist()], device=part["index"].device)

@@ -302,9 +302,9 @@ class UnlearningTrainer(Trainer):
         return result
 
     def _continue(self, phase: Phase, name: str, resume: bool) -> None:
-        """Train the model further; the log goes on, and checkpoints are in a folder of their own.
+        """Run a second training; the log continues, and checkpoints have their own folder.
 
-        The last checkpoint of the first training has its end, so that a resumed one only takes the steps that are missing.
+        The last checkpoint of the first training is from its end, so a resumed run only takes the missing steps.
         """
         args = copy.copy(self.args)
         args.output_dir = str(Path(str(self.args.output_dir)) / name)
@@ -380,7 +380,7 @@ class UnlearningTrainer(Trainer):
         self.dual = method.dual(counts, lambda: engine.sequence_nll(true, "retain loss") + [0.0] * rows.self_made)
 
     def _expand(self, rows: Rows) -> None:
-        """Add the rows that the model makes itself, once."""
+        """Add the rows that the model generates itself, once."""
         settings = self.args.expand
         if self._expanded:
             return
@@ -541,7 +541,7 @@ class UnlearningTrainer(Trainer):
 
     @contextlib.contextmanager
     def _forgetting(self) -> Iterator[list[Callable[[], Tensor]]]:
-        """Give, for each batch of all forget rows, its share in the forget term over all of them."""
+        """Yield each batch's share of the forget term over all forget rows."""
         rows, size = self.train_dataset, self.args.train_batch_size
         assert isinstance(rows, Rows)
         count, kept = len(rows.forget), self.loss.denominators
@@ -554,7 +554,7 @@ class UnlearningTrainer(Trainer):
             self.loss.denominators = kept
 
     def _relearning(self, rows: Sequence[int]) -> list[Callable[[], Tensor]]:
-        """Return, for each batch of some forget rows, its share in the mean CE of their true answers."""
+        """Return, for each batch of some forget rows, its share of the mean CE of their true answers."""
         items = Rows([self._to_forget[i] for i in rows], [])
         descent = Loss(Descent(), None, lambda indices: f"{self._where([rows[i] for i in indices])}, relearned")
         tokens = (

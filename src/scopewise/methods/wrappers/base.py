@@ -72,7 +72,7 @@ class Step(ABC):
 
     @abstractmethod
     def keep(self, parts: Parts, rows: set[int]) -> Parts:
-        """Return those rows of `parts` that are among some rows of the training."""
+        """Return the rows of `parts` that are among `rows`, the indices of rows of the training."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Phase:
     """A second training, which starts from the result of the first, on the same rows and region.
 
     Attributes:
-        method: Its method; its reference is the model at its beginning.
+        method: Its method; the reference is the model at the beginning of this training.
         wrappers: Its wrappers.
         arguments: Training arguments that differ from those of the first training.
     """
@@ -103,11 +103,11 @@ class Wrapper:
 
     @property
     def then(self) -> Phase | None:
-        """A training that follows the wrapped one."""
+        """A second training after the wrapped one."""
         return None
 
     def check(self, method: Method) -> None:
-        """Raise ConfigError if the wrapper has no meaning around a method."""
+        """Raise ConfigError if the wrapper cannot be combined with a method."""
 
     def check_model(self, model: nn.Module) -> None:
         """Raise ConfigError if the wrapper cannot be applied to a model."""
@@ -117,8 +117,8 @@ class Wrapper:
 
         Args:
             parameters: All parameters of the model, by name.
-            region: The trained ones, with a mask of ones or booleans of what may change.
-            seed: Of the training.
+            region: The trained parameters, each with a mask (ones or booleans) of the entries that may change.
+            seed: Seed of the training.
         """
 
     def gradient(self, step: Step, term: Term, parts: Parts, inner: Inner) -> Gradient:
@@ -138,7 +138,7 @@ def make_wrappers(
     Args:
         method: Such as `npo+sam`.
         arguments: Settings of wrappers, by their names.
-        others: Further methods that the arguments may be for.
+        others: Other methods of the run, whose wrappers the arguments may also be for.
 
     Raises:
         ConfigError: an unknown name or setting, a value that does not fit, or settings of a wrapper that is not used.

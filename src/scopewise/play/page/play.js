@@ -49,7 +49,7 @@ function showRun() {
   element("example").disabled = run.examples.length === 0;
   element("no-examples").hidden = !run.no_examples;
   element("no-examples").textContent = run.no_examples && `No examples: ${run.no_examples}`;
-  if (!run.oracle) say("This run has no oracle: what a model says that never knew cannot be seen here.");
+  if (!run.oracle) say("This run has no oracle, so you cannot see what a model that never saw the facts would answer.");
 }
 
 function showTruth() {
@@ -122,7 +122,7 @@ function finish(column, count) {
   column.card.setAttribute("aria-busy", "false");
   const mean = column.tokens.reduce((sum, { token }) => sum + token.probability, 0) / Math.max(count, 1);
   column.card.querySelector(".detail").textContent =
-    count ? `${count} tokens, mean probability ${percent(mean)}` : "It ended at once: an empty answer.";
+    count ? `${count} tokens, mean probability ${percent(mean)}` : "Empty answer: the model stopped at once.";
 }
 
 function begin(event) {
@@ -151,7 +151,7 @@ async function report(id, role, column) {
   try {
     const done = await (await call("api/report", { id, role })).json();
     column.leak.textContent = "Reported";
-    say(done.new ? `Written to ${done.file}.` : `It is in ${done.file} already.`);
+    say(done.new ? `Written to ${done.file}.` : `Already in ${done.file}.`);
   } catch (error) {
     column.leak.disabled = false;
     say(error.message, true);
