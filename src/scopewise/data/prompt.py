@@ -161,7 +161,7 @@ def encode(
         tokenizer: The model's tokenizer.
         prompt: Format; None is the paper's plain one.
         max_length: Maximum number of tokens of prompt and answer together (the appended end-of-sequence is not counted).
-        eos: Append the end-of-sequence token to the answer (fine-tuning does; unlearning and the measures do
+        eos: Append the end-of-sequence token to the answer (fine-tuning does; unlearning and the metrics do
             not, as the authors' code).
         over_length: `error` refuses rows that do not fit; `drop` leaves them out (the caller reports them).
         begun: Text after the prompt that counts as prompt: a forced beginning of the reply.
