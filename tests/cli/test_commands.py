@@ -164,7 +164,7 @@ def test_no_command_at_all_prints_the_help() -> None:
     ("name", "options", "sentence"),
     [
         ("list_", {"kind": Kind.methods}, "scopewise: interrupted"),
-        ("finetune", {"resume": False}, "scopewise: interrupted; finished stages are kept, add --resume to go on"),
+        ("finetune", {"resume": False}, "scopewise: interrupted; finished stages are kept, add --resume to continue"),
     ],
 )
 def test_an_interrupted_command_names_resume_where_it_has_it(
@@ -284,7 +284,7 @@ def test_staged_commands_from_own_data_to_a_measured_adapter(tmp_path: Path) -> 
     changed = scopewise(*words, settings=[*own, f"run.dir={tmp_path / 'c'}", "unlearn.learning_rate=0.5"])
     assert changed.returncode == 2
     assert "unlearn.learning_rate was 5e-05, now 0.5" in changed.stderr
-    assert "to go on with it add --resume --set unlearn.learning_rate=5e-05, or" in changed.stderr
+    assert "to continue it, add --resume --set unlearn.learning_rate=5e-05, or" in changed.stderr
     assert {p.name for p in (tmp_path / "c" / "models").iterdir()} == {"ga_kl", "gradient_ascent"}
 
 

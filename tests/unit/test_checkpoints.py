@@ -217,7 +217,7 @@ def test_a_broken_checkpoint_is_said_and_the_one_before_it_taken(
             assert len(said) == 1
             assert said[0].startswith("fine-tune target: checkpoint-3 is left out: ")
             assert file in said[0] or file == "cost.json"
-            assert said[0].endswith("; it goes on with checkpoint-2")
+            assert said[0].endswith("; training continues with checkpoint-2")
     assert results[0].keys() == results[1].keys()
     assert all(torch.equal(value, results[1][name]) for name, value in results[0].items())
 
@@ -232,5 +232,5 @@ def test_where_every_checkpoint_is_broken_it_begins_anew(
         pipeline = Pipeline(config, resume=True)
         with pipeline.folder:
             made = pipeline.finetuned("target")
-    assert caplog.text.count("it goes on from the beginning") == 2
+    assert caplog.text.count("training continues from the beginning") == 2
     assert json.loads((made / "stage.json").read_text())["cost"]["steps"] == 4

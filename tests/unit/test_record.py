@@ -62,12 +62,12 @@ def test_what_a_kill_left_is_gone_when_the_run_goes_on(tmp_path: Path) -> None:
             {},
             "add --resume --set 'data.system=\"Be kind.\"', or",
         ),
-        ({"data": {"content": "a"}}, {"data": {"content": "b"}}, {}, "go on with those it was made with, or"),
+        ({"data": {"content": "a"}}, {"data": {"content": "b"}}, {}, "use those it was made with, or"),
         (
             {"unlearn": {"num_train_epochs": 3.0}},
             {"unlearn": {"num_train_epochs": 2.0}},
             {"bench": {"settings": {"npo": {"num_train_epochs": 2.0}}}},
-            "go on with those it was made with, or",
+            "use those it was made with, or",
         ),
     ],
 )

@@ -119,7 +119,7 @@ def test_one_instance_has_neither_interval_nor_verdict_in_table_and_page() -> No
     (shown,) = leaks(document)
     assert (shown.leakage, shown.interval, shown.verdict) == ("0.50", "no interval from one instance", "one instance")
     assert leaking(document, ("npo", "paper")) == [
-        "Its attacks have no verdict: the forget rows are about one instance, which gives no interval."
+        "Its attacks have no verdict: the forget rows are about one instance, so there is no interval."
     ]
     several = {**document, "results": [{**one, "low": 0.2, "high": 0.7, "verdict": "leaks"}]}
     assert "[0.20, 0.70] **leaks**" in attacks_table(several)

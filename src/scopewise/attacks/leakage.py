@@ -33,7 +33,7 @@ class Leakage:
 
     Attributes:
         value: (unlearned - oracle) / (target - oracle) of the mean signals; below 0 if the model reveals less than the
-            oracle; None if target and oracle hardly differ, so that nothing can leak.
+            oracle; None if target and oracle differ too little to measure it.
         low: Lower end of the 95 % interval; None without an interval, as for rows of a single instance.
         high: Upper end.
         unlearned: Mean signal of the model.

@@ -117,10 +117,10 @@ def compared(
     notes = [*unlearned["notes"], *left_out]
     if found.value is None:
         notes.append(
-            f"target ({found.target:.2f}) and oracle ({found.oracle:.2f}) hardly differ under this attack, so nothing can leak"
+            f"target ({found.target:.2f}) and oracle ({found.oracle:.2f}) differ too little to measure leakage"
         )
     elif found.high is None:
-        notes.append("the rows are about one instance, which gives no interval, and so no verdict")
+        notes.append("the rows are about one instance, so there is no interval and no verdict")
     elif found.clusters < LEAST_INSTANCES:
         notes.append(f"the rows are about {found.clusters} instances, and a verdict needs at least {LEAST_INSTANCES}")
     elif found.high < 0:

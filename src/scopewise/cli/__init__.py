@@ -53,7 +53,7 @@ def command(function: Callable[..., Any]) -> Callable[..., Any]:
             _say(str(error))
             raise typer.Exit(2) from None
         except KeyboardInterrupt as error:
-            kept = "; finished stages are kept, add --resume to go on" if "resume" in kwargs else ""
+            kept = "; finished stages are kept, add --resume to continue" if "resume" in kwargs else ""
             _say(f"interrupted{kept}")
             raise typer.Exit(128 + signal_of(error)) from None
         except BrokenPipeError:

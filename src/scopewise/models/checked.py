@@ -154,7 +154,7 @@ def check_tokenizer_class(folder: Path) -> None:
 def check_weights(folder: Path, setting: str = "model") -> None:
     """Raise ModelError where a weight file in a model's or adapter's folder is missing or damaged; reads headers only."""
     if (found := damage(folder, ModelError)) is not None:
-        advice = "; save it with safe_serialization=True" if "pickle" in found else "; copy the folder anew"
+        advice = "; save it with safe_serialization=True" if "pickle" in found else "; copy the folder again"
         raise ModelError(f"{setting}: {folder}; {found}{advice}")
 
 
@@ -169,7 +169,7 @@ def check_loaded(model: PreTrainedModel, report: Mapping[str, Collection[Any]], 
         report: What `from_pretrained` gives with `output_loading_info`.
         path: Where it was loaded from.
     """
-    advice = "the folder is incomplete, or its config.json is another model's; copy it anew"
+    advice = "the folder is incomplete, or its config.json is another model's; copy it again"
     if report["missing_keys"]:
         _refuse(path, "tensors are missing, which would be random numbers", report["missing_keys"], advice)
     if report["mismatched_keys"]:

@@ -89,7 +89,7 @@ def check_lora(section: LoraSection, model: PeftModel, base: Any, source: str) -
 
     Args:
         section: Settings; those that were not given are not compared.
-        model: The model with its own adapter, which goes on being trained.
+        model: The model with its own adapter, which will be trained further.
         base: Its base without adapter, which is changed.
         source: Where the adapter comes from.
     """
@@ -97,7 +97,7 @@ def check_lora(section: LoraSection, model: PeftModel, base: Any, source: str) -
     own = model.peft_config[active_adapter(model)]
     if not given:
         return
-    advice = "remove it, which goes on with the adapter as it is, or set parameters=all, which merges the adapter"
+    advice = "remove it to train the adapter as it is, or set parameters=all, which merges the adapter"
     if not isinstance(own, LoraConfig):
         name, kind = sorted(given)[0], str(getattr(own.peft_type, "value", own.peft_type))
         raise ConfigError(

@@ -106,7 +106,7 @@ def leaking(document: Mapping[str, Any] | None, group: tuple[str, str]) -> list[
     if not attacks:
         return []
     if all(r.get("verdict") == "one instance" for r in results):
-        return ["Its attacks have no verdict: the forget rows are about one instance, which gives no interval."]
+        return ["Its attacks have no verdict: the forget rows are about one instance, so there is no interval."]
     if all(r.get("verdict") in ("one instance", "few instances") for r in results):
         return [
             f"Its attacks have no verdict: the forget rows are about fewer than {LEAST_INSTANCES} instances, which is too few."

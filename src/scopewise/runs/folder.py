@@ -124,7 +124,7 @@ class RunFolder:
             raise ResultError(f"run.dir: {self.path}; a folder that holds other files; name a new one")
         if marker.exists() and not resume and not overwrite:
             raise ResultError(
-                f"run.dir: {self.path} holds a run; add --resume to go on with it, --overwrite to begin it anew, "
+                f"run.dir: {self.path} contains a run; add --resume to continue it, --overwrite to replace it, "
                 "or name another with --set run.dir=…"
             )
 
@@ -272,9 +272,9 @@ class RunFolder:
             section, _, name = key.partition(".")
             known = type(getattr(self.config, section)).model_fields if section in sections else {}
             if name.partition(".")[0] not in known or (section == "unlearn" and own):
-                return "go on with those it was made with"
+                return "use those it was made with"
             words.append(shlex.quote(f"{key}={json.dumps(before)}"))
-        return f"to go on with it add --resume {' '.join(f'--set {word}' for word in dict.fromkeys(words))}"
+        return f"to continue it, add --resume {' '.join(f'--set {word}' for word in dict.fromkeys(words))}"
 
 
 def _check_version(inputs: Mapping[str, Any], made: Path, run: Path) -> None:
@@ -283,7 +283,7 @@ def _check_version(inputs: Mapping[str, Any], made: Path, run: Path) -> None:
         raise ResultError(
             f"run.dir: {run}; {made.relative_to(run)} in it was made by another version of scopewise (stages "
             f"{inputs.get('stages', 1)}, and {VERSION} are read); name a new folder with --set run.dir=…, or add --overwrite "
-            "instead of --resume to begin the run anew"
+            "instead of --resume to overwrite the run folder"
         )
 
 
@@ -301,7 +301,7 @@ def _check_stage(stage: Path, run: Path) -> None:
     if found is not None:
         raise ResultError(
             f"run.dir: {stage}; {found}; remove this folder to have it made again, or add --overwrite instead of --resume "
-            "to begin the run anew"
+            "to overwrite the run folder"
         )
 
 

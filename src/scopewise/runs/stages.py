@@ -39,18 +39,18 @@ in no identity: it only selects stages, and its settings for single methods are 
 
 NOT_DECISIVE: Mapping[str, str] = {
     "run.dir": "where results are written",
-    "data.path": "the content of the rows counts, not where they stand",
+    "data.path": "the content of the rows counts, not their path",
     "data.domain": "the content of the rows counts",
     "data.general": "the content of the general text counts",
     "model.oracle": "counts in the evaluations that are compared with it, by its identity",
-    "finetune.save_steps": "when a checkpoint is saved changes no number",
-    "finetune.save_minutes": "when a checkpoint is saved changes no number",
-    "unlearn.save_steps": "when a checkpoint is saved changes no number",
-    "unlearn.save_minutes": "when a checkpoint is saved changes no number",
+    "finetune.save_steps": "the time of checkpoints does not affect results",
+    "finetune.save_minutes": "the time of checkpoints does not affect results",
+    "unlearn.save_steps": "the time of checkpoints does not affect results",
+    "unlearn.save_minutes": "the time of checkpoints does not affect results",
     "attack.attacks": "says which attacks are run",
     "attack.models": "says which models are attacked",
-    "attack.threshold": "the verdict is read from the leakage, and kept beside it",
-    "attack.max_tokens": "a batch size: equal but for rounding, and lowered where memory is short",
+    "attack.threshold": "the verdict is derived from the leakage",
+    "attack.max_tokens": "a batch size: results are equal up to rounding, and it is lowered if memory is short",
 }
 """Settings that are in no identity, and why."""
 

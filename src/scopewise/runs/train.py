@@ -118,7 +118,7 @@ def _last_checkpoint(run: RunFolder, folder: Path, name: str) -> str | None:
     if run.writes:
         start = "from the beginning" if whole is None else f"with {whole.name}"
         for path, fault in faults.items():
-            logger.warning("%s: %s is left out: %s; it goes on %s", name, path.name, fault, start)
+            logger.warning("%s: %s is left out: %s; training continues %s", name, path.name, fault, start)
             remove(path)
     wait()
     return str(whole) if whole else None

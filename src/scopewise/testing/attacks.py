@@ -151,7 +151,7 @@ def scale(attack: Attack, world: AttackWorld) -> None:
     for name, wanted in (("target", 1.0), ("oracle", 0.0)):
         found = compared(attack, world.facts, name, pieces[name], pieces["oracle"], pieces["target"], 0.1).leakage
         if found is None or found.value is None:
-            raise NotApplicableError("target and oracle hardly differ under this attack")
+            raise NotApplicableError("target and oracle differ too little under this attack")
         more = attack.combine == "recovery" and name == "target" and found.value > wanted
         check(more or abs(found.value - wanted) < 1e-4, f"the {name} is {found.value:.4g}")
 

@@ -127,7 +127,7 @@ class EarlyStopping(TrainerCallback):
         if self._too_far():
             now, most = self.evaluations[-1].kl, self.settings.max_kl
             logger.warning(
-                "step %d: KL from the model before is %.3g, max_kl %g; stopping", state.global_step, now, most
+                "step %d: KL to the model before unlearning is %.3g, max_kl %g; stopping", state.global_step, now, most
             )
             control.should_training_stop = True
 

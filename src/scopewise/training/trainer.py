@@ -541,7 +541,7 @@ class UnlearningTrainer(Trainer):
 
     @contextlib.contextmanager
     def _forgetting(self) -> Iterator[list[Callable[[], Tensor]]]:
-        """Yield each batch's share of the forget term over all forget rows."""
+        """Yield, for each batch of all forget rows, a function that computes its share of the forget term."""
         rows, size = self.train_dataset, self.args.train_batch_size
         assert isinstance(rows, Rows)
         count, kept = len(rows.forget), self.loss.denominators
