@@ -17,19 +17,19 @@ INTRODUCTION = """# Architectures
 
 <!-- written by docs/make_architectures.py -->
 
-Each type is built small from its configuration class. Its weights are drawn wide enough that windows, caps, gates and routers
-change what comes out, and prompts are longer than any window. What scopewise computes is compared with the library's plain
-forward of one row at a time, with the default LoRA and with all parameters. `tests/architectures/matrix.py` does it:
+Each type is built small from its configuration class. Its random weights are large enough that windows, caps, gates and
+routers affect the output, and prompts are longer than any window. `tests/architectures/matrix.py` compares what scopewise
+computes with the library's plain forward of one row at a time, with the default LoRA and with all parameters:
 
-| check | what has to hold |
+| check | what is compared |
 |---|---|
 | evaluate | perplexity to 1e-5, or to 3 times what rounding each weight changes; success; truth ratio with shared prompts |
-| grown | the same of a model that was measured with its first weights, and changed in place afterwards |
+| grown | the same for a model that was first evaluated with fresh weights, then changed in place |
 | generate | greedy texts of prompts of several lengths in one batch, token for token |
 | gradients | mean gradients and mean squared gradients of every matrix: cosine above 0.9999 with autograd's, and their size |
-| localizers | every localizer gives a region and leaves the model as it was |
-| step | a step of gradient ascent and descent goes where autograd says |
-| unlearn | MemFlex localizes and takes two steps; what comes out is measured rightly |
+| localizers | every localizer gives a region and does not change the model |
+| step | a step of gradient ascent and descent equals that of plain autograd |
+| unlearn | MemFlex localizes and takes two steps; the result is evaluated correctly |
 | attack | the probabilities of the attack `question` |
 
 """
@@ -44,7 +44,7 @@ def page(record: dict[str, Any]) -> str:
     notes: dict[str, int] = {}
     lines = [
         INTRODUCTION,
-        f"{len(types)} types, {len(cells)} comparisons: {right} agree, {refused} are refused with a sentence, "
+        f"{len(types)} types, {len(cells)} comparisons: {right} agree, {refused} are refused with an error, "
         f"{len(cells) - right - refused} differ.\n\n",
         "| type | LoRA | all parameters |\n|---|---|---|\n",
     ]

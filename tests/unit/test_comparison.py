@@ -107,7 +107,7 @@ def test_who_leads() -> None:
     assert (lead["best"], lead["leads"], lead["reason"]) == ("a", False, "close")
     sentence = leaders({"leads": [lead]})[0]
     assert "No method leads" in sentence
-    assert "c cannot be told from it" in sentence
+    assert "c cannot be distinguished from it" in sentence
 
 
 def test_without_an_oracle_average_success_decides() -> None:

@@ -38,7 +38,7 @@ def leader(lead: Mapping[str, Any], start: str = "") -> str:
         "few seeds": f"with {_count(lead['seeds'], 'seed')}; at least {LEAST_SEEDS} are needed",
         "few instances": f"the rows are about {_count(lead['instances'], 'instance')}; at least {LEAST_INSTANCES} are needed",
         "no rows": "there are no intervals, because the results lack the values of single rows",
-    }.get(lead["reason"]) or f"{_names(_not_behind(lead['rivals']))} cannot be told from it"
+    }.get(lead["reason"]) or f"{_names(_not_behind(lead['rivals']))} cannot be distinguished from it"
     return f"{start}No method leads: {best} {place}, but {why}."
 
 
