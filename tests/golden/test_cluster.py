@@ -63,14 +63,18 @@ def descendants(pid: int, words: tuple[str, ...]) -> list[psutil.Process]:
     return found
 
 
+SMALLER = ("bench.methods=[memflex]", "bench.oracle=false")  # for jobs that begin from nothing, as submitit's do
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("engine", "more", "worker"),
     [
-        ("ray", ("bench.engine=ray",), ("ray::_run",)),
+        ("ray", ("bench.engine=ray", *SMALLER), ("ray::_run",)),
+        pytest.param("ray", ("bench.engine=ray",), ("ray::_run",), marks=pytest.mark.long),
         pytest.param(
             "slurm",
-            ("bench.engine=slurm", "bench.cluster.scheduler=local"),
+            ("bench.engine=slurm", "bench.cluster.scheduler=local", *SMALLER),
             ("submitit.core._submit",),
             marks=pytest.mark.long,
         ),
@@ -80,9 +84,7 @@ def test_an_engine_gives_the_same_results(
     engine: str, more: tuple[str, ...], worker: tuple[str, ...], tmp_path: Path
 ) -> None:
     """A worker is killed while it unlearns: its job is done again, from its checkpoint."""
-    # Each of submitit's jobs is a process that begins from nothing.
-    smaller = ("bench.methods=[memflex]", "bench.oracle=false") if engine == "slurm" else ()
-    process = start(sys.executable, tmp_path / engine, *more, *smaller)
+    process = start(sys.executable, tmp_path / engine, *more)
     end = time.monotonic() + 400
     killed = False
     while not killed and process.poll() is None and time.monotonic() < end:
@@ -93,7 +95,7 @@ def test_an_engine_gives_the_same_results(
         time.sleep(0.02)
     finish(process)
     assert killed
-    alone = start(python(), tmp_path / "local", *smaller)
+    alone = start(python(), tmp_path / "local", *(SMALLER if SMALLER[0] in more else ()))
     finish(alone)
     assert results(tmp_path / engine) == results(tmp_path / "local")
     assert not list((tmp_path / engine).rglob("*.partial"))

@@ -54,7 +54,9 @@ def other_rows(folder: RunFolder, content: str, own: Collection[str]) -> list[di
         content: Hash of the benchmark.
         own: Paths in the run folder of the models of this benchmark.
     """
-    common = identity(folder.config, "region", content, without=("lora", "localize", "unlearn.parameters"))
+    common = identity(
+        folder.config, "region", content, without=("lora", "localize", "unlearn.parameters", "unlearn.adapter")
+    )
     rows = []
     for stage in sorted(folder.path.glob("models/*/*/seed*/stage.json")):
         name = stage.parent.relative_to(folder.path).as_posix()

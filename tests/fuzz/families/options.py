@@ -27,6 +27,7 @@ GOOD: dict[str, tuple[str, ...]] = {
     "run": ("run.yaml",),
     "show": ("runs/done",),
     "tasks": (),
+    "test-plugin": ("npo",),
     "tune": ("run.yaml",),
     "unlearn": ("run.yaml",),
 }
