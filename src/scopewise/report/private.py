@@ -62,8 +62,8 @@ def private(runs: Sequence[Run], salt: str | None = None) -> tuple[list[Run], Re
 def _benchmark(run: Run) -> tuple[Benchmark | None, str]:
     """Return the benchmark of a run, and a note if it may differ from the one the run had."""
     unread = (
-        "The rows of the benchmark could not be read again: what only answers say that no model of the run was asked for "
-        "cannot be distinguished from other text, and is not hidden."
+        "The rows of the benchmark could not be read again, so texts that occur only in answers that no model of the run "
+        "was asked for are not hidden."
     )
     data = (run.results.get("config") or {}).get("data") or {}
     name, path = data.get("benchmark", "builtin"), data.get("path")
