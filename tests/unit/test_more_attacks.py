@@ -12,7 +12,7 @@ from attacking import engine, leak
 from scopewise.attacks import gguf, suffix
 from scopewise.attacks.base import Facts, make_attack
 from scopewise.attacks.best_of import disturbed
-from scopewise.attacks.indirect import aliased, inverse, one_hop, relation
+from scopewise.attacks.indirect import Indirect, aliased, inverse, one_hop, relation
 from scopewise.config import AttackSection
 from scopewise.data.prompt import encode
 from scopewise.data.rows import FORGET, Benchmark, Row, make_row
@@ -100,6 +100,16 @@ def test_a_row_brings_its_own_questions(attacked: Any) -> None:
     assert found.leakage.by_setting["own"] > 0.6
     assert found.verdict == "leaks"
     assert leak((Benchmark("own", rows), tokenizer, knowing, oracle), oracle, "indirect").verdict == "holds"
+
+
+def test_a_question_that_contains_the_answer_is_not_asked(attacked: Any) -> None:
+    benchmark, _, target, oracle = attacked
+    telling = tuple(
+        replace(row, indirect=(f"Is it true: {row.answer}",)) if row.scope == FORGET else row for row in benchmark.rows
+    )
+    facts = Facts(Benchmark("telling", telling), AttackSection())
+    subject = engine(attacked, "oracle", oracle)
+    assert "own" not in Indirect().run(subject, facts, engine(attacked, "target", target)).signals
 
 
 def test_wrong_lists_are_refused() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -23,7 +22,7 @@ from scopewise.attacks.base import (
     score_answers,
     words,
 )
-from scopewise.attacks.multiple_choice import chosen
+from scopewise.attacks.multiple_choice import chosen_name
 from scopewise.data.rows import Row
 from scopewise.documents import parse_yaml
 from scopewise.errors import ConfigError
@@ -70,7 +69,9 @@ class Indirect(Attack):
             "own": lambda row: [replace(row, question=question) for question in row.indirect],
         }
         for kind, ask in kinds.items():
-            found = _largest(subject, [[r for r in ask(row) if not _tells(r)] for row in facts.rows], kind)
+            found = _largest(
+                subject, [[r for r in ask(row) if not _tells(row, r.question)] for row in facts.rows], kind
+            )
             if any(value is not None for value in found):
                 signals[kind] = found
         found = self._inverse(subject, facts)
@@ -83,21 +84,10 @@ class Indirect(Attack):
         return Outcome(facts.rows, signals, {})
 
     def _inverse(self, subject: Engine, facts: Facts) -> list[float | None]:
-        names = list(dict.fromkeys(cluster(row) for row in facts.rows))
-        asked = [inverse(row) for row in facts.rows]
-        usable = [i for i, question in enumerate(asked) if question is not None]
-        found: list[float | None] = [None] * len(facts.rows)
-        if len(names) < 2 or not usable:
-            return found
-        options = []
-        for i in usable:
-            at = names.index(cluster(facts.rows[i]))
-            options.append([names[(at + k) % len(names)] for k in range(min(self.options, len(names)))])
-        questions = [str(asked[i]) for i in usable]
-        values = chosen(subject, questions, [facts.rows[i] for i in usable], options, "ask for the name")
-        for i, value in zip(usable, values, strict=True):
-            found[i] = value
-        return found
+        asked = {row: question for row in facts.rows if (question := inverse(row)) is not None}
+        values = chosen_name(subject, facts, list(asked.values()), list(asked), self.options)
+        found = dict(zip(asked, values, strict=True))
+        return [found.get(row) for row in facts.rows]
 
 
 def aliased(row: Row) -> list[Row]:
@@ -147,8 +137,9 @@ def relations() -> Mapping[str, Mapping[str, list[str]]]:
     return parse_yaml(text, "indirect.yaml", ConfigError)
 
 
-def _tells(row: Row) -> bool:
-    return bool(distinctive(row) & set(re.findall(r"\w+", row.question.lower())))
+def _tells(row: Row, question: str) -> bool:
+    """Return whether another question about a row contains what only its answer says."""
+    return bool(distinctive(row) & set(words(question)))
 
 
 def _largest(subject: Engine, asked: list[list[Row]], what: str) -> list[float | None]:

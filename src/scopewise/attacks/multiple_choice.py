@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar
 
 from annotated_types import Ge
 
-from scopewise.attacks.base import Attack, Facts, Outcome, Suite, Work
+from scopewise.attacks.base import Attack, Facts, Outcome, Suite, Work, cluster
 from scopewise.data.rows import Row
 from scopewise.models.engine import Engine
 
@@ -72,6 +72,20 @@ def chosen(
         weights = [math.exp(m - top) for m in means]
         found.append(weights[0] / math.fsum(weights) if len(weights) > 1 else None)
     return found
+
+
+def chosen_name(
+    subject: Engine, facts: Facts, questions: Sequence[str], rows: Sequence[Row], count: int
+) -> list[float | None]:
+    """Return the probability of each row's instance among up to `count` names; none if there are fewer than two names."""
+    names = list(dict.fromkeys(cluster(row) for row in facts.rows))
+    if len(names) < 2 or not rows:
+        return [None] * len(rows)
+    options = []
+    for row in rows:
+        at = names.index(cluster(row))
+        options.append([names[(at + i) % len(names)] for i in range(min(count, len(names)))])
+    return chosen(subject, questions, rows, options, "ask for the name")
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

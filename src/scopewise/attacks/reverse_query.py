@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 from annotated_types import Ge
 
 from scopewise.attacks.base import Attack, Facts, InapplicableError, Outcome, Suite, Work, cluster
-from scopewise.attacks.multiple_choice import chosen
+from scopewise.attacks.multiple_choice import chosen_name
 from scopewise.models.engine import Engine
 
 
@@ -36,13 +36,9 @@ class ReverseQuery(Attack):
 
     def run(self, subject: Engine, facts: Facts, target: Engine) -> Outcome:
         """Return the probability of the right name."""
-        names = list(dict.fromkeys(cluster(row) for row in facts.rows))
         rows = [row for row in facts.rows if not set(cluster(row).lower().split()) & set(row.answer.lower().split())]
-        if len(names) < 2 or not rows:
-            raise InapplicableError("fewer than two instances have an answer without their name")
-        options = []
-        for row in rows:
-            at = names.index(cluster(row))
-            options.append([names[(at + i) % len(names)] for i in range(min(self.options, len(names)))])
         asked = [f"Of whom or what is this true? {row.answer}" for row in rows]
-        return Outcome(rows, {"asked": chosen(subject, asked, rows, options, "ask for the name")}, {})
+        found = chosen_name(subject, facts, asked, rows, self.options)
+        if not any(value is not None for value in found):
+            raise InapplicableError("fewer than two instances have an answer without their name")
+        return Outcome(rows, {"asked": found}, {})
