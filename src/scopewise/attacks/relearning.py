@@ -88,8 +88,7 @@ class Relearning(Attack):
         begin, texts = _right(subject, facts.tested, BEFORE)
         signals, outputs, curves = {BEFORE: begin}, {BEFORE: texts}, {}
         notes = []
-        wanted = self.data or (("held", "retain", "general") if facts.full else ("held",))
-        for data in dict.fromkeys(wanted):
+        for data in self._data(facts):
             material = _material(facts, data)
             if not material:
                 notes.append(f"no {data} rows to fine-tune on")
@@ -108,14 +107,18 @@ class Relearning(Attack):
 
     def work(self, facts: Facts) -> Work:
         """Return the steps and looks of all combinations."""
-        data = [
-            d for d in self.data or (("held", "retain", "general") if facts.full else ("held",)) if _material(facts, d)
-        ]
+        data = [data for data in self._data(facts) if _material(facts, data)]
         combinations = len(data) * len(self._parameters(facts)) * len(self._rates(facts))
-        steps = self.steps or (100 if facts.full else 20)
+        steps = self._steps(facts)
         half = len(facts.tested) / max(1, len(facts.rows))
         looks = len(_looks(steps, facts.full))
         return Work(steps=combinations * steps * self.batch_size / 16, passes=half * (1 + combinations * looks))
+
+    def _data(self, facts: Facts) -> Sequence[Data]:
+        return list(dict.fromkeys(self.data or (("held", "retain", "general") if facts.full else ("held",))))
+
+    def _steps(self, facts: Facts) -> int:
+        return self.steps or (100 if facts.full else 20)
 
     def _parameters(self, facts: Facts) -> tuple[Parameters, ...]:
         return self.parameters or (("full", "lora") if facts.full else ("full",))
@@ -127,7 +130,7 @@ class Relearning(Attack):
     def _fine_tuned(
         self, subject: Engine, facts: Facts, material: Sequence[Row], parameters: Parameters, rate: float, what: str
     ) -> Iterator[tuple[int, list[float | None], list[str]]]:
-        steps = self.steps or (100 if facts.full else 20)
+        steps = self._steps(facts)
         looks = _looks(steps, facts.full)
         with attacker(subject, parameters, facts.seed) as engine:
             for step in trained(engine, material, self.batch_size, steps, _rate(rate, parameters), facts.seed, what):

@@ -10,14 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from scopewise.statistics import (
-    Estimate,
-    Interval,
-    distance,
-    estimate,
-    lead,
-    mean_of,
-)
+from scopewise.statistics import Estimate, Interval, distance, estimate, lead, mean_of
 
 PARTS = ("unlearn_success", "retention_success")
 PERCENT = (0.0, 100.0)

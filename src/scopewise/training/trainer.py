@@ -644,7 +644,7 @@ class UnlearningTrainer(Trainer):
         assert isinstance(rows, Rows)
         assert isinstance(self.model, nn.Module)
         rng = random.Random(f"{self.args.seed}/{self.state.global_step}/{self.accelerator.process_index}")
-        trained = [p for p in self.model.parameters() if p.requires_grad]
+        trained = self._trained()
         self.model.train()
         self.mask.term = "retain"
         for _ in range(inner.count):
