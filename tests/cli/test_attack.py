@@ -52,6 +52,15 @@ def test_attacks_of_a_run_join_and_are_kept(tmp_path: Path) -> None:
     attack("--attack", "question", "--set", "rows=8", "--overwrite")
     assert {name for _, name in results()} == {"question"}
 
+    # A model that cannot be loaded is found before any is attacked.
+    (run / "oracle/adapter_config.json").rename(run / "oracle/away.json")
+    files = sorted((run / "attacks").rglob("*"))
+    said = attack("--attack", "few_shot", "--set", "rows=8", code=2)
+    assert said.startswith("scopewise: ")
+    assert "oracle" in said
+    assert sorted((run / "attacks").rglob("*")) == files
+    (run / "oracle/away.json").rename(run / "oracle/adapter_config.json")
+
     assert "attack: 'bribery'" in attack("--attack", "bribery", code=2)
     assert "no such model" in attack("--model", "npo", code=2)
     assert "unknown key" in attack("--set", "hardness=3", code=2)

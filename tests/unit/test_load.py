@@ -93,6 +93,22 @@ def test_half_of_the_tensors(base: Path) -> None:
         SharedModels().load(base)
 
 
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_weights_that_are_not_finite(base: Path, wrong: float, dtype: torch.dtype) -> None:
+    """One number of one tensor."""
+    name = "model.norm.weight"
+
+    def one_number(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        found = {key: value.to(dtype) for key, value in tensors.items()}
+        found[name][3] = wrong
+        return found
+
+    edit(base / WEIGHTS, one_number)
+    with pytest.raises(ModelError, match=rf"1 tensors are not finite: {name}"):
+        load_model(base)
+
+
 def test_a_missing_head_is_random_unless_it_is_tied(base: Path) -> None:
     edit(base / WEIGHTS, without_head)
     with pytest.raises(ModelError, match=r"1 tensors are missing.*lm_head\.weight"):

@@ -19,7 +19,7 @@ import transformers
 from peft import LoraConfig, PeftConfig, PeftModel, PeftModelForCausalLM, get_peft_model_state_dict
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import safe_open
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from scopewise.documents import read_json
@@ -159,7 +159,7 @@ def check_weights(folder: Path, setting: str = "model") -> None:
 
 
 def check_loaded(model: PreTrainedModel, report: Mapping[str, Collection[Any]], path: str | Path) -> None:
-    """Raise ModelError where the folder lacks a parameter of the model, or has a tensor that the model does not use.
+    """Raise ModelError where the folder lacks a parameter of the model, or has a tensor that is not finite or not used.
 
     Tensors that the library itself ignores (computed buffers, heads tied to the embeddings, heads of other tasks) are not
     in its report, or belong to no part of this model.
@@ -180,6 +180,15 @@ def check_loaded(model: PreTrainedModel, report: Mapping[str, Collection[Any]], 
         _refuse(path, "tensors of the model have no place in it, and would be left out", own, advice)
     if report["error_msgs"]:
         raise ModelError(f"model: {path}; {next(iter(report['error_msgs']))}; {advice}")
+    if broken := [name for name, parameter in model.named_parameters() if not _is_finite(parameter.detach())]:
+        _refuse(path, "tensors are not finite", broken, "give a model that was trained to its end")
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    """Return whether all numbers of a tensor are finite; also of one without numbers, or in 8 bits or fewer."""
+    if tensor.is_meta or not tensor.numel() or not tensor.is_floating_point() or tensor.element_size() == 1:
+        return True
+    return all(bool(torch.isfinite(end)) for end in torch.aminmax(tensor))  # both are NaN if one number is; no copy
 
 
 def _belonging(model: nn.Module, unexpected: Collection[str]) -> list[str]:
@@ -306,7 +315,7 @@ def tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     check_weights(folder)
     with safe_open(folder / ADAPTER_WEIGHTS, "pt") as tensors:  # type: ignore[no-untyped-call]
         names = tensors.keys()
-        broken = [name for name in names if not torch.isfinite(tensors.get_tensor(name).float()).all()]
+        broken = [name for name in names if not _is_finite(tensors.get_tensor(name))]
         if broken:
             _refuse(
                 folder, "tensors of the adapter are not finite", broken, "give an adapter that was trained to its end"

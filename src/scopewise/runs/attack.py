@@ -19,6 +19,7 @@ from scopewise.files import write_json
 from scopewise.lock import RunLock
 from scopewise.models.engine import Engine
 from scopewise.models.load import load_model, load_tokenizer, loading
+from scopewise.models.outline import outline
 from scopewise.models.parallel.processes import default_device
 from scopewise.record import manifest
 from scopewise.run_file import parse_config
@@ -132,6 +133,8 @@ def _attack_run(
         "oracle": oracle or config.model.oracle or _stage(run, "oracle", config.model.target),
         **{name: str(run / name) for name in _models(run, ())},
     }
+    for name in ("target", "oracle", *models):
+        outline(paths[name], config.model)  # so that none is found broken after others were attacked
     data = config.data
     benchmark = load_benchmark(data.benchmark, data.path, data.domain, data.general)
     inputs = _inputs(config, settings, benchmark.content_hash(), paths)
