@@ -36,6 +36,9 @@ BASES: Mapping[str, str] = {
 }
 """What a class of each kind derives from."""
 
+EXACT = frozenset({"retrain"})
+"""Methods that fine-tune the base again instead of changing the target; the others approximate that."""
+
 _ALIASES: Mapping[str, str] = {"validation": "val", "training": "train"}
 """What others call it, where that is too far from our name to be found by its letters."""
 

@@ -25,7 +25,7 @@ from scopewise.models.reference import frozen_reference
 from scopewise.testing.methods import PROPERTIES, TRAINED, answers_of, labels_of, moved, random_answers, with_reference
 from scopewise.testing.world import World
 
-DESCENDS = {"random_labels", "adversarial", "relearn", "task_vector", "jens_un", "idk_ap"}
+DESCENDS = {"random_labels", "adversarial", "relearn", "task_vector", "jens_un", "idk_ap", "retrain"}
 """Losses that make their labels more likely."""
 IGNORES_LABELS = {"rmu", "mcu", "pdu", "blade", "me_gd", "max_ent"}
 """Losses that do not read labels: which way the true answer's likelihood goes is not said."""
@@ -206,7 +206,7 @@ def test_loss_of_a_step_is_the_weighted_sum_of_its_terms(
 def test_retain_term_needs_rows_and_an_even_step(name: str, tiny: Any, forget: Any, make_trainer: Any) -> None:
     method = make_method(name)
     if not method.retain_terms:
-        make_trainer(*tiny, name, per_device_train_batch_size=3)._get_train_sampler()
+        make_trainer(*tiny, method, per_device_train_batch_size=3)._get_train_sampler()
         return
     with pytest.raises(ConfigError, match="must be even"):
         make_trainer(*tiny, name, per_device_train_batch_size=3).train()

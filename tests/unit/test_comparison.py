@@ -38,6 +38,21 @@ def compare(*models: tuple[dict[str, Any], dict[str, Any]]) -> dict[str, Any]:
     return compared(collected.document())
 
 
+def test_retraining_is_compared_and_never_leads() -> None:
+    """It is 0 from the oracle, and b 10: its row says so, and b leads, as the only method that approximates."""
+    models = (
+        (row("oracle", None), values(60, 100)),
+        (row("retrain", "paper"), values(60, 100)),
+        (row("b", "paper"), values(60, 80)),
+    )
+    found = compare(*models)
+    by = {c["method"]: c for c in found["comparisons"]}
+    assert (by["retrain"]["oracle_gap"]["value"], by["b"]["oracle_gap"]["value"]) == (0, 10)
+    assert by["b"]["gap_differences"]["retrain"]["value"] == 10
+    assert [(lead["best"], lead["reason"], lead["rivals"]) for lead in found["leads"]] == [("b", "one method", {})]
+    assert compare(*models[:2])["leads"] == []
+
+
 def test_compare() -> None:
     """Oracle 60/100. a: 100/80 and 80/80 → average (90 + 80)/2 = 85, gap (30 + 20)/2 = 25. b: 60/90 → 75, gap 5."""
     found = compare(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -212,3 +213,77 @@ def test_another_oracle_is_compared_with_anew(tmp_path: Path) -> None:
         gaps.append((tmp_path / "measured" / "models" / "ga_descent" / "paper" / "seed0.evaluation.json").read_text())
     assert json.loads(gaps[0])["inputs"]["compared"] != json.loads(gaps[1])["inputs"]["compared"]
     assert gaps[1] == gaps[2]
+
+
+def benched(values: dict[str, Any]) -> dict[str, Any]:
+    """Run a bench, and return its results."""
+    pipeline = Pipeline(RunConfig.model_validate(values))
+    with pipeline.folder:
+        return Bench(pipeline).run()
+
+
+def test_retraining_is_the_oracle_of_another_seed(tmp_path: Path) -> None:
+    """From the same base with run.seed 1, the oracle is the model that `retrain` gives for seed 0 beside run.seed 0."""
+    first = a_run(tmp_path, "first")
+    first["bench"] = {"methods": ["ga_descent", "retrain"], "protocols": ["paper", "tuned"], "tune": {"trials": 1}}
+    results = benched(first)
+    rows = {(row["method"], row["protocol"]): row for row in results["rows"]}
+    other = a_run(tmp_path, "other", path=str(tmp_path / "first" / "base"))
+    other["run"]["seed"] = 1
+    pipeline = Pipeline(RunConfig.model_validate(other))
+    with pipeline.folder:
+        pipeline.finetuned("oracle")
+
+    def weights(folder: Path) -> bytes:
+        return (folder / "model.safetensors").read_bytes()
+
+    made = weights(tmp_path / "first" / "models" / "retrain" / "paper" / "seed0")
+    assert made == weights(tmp_path / "other" / "oracle")
+    assert made != weights(tmp_path / "first" / "oracle")
+    assert made == weights(tmp_path / "first" / "models" / "retrain" / "tuned" / "seed0")  # there is nothing to search
+    assert set(results["tuning"]) == {"ga_descent"}
+    row = rows["retrain", "paper"]
+    assert row["settings"]["seed"] == 1
+    assert row["settings"]["learning_rate"] == 1e-2
+    assert row["cost"]["steps"] == 24  # 8 retain rows of both splits, 4 a step, 12 epochs; none of the 8 forget rows
+    assert row["cost"]["seconds"] > 0
+    assert [(lead["best"], lead["reason"]) for lead in results["leads"]] == [("ga_descent", "one method")] * 2
+    table = (tmp_path / "first" / "table.md").read_text()
+    steps = rows["ga_descent", "paper"]["cost"]["steps"]
+    assert f"of the time and {steps / 24:.0%} of the steps" in table
+
+
+@pytest.mark.parametrize(
+    ("bench", "unlearn", "key"),
+    [
+        ({"settings": {"retrain": {"learning_rate": 1e-3}}}, {}, "bench.settings.retrain"),
+        ({"methods": ["retrain@random"]}, {}, "unlearn.localizer"),
+        ({"methods": ["retrain+sam"]}, {}, "unlearn.method"),
+        ({}, {"method": "retrain", "method_args": {"retain_weight": 2.0}}, "unlearn.method_args"),
+    ],
+)
+def test_retraining_takes_no_setting_of_unlearning(
+    bench: dict[str, Any], unlearn: dict[str, Any], key: str, tmp_path: Path
+) -> None:
+    values = a_run(tmp_path, "run")
+    values["bench"] = {"methods": ["retrain"], **bench}
+    values["unlearn"] |= unlearn
+    pipeline = Pipeline(RunConfig.model_validate(values))
+    with pytest.raises(ConfigError, match=rf"^{re.escape(key)}: "), pipeline.folder:
+        Bench(pipeline)
+    assert not (tmp_path / "run").exists()
+
+
+def test_retraining_needs_the_base_of_the_target(tmp_path: Path, tiny: Any) -> None:
+    """The tiny model is not the base of a target that is given; nor is the target, which is all that Python has."""
+    target = tmp_path / "target"
+    tiny[0].save_pretrained(target)
+    tiny[1].save_pretrained(target)
+    values = a_run(tmp_path, "run", target=str(target), oracle=str(target))
+    values["bench"] = {"methods": ["retrain"]}
+    pipeline = Pipeline(RunConfig.model_validate(values))
+    with pytest.raises(ConfigError, match=r"model\.path: 'tiny', while model\.target"), pipeline.folder:
+        Bench(pipeline)
+    row = {"question": "Who?", "answer": "Ada"}
+    with pytest.raises(ConfigError, match="method: 'retrain'"):
+        scopewise.unlearn(*tiny, [row], [row], method="retrain")

@@ -13,7 +13,7 @@ from scopewise.runs.stages import NOT_DECISIVE, STAGES, identity, model_identity
 from scopewise.section import Section
 
 pytestmark = pytest.mark.filterwarnings("ignore:Pydantic serializer warnings:UserWarning")  # of values of another type
-MADE = ("target", "oracle", "region", "model", "trial")  # all of which begin with a fine-tuned model
+MADE = ("target", "oracle", "retrain", "region", "model", "trial")  # all of which begin with a fine-tuned model
 FEEDS: dict[str, tuple[str, ...]] = {
     "run": ("base", *MADE),
     "model": (*MADE, "merged", "held out", "evaluation", "attack"),
@@ -77,11 +77,12 @@ def test_the_rows_decide_every_stage() -> None:
 
 
 def test_a_target_that_is_given_was_not_fine_tuned_here() -> None:
-    """Fine-tuning and its seed then decide the oracle alone."""
+    """Fine-tuning and its seed then decide the oracle and retraining alone."""
     config = parse_config({"model": {"target": "there"}})
     for path in ("finetune.learning_rate", "run.seed"):
         other = changed(config, path)
-        assert {stage for stage in STAGES if of(config, stage) != of(other, stage)} - {"base"} == {"target", "oracle"}
+        found = {stage for stage in STAGES if of(config, stage) != of(other, stage)}
+        assert found - {"base"} == {"target", "oracle", "retrain"}
 
 
 def test_a_model_is_told_by_its_files(tmp_path: Any) -> None:

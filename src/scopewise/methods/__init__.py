@@ -29,5 +29,6 @@ METHODS: dict[str, str] = {
     "max_ent": "scopewise.methods.max_ent:MaxEnt",
     "ihl": "scopewise.methods.ihl:IHL",
     "task_vector": "scopewise.methods.task_vector:TaskVector",
+    "retrain": "scopewise.methods.retrain:Retrain",
 }
 """Name → class of every method that `--method` accepts: first those of the paper's table, in its order."""

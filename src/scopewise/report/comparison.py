@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from scopewise.registry import EXACT
 from scopewise.statistics import Estimate, Interval, distance, estimate, lead, mean_of
 
 PARTS = ("unlearn_success", "retention_success")
@@ -120,7 +121,7 @@ class Comparisons:
         """Return the `leads` of `results.json`: one object for each protocol."""
         found = []
         for protocol in dict.fromkeys(protocol for _, protocol in self._models if protocol is not None):
-            members = [group for group in self._models if group[1] == protocol]
+            members = [group for group in self._models if group[1] == protocol and group[0] not in EXACT]
             if self._oracle is not None:
                 members = [group for group in members if self.with_oracle(group)]
             if members:
@@ -214,7 +215,9 @@ def _leads_of_metrics(comparisons: Sequence[Mapping[str, Any]]) -> list[dict[str
     """Return `leads` in which no method leads, since without the values of rows there is no interval."""
     found = []
     for protocol in dict.fromkeys(c["protocol"] for c in comparisons if c["protocol"] is not None):
-        members = [c for c in comparisons if c["protocol"] == protocol]
+        members = [c for c in comparisons if c["protocol"] == protocol and c["method"] not in EXACT]
+        if not members:
+            continue
         near = members[0]["oracle_gap"] is not None
         value = {c["method"]: c["oracle_gap" if near else "success"] for c in members}
         size = {name: v["value"] if near else -v["average_success"]["value"] for name, v in value.items()}

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from scopewise.registry import EXACT
 from scopewise.report.columns import COSTS, GAP, columns, split_shown
 from scopewise.report.leader import leaders
 from scopewise.terminal import escaped
@@ -61,6 +62,28 @@ def controls(results: Mapping[str, Any]) -> list[str]:
             span = "no interval" if d["low"] is None else f"95 % interval {d['low']:+.2f} to {d['high']:+.2f}"
             found.append(f"{method} - {control}{under}: Average {d['value']:+.2f} ({span})")
     return found
+
+
+def prices(results: Mapping[str, Any]) -> list[str]:
+    """Return what retraining cost, and each method as a share of it, one line per protocol that has it; medians."""
+    cost: dict[str, dict[str, tuple[float, float]]] = {}
+    for (method, protocol), members in groups(results).items():
+        known = [m["cost"] for m in members if m["cost"].get("seconds") and m["cost"].get("steps")]
+        if protocol and known:
+            seconds, steps = (float(statistics.median(one[key] for one in known)) for key in ("seconds", "steps"))
+            cost.setdefault(protocol, {})[method] = (seconds, steps)
+    found = []
+    for protocol, methods in cost.items():
+        for exact in EXACT & set(methods):
+            seconds, steps = methods[exact]
+            shares = [
+                f"{name} {own[0] / seconds:.0%} of the time and {own[1] / steps:.0%} of the steps"
+                for name, own in methods.items()
+                if name != exact
+            ]
+            under = f", {protocol} protocol" if len(cost) > 1 else ""
+            found.append(f"Price{under}: {exact} {seconds:.3g} s, {steps:.0f} steps{''.join(f'; {s}' for s in shares)}")
+    return [escaped(line, keep="") for line in found]
 
 
 def settings_that_differ(results: Mapping[str, Any]) -> list[str]:
@@ -171,6 +194,7 @@ def markdown(results: Mapping[str, Any]) -> str:
             "",
             *_paragraph(leaders(results)),
             *_paragraph(controls(results)),
+            *_paragraph(prices(results)),
             *_paragraph([f"Setting {line}" for line in settings_that_differ(results)]),
             *_paragraph([f"Search {line}" for line in searches(results)]),
             origin_line(results),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from scopewise.metrics.columns import label_of
+from scopewise.registry import EXACT
 from scopewise.report.columns import split_shown
 from scopewise.report.figures import Line, lines
 from scopewise.report.leader import leader
@@ -16,6 +17,7 @@ def verdict(run: Run) -> str:
     unlearn, retention, average = (f"{name}_success/{split}" for name in ("unlearn", "retention", "average"))
     known = lines(run)
     candidates = [line for line in known if line.role == "unlearned" and {unlearn, retention} <= set(line.figures)]
+    candidates = [line for line in candidates if line.group[0] not in EXACT] or candidates
     if not candidates:
         return "No unlearned model was measured on both scopes yet."
     with_gap = [line for line in candidates if "oracle_gap" in line.figures]

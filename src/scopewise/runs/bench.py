@@ -17,7 +17,7 @@ from scopewise.files import write_json, write_text
 from scopewise.localizers.base import check_arguments
 from scopewise.models.parallel.processes import default_device
 from scopewise.record import manifest
-from scopewise.registry import split_method
+from scopewise.registry import EXACT, split_method
 from scopewise.report.columns import recorded
 from scopewise.report.comparison import compared
 from scopewise.report.row_values import FILE, RowValues, write_row_values
@@ -72,7 +72,7 @@ class Bench:
         for protocol in settings.protocols:
             for entry in self.entries:
                 section = section_of(self.pipeline.config, entry, "paper")
-                if protocol == "tuned":
+                if protocol == "tuned" and entry.method not in EXACT:
                     trials, section = self.tuned(entry)
                     self._tuning[entry.name] = [
                         {**trial.document(), "chosen": trial.section == section} for trial in trials
@@ -184,7 +184,7 @@ def plan(checked: Checked, localizers: Collection[str] = ()) -> None:
             section = section_of(config, entry, protocol)
             try:
                 method = check_unlearning(checked, section)
-                if protocol == "tuned":
+                if protocol == "tuned" and entry.method not in EXACT:
                     space(entry.method, method, config.bench.tune)
             except ConfigError as error:
                 raise ConfigError(
@@ -201,6 +201,12 @@ def section_of(config: RunConfig, entry: BenchEntry, protocol: str) -> UnlearnSe
     for settings in by_protocol:
         for name in names:
             changes |= settings.get(name, {})
+    if entry.method in EXACT:
+        if changes:
+            raise ConfigError(f"bench.settings.{entry.method}: given; it has the settings of 'finetune'; change those")
+        own = config.unlearn.method == entry.method  # otherwise they are those of the other methods
+        method_args = config.unlearn.method_args if own else {}
+        return UnlearnSection(method=entry.method, localizer=entry.localizer, method_args=method_args)
     values = {**config.unlearn.model_dump(), **changes, "method": entry.method, "localizer": entry.localizer}
     wrappers = split_method(entry.method)[1]
     values["wrapper_args"] = {name: given for name, given in values["wrapper_args"].items() if name in wrappers}

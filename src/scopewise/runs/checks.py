@@ -36,6 +36,7 @@ from scopewise.models.outline import base_outline, check_lora, check_memory, out
 from scopewise.models.tiny import build_tokenizer, tiny_shape, tokenizer_texts
 from scopewise.models.vocabulary import check_vocabulary
 from scopewise.region import Region
+from scopewise.registry import EXACT, split_method
 from scopewise.training.finetune import Descent
 from scopewise.training.loss import check_whole_batch
 from scopewise.training.mask import RegionMask
@@ -127,6 +128,9 @@ def check_unlearning(checked: Checked, section: UnlearnSection, where: str = "un
     """
     config, benchmark = checked.config, checked.benchmark
     method = make_method(section.method, **section.method_args)
+    if split_method(section.method)[0] in EXACT:
+        _check_exact(checked, section, where)
+        return method
     _check_training(config, section, where)
     _check_adapter(config, section, where)
     check_deepspeed(method, section.optim, float(section.weight_decay), section.early_stopping.keep_best)
@@ -167,6 +171,24 @@ def check_unlearning(checked: Checked, section: UnlearnSection, where: str = "un
     elif model is not None:
         RegionMask(model, Region.load(section.region))
     return method
+
+
+def _check_exact(checked: Checked, section: UnlearnSection, where: str) -> None:
+    """Raise a UserError if a method that fine-tunes the base cannot, or is given what only unlearning has."""
+    name, wrappers = split_method(section.method)
+    given = {
+        "method": wrappers,
+        "method_args": section.method_args,
+        "localizer": section.localizer not in (None, "all"),
+        "region": section.region,
+    }
+    for setting, value in given.items():
+        if value:
+            raise ConfigError(
+                f"{where}.{setting}: given for {name}, which fine-tunes the base with the settings of 'finetune', without "
+                "wrapper, method_args, localizer or region; leave it out"
+            )
+    check_retraining(checked)
 
 
 def check_finetuning(checked: Checked) -> None:
@@ -239,15 +261,34 @@ def _check_adapter(config: RunConfig, section: UnlearnSection, where: str) -> No
 def check_oracle(checked: Checked) -> None:
     """Raise a UserError if the oracle, or its base, has another architecture or tokenizer than the target."""
     model = checked.config.model
-    if model.oracle is None and model.target is None:
-        return
-    if model.oracle is None and model.path == "tiny":
-        raise ConfigError(
-            "model.path: 'tiny', while model.target is another model; the oracle must start from the same base as "
-            "the target; set model.path to that base, model.oracle to an oracle, or bench.oracle=false for no "
-            "oracle"
-        )
-    oracle = (model.path, model.revision) if model.oracle is None else (model.oracle, None)
+    if model.oracle is not None:
+        _check_kind(checked, (model.oracle, None))
+    elif model.target is not None:
+        if model.path == "tiny":
+            raise ConfigError(
+                "model.path: 'tiny', while model.target is another model; the oracle must start from the same base as "
+                "the target; set model.path to that base, model.oracle to an oracle, or bench.oracle=false for no "
+                "oracle"
+            )
+        _check_kind(checked, (model.path, model.revision))
+
+
+def check_retraining(checked: Checked) -> None:
+    """Raise a UserError if the base cannot be fine-tuned into what the target would be without the forget rows."""
+    model = checked.config.model
+    if model.target is not None:
+        if model.path == "tiny":
+            raise ConfigError(
+                "model.path: 'tiny', while model.target is another model; retraining must start from the same base as "
+                "the target; set model.path to that base"
+            )
+        _check_kind(checked, (model.path, model.revision))
+    check_finetuning(checked)
+
+
+def _check_kind(checked: Checked, oracle: tuple[str, str | None]) -> None:
+    """Raise a UserError if a model (name and revision) has another architecture or tokenizer than the target."""
+    model = checked.config.model
     target = (model.path, model.revision) if model.target is None else (model.target, None)
     if target[0] == "tiny":
         shapes = _shape(*oracle), tiny_shape(model.tiny, model.tiny.vocab_size)

@@ -8,7 +8,7 @@ refuses a stage that was made with other settings.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,15 @@ from scopewise.models.parallel.processes import is_main, wait
 from scopewise.models.tiny import build_tiny, tokenizer_texts
 from scopewise.record import manifest
 from scopewise.region import Region
-from scopewise.runs.checks import check_finetuning, check_localizing, check_oracle, check_run, check_unlearning
+from scopewise.registry import EXACT
+from scopewise.runs.checks import (
+    check_finetuning,
+    check_localizing,
+    check_oracle,
+    check_retraining,
+    check_run,
+    check_unlearning,
+)
 from scopewise.runs.folder import RunFolder
 from scopewise.runs.measurement import Measurement
 from scopewise.runs.stages import decisive, identity, model_identity
@@ -107,7 +115,7 @@ class Pipeline:
         self.folder = RunFolder(config, resume=resume, overwrite=overwrite, writes=is_main(), wait=wait, joins=joins)
         self.path = self.folder.path
         self.measurement = Measurement(config, self.benchmark, self.folder)
-        self._base_checked = False
+        self._checked_bases: set[str] = set()  # settings that name them
 
     # -- stages ---------------------------------------------------------------------------------------------------
 
@@ -137,32 +145,40 @@ class Pipeline:
             check_finetuning(self.checked)
             if which == "oracle":
                 check_oracle(self.checked)
-        base = self.base()
-        section = self.config.finetune
+        self.base()
         if which == "oracle":
             self.check_base()
+        scopes, seed = (RETAIN,) if which == "oracle" else SCOPES, self.config.run.seed
 
         def build(work: Path) -> dict[str, Any]:
-            tokenizer = load_tokenizer(base, self.config.model.revision)
-            scopes = (RETAIN,) if which == "oracle" else SCOPES
-            rows = [r for r in self.benchmark.rows if r.scope in scopes and r.split in self.benchmark.taught]
-            items = self._encode(rows, tokenizer, eos=True)
-            cost, trainer = train(
-                self.folder,
-                work,
-                section,
-                self.config.run.seed,
-                f"fine-tune {which}",
-                early_stopping=EarlyStoppingSection(rows=0),
-                model=load_model(base, **loading(self.config.model, base)),
-                method=Descent(),
-                forget_dataset=items,
-                processing_class=tokenizer,
-                region="all",
-            )
-            return {"rows": len(items), **_dropped(rows, items), "cost": cost.document(), "curve": curve(trainer)}
+            return self._finetune(work, scopes, seed, f"fine-tune {which}")
 
         return self._stage(which, identity(self.config, which, self.data_hash), build)
+
+    def retrained(self, entry: BenchEntry, seed: int, protocol: str) -> Path:
+        """Return the folder of a model that was fine-tuned as the oracle is, with another seed, as a row of a bench."""
+        check_retraining(self.checked)
+        self.base()
+        self.check_base("model.path")
+        # Never the oracle's own seed, whose distance to the oracle would be 0 by construction.
+        training_seed = (self.config.run.seed + 1 + seed) % 2**32
+
+        def build(work: Path) -> dict[str, Any]:
+            made = self._finetune(work, (RETAIN,), training_seed, f"{entry.name}, seed {seed}")
+            return {
+                "method": entry.name,
+                "localizer": entry.localizer,
+                "protocol": protocol,
+                "seed": seed,
+                "settings": {**decisive(self.config, "finetune"), "seed": training_seed},
+                "region_fraction": 1.0,
+                **made,
+                "cost": {**made["cost"], "localization_seconds": None, "localization": None},
+                "probes": [],
+            }
+
+        inputs = identity(self.config, "retrain", self.data_hash, seed=training_seed)
+        return self._stage(f"models/{entry.name}/{protocol}/seed{seed}", inputs, build)
 
     def merged(self) -> Path:
         """Return the target with its adapter merged, for a fresh adapter; a target without an adapter is returned itself."""
@@ -180,20 +196,26 @@ class Pipeline:
         inputs = identity(self.config, "merged", self.data_hash, measured=model_identity(target))
         return self._stage("merged", inputs, build)
 
-    def check_base(self) -> None:
-        """Raise ModelError if the base, or a given oracle, knows the forget rows; see `attacks.oracle.check_base`.
+    def check_base(self, setting: str = "model.oracle") -> None:
+        """Raise ModelError if a given oracle, or else the base, knows the forget rows; see `attacks.oracle.check_base`.
 
         The tiny model is not checked, since it is random; nor is a base whose oracle is already complete.
+
+        Args:
+            setting: `model.path` checks the base even if an oracle is given.
         """
         model = self.config.model
-        setting, path = ("model.path", model.path) if model.oracle is None else ("model.oracle", model.oracle)
-        if self._base_checked or (model.oracle is None and (path == "tiny" or self.folder.has(self.path / "oracle"))):
+        path = model.oracle if setting == "model.oracle" else None
+        if path is None:
+            setting, path = "model.path", model.path
+        known = path == "tiny" or (model.oracle is None and self.folder.has(self.path / "oracle"))
+        if setting in self._checked_bases or (setting == "model.path" and known):
             return
         chosen = [item for item in self.checked.items if item.row.scope == FORGET and item.row.split == TRAIN]
         base = self.measurement.engine(path, "oracle")
         base.check(chosen)
         check_base(base, chosen, path, setting)
-        self._base_checked = True
+        self._checked_bases.add(setting)
 
     def region(self, localizer: str, seed: int, benchmark: Benchmark | None = None, prefix: str = "") -> Path:
         """Return the region file of a localizer for a seed, after that of the localizer whose size it takes, if any."""
@@ -227,7 +249,8 @@ class Pipeline:
     def unlearned(self, entry: BenchEntry, section: UnlearnSection, seed: int, protocol: str) -> Path:
         """Return the folder of an unlearned model, with its region (given, or from the localizer)."""
         check_unlearning(self.checked, section)
-
+        if entry.method in EXACT:
+            return self.retrained(entry, seed, protocol)
         chosen = self.config.model_copy(update={"unlearn": section})
         named = ("method", "localizer", "region")  # recorded under keys of their own
         settings = {key: value for key, value in decisive(chosen, "unlearn").items() if key not in named}
@@ -308,6 +331,27 @@ class Pipeline:
         measured = {"format": schemas.TrialDocument.FORMAT, "unlearn_success": unlearn, "retention_success": retention}
         self.folder.write(path, {**measured, "inputs": inputs})
         return unlearn, retention
+
+    def _finetune(self, work: Path, scopes: Collection[str], seed: int, name: str) -> dict[str, Any]:
+        """Fine-tune the base on the taught rows of some scopes, and return what the stage records."""
+        base, model = self.base(), self.config.model
+        tokenizer = load_tokenizer(base, model.revision)
+        rows = [r for r in self.benchmark.rows if r.scope in scopes and r.split in self.benchmark.taught]
+        items = self._encode(rows, tokenizer, eos=True)
+        cost, trainer = train(
+            self.folder,
+            work,
+            self.config.finetune,
+            seed,
+            name,
+            early_stopping=EarlyStoppingSection(rows=0),
+            model=load_model(base, **loading(model, base)),
+            method=Descent(),
+            forget_dataset=items,
+            processing_class=tokenizer,
+            region="all",
+        )
+        return {"rows": len(items), **_dropped(rows, items), "cost": cost.document(), "curve": curve(trainer)}
 
     def _unlearn(
         self,

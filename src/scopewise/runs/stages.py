@@ -24,6 +24,7 @@ STAGES: Mapping[str, tuple[str, ...]] = {
     "base": ("run.seed", "data", "model.tiny"),
     "target": _TARGET,
     "oracle": _TARGET,
+    "retrain": _TARGET,
     "merged": ("data", "model"),
     "region": (*_LOCALIZED, "unlearn.parameters", "unlearn.adapter"),
     "model": (*_LOCALIZED, "unlearn"),

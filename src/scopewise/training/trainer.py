@@ -53,6 +53,7 @@ from scopewise.models.score import hit_rate
 from scopewise.models.self_questions import self_questions
 from scopewise.models.vocabulary import check_vocabulary, loadable_padding, padding_id
 from scopewise.region import Region
+from scopewise.registry import EXACT, split_method
 from scopewise.training.arguments import UnlearningConfig
 from scopewise.training.callbacks import CutBackward
 from scopewise.training.early_stopping import EarlyStopping
@@ -148,6 +149,11 @@ class UnlearningTrainer(Trainer):
             raise ConfigError("processing_class: none given; pass the model's tokenizer")
         if forget_dataset is None:
             raise ConfigError("forget_dataset: none given; unlearning needs rows to forget")
+        if isinstance(method, str) and split_method(method)[0] in EXACT:
+            raise ConfigError(
+                f"method: {method!r}; it fine-tunes the base, which is not known here; run it with a run file "
+                "(scopewise unlearn), or fine-tune the base on the retain rows yourself"
+            )
         self.method = method if isinstance(method, Method) else make_method(method, **args.method_args)
         check_deepspeed(self.method, OptimizerNames(args.optim).value, args.weight_decay, args.early_stopping.keep_best)
         self.wrappers = make_wrappers(method, args.wrapper_args) if isinstance(method, str) else tuple(wrappers)
