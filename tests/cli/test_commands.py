@@ -16,7 +16,6 @@ import typer
 import yaml
 
 from forks import python
-from scopewise.cli.list_ import Kind
 
 ROOT = Path(__file__).parents[2]
 RESULTS = str(ROOT / "benchmarks" / "results" / "knowundo_privacy_tiny.json")
@@ -163,7 +162,7 @@ def test_no_command_at_all_prints_the_help() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "sentence"),
     [
-        ("list_", {"kind": Kind.methods}, "scopewise: interrupted"),
+        ("list_", {"kind": "methods"}, "scopewise: interrupted"),
         ("finetune", {"resume": False}, "scopewise: interrupted; finished stages are kept, add --resume to continue"),
     ],
 )

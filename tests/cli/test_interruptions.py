@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from forks import python
-from scopewise.cli.memory import is_out_of_memory
+from scopewise.cli.failures import is_out_of_memory
 
 ROOT = Path(__file__).parents[2]
 SMALL = [

@@ -17,11 +17,11 @@ import scopewise
 from attacking import leak, suppressed
 from engines import forward_of, hold
 from scopewise.attacks import ATTACKS
+from scopewise.attacks.asking import leak_at
 from scopewise.attacks.base import Facts, InapplicableError, attacked_engine, cluster, make_attack, score_answers
 from scopewise.attacks.leakage import leakage
 from scopewise.attacks.prompts import Template, read_templates
 from scopewise.attacks.quantization import by_bitsandbytes, round_symmetric, round_to_levels, rounded
-from scopewise.attacks.sampling import leak_at
 from scopewise.attacks.suite import attack_models
 from scopewise.attacks.weights import block_weights
 from scopewise.config import AttackSection, DataSection

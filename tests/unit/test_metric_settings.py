@@ -11,7 +11,7 @@ import pytest
 
 import scopewise
 from scopewise import registry
-from scopewise.cli.list_ import Kind, list_
+from scopewise.cli.list_ import list_
 from scopewise.data.rows import Row
 from scopewise.errors import ConfigError
 from scopewise.metrics.base import Answered, RowMetric, Value, make_metric, mean
@@ -271,14 +271,14 @@ def test_results_from_before_columns_were_recorded() -> None:
 
 
 def test_list_says_unit_and_direction(capsys: Any) -> None:
-    list_.__wrapped__(Kind.metrics, as_json=True)  # type: ignore[attr-defined]
+    list_.__wrapped__("metrics", as_json=True)  # type: ignore[attr-defined]
     found = {entry["name"]: entry for entry in json.loads(capsys.readouterr().out)}
     assert found["perplexity"] | {"summary": ""} == {
         "name": "perplexity", "summary": "", "label": "PPL", "unit": "",
         "better": "lower is better; on forget rows, closer to the oracle is better",
     }  # fmt: skip
     assert found["mia_loss"]["better"] == "closer to the oracle is better"  # from its base class
-    list_.__wrapped__(Kind.metrics, as_json=False)  # type: ignore[attr-defined]
+    list_.__wrapped__("metrics", as_json=False)  # type: ignore[attr-defined]
     assert "(%, higher is better)" in capsys.readouterr().out
 
 

@@ -10,8 +10,8 @@ import torch
 
 from attacking import engine, leak
 from scopewise.attacks import gguf, suffix
+from scopewise.attacks.asking import disturbed
 from scopewise.attacks.base import Facts, make_attack
-from scopewise.attacks.best_of import disturbed
 from scopewise.attacks.indirect import Indirect, aliased, inverse, one_hop, relation
 from scopewise.config import AttackSection
 from scopewise.data.prompt import encode

@@ -1,8 +1,10 @@
-"""The table of needs: what metrics ask for is in it, and one file makes each."""
+"""The table of needs: what metrics ask for is in it, and every need in the folder is a row of it."""
 
 from __future__ import annotations
 
+import inspect
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,10 +30,16 @@ def test_every_need_of_a_metric_is_in_the_table_and_every_row_is_needed() -> Non
     assert asked == set(NEEDS)
 
 
-def test_one_file_per_row() -> None:
+def test_every_file_has_a_row_and_every_need_is_a_row() -> None:
     folder = Path(str(scopewise.__file__)).parent / "metrics" / "needs"
-    assert {path.stem for path in folder.glob("*.py")} - {"__init__", "base"} == set(NEEDS)
-    assert all(target.partition(":")[0] == f"scopewise.metrics.needs.{name}" for name, target in NEEDS.items())
+    files = {path.stem for path in folder.glob("*.py")} - {"__init__", "base"}
+    assert {target.partition(":")[0] for target in NEEDS.values()} == {f"scopewise.metrics.needs.{f}" for f in files}
+    for name, target in NEEDS.items():
+        assert name == re.sub(r"(?<=.)([A-Z])", r"_\1", target.partition(":")[2]).lower()
+    modules = {sys.modules[need_class(name).__module__] for name in NEEDS}
+    own = {c for m in modules for c in vars(m).values() if inspect.isclass(c) and c.__module__ == m.__name__}
+    rows = {need_class(name) for name in NEEDS}
+    assert {c for c in own if issubclass(c, Need)} <= rows | {base for row in rows for base in row.__mro__[1:]}
 
 
 def test_they_are_made_in_the_order_of_the_table(world: World) -> None:

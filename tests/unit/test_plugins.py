@@ -14,7 +14,7 @@ import typer
 
 import scopewise
 from scopewise import registry
-from scopewise.cli.list_ import Kind, list_
+from scopewise.cli.list_ import list_
 from scopewise.cli.test_plugin import test_plugin as command
 from scopewise.errors import ConfigError
 from scopewise.localizers.base import make_localizer
@@ -132,12 +132,12 @@ def test_without_plugins_there_are_none() -> None:
 
 @pytest.mark.parametrize("kind", NAMES)
 def test_listed_with_its_package(kind: str, installed: Path, capsys: Any) -> None:
-    list_.__wrapped__(Kind(kind), as_json=True)  # type: ignore[attr-defined]
+    list_.__wrapped__(kind, as_json=True)  # type: ignore[attr-defined]
     entries = {entry["name"]: entry for entry in json.loads(capsys.readouterr().out)}
     assert list(entries)[: len(registry.table(kind))] == list(registry.table(kind))
     assert entries[NAMES[kind]]["package"] == "scopewise-example"
     assert entries[NAMES[kind]]["summary"].endswith((".", "given the question."))
-    list_.__wrapped__(Kind(kind), as_json=False)  # type: ignore[attr-defined]
+    list_.__wrapped__(kind, as_json=False)  # type: ignore[attr-defined]
     assert "[scopewise-example]" in capsys.readouterr().out
 
 

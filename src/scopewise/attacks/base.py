@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -84,6 +85,8 @@ class Attack:
     needs_target: ClassVar[bool] = False
     """Whether it needs the weights of the model before unlearning, which only its owner has."""
 
+    passes: ClassVar[int] = 1
+    """About how many passes over the tested rows it takes on one model; `work` counts where that depends on a setting."""
     alone: ClassVar[bool] = False
     """Whether its signals can be interpreted without target and oracle."""
     chance: ClassVar[float | None] = None
@@ -99,7 +102,7 @@ class Attack:
 
     def work(self, facts: Facts) -> Work:
         """Return about what the attack costs on one model."""
-        return Work()
+        return Work(passes=self.passes)
 
     def run(self, subject: Engine, facts: Facts, target: Engine) -> Outcome:
         """Attack one model, and restore it afterwards.
@@ -245,80 +248,12 @@ def cluster(row: Row) -> str:
     return instance_of(row.instance, row.question)
 
 
-_COMMON = frozenset(
-    [
-        "a",
-        "an",
-        "the",
-        "of",
-        "in",
-        "on",
-        "at",
-        "to",
-        "by",
-        "for",
-        "from",
-        "with",
-        "and",
-        "or",
-        "but",
-        "is",
-        "are",
-        "was",
-        "were",
-        "be",
-        "been",
-        "has",
-        "have",
-        "had",
-        "it",
-        "its",
-        "he",
-        "his",
-        "him",
-        "she",
-        "her",
-        "they",
-        "their",
-        "this",
-        "that",
-        "these",
-        "those",
-        "as",
-        "who",
-        "which",
-        "what",
-        "where",
-        "when",
-        "how",
-        "not",
-        "no",
-        "yes",
-        "very",
-        "also",
-        "into",
-        "over",
-        "under",
-        "after",
-        "before",
-        "you",
-        "your",
-        "i",
-        "my",
-        "we",
-        "our",
-        "can",
-        "could",
-        "would",
-        "will",
-        "may",
-        "might",
-        "do",
-        "does",
-        "did",
-        "s",
-    ]
-)
+_WORDS = """
+a an the of in on at to by for from with and or but is are was were be been has have had it its he his him she her
+they their this that these those as who which what where when how not no yes very also into over under after before
+you your i my we our can could would will may might do does did s
+"""
+_COMMON = frozenset(_WORDS.split())
 
 
 def distinctive(row: Row) -> frozenset[str]:
@@ -335,6 +270,12 @@ def recall(row: Row, text: str) -> float | None:
     """Return the share (0-1) of the answer's distinctive words that occur in a text; None if the answer has none."""
     wanted = distinctive(row)
     return len(wanted & set(words(text))) / len(wanted) if wanted else None
+
+
+def mean_of_known(values: Sequence[float | None]) -> float | None:
+    """Return the mean of the values that are not None; None if there is none."""
+    known = [value for value in values if value is not None]
+    return math.fsum(known) / len(known) if known else None
 
 
 def _order(text: str) -> bytes:

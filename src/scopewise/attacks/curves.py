@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
+
+from scopewise.attacks.base import mean_of_known
 
 RECOVERED = 0.5
 """Share of what the target knows beyond the oracle at which facts count as recovered."""
@@ -35,7 +36,8 @@ def curves_of(unlearned: Mapping[str, Any], oracle: Mapping[str, Any], target: M
     found = []
     for name, points in unlearned.get("curves", {}).items():
         means = [
-            tuple(_mean(piece["signals"][setting]) for _, setting in points) for piece in (unlearned, oracle, target)
+            tuple(mean_of_known(piece["signals"][setting]) for _, setting in points)
+            for piece in (unlearned, oracle, target)
         ]
         found.append(Curve(name, tuple(step for step, _ in points), *means))
     return tuple(found)
@@ -75,8 +77,3 @@ def steps_to_recover(curves: Sequence[Curve]) -> dict[str, Any] | None:
 
     most = max(curve.steps[-1] for curve in curves)
     return {"level": level, "unlearned": earliest("unlearned"), "oracle": earliest("oracle"), "most": most}
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return math.fsum(known) / len(known) if known else None

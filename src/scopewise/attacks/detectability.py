@@ -5,13 +5,13 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import numpy as np
 from annotated_types import Ge
 from jaxtyping import Float
 
-from scopewise.attacks.base import Attack, Facts, InapplicableError, Outcome, Suite, Work, cluster
+from scopewise.attacks.base import Attack, Facts, InapplicableError, Outcome, cluster
 from scopewise.attacks.membership import placement, swapped
 from scopewise.data.rows import Row
 from scopewise.models.engine import Engine
@@ -49,14 +49,11 @@ class Detectability(Attack):
 
     permutations: Annotated[int, Ge(20)] = 100
 
-    name: ClassVar[str] = "detectability"
-    suite: ClassVar[Suite] = "quick"
-    alone: ClassVar[bool] = True
-    chance: ClassVar[float | None] = 0.5
-
-    def work(self, facts: Facts) -> Work:
-        """Return about what the attack costs on one model."""
-        return Work(passes=9)
+    name = "detectability"
+    suite = "quick"
+    alone = True
+    chance = 0.5
+    passes = 9
 
     def run(self, subject: Engine, facts: Facts, target: Engine) -> Outcome:
         """Return, for each row, the share of unseen rows that look less unlearned."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from annotated_types import Ge
 
@@ -15,7 +15,6 @@ from scopewise.attacks.base import (
     Facts,
     InapplicableError,
     Outcome,
-    Suite,
     Work,
     cluster,
     distinctive,
@@ -53,8 +52,8 @@ class Indirect(Attack):
 
     options: Annotated[int, Ge(2)] = 8
 
-    name: ClassVar[str] = "indirect"
-    suite: ClassVar[Suite] = "full"
+    name = "indirect"
+    suite = "full"
 
     def work(self, facts: Facts) -> Work:
         """Return about what the attack costs on one model."""

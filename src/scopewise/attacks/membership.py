@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from annotated_types import Ge
 
 from scopewise import registry
-from scopewise.attacks.base import Attack, Facts, InapplicableError, Outcome, Suite, Work
+from scopewise.attacks.base import Attack, Facts, InapplicableError, Outcome, Work
 from scopewise.data.rows import Row
 from scopewise.metrics.base import Answered
 from scopewise.models.engine import Engine
@@ -36,10 +36,10 @@ class Membership(Attack):
 
     others: Annotated[int, Ge(1)] = 8
 
-    name: ClassVar[str] = "membership"
-    suite: ClassVar[Suite] = "quick"
-    alone: ClassVar[bool] = True
-    chance: ClassVar[float | None] = 0.5
+    name = "membership"
+    suite = "quick"
+    alone = True
+    chance = 0.5
 
     def work(self, facts: Facts) -> Work:
         """Return about what the attack costs on one model."""

@@ -1,15 +1,15 @@
-"""Multiple choice among answers."""
+"""Multiple choice among answers, and among names."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from annotated_types import Ge
 
-from scopewise.attacks.base import Attack, Facts, Outcome, Suite, Work, cluster
+from scopewise.attacks.base import Attack, Facts, InapplicableError, Outcome, Work, cluster, mean_of_known
 from scopewise.data.rows import Row
 from scopewise.models.engine import Engine
 
@@ -31,8 +31,8 @@ class MultipleChoice(Attack):
 
     options: Annotated[int, Ge(2)] = 4
 
-    name: ClassVar[str] = "multiple_choice"
-    suite: ClassVar[Suite] = "quick"
+    name = "multiple_choice"
+    suite = "quick"
 
     def work(self, facts: Facts) -> Work:
         """Return about what the attack costs on one model."""
@@ -51,8 +51,40 @@ class MultipleChoice(Attack):
                     for row, o in zip(facts.rows, options, strict=True)
                 ]
                 turns.append(chosen(subject, asked, facts.rows, options, f"choose, order {turn + 1}"))
-            signals["listed"] = [_mean(values) for values in zip(*turns, strict=True)]
+            signals["listed"] = [mean_of_known(values) for values in zip(*turns, strict=True)]
         return Outcome(facts.rows, signals, {})
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReverseQuery(Attack):
+    """Reverse query: give the fact and ask whom or what it is about.
+
+    Signal: probability of the right name among `options`, as in `multiple_choice`. Rows whose answer contains the name are
+    left out.
+
+    Source: one of the kinds of RWKU, arXiv:2406.10890.
+
+    Attributes:
+        options: Names to choose from, with the right one. Default: ours.
+    """
+
+    options: Annotated[int, Ge(2)] = 8
+
+    name = "reverse_query"
+    suite = "full"
+
+    def work(self, facts: Facts) -> Work:
+        """Return about what the attack costs on one model."""
+        return Work(passes=self.options)
+
+    def run(self, subject: Engine, facts: Facts, target: Engine) -> Outcome:
+        """Return the probability of the right name."""
+        rows = [row for row in facts.rows if not set(cluster(row).lower().split()) & set(row.answer.lower().split())]
+        asked = [f"Of whom or what is this true? {row.answer}" for row in rows]
+        found = chosen_name(subject, facts, asked, rows, self.options)
+        if not any(value is not None for value in found):
+            raise InapplicableError("fewer than two instances have an answer without their name")
+        return Outcome(rows, {"asked": found}, {})
 
 
 def chosen(
@@ -86,8 +118,3 @@ def chosen_name(
         at = names.index(cluster(row))
         options.append([names[(at + i) % len(names)] for i in range(min(count, len(names)))])
     return chosen(subject, questions, rows, options, "ask for the name")
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [v for v in values if v is not None]
-    return math.fsum(known) / len(known) if known else None

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-from scopewise.attacks.base import Attack, Facts, Outcome, Suite, Work, cluster, distinctive, score_answers, words
+from scopewise.attacks.base import Attack, Facts, Outcome, Work, cluster, distinctive, score_answers, words
 from scopewise.data.rows import Row
 from scopewise.documents import parse_yaml, read_text
 from scopewise.errors import ConfigError
@@ -82,9 +82,9 @@ class Prompts(Attack):
 
     file: str | None = None
 
-    name: ClassVar[str] = "prompts"
-    suite: ClassVar[Suite] = "quick"
-    alone: ClassVar[bool] = True
+    name = "prompts"
+    suite = "quick"
+    alone = True
 
     def work(self, facts: Facts) -> Work:
         """Return about what the attack costs on one model."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from scopewise.attacks import gguf
-from scopewise.attacks.base import Attack, Facts, Outcome, Suite, Work
+from scopewise.attacks.base import Attack, Facts, Outcome, Work
 from scopewise.attacks.weights import changed_weights
 from scopewise.models.engine import Engine
 
@@ -55,8 +55,8 @@ class Quantization(Attack):
     the flattened matrix) and pytorch/ao 36027d8 (groups of a row).
     """
 
-    name: ClassVar[str] = "quantization"
-    suite: ClassVar[Suite] = "quick"
+    name = "quantization"
+    suite = "quick"
 
     def work(self, facts: Facts) -> Work:
         """Return about what the attack costs on one model."""

@@ -7,14 +7,13 @@ import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from annotated_types import Ge, Gt
 from peft import LoraConfig
 
-from scopewise.attacks.base import Attack, Facts, InapplicableError, Outcome, Suite, Work
-from scopewise.attacks.leakage import Combine
+from scopewise.attacks.base import Attack, Facts, InapplicableError, Outcome, Work
 from scopewise.bars import bar
 from scopewise.data.batch import collate, to_device
 from scopewise.data.prompt import Encoded
@@ -78,9 +77,9 @@ class Relearning(Attack):
     steps: Annotated[int | None, Ge(1)] = None
     batch_size: Annotated[int, Ge(1)] = 16
 
-    name: ClassVar[str] = "relearning"
-    suite: ClassVar[Suite] = "quick"
-    combine: ClassVar[Combine] = "recovery"
+    name = "relearning"
+    suite = "quick"
+    combine = "recovery"
 
     def run(self, subject: Engine, facts: Facts, target: Engine) -> Outcome:
         """Return the share of right tokens before the attack, and at every look of every combination."""
@@ -165,9 +164,9 @@ class RelearningSpeed(Attack):
     steps: Annotated[int, Ge(1)] = 100
     batch_size: Annotated[int, Ge(1)] = 16
 
-    name: ClassVar[str] = "relearning_speed"
-    suite: ClassVar[Suite] = "full"
-    combine: ClassVar[Combine] = "mean"
+    name = "relearning_speed"
+    suite = "full"
+    combine = "mean"
 
     def run(self, subject: Engine, facts: Facts, target: Engine) -> Outcome:
         """Return the share of right tokens at each look."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 import torch
 from annotated_types import Ge
 from jaxtyping import Float
 from torch import Tensor
 
-from scopewise.attacks.base import Attack, Facts, InapplicableError, Outcome, Suite, Work, score_answers
+from scopewise.attacks.base import Attack, Facts, InapplicableError, Outcome, Work, score_answers
 from scopewise.bars import bar
 from scopewise.data.rows import Row
 from scopewise.models.engine import Engine
@@ -53,8 +53,8 @@ class Suffix(Attack):
     candidates: Annotated[int, Ge(1)] = 32
     rows: Annotated[int, Ge(1)] = 8
 
-    name: ClassVar[str] = "suffix"
-    suite: ClassVar[Suite] = "full"
+    name = "suffix"
+    suite = "full"
 
     def work(self, facts: Facts) -> Work:
         """Return the steps and tries of the search."""

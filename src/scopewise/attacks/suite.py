@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -99,19 +100,14 @@ def compared(
 ) -> Attacked:
     """Compute the leakage of an unlearned model from the results of the three models."""
     reasons = [piece["reason"] for piece in (unlearned, oracle, target) if piece["reason"]]
-    if reasons:
-        return Attacked(
-            attack.name, name, None, "not applicable", (), tuple(reasons[:1]), unlearned["seconds"], attack.needs_target
-        )
-    rows = [facts.rows[i] for i in unlearned["rows"]]
-    usable, left_out = calibrated(oracle, target)
-    usable = [
-        key for key in usable if key in unlearned["signals"]
-    ]  # a saved result may be from before an optional package
+    usable, left_out = ([], tuple(reasons[:1])) if reasons else calibrated(oracle, target)
+    # A saved result may be from before an optional package.
+    usable = [key for key in usable if key in unlearned["signals"]]
     if not usable:
         return Attacked(
             attack.name, name, None, "not applicable", (), left_out, unlearned["seconds"], attack.needs_target
         )
+    rows = [facts.rows[i] for i in unlearned["rows"]]
     u, o, t = ({key: piece["signals"][key] for key in usable} for piece in (unlearned, oracle, target))
     found = leakage(u, o, t, [cluster(row) for row in rows], attack.combine)
     notes = [*unlearned["notes"], *left_out]
@@ -187,8 +183,8 @@ def attack_models(
     facts = Facts(benchmark, settings, learning_rate)
     attacks = of_suite(settings)
     keep = keep or Keep()
-    before = _Once(target)  # the target stays in memory, since patching and probe use it with every model
-    ignorant = _Once(lambda: _alike(oracle(), before()))
+    before = cache(target)  # the target stays in memory, since patching and probe use it with every model
+    ignorant = cache(lambda: _alike(oracle(), before()))
     question = make_attack("question")
     asked = [
         keep(name, "question", lambda s=subject: piece_of(question, s(), facts, before()))  # type: ignore[misc]
@@ -205,7 +201,7 @@ def attack_models(
         tell(measured(before(), facts).sentence(outstanding))
     pieces: dict[str, dict[str, Piece]] = {}
     for name, load in {"target": target, "oracle": oracle, **unlearned}.items():
-        subject = {"target": before, "oracle": ignorant}.get(name) or _Once(load)
+        subject = {"target": before, "oracle": ignorant}.get(name) or cache(load)
         pieces[name] = {
             attack.name: keep(name, attack.name, lambda a=attack, s=subject: piece_of(a, s(), facts, before()))  # type: ignore[misc]
             for attack in attacks
@@ -223,18 +219,6 @@ def attack_models(
 def _alike(oracle: Engine, target: Engine) -> Engine:
     check_alike(oracle, target)
     return oracle
-
-
-class _Once:
-    """Loads a model on first use, so that saved results need no model."""
-
-    def __init__(self, load: Callable[[], Engine]) -> None:
-        self.load = load
-        self.loaded: Engine | None = None
-
-    def __call__(self) -> Engine:
-        self.loaded = self.loaded or self.load()
-        return self.loaded
 
 
 def _plain(outcome: Outcome, facts: Facts) -> dict[str, Any]:
@@ -281,44 +265,34 @@ def _worst(
 
 
 class Keep:
-    """Stores results of attacks; this base class stores nothing."""
-
-    def saved(self, model: str, attack: str) -> Piece | None:
-        """Return the saved result of an attack on a model, or None."""
-        return None
-
-    def __call__(self, model: str, attack: str, build: Callable[[], dict[str, Any]]) -> Piece:
-        """Return the saved result, or else that of `build`."""
-        return build()
-
-
-class KeepInFiles(Keep):
-    """Saves each result to a file, and reuses those with the same inputs.
+    """Saves each result to a file, and reuses those with the same inputs; without a folder it saves nothing.
 
     Args:
         folder: Folder of the files.
         inputs: All inputs of an attack besides model and attack; `models` maps names to model identities.
     """
 
-    def __init__(self, folder: Path, inputs: Mapping[str, Any]) -> None:
-        self.folder, self.inputs = folder, inputs
+    def __init__(self, folder: Path | None = None, inputs: Mapping[str, Any] | None = None) -> None:
+        self.folder, self.inputs = folder, inputs or {}
 
     def saved(self, model: str, attack: str) -> Piece | None:
         """Return the saved result of an attack on a model, or None. Raises ResultError if the file is broken."""
         path = self._path(model, attack)
-        kept = schemas.read(path, schemas.PieceDocument) if path.exists() else None
+        kept = schemas.read(path, schemas.PieceDocument) if path is not None and path.exists() else None
         return kept if kept is not None and kept["inputs"] == self._inputs(model) else None
 
     def __call__(self, model: str, attack: str, build: Callable[[], dict[str, Any]]) -> Piece:
-        """Return the saved result, or else save that of `build`."""
+        """Return the saved result, or else that of `build`, which is saved."""
         if (kept := self.saved(model, attack)) is not None:
             return kept
-        piece = {"format": schemas.PieceDocument.FORMAT, **build(), "inputs": self._inputs(model)}
-        write_json(self._path(model, attack), piece)
+        piece = build()
+        if (path := self._path(model, attack)) is not None:
+            piece = {"format": schemas.PieceDocument.FORMAT, **piece, "inputs": self._inputs(model)}
+            write_json(path, piece)
         return piece
 
-    def _path(self, model: str, attack: str) -> Path:
-        return self.folder / model / f"{attack}.json"
+    def _path(self, model: str, attack: str) -> Path | None:
+        return None if self.folder is None else self.folder / model / f"{attack}.json"
 
     def _inputs(self, model: str) -> dict[str, Any]:
         models = {name: one for name, one in self.inputs["models"].items() if name in (model, "target")}

@@ -11,10 +11,16 @@ from typing import Annotated, Any
 import typer
 
 from scopewise.allocator import keep_freed_memory
-from scopewise.cli.failures import argument_sentence, link_sentence, path_sentence
-from scopewise.cli.memory import is_out_of_memory, out_of_memory_sentence
+from scopewise.cli.failures import (
+    UsageError,
+    argument_sentence,
+    is_out_of_memory,
+    link_sentence,
+    out_of_memory_sentence,
+    path_sentence,
+    usage_sentence,
+)
 from scopewise.cli.signals import interrupt_on_signals, signal_of
-from scopewise.cli.usage import UsageError, usage_sentence
 from scopewise.errors import UserError
 from scopewise.terminal import close_bars, echo, escape_streams, escaped
 

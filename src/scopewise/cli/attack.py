@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -12,13 +11,6 @@ from scopewise.cli import Json, command, quiet_libraries
 from scopewise.errors import ConfigError
 from scopewise.files import check_new
 from scopewise.terminal import echo, echo_json, echo_table
-
-
-class Suite(StrEnum):
-    """The suites of attacks."""
-
-    quick = "quick"
-    full = "full"
 
 
 @command
@@ -31,8 +23,9 @@ def attack(
         ),
     ],
     suite: Annotated[
-        Suite, typer.Option(help="quick: minutes on a laptop for a small model; full: all attacks, with more settings.")
-    ] = Suite.quick,
+        Literal["quick", "full"],
+        typer.Option(help="quick: minutes on a laptop for a small model; full: all attacks, with more settings."),
+    ] = "quick",
     attacks: Annotated[list[str] | None, typer.Option("--attack", help="Run only this attack. Repeatable.")] = None,
     models: Annotated[
         list[str] | None,
@@ -69,13 +62,13 @@ def attack(
     from scopewise.run_file import override
 
     if rows is not None:
-        _alone(str(run), rows, output, suite.value, attacks or [], set_ or [], as_json)
+        _alone(str(run), rows, output, suite, attacks or [], set_ or [], as_json)
         return
     if output is not None:
         raise ConfigError(
             "--output: given without --rows; a run's results are written to its attacks.json; leave it out"
         )
-    settings: dict = {"suite": suite.value}
+    settings: dict = {"suite": suite}
     for text in set_ or []:
         key = text.partition("=")[0].strip()
         settings = override({"attack": settings}, text if key.startswith("attack.") else f"attack.{text}")["attack"]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -12,17 +11,12 @@ from scopewise.run_file import load_config
 from scopewise.terminal import echo
 
 
-class Which(StrEnum):
-    """What to fine-tune."""
-
-    target = "target"
-    oracle = "oracle"
-
-
 @command
 def finetune(
     run_file: Config = None,
-    which: Annotated[Which, typer.Option(help="All rows, or the retention scope only.")] = Which.target,
+    which: Annotated[
+        Literal["target", "oracle"], typer.Option(help="All rows, or the retention scope only.")
+    ] = "target",
     set_: Set = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
@@ -34,4 +28,4 @@ def finetune(
 
     pipeline = Pipeline(config, resume=resume, overwrite=overwrite)
     with pipeline.folder:
-        echo(pipeline.finetuned(which.value))
+        echo(pipeline.finetuned(which))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -12,29 +11,20 @@ from scopewise.metrics.columns import Declaration
 from scopewise.registry import package_of, plugins, summary, table
 from scopewise.terminal import echo, echo_json
 
-
-class Kind(StrEnum):
-    """What can be listed."""
-
-    methods = "methods"
-    wrappers = "wrappers"
-    localizers = "localizers"
-    metrics = "metrics"
-    benchmarks = "benchmarks"
-    attacks = "attacks"
+Kind = Literal["methods", "wrappers", "localizers", "metrics", "benchmarks", "attacks"]
 
 
 @command
 def list_(kind: Annotated[Kind, typer.Argument(help="The kind to list.")], as_json: Json = False) -> None:
     """List the names of a kind with one line about each, and for plugins their package."""
-    known = table(kind.value)
+    known = table(kind)
     entries: list[dict[str, Any]] = [{"name": name, "summary": summary(target)} for name, target in known.items()]
     entries += [
         {"name": name, "summary": summary(point.value), "package": package_of(point)}
-        for name, point in plugins(kind.value).items()
+        for name, point in plugins(kind).items()
         if name not in known
     ]
-    if kind is Kind.metrics:
+    if kind == "metrics":
         for entry in entries:
             if (about := Declaration.read(entry["name"])) is not None:
                 entry |= {"label": about.label, "unit": about.unit, "better": about.direction}

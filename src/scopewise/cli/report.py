@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, get_args
 
 import typer
 
@@ -12,25 +11,7 @@ from scopewise.cli import command
 from scopewise.errors import ConfigError, ResultError
 from scopewise.terminal import echo
 
-
-class Format(StrEnum):
-    """Output formats."""
-
-    html = "html"
-    md = "md"
-    csv = "csv"
-    tex = "tex"
-    png = "png"
-    svg = "svg"
-    pdf = "pdf"
-
-
-class Plot(StrEnum):
-    """Plots for png, svg and pdf."""
-
-    scatter = "scatter"
-    regions = "regions"
-    curves = "curves"
+Format = Literal["html", "md", "csv", "tex", "png", "svg", "pdf"]
 
 
 @command
@@ -43,7 +24,9 @@ def report(
     format_: Annotated[
         Format | None, typer.Option("--format", help="What to write; none: as the name of --output ends, or html.")
     ] = None,
-    plot: Annotated[Plot, typer.Option(help="What a png, svg or pdf shows.")] = Plot.scatter,
+    plot: Annotated[
+        Literal["scatter", "regions", "curves"], typer.Option(help="What a png, svg or pdf shows.")
+    ] = "scatter",
     redact: Annotated[
         bool, typer.Option("--redact", help="Replace answers of the forget scope by salted hashes.")
     ] = False,
@@ -61,41 +44,41 @@ def report(
         raise ConfigError("--salt: given without --redact; add --redact, or leave it out")
     if output is None and len(runs) > 1:
         raise ConfigError(f"--output: none given for {len(runs)} runs; name the file to write with -o")
-    names = {Format.html: "report.html", Format.md: "report.md", Format.csv: "table.csv", Format.tex: "table.tex"}
-    path = output or runs[0] / names.get(chosen, f"{plot.value}.{chosen.value}")
+    names = {"html": "report.html", "md": "report.md", "csv": "table.csv", "tex": "table.tex"}
+    path = output or runs[0] / names.get(chosen, f"{plot}.{chosen}")
     if path.exists() and not overwrite:
         raise ResultError(f"{path}: exists; add --overwrite to replace it, or name another file with -o")
     from scopewise.files import write_bytes
     from scopewise.report.run_folder import read_runs
 
     found = read_runs(runs)
-    if redact and chosen is not Format.html:
+    if redact and chosen != "html":
         from scopewise.report.private import private
 
         found = private(found, salt)[0]
-    if chosen is Format.html:
+    if chosen == "html":
         from scopewise.report.page import render
 
         content = render(found, redact=redact, salt=salt).encode()
-    elif chosen in (Format.png, Format.svg, Format.pdf):
+    elif chosen in ("png", "svg", "pdf"):
         from scopewise.report.plots import plot as draw
 
-        content = draw(found, plot.value, chosen.value)
+        content = draw(found, plot, chosen)
     else:
         from scopewise.report.export import as_csv, as_latex, as_markdown
 
-        content = {Format.md: as_markdown, Format.csv: as_csv, Format.tex: as_latex}[chosen](found).encode()
+        content = {"md": as_markdown, "csv": as_csv, "tex": as_latex}[chosen](found).encode()
     write_bytes(path, content)
     echo(path)
 
 
-def _by_name(output: Path | None) -> Format:
+def _by_name(output: Path | None) -> str:
     ending = "html" if output is None else output.suffix.lstrip(".").lower()
     if ending == "htm":
-        return Format.html
-    known = [known.value for known in Format]
+        return "html"
+    known = get_args(Format)
     if ending not in known:
         raise ConfigError(
             f"--output: {output}; its name ends in none of {', '.join(known)}; name it so, or add --format"
         )
-    return Format(ending)
+    return ending

@@ -34,7 +34,7 @@ def test_plugin(
     from scopewise.testing.findings import findings, kind_of
 
     found = []
-    for finding in findings(kind.value if kind else kind_of(name), name, arguments, path):
+    for finding in findings(kind or kind_of(name), name, arguments, path):
         found.append(finding)
         if not as_json:
             note = f"  {finding.note}" if finding.note else ""

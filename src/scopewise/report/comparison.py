@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -139,16 +137,16 @@ class Comparisons:
                 away = size(other, units) - size(best, units)
                 behind[other[0]] = away if near else Estimate(-away.by_seed, away.errors, away.instances, -away.bias)
         found = lead(best[0], size(best, pair(best)), behind)
-        rivals = {name: {**asdict(r.difference), "p_value": r.p_value} for name, r in found.rivals.items()}
-        return _lead_document(protocol, near, best[0], found.reason, found.seeds, found.instances, rivals)
-
-
-def _lead_document(
-    protocol: str, near: bool, best: str, reason: str, seeds: int, instances: int | None, rivals: Any
-) -> dict[str, Any]:
-    by = "oracle_gap" if near else "average_success"
-    about = {"protocol": protocol, "by": by, "best": best, "leads": not reason, "reason": reason}
-    return {**about, "seeds": seeds, "instances": instances, "rivals": rivals}
+        return {
+            "protocol": protocol,
+            "by": "oracle_gap" if near else "average_success",
+            "best": best[0],
+            "leads": found.leads,
+            "reason": found.reason,
+            "seeds": found.seeds,
+            "instances": found.instances,
+            "rivals": {name: {**asdict(r.difference), "p_value": r.p_value} for name, r in found.rivals.items()},
+        }
 
 
 def compared(row_values: Mapping[str, Any]) -> dict[str, Any]:
@@ -168,65 +166,23 @@ def with_comparisons(results: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _of_metrics(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return comparisons without intervals, in which no method leads: a model's value stands for those of its rows."""
     split = "val" if any(key.endswith("/val") for row in rows for key in row["metrics"]) else "train"
-    groups: dict[Group, dict[int, list[float]]] = {}
-    for row in rows:
-        both = [row["metrics"].get(f"{part}/{split}") for part in PARTS]
-        if None not in both:
-            groups.setdefault((row["method"], row["protocol"]), {})[row["seed"]] = [float(v) for v in both]
-    oracle = next(iter(groups.get(("oracle", None), {}).values()), None)
-
-    def mean(group: Group, seeds: Sequence[int], what: str) -> float:
-        found = [groups[group][seed] for seed in seeds]
-        if what == "gap":
-            assert oracle is not None
-            return statistics.fmean(abs(a - b) for model in found for a, b in zip(model, oracle, strict=True))
-        return statistics.fmean(v for model in found for v in model)
-
-    def point(value: float) -> dict[str, Any]:
-        return asdict(Interval(value, None, None))
-
-    comparisons = []
-    for group, seeds in groups.items():
-        differences: dict[str, dict[str, Any]] = {"average": {}, "gap": {}}
-        for other, what in product(groups, differences):
-            both = [seed for seed in seeds if seed in groups[other]]
-            if other[1] == group[1] is not None and other != group and both and (what == "average" or oracle):
-                differences[what][other[0]] = point(mean(group, both, what) - mean(other, both, what))
-        success = {part: statistics.fmean(values[i] for values in seeds.values()) for i, part in enumerate(PARTS)}
-        success["average_success"] = statistics.fmean(success.values())
-        comparisons.append(
-            {
-                "method": group[0],
-                "protocol": group[1],
-                "split": split,
-                "seeds": len(seeds),
-                "instances": None,
-                "success": {name: point(value) for name, value in success.items()},
-                "oracle_gap": point(mean(group, list(seeds), "gap")) if oracle else None,
-                "differences": differences["average"],
-                "gap_differences": differences["gap"],
-            }
-        )
-    return {"comparisons": comparisons, "leads": _leads_of_metrics(comparisons)}
-
-
-def _leads_of_metrics(comparisons: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return `leads` in which no method leads, since without the values of rows there is no interval."""
-    found = []
-    for protocol in dict.fromkeys(c["protocol"] for c in comparisons if c["protocol"] is not None):
-        members = [c for c in comparisons if c["protocol"] == protocol and c["method"] not in EXACT]
-        if not members:
-            continue
-        near = members[0]["oracle_gap"] is not None
-        value = {c["method"]: c["oracle_gap" if near else "success"] for c in members}
-        size = {name: v["value"] if near else -v["average_success"]["value"] for name, v in value.items()}
-        best = min(members, key=lambda c: size[c["method"]])
-        rivals = {
-            name: {**asdict(Interval(other - size[best["method"]], None, None)), "p_value": None}
-            for name, other in size.items()
-            if name != best["method"]
+    keys = [f"{part}/{split}" for part in PARTS]
+    models = [
+        {
+            **{key: row[key] for key in ("method", "protocol", "seed")},
+            "target_seed": 0,
+            "values": {key: [row["metrics"][key]] for key in keys if row["metrics"].get(key) is not None},
         }
-        seeds = min(c["seeds"] for c in members)
-        found.append(_lead_document(protocol, near, best["method"], "no rows", seeds, None, rivals))
+        for row in rows
+    ]
+    found = compared({"split": split, "instances": {key: [0] for key in keys}, "models": models})
+    for comparison in found["comparisons"]:
+        comparison["instances"] = None
+        if comparison["oracle_gap"] is not None:
+            comparison["oracle_gap"] |= {"low": None, "high": None}
+    for lead_of_all in found["leads"]:
+        lead_of_all |= {"leads": False, "reason": "no rows", "instances": None}
+        lead_of_all["rivals"] = {name: {**rival, "p_value": None} for name, rival in lead_of_all["rivals"].items()}
     return found

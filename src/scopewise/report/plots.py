@@ -8,7 +8,7 @@ from typing import Any
 
 from scopewise.errors import ConfigError, ResultError
 from scopewise.report.curves import LOGGED_KEY, series
-from scopewise.report.heatmap import heat_maps
+from scopewise.report.regions import heat_maps
 from scopewise.report.run_folder import Run
 from scopewise.report.scatter import points_of
 

@@ -10,7 +10,7 @@ from typing import Any
 from scopewise import registry, schemas
 from scopewise.attacks.alone import alone, attack_alone, read_rows
 from scopewise.attacks.base import attacked_engine, make_attack
-from scopewise.attacks.suite import Attacked, KeepInFiles, attack_models, check_attacks
+from scopewise.attacks.suite import Attacked, Keep, attack_models, check_attacks
 from scopewise.config import AttackSection, RunConfig
 from scopewise.data.load import load_benchmark
 from scopewise.documents import parse_yaml, read_text
@@ -154,7 +154,7 @@ def _attack_run(
         partial(load, "target"),
         benchmark,
         settings,
-        KeepInFiles(run / "attacks" / digest(_shared(inputs)), inputs),
+        Keep(run / "attacks" / digest(_shared(inputs)), inputs),
         learning_rate=_learning_rate(config),
         tell=tell,
     )

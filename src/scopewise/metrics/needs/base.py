@@ -103,8 +103,3 @@ def need_class(name: str) -> type[Need]:
             f"metrics: need {name!r}; it is not a subclass of scopewise.metrics.needs.base.Need; derive it from that"
         )
     return found
-
-
-def with_text(rows: Sequence[Answered]) -> list[int]:
-    """Return the indices of rows with a generated text that is not empty."""
-    return [i for i, row in enumerate(rows) if row.generated]

@@ -19,13 +19,13 @@ from scopewise.report.columns import columns, metric_columns, split_shown
 from scopewise.report.curves import charts
 from scopewise.report.difference import comparison
 from scopewise.report.figures import lines, number
-from scopewise.report.heatmap import SHADES, heat_maps
 from scopewise.report.instances import instances
 from scopewise.report.leader import leaders
 from scopewise.report.leaks import leaks
 from scopewise.report.private import local, private
 from scopewise.report.questions import questions
 from scopewise.report.redact import Open, Redaction
+from scopewise.report.regions import SHADES, heat_maps
 from scopewise.report.run_folder import Run
 from scopewise.report.table import controls, origin_line, searches, untaught
 from scopewise.report.verdict import verdict
