@@ -284,17 +284,22 @@ class EarlyStoppingSection(Section):
 
 
 class ExpandSection(Section):
-    """Self-questions: rows that the target makes itself before unlearning.
+    """Further rows to unlearn with: self-questions, which the target answers before unlearning, and given paraphrases.
 
-    The question of each row is asked about the other instances, and the target's own answer is kept if its mean negative
-    log-likelihood is below `max_nll` (nats per token). `retain` and `forget` are the largest numbers of questions to ask
-    from the rows of that scope (0: none). Answers to questions from retain rows become retain rows whose loss is KL to the
-    target; those from forget rows become forget rows. Questions that also occur in val or in the other scope are not asked.
+    Self-questions: the question of each row is asked about the other instances, and the target's own answer is kept if its
+    mean negative log-likelihood is below `max_nll` (nats per token). `retain` and `forget` are the largest numbers of
+    questions to ask from the rows of that scope (0: none). Answers to questions from retain rows become retain rows whose
+    loss is KL to the target; those from forget rows become forget rows. Questions that also occur in val or in the other
+    scope are not asked.
+
+    `paraphrases` is the largest number of each forget row's `paraphrased_questions` that become forget rows with the same
+    answer (0: none). Those that also occur in val, in the other scope or in `indirect` are left out.
     """
 
     retain: int = Field(0, ge=0)
     forget: int = Field(0, ge=0)
     max_nll: float = Field(0.25, gt=0)
+    paraphrases: int = Field(0, ge=0)
 
 
 class UnlearnSection(TrainingSection):

@@ -64,6 +64,7 @@ def one_step(
     vocab: int = VOCAB,
     refused: Sequence[Pair] = (),
     prepared: bool = False,
+    subjects: Sequence[Sequence[tuple[int, int]]] = (),
     **arguments: Any,
 ) -> tuple[float, dict[str, Tensor], UnlearningTrainer]:
     """Return loss and gradients of one optimiser step over all given rows, and the trainer that computed them.
@@ -78,6 +79,7 @@ def one_step(
         vocab: Size of the model's vocabulary.
         refused: Refusals to the questions of the rows to keep.
         prepared: Whether the method's labels are made.
+        subjects: Where the subject of each row to forget stands, from and to.
         **arguments: The method's.
     """
     args = UnlearningConfig(output_dir=str(folder), use_cpu=True, disable_tqdm=True, method_args=arguments)
@@ -94,6 +96,7 @@ def one_step(
     rows: Any = trainer.train_dataset
     rows.preferred = items(alternatives, "forget")
     rows.retain_preferred = items(refused, "retain")
+    rows.subject = [tuple(i for span in spans for i in range(*span)) for spans in subjects]
     if prepared or "reference_nll" in trainer.method.needs or isinstance(trainer.method, Constrained):
         trainer.prepare()
     batch = trainer._collate(list(range(len(forget) + len(kept))))

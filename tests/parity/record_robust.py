@@ -8,10 +8,12 @@ FOLDER holds unchanged clones named as in `COMMITS`; only the files that are run
 from __future__ import annotations
 
 import argparse
+import ast
+import copy
 import math
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Optional, Union
 
 import torch
 from checkout import executed, gradients, instance, load, origin, tree, verified, write
@@ -21,6 +23,7 @@ from tiny import (
     PAD,
     REFUSED,
     RETAIN,
+    SUBJECTS,
     VOCAB,
     Pair,
     build_model,
@@ -29,6 +32,7 @@ from tiny import (
     digest,
     padded,
     whole,
+    without_last,
 )  # fmt: skip
 from torch import Tensor
 
@@ -39,6 +43,7 @@ COMMITS = {
     "distillation-robustify-unlearning": "edbf11189155c6bae81f5942df928c6ec2c5ac34",
     "Unlearn-Smooth": "fc655ba453c50c2503915669a2e1f3b66bbf94ec",
     "MCU": "bb615bbdf5f3ccef4b66e8b48f42b2b7c2a4b8e1",
+    "UGBench": "a7ef86445ce889f65f57a8d5f8cceb72369fff19",
 }
 TEXT = (5, 6)
 """Tokens that JensUn repeats."""
@@ -65,6 +70,7 @@ def main() -> None:
             checkout("distillation-robustify-unlearning", "src/tools/unlearn_langarith/maxent.py")
         ),
         "mcu": record_mcu(checkout("MCU", "src/utils")),
+        "per_mu": record_per_mu(checkout("UGBench", "dataloader.py"), checkout("UGBench", "modeling_llama.py")),
         "sam": record_sam(checkout("Unlearn-Smooth", "MUSE/baselines/baselines/sam_iterative.py")),
     }
     write(OUTPUT, recorded)
@@ -151,6 +157,65 @@ def record_mcu(checkout: Path) -> list[float]:
         wanted = (batch["labels"] != -100).long()
         found.append(loss(output, given, cfg, {1: common_directions()}, wanted).item())
     return found
+
+
+def of_class(source: ast.Module, name: str) -> ast.Module:
+    """Return the definition of one class alone."""
+    return ast.Module([node for node in source.body if isinstance(node, ast.ClassDef) and node.name == name], [])
+
+
+class OldLlama:
+    """The tiny model behind the interface that their `LlamaModel.forward` has: layers that return tuples, a mask."""
+
+    training = gradient_checkpointing = False
+
+    def __init__(self, model: torch.nn.Module, forward: Any) -> None:
+        whole = model.base_model.model  # type: ignore[union-attr]
+        inner: Any = whole.model  # type: ignore[union-attr]
+        self.head, self.forward = whole.lm_head, forward  # type: ignore[union-attr]
+        self.embed_tokens, self.norm = inner.embed_tokens, inner.norm
+        self.config = SimpleNamespace(
+            output_attentions=False, output_hidden_states=False, use_cache=False, use_return_dict=True
+        )
+
+        def layer(block: Any) -> Any:
+            def run(states: Tensor, attention_mask: Tensor, position_ids: Tensor, **_: Any) -> tuple[Tensor]:
+                around = inner.rotary_emb(states, position_ids)
+                return (block(states, attention_mask=attention_mask, position_embeddings=around),)
+
+            return run
+
+        self.layers = [layer(block) for block in inner.layers]
+
+    def _update_causal_mask(self, attention_mask: Tensor, states: Tensor, *_: Any) -> Tensor:
+        seen = torch.ones(states.shape[1], states.shape[1]).tril().bool() & attention_mask[:, None, None].bool()
+        return torch.where(seen, 0.0, torch.finfo(torch.float32).min)
+
+    def __call__(self, input_ids: Tensor, labels: Tensor | None = None, **given: Any) -> Any:
+        output = self.forward(self, input_ids, **given)
+        if given.get("output_hidden_states"):
+            return SimpleNamespace(logits=[self.head(states) for states in output.hidden_states])
+        return SimpleNamespace(logits=self.head(output.last_hidden_state), loss=torch.zeros(()))
+
+
+def record_per_mu(trainer_of: Path, model_of: Path) -> dict[str, Any]:
+    """`compute_loss` of PerMU, with the noise of their Llama, on rows without their last token: it is predicted too."""
+    source = of_class(tree(model_of, "modeling_llama.py"), "LlamaModel")
+    forward = executed(
+        source, "forward", torch=torch, List=list, Optional=Optional, Tuple=tuple, Union=Union,
+        add_start_docstrings_to_model_forward=lambda _: lambda function: function, LLAMA_INPUTS_DOCSTRING="",
+        BaseModelOutputWithPast=SimpleNamespace, StaticCache=(),
+    )["forward"]  # fmt: skip
+    source = tree(trainer_of, "dataloader.py")
+    divergence = executed(source, "calc_ce_loss", torch=torch, nn=torch.nn, F=torch.nn.functional)["calc_ce_loss"]
+    compute_loss = executed(
+        of_class(source, "CustomTrainerForgetting"), "compute_loss", torch=torch, copy=copy, calc_ce_loss=divergence
+    )["compute_loss"]
+    pairs = tuple(without_last(pair) for pair in FORGET)
+    batch, lengths = padded(pairs), [[(len(prompt), len(prompt) + len(answer))] for prompt, answer in pairs]
+    forget = (batch["input_ids"], batch["labels"], batch["attention_mask"], SUBJECTS, lengths)
+    trainer, model = SimpleNamespace(loss_type="PerMU", retain_weight=0, C=0.1, P=0.4), build_model(1.0)
+    return figures(compute_loss(trainer, OldLlama(model, forward), (forget, triple(RETAIN))), model)
 
 
 def record_sam(checkout: Path) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from tiny import (
     FORGET,
     REFUSED,
     RETAIN,
+    SUBJECTS,
     build_model,
     build_tokenizer,
     common_directions,
@@ -83,6 +84,11 @@ def test_mcu() -> None:
             torch.zeros(count, 0), row, row, 1, hidden=states, statistics=common / common.norm(dim=-1, keepdim=True)
         )
         assert make_method("mcu", steering=1.0).forget_loss(given).item() == close(theirs)
+
+
+def test_per_mu(step: Step) -> None:
+    """Their noise, and their mean over answers and the position after each: theirs are given without their last token."""
+    same(step("per_mu", FORGET, (), 1.0, subjects=SUBJECTS, retain="none"), THEIRS["per_mu"])
 
 
 def test_sam(tmp_path: Path) -> None:

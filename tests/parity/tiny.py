@@ -44,6 +44,8 @@ REFUSED: tuple[Pair, ...] = (
     ((BOS, 46), (33, 34, 35, 9)),
 )
 """Refusals to the prompts of RETAIN."""
+SUBJECTS: tuple[tuple[tuple[int, int], ...], ...] = (((1, 3),), ((1, 2),), ((2, 4), (7, 8)))
+"""Where the subject of each row of FORGET stands, from and to: in the prompts, and once in an answer."""
 MEASURED: dict[str, tuple[Pair, ...]] = {
     "forget": (
         ((BOS, 10, 11), (18, 18, 30, 41)),

@@ -27,7 +27,7 @@ from scopewise.testing.world import World
 
 DESCENDS = {"random_labels", "adversarial", "relearn", "task_vector", "jens_un", "idk_ap", "retrain"}
 """Losses that make their labels more likely."""
-IGNORES_LABELS = {"rmu", "mcu", "pdu", "blade", "me_gd", "max_ent"}
+IGNORES_LABELS = {"rmu", "mcu", "pdu", "blade", "me_gd", "max_ent", "per_mu"}
 """Losses that do not read labels: which way the true answer's likelihood goes is not said."""
 
 ON_AN_UNTRAINED_MODEL = {
@@ -60,7 +60,7 @@ def test_property_of_a_training(name: str, what: str, adapter: bool, world: Worl
 
 def test_what_does_not_apply() -> None:
     """Of a loss with a stop-gradient finite differences see what the gradient leaves out; test_losses.py derives these."""
-    assert {name for name in METHODS if made(name).stops_gradient} == {"wga", "sat_imp", "ce_u"}
+    assert {name for name in METHODS if made(name).stops_gradient} == {"wga", "sat_imp", "ce_u", "per_mu"}
 
 
 def test_random_labels_are_other_ones_for_another_seed(tiny: Any, encoded: Any) -> None:
@@ -180,6 +180,9 @@ def test_loss_of_a_step_is_the_weighted_sum_of_its_terms(
     given = replace(given, statistics=trainer.loss.statistics)
     if given.logits.shape[-1]:  # the model itself is the reference
         given = with_reference(given, given.logits)
+    if rows.subject:
+        perturbed, of_subject = trainer.loss._perturbed(forward_of(model), rows.collate(range(len(rows.forget))))
+        given = replace(given, perturbed_logits=perturbed, of_subject=of_subject)
     if rows.preferred:
         other = answers_of(Method(), model, rows.preferred, labels_of(Method(), rows.preferred, world))
         given = replace(given, preferred=replace(other, reference_nll=other.nll_sum()))

@@ -100,6 +100,20 @@ def test_directions_of_mcu() -> None:
     )  # the mean, and no more components than dimensions
 
 
+def test_per_mu() -> None:
+    """p = (½, ¼, ¼), noisy logits of 0, C = 1: q ∝ (2, 4, 4). KL(q ‖ p) = ⅕ ln ⅖ + ⅘ ln 8/5, its gradient p - q.
+
+    Where the token is the subject's own, the target is p itself: 0, without a gradient.
+    """
+    given = answers(([HALF, HALF], [0, 0]))
+    given = replace(given, perturbed_logits=torch.zeros(2, 3).double(), of_subject=torch.tensor([False, True]))
+    kl = 0.2 * math.log(0.4) + 0.8 * math.log(1.6)
+    assert value("per_mu", given, clean_weight=1.0) == pytest.approx([kl / 2])
+    found = gradient("per_mu", given, clean_weight=1.0)
+    assert found[0] == pytest.approx([0.15, -0.075, -0.075])
+    assert found[1] == pytest.approx([0.0, 0.0, 0.0], abs=1e-12)
+
+
 def test_undial() -> None:
     """Uniform reference over three, β = ln 2, label 0: q = (1/5, 2/5, 2/5). A uniform model: CE = ln 3. Gradient p - q."""
     given = answers(([[1 / 3] * 3], [0]))

@@ -173,7 +173,8 @@ def select_rows(batch: Batch, keep: Int[Tensor, "kept"]) -> Batch:
     attention_mask = batch["attention_mask"][keep]
     width = int(attention_mask.sum(-1).max())
     row = new_row[batch["row"][token]]
-    return {
+    subject = {"subject": batch["subject"][keep, : width + 1]} if "subject" in batch else {}
+    return subject | {
         "input_ids": batch["input_ids"][keep, :width],
         "attention_mask": attention_mask[:, :width],
         "position": row * width + batch["position"][token] % seq,

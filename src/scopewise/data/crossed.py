@@ -24,7 +24,7 @@ def crossed_questions(
         most: Maximum number of rows; if there are more, they are drawn at random.
         seed: Seed of the draw.
     """
-    seen = {_plain(question) for question in (*known, *(row.question for row in rows))}
+    seen = {plain(question) for question in (*known, *(row.question for row in rows))}
     found = []
     for row in rows:
         name = re.compile(rf"(?<!\w){re.escape(row.instance)}(?!\w)") if row.instance else None
@@ -32,17 +32,18 @@ def crossed_questions(
             continue
         for instance in instances:
             question = name.sub(instance.replace("\\", r"\\"), row.question)
-            if (plain := _plain(question)) not in seen:
-                seen.add(plain)
+            if (words := plain(question)) not in seen:
+                seen.add(words)
                 origin = f"{row.origin}, about another instance"
                 found.append(
                     replace(
                         row, question=question, answer="", instance=instance, alternative="", paraphrase="", perturbed=(),
-                        origin=origin,
+                        indirect=(), paraphrased_questions=(), origin=origin,
                     )
                 )  # fmt: skip
     return found if len(found) <= most else random.Random(seed).sample(found, most)
 
 
-def _plain(question: str) -> str:
+def plain(question: str) -> str:
+    """Return the words of a question in lower case, by which questions are compared."""
     return " ".join(re.findall(r"\w+", question.lower()))

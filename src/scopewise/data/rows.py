@@ -48,6 +48,7 @@ class Row:
         paraphrase: The answer in other words, for the truth ratio.
         perturbed: Wrong answers of the same form, for the truth ratio and for choosing among options.
         indirect: Other questions with the same answer (by an alias, by way of another fact), for the attack `indirect`.
+        paraphrased_questions: The question in other words, for `unlearn.expand.paraphrases`; never one of val.
         origin: File and line (or index) the row came from; not part of its content.
     """
 
@@ -63,6 +64,7 @@ class Row:
     paraphrase: str = ""
     perturbed: tuple[str, ...] = ()
     indirect: tuple[str, ...] = ()
+    paraphrased_questions: tuple[str, ...] = ()
     origin: str = field(default="", compare=False)
 
 
@@ -113,11 +115,15 @@ class Benchmark:
 FIELDS = tuple(field.name for field in fields(Row) if field.name != "origin")
 """Fields of a row in a file."""
 
-_LATER_FIELDS = ("alternative", "paraphrase", "perturbed", "indirect")
+_LATER_FIELDS = ("alternative", "paraphrase", "perturbed", "indirect", "paraphrased_questions")
 """Fields that are hashed only where they are not empty, so that adding them kept the hashes of older benchmarks."""
 
 
-_LISTS: Mapping[str, str] = {"perturbed": "wrong answers", "indirect": "questions"}
+_LISTS: Mapping[str, str] = {
+    "perturbed": "wrong answers",
+    "indirect": "questions",
+    "paraphrased_questions": "paraphrases",
+}
 """Fields that are lists of texts, and what of."""
 
 

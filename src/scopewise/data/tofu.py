@@ -7,6 +7,7 @@ d3d7cf9 (`configs/data/datasets/TOFU_*`). docs/benchmarks.md says what becomes o
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from scopewise.data.hub import Table, read_table
@@ -69,6 +70,9 @@ class TOFU(BenchmarkLoader):
         """Read one forget set with its retain, holdout and out-of-scope rows; None takes forget10."""
         forget = domain or "forget10"
         rows = self._plain(path, forget, FORGET, TRAIN)
+        # Val asks the train questions themselves, so their paraphrases are for training.
+        paraphrases = self._paraphrases(path, f"{forget}_perturbed")
+        rows = [replace(row, paraphrased_questions=paraphrases.get(row.question, ())) for row in rows]
         rows += self._plain(path, _RETAIN_OF[forget], RETAIN, TRAIN)
         rows += self._perturbed(path, f"{forget}_perturbed", FORGET, "paraphrased_answer")
         rows += self._perturbed(path, "retain_perturbed", RETAIN, "paraphrased_answer")
@@ -84,6 +88,11 @@ class TOFU(BenchmarkLoader):
     def _plain(self, path: str | None, config: str, scope: str, split: str, *, optional: bool = False) -> list[Row]:
         records = read_table(self._table(config, optional=optional), path)
         return [make_row(_pair(r), origin, scope=scope, split=split, domain="privacy") for origin, r in records]
+
+    def _paraphrases(self, path: str | None, config: str) -> dict[str, tuple[str, ...]]:
+        """Return question → its paraphrase, where a table has them."""
+        records = [record for _, record in read_table(self._table(config), path)]
+        return {r["question"]: (r["paraphrased_question"],) for r in records if r.get("paraphrased_question")}
 
     def _perturbed(self, path: str | None, config: str, scope: str, paraphrase: str | None) -> list[Row]:
         columns = ("perturbed_answer", *((paraphrase,) if paraphrase else ()))

@@ -26,6 +26,7 @@ METHODS: dict[str, str] = {
     "jens_un": "scopewise.methods.jens_un:JensUn",
     "idk_ap": "scopewise.methods.idk_ap:IDKAP",
     "me_gd": "scopewise.methods.me_gd:MEGD",
+    "per_mu": "scopewise.methods.per_mu:PerMU",
     "max_ent": "scopewise.methods.max_ent:MaxEnt",
     "ihl": "scopewise.methods.ihl:IHL",
     "task_vector": "scopewise.methods.task_vector:TaskVector",

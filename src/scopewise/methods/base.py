@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 from transformers import TrainingArguments
@@ -21,7 +21,7 @@ from scopewise.settings import make
 
 BatchLoss = Callable[[nn.Module, Batch, Batch], Tensor]
 """Computes the loss of a micro-batch (a scalar) from the model, the forget rows and the retain rows paired with them."""
-LossInput = Literal["nll", "logits", "reference_logits", "reference_nll", "preferred", "hidden"]
+LossInput = Literal["nll", "logits", "reference_logits", "reference_nll", "preferred", "hidden", "perturbed_logits"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,9 @@ class Answers:
         preferred: The preferred answers, sequence by sequence, if the method needs them.
         nll_of_tokens: The result of `token_nll`, if computed in chunks.
         statistics: What `Method.statistics` returned before the first step.
+        perturbed_logits: Of the model in training, without a gradient, with `Method.perturbation` added to the states of
+            the subject's tokens after the first decoder block; if the method needs them.
+        of_subject: Whether each target token is one of the subject's; if the method needs perturbed logits.
         kl_of_tokens: KL of each token from the model before unlearning, in nats, if computed in chunks.
     """
 
@@ -58,6 +61,8 @@ class Answers:
     nll_of_tokens: Float[Tensor, "tokens"] | None = None
     kl_of_tokens: Float[Tensor, "tokens"] | None = None
     statistics: Tensor | None = None
+    perturbed_logits: Float[Tensor, "tokens vocab"] | None = None
+    of_subject: Bool[Tensor, "tokens"] | None = None
 
     def token_nll(self) -> Float[Tensor, "tokens"]:
         """Return each answer token's negative log-likelihood in nats."""
@@ -152,6 +157,10 @@ class Method:
     def statistics(self, items: Sequence[Encoded], engine: Engine) -> Tensor | None:
         """Return what the loss reads of the model before unlearning over all forget rows. Called as `relabel`."""
         return None
+
+    def perturbation(self, count: int, width: int) -> Float[Tensor, "count width"]:
+        """Return what is added to the states of a subject of `count` tokens, if `needs` has `perturbed_logits`."""
+        raise NotImplementedError
 
     def batch_loss(self, engine: Engine, args: TrainingArguments) -> BatchLoss:
         """Return the loss of a micro-batch, if `whole_batch`. Called as `relabel`, with the training arguments."""

@@ -31,7 +31,7 @@ class JensUn(Method):
     `jensun_retain_loss`.
 
     Deviations: the code clamps probabilities to at least 1e-9, ours does not. The authors also train on paraphrases of the
-    forget rows; here only on those that the data has.
+    forget rows; here `unlearn.expand.paraphrases` does, with those that the data has.
 
     Attributes:
         text: The text whose tokens, repeated, are the labels. Default: the code.

@@ -227,14 +227,22 @@ class Forward:
             self._logits_at(batch, batch["position"][:0])
         return captured
 
-    @contextlib.contextmanager
-    def patched(self, layer: int, batch: Batch, states: Float[Tensor, "tokens hidden"]) -> Iterator[None]:
+    def patched(
+        self, layer: int, batch: Batch, states: Float[Tensor, "tokens hidden"]
+    ) -> contextlib.AbstractContextManager[None]:
         """Replace the output of block `layer` at the positions that predict the answer tokens."""
+        return self.changed(layer, batch["position"], lambda _: states)
+
+    @contextlib.contextmanager
+    def changed(
+        self, layer: int, position: Int[Tensor, "tokens"], change: Callable[[Tensor], Tensor]
+    ) -> Iterator[None]:
+        """Replace the output of block `layer` at some positions of the flattened [batch · seq] by what `change` makes of it."""
 
         def replace(_: nn.Module, __: Any, output: Any) -> Any:
             hidden = output[0] if isinstance(output, tuple) else output
-            flat = hidden.flatten(0, 1).clone()
-            flat[batch["position"].to(hidden.device)] = states.to(hidden)
+            flat, at = hidden.flatten(0, 1).clone(), position.to(hidden.device)
+            flat[at] = change(flat[at]).to(hidden)
             changed = flat.view_as(hidden)
             return (changed, *output[1:]) if isinstance(output, tuple) else changed
 

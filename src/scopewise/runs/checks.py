@@ -21,6 +21,7 @@ from scopewise.attacks.oracle import check_kind
 from scopewise.attacks.suite import check_attacks
 from scopewise.config import LoraSection, ModelSection, RunConfig, TrainingSection, UnlearnSection, split_entry
 from scopewise.data.load import check_splits, load_benchmark
+from scopewise.data.paraphrases import paraphrased
 from scopewise.data.prompt import Encoded, Prompt, direct_prompt, dropped_rows, encode, warn_of_dropped
 from scopewise.data.rows import FORGET, SCOPES, TRAIN, Benchmark, Row, each_row
 from scopewise.errors import ConfigError, DataError
@@ -147,6 +148,9 @@ def check_unlearning(checked: Checked, section: UnlearnSection, where: str = "un
         )
     check_whole_batch(method, rows=section.batch_size, wrapped=bool(wrappers), expands=section.expand.retain > 0)
     forget = benchmark.select(FORGET, TRAIN)
+    if section.expand.paraphrases:
+        known = [row.question for row in benchmark.rows if row.split != TRAIN or row.scope != FORGET]
+        paraphrased(forget, known, section.expand.paraphrases)
     if method.answers_from == "row":
 
         def has_alternative(origin: str, row: Row) -> None:

@@ -48,7 +48,7 @@ def train(
         seed: Of the training.
         name: Label of the progress bar.
         early_stopping: Settings of early stopping.
-        expand: Settings of the self-questions; None makes none.
+        expand: Settings of self-questions and paraphrases; None for neither.
         **given: Arguments of `UnlearningTrainer`, including `model` and `processing_class`.
 
     Raises:

@@ -53,7 +53,14 @@ def answers_of(method: Method, model: Any, items: Sequence[Encoded], labels: Lab
         hidden=states,
         statistics=None if states is None else torch.eye(states.shape[-1])[:2],
     )
-    return given if logits is None else with_reference(given, logits.roll(1, -1))
+    if logits is None:
+        return given
+    return with_perturbed(with_reference(given, logits.roll(1, -1)), logits.roll(2, -1))
+
+
+def with_perturbed(given: Answers, perturbed: Tensor) -> Answers:
+    """Return the answers with such perturbed logits, and no token of the subject in them."""
+    return replace(given, perturbed_logits=perturbed, of_subject=torch.zeros(len(perturbed), dtype=torch.bool))
 
 
 def with_reference(given: Answers, reference: Tensor) -> Answers:
@@ -70,9 +77,8 @@ def random_answers(seed: int = 0) -> Answers:
     logits = torch.randn(5, 7, dtype=torch.float64, generator=generator)
     label, row = torch.randint(7, (5,), generator=generator), torch.tensor([0, 0, 1, 1, 1])
     reference = torch.randn(5, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    return with_reference(
-        Answers(logits, label, row, 2, hidden=logits, statistics=torch.eye(7, dtype=torch.float64)[:2]), reference
-    )
+    given = Answers(logits, label, row, 2, hidden=logits, statistics=torch.eye(7, dtype=torch.float64)[:2])
+    return with_perturbed(with_reference(given, reference), reference.roll(1, -1))
 
 
 def moved(given: Answers, logits: Tensor) -> Answers:

@@ -28,7 +28,7 @@ class UnlearningConfig(TrainingArguments):
         system: System message of a chat.
         system_role: `system`, or `user` to put it before the question.
         localize: Settings of the localizer, if no region is given.
-        expand: Settings of the self-questions.
+        expand: Settings of self-questions and paraphrases.
         early_stopping: Settings of early stopping.
         torch_compile: Compile each decoder block instead of the whole model: slow to start, faster steps afterwards.
         kernels: `auto` or `off`: whether to use the optional kernels.

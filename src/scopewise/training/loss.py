@@ -100,6 +100,9 @@ class Loss:
                 answers = replace(answers, preferred=_answers(inputs, starts, PREFERRED_GROUP, outputs))
             if "reference_logits" in method.needs:
                 answers = replace(answers, reference_logits=self._before(inputs, 0, starts[1])[0])
+            if "perturbed_logits" in method.needs:
+                perturbed, of_subject = self._perturbed(forward, self._part(inputs, 0, starts[1]))
+                answers = replace(answers, perturbed_logits=perturbed, of_subject=of_subject)
             forget = self._share("forget", method.forget_loss(answers), answers, inputs, 0)
         if terms:
             answers = _answers(inputs, starts, RETAIN_GROUP, outputs)
@@ -150,6 +153,24 @@ class Loss:
             states = forward.head_inputs(inputs, packed=True)
             return _Outputs(None, None, states, forward.nll_of(states, inputs["label"].unsqueeze(0)))
         return _Outputs(*forward.outputs(inputs, logits=wants_logits, layer=self.layer))
+
+    def _perturbed(self, forward: Forward, forget: Batch) -> tuple[Tensor, Tensor]:
+        """Return logits with noise on the subject after the first block, and which labels are tokens of the subject."""
+        if "subject" not in forget:
+            raise ConfigError(
+                "compute_loss: the subject's tokens are found by train(); call train(), or prepare() before"
+            )
+        subject, seq = forget["subject"], forget["input_ids"].shape[1]
+        inside = subject[:, :seq].flatten()  # the states that the model reads
+        place = inside.nonzero().flatten()
+
+        def noisy(states: Tensor) -> Tensor:
+            noise = self.method.perturbation(int(subject.max()), states.shape[-1]).to(states)
+            return states + noise[inside[place].to(states.device) - 1]
+
+        with torch.no_grad(), forward.changed(0, place, noisy):
+            logits = forward.logits(forget)
+        return logits, subject[forget["row"], forget["position"] % seq + 1] > 0
 
     def _before(
         self, inputs: Batch, start: int, stop: int, *, logits: bool = True, layer: int | None = None

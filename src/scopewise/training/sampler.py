@@ -33,6 +33,7 @@ class Rows(Dataset):
         preferred_nll: The same for each preferred answer.
         retain_preferred: Refusals of the questions of the retain rows; empty if the retain term reads none.
         self_made: Number of retain rows, at their end, that the model has made itself.
+        subject: Which tokens of each forget row name its subject; empty if the method needs none.
     """
 
     def __init__(self, forget: Sequence[Encoded], retain: Sequence[Encoded]) -> None:
@@ -44,6 +45,7 @@ class Rows(Dataset):
         self.preferred_nll: list[float] = []
         self.retain_preferred: list[Encoded] = []
         self.self_made = 0
+        self.subject: list[tuple[int, ...]] = []
 
     def __len__(self) -> int:
         return len(self.forget) + len(self.retain)
@@ -59,7 +61,9 @@ class Rows(Dataset):
         """Return a batch: forget rows first, then their preferred answers, then retain rows, then their refusals.
 
         It adds to the keys of `data.batch.collate`: `index` and `group` of each sequence, `reference_nll` if known, and
-        `counted` (1 or 0) if rows were repeated to fill the batch, and `self_made` if there are such rows. `last` is as there.
+        `counted` (1 or 0) if rows were repeated to fill the batch, and `self_made` if there are such rows. `subject`, if
+        known, is [batch seq+1]: 0, or the number of a token of the subject, from 1; it has one position more than
+        `input_ids`, since an answer's last token may be left out there. `last` is as there.
         """
         rows = [(i if i >= 0 else -1 - i, float(i >= 0)) for i in indices]
         ordered = [r for r in rows if r[0] < len(self.forget)], [r for r in rows if r[0] >= len(self.forget)]
@@ -80,6 +84,10 @@ class Rows(Dataset):
             batch["counted"] = torch.tensor(counted[0] + again[0] + counted[1] + again[1])
         if self.self_made:
             batch["self_made"] = batch["index"] >= len(self) - self.self_made
+        if self.subject:
+            batch["subject"] = torch.zeros(len(items), batch["input_ids"].shape[1] + 1, dtype=torch.long)
+            for number, i in enumerate(forget):
+                batch["subject"][number, list(self.subject[i])] = torch.arange(1, len(self.subject[i]) + 1)
         if self.reference_nll:
             known = [self.reference_nll[i] for i in forget] + [self.preferred_nll[i] for i in others]
             batch["reference_nll"] = torch.tensor(known + [0.0] * len(retain + refused))

@@ -28,8 +28,10 @@ from scopewise.config import EarlyStoppingSection
 from scopewise.data.batch import Batch, to_device
 from scopewise.data.builtin import read_general
 from scopewise.data.load import general_rows
-from scopewise.data.prompt import Encoded, Prompt, encode
+from scopewise.data.paraphrases import paraphrased
+from scopewise.data.prompt import Encoded, Prompt, dropped_rows, encode, warn_of_dropped
 from scopewise.data.rows import FORGET, RETAIN, Row, as_rows, check_scopes
+from scopewise.data.subject import subject_tokens
 from scopewise.errors import ConfigError
 from scopewise.files import write_json
 from scopewise.localizers.base import Scopes
@@ -98,7 +100,7 @@ class UnlearningTrainer(Trainer):
         region: A `Region`, the path of a region file, or a localizer's name; None uses the method's own localizer.
         callbacks: As in `transformers.Trainer`.
         wrappers: Wrappers around a `Method`.
-        held_out: Questions that no self-question may be.
+        held_out: Questions that no self-question and no paraphrase may be.
 
     Attributes:
         method: The method.
@@ -224,6 +226,11 @@ class UnlearningTrainer(Trainer):
         if args.expand.retain and not self.method.retain_terms:
             raise ConfigError(
                 "unlearn.expand.retain: above 0, for a method without a retain term; set 0, or unlearn.method_args.retain"
+            )
+        if args.expand.forget and self.method.answers_from == "row":
+            raise ConfigError(
+                "unlearn.expand.forget: above 0, with unlearn.method_args.alternative=row; self-questions have no "
+                "'alternative'; set 0, or alternative to 'refusal' or 'generated'"
             )
         self._given_callbacks = list(callbacks or [])
         self._expanded = False
@@ -357,6 +364,7 @@ class UnlearningTrainer(Trainer):
         assert isinstance(rows, Rows)
         assert isinstance(tokenizer, PreTrainedTokenizerBase)
         engine = self.engine
+        self._expand(rows)  # first: what follows is computed for every row
         if method.answers_from is not None and not rows.preferred:
             texts = preferred_answers(method.answers_from, rows.forget, engine, self.args.seed)
             replaced = [replace(item.row, answer=text) for item, text in zip(rows.forget, texts, strict=True)]
@@ -366,13 +374,14 @@ class UnlearningTrainer(Trainer):
                 rows.forget = others
             else:
                 rows.preferred = others
-        self._expand(rows)
         if self.early_stopping is not None:
             self.early_stopping.prepare()
         if method.needs_refusals and not rows.retain_preferred:
             texts = preferred_answers("refusal", rows.retain, engine, self.args.seed + 1)
             refused = [replace(item.row, answer=text) for item, text in zip(rows.retain, texts, strict=True)]
             rows.retain_preferred = encode(refused, tokenizer, engine.prompt, 2 * self.args.max_length)
+        if "perturbed_logits" in method.needs:
+            rows.subject = subject_tokens(rows.forget, tokenizer, engine.prompt)
         rows.labels = method.relabel(rows.forget, engine, self.args.seed)
         self.loss.statistics = method.statistics(rows.forget, engine)
         if method.whole_batch:
@@ -386,12 +395,18 @@ class UnlearningTrainer(Trainer):
         self.dual = method.dual(counts, lambda: engine.sequence_nll(true, "retain loss") + [0.0] * rows.self_made)
 
     def _expand(self, rows: Rows) -> None:
-        """Add the rows that the model generates itself, once."""
+        """Add given paraphrases, and the rows that the model generates itself, once."""
         settings = self.args.expand
         if self._expanded:
             return
         self._expanded = True
         scopes = {FORGET: [item.row for item in self._to_forget], RETAIN: [item.row for item in self._to_retain]}
+        if settings.paraphrases:
+            known = [*self._held_out, *(row.question for row in scopes[RETAIN])]
+            rephrased = paraphrased(scopes[FORGET], known, settings.paraphrases)
+            kept = self.engine.encode(rephrased, over_length="drop")
+            warn_of_dropped(dropped_rows(rephrased, kept), len(rephrased))
+            rows.forget += kept
         instances = sorted({row.instance for part in scopes.values() for row in part if row.instance})
         for scope, other, most in ((FORGET, RETAIN, settings.forget), (RETAIN, FORGET, settings.retain)):
             if not most:
