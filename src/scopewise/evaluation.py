@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,7 @@ class Evaluation:
             gap = None
             if other is not None and value.value is not None and other.value is not None:
                 gap = value.value - other.value
-            found[key] = {**value.document(), "oracle_gap": gap, **self.columns[key].document()}
+            found[key] = {**value.document(), "oracle_gap": gap, **asdict(self.columns[key])}
         return found
 
 

@@ -23,8 +23,14 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Seconds = Annotated[float, Field(ge=0)]
 
 
-class Document(BaseModel):
-    """Base of documents: no coercion between texts, numbers and booleans, and finite numbers only.
+class Part(BaseModel):
+    """Base of documents and of objects in them: no coercion between texts, numbers and booleans, and finite numbers only."""
+
+    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
+
+
+class Document(Part):
+    """Base of documents.
 
     Attributes:
         FORMAT: The `format` of files of this version.
@@ -32,15 +38,8 @@ class Document(BaseModel):
         version.
     """
 
-    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
     FORMAT: ClassVar[str]
     OLDER: ClassVar[Mapping[str | None, Callable[[dict[str, Any]], dict[str, Any]]]] = {}
-
-
-class Part(BaseModel):
-    """Base of objects inside a document."""
-
-    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
 
 
 class ManifestPart(Part):

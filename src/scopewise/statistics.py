@@ -304,7 +304,7 @@ def mean_interval(values: np.ndarray, instance: np.ndarray) -> Interval:
     value, count = float(values.mean()), len(np.unique(instance))
     if count < 2:
         return Interval(value, None, None)
-    draws = _draws(count)
+    draws = resamples_of(count)
     order = np.unique(instance, return_inverse=True)[1]
     total = draws @ np.bincount(order, values, count)
     low, high = np.quantile(total / (draws @ np.bincount(order, minlength=count)), tails(count))
@@ -312,8 +312,8 @@ def mean_interval(values: np.ndarray, instance: np.ndarray) -> Interval:
 
 
 @cache
-def _draws(count: int) -> np.ndarray:
-    """How often each unit is in each resample."""
+def resamples_of(count: int) -> np.ndarray:
+    """Return how often each of `count` units is in each resample of a bootstrap: [resamples units]."""
     return np.random.default_rng(count).multinomial(count, np.full(count, 1 / count), RESAMPLES)
 
 

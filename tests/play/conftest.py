@@ -14,10 +14,9 @@ import uvicorn
 import yaml
 
 from forks import python
-from scopewise.play.listen import listen
 from scopewise.play.play_run import open_run
 from scopewise.play.playground import Playground
-from scopewise.play.server import make_app
+from scopewise.play.server import listen, make_app
 
 PLANTED = '<script>window.planted = 1</script><img src="x" onerror="window.planted = 2">'
 KEY = "the-key-of-the-tests"

@@ -353,7 +353,7 @@ def test_answers_of_worst_leaks_are_known_and_no_network_is_asked(
     run = written_to_retain_rows(read_runs([made_run]), ["He keeps Zibelines and Okapis."])[0]
     leak = {"attack": "noise", "model": "a", "method": "memflex", "leakage": None, "worst": [{"answer": "A zibeline."}]}
     run = replace(run, results={**run.results, "config": {"data": {"benchmark": "tofu"}}}, attacks={"results": [leak]})
-    monkeypatch.setattr("scopewise.report.private.load_benchmark", None)  # to call it would raise TypeError
+    monkeypatch.setattr("scopewise.report.redact.load_benchmark", None)  # to call it would raise TypeError
     html = render([run], redact=True)
     assert "ibeline" in render([run])
     assert "ibeline" not in html

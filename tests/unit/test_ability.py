@@ -15,8 +15,7 @@ from lm_eval.models.huggingface import HFLM
 from scopewise.ability.documents import documents
 from scopewise.ability.measure import measure_ability
 from scopewise.ability.model import ScoredModel
-from scopewise.ability.quiet import quiet
-from scopewise.ability.tasks import load_tasks, true_share
+from scopewise.ability.tasks import load_tasks, quiet, true_share
 from scopewise.api import evaluate
 from scopewise.config import PAPER_ABILITY, AbilitySection
 from scopewise.errors import ConfigError, DataError

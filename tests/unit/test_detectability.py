@@ -11,8 +11,7 @@ import pytest
 
 from attacking import ascended, leak
 from scopewise.attacks.base import Facts
-from scopewise.attacks.detectability import _folds, _placements, logistic
-from scopewise.attacks.membership import swapped
+from scopewise.attacks.membership import _folds, _placements, logistic, swapped
 from scopewise.config import AttackSection
 from scopewise.data.prompt import encode
 from scopewise.data.rows import RETAIN

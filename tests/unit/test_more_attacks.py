@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from attacking import engine, leak
-from scopewise.attacks import gguf, suffix
+from scopewise.attacks import suffix
 from scopewise.attacks.asking import disturbed
 from scopewise.attacks.base import Facts, make_attack
 from scopewise.attacks.indirect import Indirect, aliased, inverse, one_hop, relation
+from scopewise.attacks.quantization import GGUF_SCHEMES, through_gguf
 from scopewise.config import AttackSection
 from scopewise.data.prompt import encode
 from scopewise.data.rows import FORGET, Benchmark, Row, make_row
@@ -27,23 +28,23 @@ def test_q8_0_is_the_formula_of_its_blocks() -> None:
     pytest.importorskip("gguf")
     weight = torch.zeros(1, 32)
     weight[0, :3] = torch.tensor([2.54, 1.0, -0.3])
-    found = gguf.through_gguf(weight, "Q8_0")
+    found = through_gguf(weight, "Q8_0")
     scale = float(torch.tensor(2.54 / 127).half())
     assert found[0, :3].tolist() == pytest.approx([127 * scale, 50 * scale, -15 * scale])
     assert not found[0, 3:].any()
     narrow = torch.randn(2, 20, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(gguf.through_gguf(narrow, "Q4_0"), narrow.half().float())
+    assert torch.equal(through_gguf(narrow, "Q4_0"), narrow.half().float())
 
 
 def test_fewer_bits_are_further_away_and_the_full_suite_has_them(attacked: Any) -> None:
     pytest.importorskip("gguf")
     weight = torch.randn(16, 64, generator=torch.Generator().manual_seed(0))
-    errors = [float((gguf.through_gguf(weight, s) - weight).abs().mean()) for s in gguf.SCHEMES]
+    errors = [float((through_gguf(weight, s) - weight).abs().mean()) for s in GGUF_SCHEMES]
     assert errors == sorted(errors)
     facts = Facts(attacked[0], AttackSection(suite="full"))
     subject = engine(attacked, "target", attacked[2])
     outcome = make_attack("quantization").run(subject, facts, subject)
-    assert {f"gguf {s}" for s in gguf.SCHEMES} <= set(outcome.signals)
+    assert {f"gguf {s}" for s in GGUF_SCHEMES} <= set(outcome.signals)
     assert min(outcome.signals["gguf Q8_0"]) > 0.9
 
 

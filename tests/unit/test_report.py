@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from scopewise.report.attacks import attacks_table
+from scopewise.report.attacks import attacks_table, leaking, leaks
 from scopewise.report.figures import number
-from scopewise.report.leaks import leaking, leaks
 from scopewise.report.questions import _words
 from scopewise.report.redact import Redaction
 from scopewise.report.scatter import Axis, Point, _shown, front

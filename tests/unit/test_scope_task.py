@@ -12,7 +12,7 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
 from forks import python
-from scopewise.ability.quiet import quiet
+from scopewise.ability.tasks import quiet
 from scopewise.api import evaluate
 from scopewise.data.load import load_benchmark
 from scopewise.errors import ConfigError, DataError

@@ -6,7 +6,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 
-from scopewise.ability.tasks import load_tasks
+from scopewise.ability.tasks import load_tasks, quiet
 from scopewise.config import PAPER_ABILITY, AbilitySection
 from scopewise.errors import ConfigError
 from scopewise.metrics.base import Value
@@ -57,7 +57,6 @@ def measure_ability(engine: Engine, settings: AbilitySection, cache: AnswerCache
     import lm_eval
 
     from scopewise.ability.model import ScoredModel
-    from scopewise.ability.quiet import quiet
 
     training = engine.model.training
     with quiet():

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +66,6 @@ def load_tasks(settings: AbilitySection) -> Mapping[str, Sequence[Any]]:
 @functools.cache
 def _loaded(names: tuple[str, ...], path: str | None, shots: tuple[tuple[str, int], ...]) -> dict[str, list[Any]]:
     import lm_eval.tasks
-
-    from scopewise.ability.quiet import quiet
 
     with quiet():
         root = Path(lm_eval.tasks.__file__).parent
@@ -163,3 +163,23 @@ def true_share(document: Mapping[str, Any], results: Sequence[tuple[float, bool]
     share = np.exp(log_p - log_p.max())
     right = np.array(document["mc2_targets"]["labels"]) == 1
     return {"acc": float(share[right].sum() / share.sum())}
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Silence the harness within a block, except for errors: it draws a progress bar per MMLU subject, 57 in all."""
+    import datasets
+    import lm_eval.api.task as module
+
+    logger, bars = logging.getLogger("lm_eval"), datasets.is_progress_bar_enabled()
+    level, tqdm = logger.level, module.tqdm
+    logger.setLevel(logging.ERROR)
+    module.tqdm = functools.partial(tqdm, disable=True)
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        module.tqdm = tqdm
+        logger.setLevel(level)
+        if bars:
+            datasets.enable_progress_bars()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from scopewise import registry
-from scopewise.attacks.base import Attack, Facts, InapplicableError, cluster, make_attack
+from scopewise.attacks.base import Attack, Facts, cluster, make_attack
+from scopewise.attacks.suite import piece_of
 from scopewise.config import AttackSection
-from scopewise.data.rows import FORGET, Benchmark, Row, make_rows, record_lines
+from scopewise.data.rows import FORGET, Benchmark, make_rows, record_lines
 from scopewise.errors import ConfigError, DataError
 from scopewise.models.engine import Engine
 from scopewise.statistics import estimate
@@ -98,29 +97,18 @@ def attack_alone(subject: Engine, benchmark: Benchmark, settings: AttackSection)
 
 
 def _entries(attack: Attack, subject: Engine, facts: Facts) -> list[Absolute]:
-    begin = time.perf_counter()
-    try:
-        outcome = attack.run(subject, facts, subject)
-    except InapplicableError as error:
-        seconds = time.perf_counter() - begin
-        return [Absolute(attack.name, "", None, None, None, attack.chance, 0, 0, seconds, (str(error),))]
-    seconds = time.perf_counter() - begin
+    piece = piece_of(attack, subject, facts, subject)
+    seconds = piece["seconds"]
+    if piece["reason"]:
+        return [Absolute(attack.name, "", None, None, None, attack.chance, 0, 0, seconds, (piece["reason"],))]
+    rows, notes = [facts.rows[i] for i in piece["rows"]], tuple(piece["notes"])
     found = []
-    for setting, signals in outcome.signals.items():
-        if any(value is not None for value in signals):
-            numbers = _interval(outcome.rows, signals)
-            found.append(
-                Absolute(attack.name, setting, *numbers[:3], attack.chance, *numbers[3:], seconds, outcome.notes)
-            )
+    for setting, signals in piece["signals"].items():
+        known = [(cluster(row), value) for row, value in zip(rows, signals, strict=True) if value is not None]
+        if known:
+            number = {name: i for i, name in enumerate(dict.fromkeys(name for name, _ in known))}
+            values = np.array([[value for _, value in known]])
+            mean = estimate(values, np.array([number[name] for name, _ in known])).interval((0.0, 1.0))
+            ends = (mean.value, mean.low, mean.high, attack.chance)
+            found.append(Absolute(attack.name, setting, *ends, len(known), len(number), seconds, notes))
     return found
-
-
-def _interval(
-    rows: Sequence[Row], signals: Sequence[float | None]
-) -> tuple[float, float | None, float | None, int, int]:
-    """Return mean, interval over instances, and number of rows and instances."""
-    known = [(cluster(row), value) for row, value in zip(rows, signals, strict=True) if value is not None]
-    number = {name: i for i, name in enumerate(dict.fromkeys(name for name, _ in known))}
-    values = np.array([[value for _, value in known]])
-    interval = estimate(values, np.array([number[name] for name, _ in known])).interval((0.0, 1.0))
-    return interval.value, interval.low, interval.high, len(known), len(number)

@@ -160,7 +160,7 @@ class Sampling(Attack):
             for texts, flags in zip(drawn, leaks, strict=True)
         ]
         signals: dict[str, list[float | None]] = {
-            "greedy": [_flag(recall(r, t), self.leak_fraction) for r, t in zip(rows, greedy, strict=True)]
+            "greedy": [_leaks(recall(r, t), self.leak_fraction) for r, t in zip(rows, greedy, strict=True)]
         }
         sums = [math.fsum(s.log_probs) for s in subject.score([item.pair for item in items], "ask")]
         for k in sorted({1, min(8, n // 2), n // 2}):
@@ -178,11 +178,7 @@ def leak_at(k: int, samples: int, leaks: int) -> float:
     return 1.0 - kept
 
 
-def _leaks(share: float | None, least: float) -> bool | None:
-    return None if share is None else share >= least
-
-
-def _flag(share: float | None, least: float) -> float | None:
+def _leaks(share: float | None, least: float) -> float | None:
     return None if share is None else float(share >= least)
 
 

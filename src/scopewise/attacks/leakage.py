@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from scopewise.statistics import CONFIDENCE, LEAST_INSTANCES, RESAMPLES, tails
+from scopewise.statistics import CONFIDENCE, LEAST_INSTANCES, resamples_of, tails
 
 Signals = Mapping[str, Sequence[float | None]]
 
@@ -118,9 +118,6 @@ def leakage(
     counts = np.zeros_like(sums)
     np.add.at(sums, owner, np.where(present, values, 0.0))
     np.add.at(counts, owner, present)
-    draws = np.random.default_rng(len(groups)).multinomial(
-        len(groups), np.full(len(groups), 1 / len(groups)), RESAMPLES
-    )
 
     def means(weights: np.ndarray) -> np.ndarray:  # [resamples models settings]
         total, number = np.tensordot(weights, sums, 1), np.tensordot(weights, counts, 1)
@@ -138,7 +135,7 @@ def leakage(
 
     u, o, t = one(whole)
     gap = t - o
-    resampled = one(means(draws))
+    resampled = one(means(resamples_of(len(groups))))
     with np.errstate(divide="ignore", invalid="ignore"):
         ratios = (resampled[:, 0] - resampled[:, 1]) / (resampled[:, 2] - resampled[:, 1])
     positive = resampled[:, 2] - resampled[:, 1] > 0

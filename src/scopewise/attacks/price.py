@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle, islice
 
 import torch
 
 from scopewise.attacks.base import Attack, Facts, Work
 from scopewise.data.batch import collate, to_device
-from scopewise.data.rows import Row
 from scopewise.models.engine import Engine
 from scopewise.ops import token_log_probs
 
@@ -50,7 +50,7 @@ class Price:
 
 def measured(engine: Engine, facts: Facts) -> Price:
     """Time a training step and a pass over some of the rows; the model is left as it was."""
-    rows = _repeated(facts.rows, _BATCH)
+    rows = list(islice(cycle(facts.rows), _BATCH))
     with engine.lend() as model:
         model.requires_grad_(True)
         batch = to_device(collate(engine.encode(rows)), engine.forward.device)
@@ -68,10 +68,6 @@ def measured(engine: Engine, facts: Facts) -> Price:
     engine.score(pairs, "measure the price")
     one_pass = (time.perf_counter() - begin) * len(facts.rows) / max(1, len(some))
     return Price(min(seconds) * 1.2, one_pass)  # clipping and AdamW come on top of the gradient
-
-
-def _repeated(rows: Sequence[Row], count: int) -> list[Row]:
-    return [rows[i % len(rows)] for i in range(count)]
 
 
 def _minutes(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""Quantization of the weights."""
+"""Quantization of the weights, also as llama.cpp's GGUF files have it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from scopewise.attacks import gguf
 from scopewise.attacks.base import Attack, Facts, Outcome, Work
 from scopewise.attacks.weights import changed_weights
 from scopewise.models.engine import Engine
@@ -36,6 +35,10 @@ _NF4 = (
     1.0,
 )
 _FP4 = tuple(s * x / 12 for x in (0, 0.0625, 2, 3, 4, 6, 8, 12) for s in (-1, 1))
+_GGUF_BLOCK = 32
+"""Weights of a row that share a scale; llama.cpp leaves matrices of another width in 16 bits, and so do we."""
+GGUF_SCHEMES = ("Q8_0", "Q5_0", "Q4_1", "Q4_0")
+"""Types that the `gguf` package can write; it has no quantizer of the K types."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,10 +78,10 @@ class Quantization(Attack):
                 "int4 group 32": lambda _, w: round_symmetric(w, 4, 32),
                 "int4 group 128": lambda _, w: round_symmetric(w, 4, 128),
                 "fp4 block 64": lambda _, w: rounded(w, "fp4"),
-                **gguf.changes(),
+                **gguf_changes(),
             }
         outcome = changed_weights(subject, facts, schemes, "quantize")
-        missing = facts.full and not gguf.installed()
+        missing = facts.full and not gguf_installed()
         return (
             replace(outcome, notes=("the package gguf is not installed: its types are left out",))
             if missing
@@ -144,3 +147,26 @@ def round_to_levels(
     borders = (known[1:] + known[:-1]) / 2
     rounded = known[torch.bucketize(flat / scale, borders)] * scale
     return rounded.flatten()[: weight.numel()].view_as(weight)
+
+
+def gguf_installed() -> bool:
+    """Return whether the `gguf` package is installed."""
+    return importlib.util.find_spec("gguf") is not None
+
+
+def through_gguf(weight: Float[Tensor, "out inputs"], scheme: str) -> Float[Tensor, "out inputs"]:
+    """Quantize a matrix to a GGUF type and back."""
+    import gguf
+
+    if weight.shape[1] % _GGUF_BLOCK:
+        return weight.half().to(weight)
+    kind = gguf.GGMLQuantizationType[scheme]
+    packed = gguf.quantize(weight.float().cpu().contiguous().numpy(), kind)
+    return torch.from_numpy(gguf.dequantize(packed, kind)).to(weight)
+
+
+def gguf_changes() -> dict[str, Callable[[str, Tensor], Tensor]]:
+    """Return setting → change of a matrix, for each type; empty without the package."""
+    if not gguf_installed():
+        return {}
+    return {f"gguf {scheme}": lambda _, w, s=scheme: through_gguf(w, s) for scheme in GGUF_SCHEMES}  # type: ignore[misc]

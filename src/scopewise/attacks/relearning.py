@@ -33,6 +33,7 @@ _RATES = {"quick": (0.2, 0.6, 2.0), "full": (0.02, 0.06, 0.2, 0.6, 2.0)}
 _LORA_RATE, _LORA_RANK = 10, 16
 Parameters = Literal["full", "lora"]
 Data = Literal["held", "retain", "general"]
+"""Attributes of `Facts`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +89,7 @@ class Relearning(Attack):
         signals, outputs, curves = {BEFORE: begin}, {BEFORE: texts}, {}
         notes = []
         for data in self._data(facts):
-            material = _material(facts, data)
+            material: Sequence[Row] = getattr(facts, data)
             if not material:
                 notes.append(f"no {data} rows to fine-tune on")
                 continue
@@ -106,7 +107,7 @@ class Relearning(Attack):
 
     def work(self, facts: Facts) -> Work:
         """Return the steps and looks of all combinations."""
-        data = [data for data in self._data(facts) if _material(facts, data)]
+        data = [data for data in self._data(facts) if getattr(facts, data)]
         combinations = len(data) * len(self._parameters(facts)) * len(self._rates(facts))
         steps = self._steps(facts)
         half = len(facts.tested) / max(1, len(facts.rows))
@@ -237,10 +238,6 @@ def trained(
 
 def _rate(rate: float, parameters: Parameters) -> float:
     return rate * _LORA_RATE if parameters == "lora" else rate
-
-
-def _material(facts: Facts, data: Data) -> Sequence[Row]:
-    return {"held": facts.held, "retain": facts.retain, "general": facts.general}[data]
 
 
 def _looks(steps: int, often: bool) -> list[int]:

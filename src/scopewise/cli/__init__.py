@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import pkgutil
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -132,25 +134,8 @@ def main() -> None:
     for wrong in filter(None, map(argument_sentence, sys.argv[1:])):
         _say(wrong)
         sys.exit(2)
-    from scopewise.cli import (  # noqa: F401
-        attack,
-        bench,
-        check,
-        demo,
-        evaluate,
-        finetune,
-        list_,
-        localize,
-        play,
-        report,
-        run,
-        show,
-        tasks,
-        test_plugin,
-        tune,
-        unlearn,
-    )
-
+    for module in pkgutil.iter_modules(__path__):  # the commands register themselves
+        importlib.import_module(f"{__name__}.{module.name}")
     keep_freed_memory()
     try:
         code = app(prog_name="scopewise", standalone_mode=False)

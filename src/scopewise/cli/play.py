@@ -25,8 +25,8 @@ def play(
     if missing:
         raise ConfigError(f"play: {' and '.join(missing)} not installed; pip install 'scopewise[play]'")
     from scopewise.play.access import is_loopback
-    from scopewise.play.listen import listen, serve
     from scopewise.play.play_run import open_run
+    from scopewise.play.server import listen, serve
 
     opened = open_run(run)
     socket = listen(host, port)  # before loading the models, to report a port in use at once

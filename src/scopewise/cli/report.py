@@ -53,7 +53,7 @@ def report(
 
     found = read_runs(runs)
     if redact and chosen != "html":
-        from scopewise.report.private import private
+        from scopewise.report.redact import private
 
         found = private(found, salt)[0]
     if chosen == "html":

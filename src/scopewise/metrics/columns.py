@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from scopewise.errors import ConfigError
@@ -30,10 +30,6 @@ class Column:
     unit: str = ""
     better: Better | None = None
     headline: bool = False
-
-    def document(self) -> dict[str, Any]:
-        """Return it as plain values."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import datetime
+import json
+import os
 import secrets
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -18,9 +21,10 @@ from scopewise.models.engine import Engine
 from scopewise.models.load import load_tokenizer
 from scopewise.models.shared import SharedModels
 from scopewise.play.play_run import Domain, PlayRun
-from scopewise.play.probes import FILE, append_probe
 from scopewise.registry import allowed
 
+FILE = "probes.jsonl"
+"""The run's probes: questions that made a model reveal what it should have forgotten, one JSON object per line."""
 ROLES = ("target", "unlearned", "oracle")
 _KEPT = 100
 """Number of recent questions whose answers can be reported."""
@@ -186,3 +190,28 @@ class Playground:
                 top_p=question.top_p,
                 seed=question.seed,
             )
+
+
+def append_probe(run: Path, probe: Mapping[str, Any]) -> Path:
+    """Append a line to the run's probes; only the owner can read the file, since it holds text to be forgotten.
+
+    The line is appended in one write, so that two writers do not mix and a kill leaves no partial line before another.
+
+    Returns:
+        The file.
+
+    Raises:
+        ResultError: the file cannot be written.
+    """
+    path = run / FILE
+    line = json.dumps(probe, ensure_ascii=False, allow_nan=False) + "\n"
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        try:
+            os.write(descriptor, line.encode("utf-8"))
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise ResultError(f"{path}: {error.strerror}; make the run folder writable") from None
+    return path

@@ -70,24 +70,17 @@ def _name(group: tuple[str, str], with_protocol: bool) -> str:
 
 
 def _beside(figures: Sequence[Figure | None]) -> list[Difference]:
-    first = figures[0]
-    found = []
-    for i, figure in enumerate(figures):
-        if figure is None:
-            found.append(Difference("", ""))
-        elif i == 0 or first is None:
-            found.append(Difference(figure.text, figure.interval))
-        else:
-            change = figure.value - first.value
-            found.append(
-                Difference(
-                    figure.text,
-                    figure.interval,
-                    f"{'+' if change >= 0 else '−'}{number(abs(change))}",
-                    _apart(figure, first),
-                )
-            )
-    return found
+    return [_difference(figure, figures[0] if i else None) for i, figure in enumerate(figures)]
+
+
+def _difference(figure: Figure | None, first: Figure | None) -> Difference:
+    if figure is None:
+        return Difference("", "")
+    if first is None:
+        return Difference(figure.text, figure.interval)
+    change = figure.value - first.value
+    sign = "+" if change >= 0 else "−"
+    return Difference(figure.text, figure.interval, f"{sign}{number(abs(change))}", _apart(figure, first))
 
 
 def _apart(a: Figure, b: Figure) -> bool:

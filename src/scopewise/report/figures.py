@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from scopewise.report.columns import COSTS, GAP, Column, columns
-from scopewise.report.run_folder import Model, Run
+from scopewise.report.run_folder import Run
 
 
 @dataclass(frozen=True)
@@ -67,33 +67,46 @@ def lines(run: Run) -> list[Line]:
     shown = columns(run.results)
     found = []
     for group, models in run.groups().items():
+        rows = [model.row for model in models]
+        own = models[0].values if len(models) == 1 else {}  # the interval of one model does not cover other seeds
         figures = {
             column.key: figure
             for column in shown
-            if (figure := _figure(column, models, compared.get(group))) is not None
+            if (figure := figure_of(column, rows, compared.get(group), own.get(column.key))) is not None
         }
         seeds = [model.row["seed"] for model in models]
         found.append(Line(run.label(group), models[0].row["model"], group, seeds, figures))
     return found
 
 
-def _figure(column: Column, models: Sequence[Model], comparison: Mapping[str, Any] | None) -> Figure | None:
+def figure_of(
+    column: Column,
+    rows: Sequence[Mapping[str, Any]],
+    comparison: Mapping[str, Any] | None,
+    own: Mapping[str, Any] | None = None,
+) -> Figure | None:
+    """Return the figure of a column for a method; None if it was not measured.
+
+    Args:
+        column: The column.
+        rows: The method's rows of `results.json`, one per seed.
+        comparison: Its entry of `comparisons`, which has the intervals over seeds.
+        own: Object with the interval of its only row, for values that are not compared.
+    """
     key = column.key
     if column is GAP:
         gap = comparison["oracle_gap"] if comparison else None
         return None if gap is None else Figure(gap["value"], gap["low"], gap["high"])
-    if key in COSTS:
-        costs = [model.row["cost"][key] * column.scale for model in models if model.row["cost"].get(key) is not None]
+    if key in COSTS:  # costs are noisy, so their median is shown instead of mean and deviation
+        costs = [row["cost"][key] * column.scale for row in rows if row["cost"].get(key) is not None]
         return Figure(statistics.median(costs)) if costs else None
-    known = [float(model.row["metrics"][key]) for model in models if model.row["metrics"].get(key) is not None]
+    known = [float(row["metrics"][key]) for row in rows if row["metrics"].get(key) is not None]
     if not known:
         return None
     spread = statistics.stdev(known) if len(known) > 1 else None
     name, _, split = key.partition("/")
-    if comparison and name in comparison["success"] and split == comparison["split"]:
-        interval = comparison["success"][name]
-    else:  # the interval of one model does not cover other seeds
-        interval = models[0].values.get(key, {}) if len(models) == 1 else {}
+    compared = comparison is not None and name in comparison["success"] and split == comparison["split"]
+    interval = comparison["success"][name] if comparison is not None and compared else own or {}
     return Figure(statistics.fmean(known), interval.get("low"), interval.get("high"), spread)
 
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from scopewise.registry import EXACT
-from scopewise.report.columns import COSTS, GAP, columns, split_shown
+from scopewise.report.columns import COSTS, GAP, Column, columns, split_shown
+from scopewise.report.figures import Figure, figure_of
 from scopewise.report.leader import leaders
 from scopewise.terminal import escaped
 
@@ -43,12 +44,6 @@ def untaught(results: Mapping[str, Any]) -> str | None:
         f"The target hardly knows what is to be forgotten: its Unlearn Success on {split} is {target:.1f} %, that of the "
         f"oracle, which was not taught it, {oracle:.1f} % (at least {LEARNED_POINTS:g} points more are expected); {mend}."
     )
-
-
-def gaps(results: Mapping[str, Any]) -> dict[tuple[str, str], Mapping[str, Any]]:
-    """Return (method, protocol) → the distance to the oracle with its interval, whose ends may be None."""
-    known = [c for c in results.get("comparisons", []) if c["oracle_gap"] is not None]
-    return {(c["method"], c["protocol"] or ""): c["oracle_gap"] for c in known}
 
 
 def controls(results: Mapping[str, Any]) -> list[str]:
@@ -153,21 +148,12 @@ def lines(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     rows, shown = results["rows"], columns(results)
     protocols = {row["protocol"] for row in rows if row["protocol"]}
     headings = ["Method", *(["Protocol"] if len(protocols) > 1 else []), *(column.heading for column in shown)]
-    distances = gaps(results)
+    compared = {(c["method"], c["protocol"] or ""): c for c in results.get("comparisons", [])}
     cells = []
     for (method, protocol), members in groups(results).items():
+        figures = [figure_of(column, members, compared.get((method, protocol))) for column in shown]
         line = [method, *([protocol] if len(protocols) > 1 else [])]
-        for column in shown:
-            if column is GAP:
-                gap = distances.get((method, protocol))
-                line.append("" if gap is None else _with_interval(gap))
-            elif column.key in COSTS:
-                known = [m["cost"][column.key] * column.scale for m in members if m["cost"].get(column.key) is not None]
-                # Costs are noisy, so show the median instead of mean and deviation.
-                line.append(format(statistics.median(known), column.number) if known else "")
-            else:
-                line.append(_cell([m["metrics"].get(column.key) for m in members]))
-        cells.append(line)
+        cells.append([*line, *(_cell(column, figure) for column, figure in zip(shown, figures, strict=True))])
     return headings, cells
 
 
@@ -221,7 +207,8 @@ def origin_line(results: Mapping[str, Any]) -> str:
     """Return one sentence on the origin of the numbers."""
     made = results["manifest"]
     seeds = sorted({row["seed"] for row in results["rows"] if row["protocol"]})
-    spans = any(gap["low"] is not None for gap in gaps(results).values())
+    gaps = [c["oracle_gap"] for c in results.get("comparisons", [])]
+    spans = any(gap is not None and gap["low"] is not None for gap in gaps)
     return (
         f"{_units(results)}on {_explained(results)}; mean ± standard deviation over seeds {', '.join(map(str, seeds)) or '-'}"
         f"{', [95 % interval over instances and seeds]' if spans else ''}; "
@@ -244,19 +231,16 @@ def _explained(results: Mapping[str, Any]) -> str:
     return "val" if split == "val" else "train, which unlearning saw, since no row is val"
 
 
-def _with_interval(found: Mapping[str, Any]) -> str:
-    if found["low"] is None or found["high"] == found["low"]:
-        return f"{found['value']:.2f}"
-    return f"{found['value']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
-
-
-def _cell(values: Sequence[float | None]) -> str:
-    known = [v for v in values if v is not None]
-    if not known:
-        return "n/a"
-    mean = statistics.fmean(known)
-    text = f"{mean:.2f}" if abs(mean) < 1e4 else f"{mean:.1e}"
-    if len(known) > 1:
-        spread = statistics.stdev(known)
-        text += f" ± {spread:.2f}" if spread < 1e4 else f" ± {spread:.1e}"
-    return text
+def _cell(column: Column, figure: Figure | None) -> str:
+    if figure is None:
+        return "" if column is GAP or column.key in COSTS else "n/a"
+    value = figure.value
+    if column.key in COSTS:
+        return format(value, column.number)
+    if column is GAP:
+        interval = "" if figure.low is None or figure.high == figure.low else f" [{figure.low:.2f}, {figure.high:.2f}]"
+        return f"{value:.2f}{interval}"
+    text = f"{value:.2f}" if abs(value) < 1e4 else f"{value:.1e}"
+    if figure.spread is None:
+        return text
+    return f"{text} ± {figure.spread:.2f}" if figure.spread < 1e4 else f"{text} ± {figure.spread:.1e}"

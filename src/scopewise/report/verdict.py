@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from scopewise.metrics.columns import label_of
 from scopewise.registry import EXACT
+from scopewise.report.attacks import leaking
 from scopewise.report.columns import split_shown
 from scopewise.report.figures import Line, lines
 from scopewise.report.leader import leader
-from scopewise.report.leaks import leaking
 from scopewise.report.run_folder import Run
 
 

@@ -6,7 +6,6 @@ import base64
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +14,14 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from scopewise.report import scatter as drawing
+from scopewise.report.attacks import leaks
 from scopewise.report.columns import columns, metric_columns, split_shown
 from scopewise.report.curves import charts
 from scopewise.report.difference import comparison
 from scopewise.report.figures import lines, number
-from scopewise.report.instances import instances
 from scopewise.report.leader import leaders
-from scopewise.report.leaks import leaks
-from scopewise.report.private import local, private
-from scopewise.report.questions import questions
-from scopewise.report.redact import Open, Redaction
+from scopewise.report.questions import instances, questions
+from scopewise.report.redact import Open, Redaction, local, private
 from scopewise.report.regions import SHADES, heat_maps
 from scopewise.report.run_folder import Run
 from scopewise.report.table import controls, origin_line, searches, untaught
@@ -33,21 +30,6 @@ from scopewise.report.verdict import verdict
 FOLDER = Path(__file__).parent
 _DATA = str.maketrans({c: f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"})
 """Escapes for data in a script element, which `</script>` would end and `<!--` would change."""
-
-
-@dataclass(frozen=True)
-class Measure:
-    """The values of one metric key.
-
-    Attributes:
-        key: The key.
-        note: Its unit and direction.
-        figures: One text per line of the table.
-    """
-
-    key: str
-    note: str
-    figures: Sequence[str]
 
 
 def render(runs: Sequence[Run], *, redact: bool = False, salt: str | None = None) -> str:
@@ -124,15 +106,16 @@ def _view(run: Run, hidden: Redaction | Open) -> dict[str, Any]:
     }
 
 
-def _measures(run: Run) -> list[Measure]:
-    """Return every metric key, with its mean over seeds for each line of the table."""
+def _measures(run: Run) -> list[dict[str, Any]]:
+    """Return every metric key, with its unit and direction, and its mean over seeds for each line of the table."""
     groups = list(run.groups().values())
     found = []
     for key, column in metric_columns(run.results, all_keys=True).items():
         values = [
             [m.row["metrics"][key] for m in members if m.row["metrics"].get(key) is not None] for members in groups
         ]
-        found.append(Measure(key, column.note, [number(sum(v) / len(v)) if v else "n/a" for v in values]))
+        figures = [number(sum(v) / len(v)) if v else "n/a" for v in values]
+        found.append({"key": key, "note": column.note, "figures": figures})
     return found
 
 
