@@ -158,7 +158,7 @@ class Bench:
 
             def ours() -> None:
                 model.zero_grad()
-                batches, count = trainer.get_batch_samples(iter([trainer._collate(indices)]), 1, self.device)
+                batches, count = trainer.get_batch_samples(iter([trainer.data_collator(indices)]), 1, self.device)
                 trainer.training_step(model, to_device(batches[0], self.device), count)
 
             def theirs() -> None:

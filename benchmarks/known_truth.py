@@ -37,6 +37,7 @@ from scopewise.data.rows import FORGET, RETAIN
 from scopewise.files import write_json
 from scopewise.localizers import LOCALIZERS
 from scopewise.localizers.base import Scopes, build_region, highest, localizer_of, unit_means
+from scopewise.methods.cross_entropy import Descent
 from scopewise.models.engine import Engine
 from scopewise.models.matrices import matrices
 from scopewise.models.parallel.processes import default_device
@@ -44,7 +45,6 @@ from scopewise.models.tiny import build_tiny, tokenizer_texts
 from scopewise.record import manifest
 from scopewise.region import Region
 from scopewise.training.arguments import UnlearningConfig
-from scopewise.training.finetune import Descent
 from scopewise.training.progress import quiet
 from scopewise.training.trainer import UnlearningTrainer
 

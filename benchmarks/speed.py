@@ -33,7 +33,7 @@ from transformers import PreTrainedTokenizerBase
 import restated
 from memory import alone, peak_of
 from scopewise.allocator import keep_freed_memory
-from scopewise.config import LoraSection, TinyConfig
+from scopewise.config import LoraSection, ModelSection, TinyConfig
 from scopewise.data.batch import length_batches
 from scopewise.data.load import load_benchmark
 from scopewise.data.prompt import Encoded, encode
@@ -105,7 +105,7 @@ def prepare(data: str, model: str | None, seed: int, threads: int) -> Setup:
     if model is None:
         base, tokenizer = build_tiny(tokenizer_texts(benchmark.rows), TinyConfig(), seed)
     else:
-        base, tokenizer = load_model(model, "float32"), load_tokenizer(model)
+        base, tokenizer = load_model(model, ModelSection(dtype="float32")), load_tokenizer(model)
     peft_model = with_adapter(base, lora_config(LoraSection(lora_dropout=0.0)), seed)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -291,7 +291,7 @@ def sampled_steps(trainer: UnlearningTrainer, steps: int) -> list[list[int]]:
 
 def trainer_step(trainer: UnlearningTrainer, indices: list[int]) -> None:
     """Do what the trainer does for a step's gradient: collate, sum the weights, loss, backward. `training` is open."""
-    batches, count = trainer.get_batch_samples(iter([trainer._collate(indices)]), 1, torch.device("cpu"))
+    batches, count = trainer.get_batch_samples(iter([trainer.data_collator(indices)]), 1, torch.device("cpu"))
     trainer.compute_loss(trainer.model, batches[0], num_items_in_batch=count).backward()
 
 

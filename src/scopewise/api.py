@@ -27,7 +27,8 @@ from scopewise.region import Region
 from scopewise.registry import nearest
 from scopewise.section import make_section
 from scopewise.training.arguments import UnlearningConfig
-from scopewise.training.trainer import Data, UnlearningTrainer
+from scopewise.training.sampler import Data
+from scopewise.training.trainer import UnlearningTrainer
 
 
 def unlearn(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
 from scopewise.errors import ConfigError
 from scopewise.registry import allowed, canonical, canonical_method
@@ -24,6 +25,33 @@ def _pattern(value: str) -> str:
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 """The range of NumPy's seeds."""
+
+
+def split_entry(entry: str) -> tuple[str, str | None]:
+    """Split `method` or `method@localizer` into (method, localizer or None); both must be known."""
+    method, at, localizer = entry.partition("@")
+    if at and not localizer:
+        raise ConfigError(f"bench.methods: {entry!r}; no localizer after '@'; name one, or leave '@' out")
+    return canonical_method(method), canonical("localizers", localizer) if localizer else None
+
+
+def entry_name(method: str, localizer: str | None) -> str:
+    """Return `method` or `method@localizer`."""
+    return method if localizer is None else f"{method}@{localizer}"
+
+
+def _named(kind: str) -> AfterValidator:
+    """Return what turns a name into its key in a table; ConfigError for an unknown name."""
+    return AfterValidator(partial(canonical, kind))
+
+
+BenchmarkName = Annotated[str, _named("benchmarks")]
+LocalizerName = Annotated[str, _named("localizers")]
+MetricName = Annotated[str, _named("metrics")]
+AttackName = Annotated[str, _named("attacks")]
+WrapperName = Annotated[str, _named("wrappers")]
+MethodName = Annotated[str, AfterValidator(canonical_method)]
+EntryName = Annotated[str, AfterValidator(lambda entry: entry_name(*split_entry(entry)))]
 
 
 class RunSection(Section):
@@ -77,7 +105,7 @@ class DataSection(Section):
     `domain` selects a part of the benchmark; docs/benchmarks.md lists them.
     """
 
-    benchmark: str = "builtin"
+    benchmark: BenchmarkName = "builtin"
     path: str | None = None
     domain: str | None = None
     general: str | None = None
@@ -86,11 +114,6 @@ class DataSection(Section):
     system_role: Literal["system", "user"] = "system"
     max_length: int = Field(256, ge=8)
     over_length: Literal["error", "drop"] = "error"
-
-    @field_validator("benchmark")
-    @classmethod
-    def _known(cls, value: str) -> str:
-        return canonical("benchmarks", value)
 
     @field_validator("prompt")
     @classmethod
@@ -312,14 +335,14 @@ class UnlearnSection(TrainingSection):
     """
 
     adapter: Literal["continue", "fresh"] = "continue"
-    method: str = "memflex"
-    localizer: str | None = None
+    method: MethodName = "memflex"
+    localizer: LocalizerName | None = None
     region: str | None = None
     learning_rate: float = Field(5e-5, gt=0)
     num_train_epochs: float = Field(2.0, gt=0)
     batch_size: int = Field(16, ge=1)
     method_args: Arguments = {}
-    wrapper_args: dict[str, Arguments] = {}
+    wrapper_args: dict[WrapperName, Arguments] = {}
     expand: ExpandSection = ExpandSection()
     early_stopping: EarlyStoppingSection = EarlyStoppingSection()
 
@@ -327,21 +350,6 @@ class UnlearnSection(TrainingSection):
         **TrainingSection.REFUSED,
         "guard": "it is now called 'early_stopping'; rename it",
     }
-
-    @field_validator("localizer")
-    @classmethod
-    def _known_localizer(cls, value: str | None) -> str | None:
-        return None if value is None else canonical("localizers", value)
-
-    @field_validator("method")
-    @classmethod
-    def _known(cls, value: str) -> str:
-        return canonical_method(value)
-
-    @field_validator("wrapper_args")
-    @classmethod
-    def _known_wrappers(cls, value: dict[str, Arguments]) -> dict[str, Arguments]:
-        return {canonical("wrappers", name): arguments for name, arguments in value.items()}
 
 
 DEFAULT_METRICS = (
@@ -396,8 +404,8 @@ class EvaluateSection(Section):
     docs/metrics.md lists them.
     """
 
-    metrics: tuple[str, ...] = DEFAULT_METRICS
-    metric_args: dict[str, Arguments] = {}
+    metrics: tuple[MetricName, ...] = DEFAULT_METRICS
+    metric_args: dict[MetricName, Arguments] = {}
     splits: tuple[Literal["train", "val"], ...] = ("train", "val")
     generate_splits: tuple[Literal["train", "val"], ...] = ("val",)
     direct_splits: tuple[Literal["train", "val"], ...] = ("train", "val")
@@ -410,16 +418,6 @@ class EvaluateSection(Section):
     fluency_model: str | None = None
     language_model: str | None = None
     ability: AbilitySection = AbilitySection()
-
-    @field_validator("metrics")
-    @classmethod
-    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(canonical("metrics", name) for name in value)
-
-    @field_validator("metric_args")
-    @classmethod
-    def _known_args(cls, value: dict[str, Arguments]) -> dict[str, Arguments]:
-        return {canonical("metrics", name): arguments for name, arguments in value.items()}
 
 
 class TuneSection(Section):
@@ -487,7 +485,7 @@ class BenchSection(Section):
     process, as tasks on a Ray cluster, or as SLURM jobs.
     """
 
-    methods: tuple[str, ...] = Field(("memflex",), min_length=1)
+    methods: tuple[EntryName, ...] = Field(("memflex",), min_length=1)
     seeds: tuple[Seed, ...] = Field((0,), min_length=1)
     protocols: tuple[Literal["paper", "tuned"], ...] = Field(("paper",), min_length=1)
     oracle: bool = True
@@ -496,11 +494,6 @@ class BenchSection(Section):
     tune: TuneSection = TuneSection()
     engine: Literal["local", "ray", "slurm"] = "local"
     cluster: ClusterSection = ClusterSection()
-
-    @field_validator("methods")
-    @classmethod
-    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(entry_name(*split_entry(entry)) for entry in value)
 
     @field_validator("methods", "seeds", "protocols")
     @classmethod
@@ -535,8 +528,8 @@ class AttackSection(Section):
     """
 
     suite: Literal["quick", "full"] = "quick"
-    attacks: tuple[str, ...] = ()
-    attack_args: dict[str, Arguments] = {}
+    attacks: tuple[AttackName, ...] = ()
+    attack_args: dict[AttackName, Arguments] = {}
     models: tuple[str, ...] = ()
     rows: int = Field(200, ge=1)
     threshold: float = Field(0.1, gt=0, lt=1)
@@ -553,16 +546,6 @@ class AttackSection(Section):
         }.items()
     }
 
-    @field_validator("attack_args")
-    @classmethod
-    def _known_args(cls, value: dict[str, Arguments]) -> dict[str, Arguments]:
-        return {canonical("attacks", name): arguments for name, arguments in value.items()}
-
-    @field_validator("attacks")
-    @classmethod
-    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(canonical("attacks", name) for name in value)
-
 
 class RunConfig(Section):
     """A whole run file."""
@@ -577,16 +560,3 @@ class RunConfig(Section):
     evaluate: EvaluateSection = EvaluateSection()
     bench: BenchSection = BenchSection()
     attack: AttackSection = AttackSection()
-
-
-def split_entry(entry: str) -> tuple[str, str | None]:
-    """Split `method` or `method@localizer` into (method, localizer or None); both must be known."""
-    method, at, localizer = entry.partition("@")
-    if at and not localizer:
-        raise ConfigError(f"bench.methods: {entry!r}; no localizer after '@'; name one, or leave '@' out")
-    return canonical_method(method), canonical("localizers", localizer) if localizer else None
-
-
-def entry_name(method: str, localizer: str | None) -> str:
-    """Return `method` or `method@localizer`."""
-    return method if localizer is None else f"{method}@{localizer}"

@@ -20,7 +20,7 @@ from scopewise.data.prompt import (
     Prompt,
     direct_prompt,
     dropped_rows,
-    encode_each,
+    encode,
     warn_of_dropped,
 )
 from scopewise.data.rows import HOLDOUT, Benchmark, Row
@@ -231,7 +231,9 @@ def _job(
 
     def encoded(answers: Sequence[Row]) -> list[Encoded | None]:
         longest = data.max_length + allowance
-        return encode_each(answers, tokenizer, prompt, longest, eos=settings.eos, over_length=data.over_length)
+        kept = encode(answers, tokenizer, prompt, longest, eos=settings.eos, over_length=data.over_length)
+        by_row = {id(item.row): item for item in kept}
+        return [by_row.get(id(row)) for row in answers]
 
     items = [item for item in encoded(rows) if item is not None]
     dropped = dropped_rows(rows, items)

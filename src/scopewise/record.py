@@ -81,20 +81,17 @@ def manifest(config: RunConfig | None, data_hash: str | None) -> dict[str, Any]:
 def _commit() -> str | None:
     """Commit of the source tree, with `+changes` if it has uncommitted changes; None for an installed package."""
     folder = Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(folder), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+
     try:
-        git = ["git", "-C", str(folder)]
-        top = subprocess.run(
-            [*git, "rev-parse", "--show-toplevel"], capture_output=True, text=True, timeout=10, check=True
-        )
-        if Path(top.stdout.strip()).resolve() != folder.resolve().parents[1]:
+        if Path(git("rev-parse", "--show-toplevel")).resolve() != folder.resolve().parents[1]:
             return None  # installed into a virtual environment inside somebody else's repository
-        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True)
-        dirty = subprocess.run(
-            [*git, "status", "--porcelain", "--", "."], capture_output=True, text=True, timeout=10, check=True
-        )
+        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "--", ".") else "")
     except (OSError, subprocess.SubprocessError):
         return None
-    return head.stdout.strip() + ("+changes" if dirty.stdout.strip() else "")
 
 
 def _version(package: str) -> str | None:

@@ -226,7 +226,7 @@ def test_a_micro_batch_in_parts_of_similar_length_is_the_same_step(tiny: Any, ma
     assert [len(part["group"]) for part in parts] == [12, 12]
     assert parts[1]["input_ids"].shape[1] == len(short) - 1  # nothing reads the last token
     assert parts_by_length(parts[0]) == [parts[0]]
-    trainer._set_denominators([batch])
+    trainer.step_loss.set_denominators([batch])
     gradients = []
     for step in (trainer.training_step, lambda m, b: trainer.compute_loss(m, b).backward()):
         with frozen_reference(forward_of(trainer.model)) as trainer.loss.reference:

@@ -99,7 +99,7 @@ def one_step(
     rows.subject = [tuple(i for span in spans for i in range(*span)) for spans in subjects]
     if prepared or "reference_nll" in trainer.method.needs or isinstance(trainer.method, Constrained):
         trainer.prepare()
-    batch = trainer._collate(list(range(len(forget) + len(kept))))
+    batch = trainer.data_collator(list(range(len(forget) + len(kept))))
     batches, _ = trainer.get_batch_samples(iter([batch]), 1, torch.device("cpu"))
     with (
         frozen_reference(forward_of(model))

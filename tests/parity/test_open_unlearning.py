@@ -217,7 +217,7 @@ def test_pdu(index: int, step: Step) -> None:
     )
     assert loss == close(theirs["loss"] + 2.0 * theirs["eps"])
     assert_same_gradients(gradients, theirs["gradients"])
-    trainer.dual.update(float(trainer._retain_loss), 0.5)
+    trainer.dual.update(float(trainer.step_loss.retain), 0.5)
     assert trainer.dual.multiplier == close(theirs["dual"])
     assert abs(theirs["dual"] - 2.0) > 0.5
 

@@ -121,7 +121,7 @@ def test_grail_step(grail_region: Region, tmp_path: Path) -> None:
         region=grail_region,
     )
     set_adapter(model, 1.0)
-    batches, _ = trainer.get_batch_samples(iter([trainer._collate([0, 1])]), 1, torch.device("cpu"))
+    batches, _ = trainer.get_batch_samples(iter([trainer.data_collator([0, 1])]), 1, torch.device("cpu"))
     trainer.mask.on_train_begin(None, None, None, model)
     try:
         loss = trainer.training_step(model, batches[0])

@@ -110,7 +110,7 @@ def test_sam(tmp_path: Path) -> None:
         region="all",
     )
     set_adapter(model, 1.0)
-    batches, _ = trainer.get_batch_samples(iter([trainer._collate([0, 1])]), 1, torch.device("cpu"))
+    batches, _ = trainer.get_batch_samples(iter([trainer.data_collator([0, 1])]), 1, torch.device("cpu"))
     trainer.training_step(model.eval(), batches[0])
     assert_same_gradients(adapter_gradients(model), THEIRS["sam"]["gradients"])
 

@@ -128,7 +128,7 @@ def test_a_step_lowers_the_loss(name: str, tiny: Any, make_trainer: Any) -> None
 @pytest.mark.parametrize("size", [8, 2, 1])
 def test_token_mean_counts_tokens_over_the_whole_step(size: int, tiny: Any, make_trainer: Any) -> None:
     """Fine-tuning's reduction: one step of eight rows is a step on the mean CE of all their answer tokens together."""
-    from scopewise.training.finetune import Descent
+    from scopewise.methods.cross_entropy import Descent
 
     model, tokenizer = tiny
     trainer = make_trainer(

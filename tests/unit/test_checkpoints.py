@@ -19,7 +19,7 @@ from scopewise.data.rows import Row
 from scopewise.runs.pipeline import Pipeline
 from scopewise.training.checkpoints import Checkpoints
 from scopewise.training.progress import TrainingProgress
-from scopewise.training.unlogged import Unlogged
+from scopewise.training.step import Unlogged
 
 
 def saved_at(minutes: float | None, step_seconds: float, save_seconds: float, steps: int) -> tuple[list[int], float]:

@@ -15,11 +15,11 @@ from scopewise.config import EarlyStoppingSection
 from scopewise.data.batch import collate
 from scopewise.data.prompt import encode
 from scopewise.evaluation import score
+from scopewise.methods.cross_entropy import Descent
 from scopewise.models.engine import Engine
 from scopewise.models.score import hit_rate
 from scopewise.ops import token_kl
 from scopewise.training.arguments import UnlearningConfig
-from scopewise.training.finetune import Descent
 from scopewise.training.trainer import UnlearningTrainer
 
 ADAM = {"optim": "adamw_torch", "lr_scheduler_type": "constant"}

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from scopewise.errors import ConfigError
 from scopewise.methods.base import Answers, InnerSteps, Method, make_method
-from scopewise.training import zero
+from scopewise.training import refusals
 
 RATE = 0.01
 
@@ -50,8 +50,8 @@ def test_a_method_without_a_dual_variable_may_have_inner_steps(tiny: Any, make_t
 
 
 def test_deepspeed_refuses_the_inner_steps_of_any_method(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(zero, "on_deepspeed", lambda: True)
+    monkeypatch.setattr(refusals, "on_deepspeed", lambda: True)
     for method in (OnlyInner(), make_method("blade")):
         with pytest.raises(ConfigError, match="inner_steps"):
-            zero.check_deepspeed(method, "adamw_torch", 0.0)
-    zero.check_deepspeed(make_method("blade", inner_steps=0), "adamw_torch", 0.0)
+            refusals.check_deepspeed(method, "adamw_torch", 0.0)
+    refusals.check_deepspeed(make_method("blade", inner_steps=0), "adamw_torch", 0.0)

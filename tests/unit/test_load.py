@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import copy
-import inspect
 import json
 import os
 import pickle
@@ -29,7 +28,7 @@ from scopewise.config import ModelSection
 from scopewise.errors import ModelError, UserError
 from scopewise.models import load
 from scopewise.models.judges import class_probabilities
-from scopewise.models.load import load_model, load_tokenizer, loading, save_model
+from scopewise.models.load import load_model, load_tokenizer, save_model
 from scopewise.models.shared import SharedModels
 
 SIZES = {"vocab_size": 64, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -404,14 +403,26 @@ def test_loading_costs_no_second_reading(base: Path, saved: Path, monkeypatch: A
     assert len(read) == 1
 
 
-def test_every_field_of_the_model_section_reaches_the_loader() -> None:
-    """But those that say which model, and not how it is loaded."""
-    section = ModelSection(path="here", revision="r", dtype="bfloat16", quantization="nf4", attention="eager")
-    given = loading(section, "here")
-    assert set(given) == set(ModelSection.model_fields) - {"path", "target", "oracle", "tiny", "kernels"}
-    assert given == {key: getattr(section, key) for key in given}
-    assert set(given) <= set(inspect.signature(load_model).parameters)
-    assert "revision" not in loading(section, "elsewhere")
+def test_every_field_of_the_model_section_reaches_the_loader(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But those that say which model, and not how it is loaded. The revision is that of the section's own path alone."""
+    given: dict[str, Any] = {}
+
+    class StopError(Exception):
+        pass
+
+    def from_pretrained(path: str, **settings: Any) -> None:
+        given.update(settings)
+        raise StopError
+
+    monkeypatch.setattr(load.AutoModelForCausalLM, "from_pretrained", from_pretrained)
+    monkeypatch.setattr(load, "quantized", lambda quantization: {"quantization_config": quantization})
+    section = ModelSection(path=str(base), revision="r", dtype="bfloat16", quantization="nf4", attention="eager")
+    named = {"revision": "r", "dtype": torch.bfloat16, "quantization_config": "nf4", "attn_implementation": "eager"}
+    assert len(named) == len(set(ModelSection.model_fields) - {"path", "target", "oracle", "tiny", "kernels"})
+    for one, expected in ((section, "r"), (section.model_copy(update={"path": "elsewhere"}), "main")):
+        with pytest.raises(ModelError, match="StopError"):
+            load_model(base, one)
+        assert {key: given[key] for key in named} == named | {"revision": expected}
 
 
 OTHERS = {"training/trainer.py"}
@@ -419,14 +430,14 @@ OTHERS = {"training/trainer.py"}
 
 
 def test_no_command_loads_a_model_past_the_section() -> None:
-    """Each call of `load_model` in the package passes what `loading` returns."""
+    """Each call of `load_model` in the package passes a section."""
     package, calls = Path(load.__file__).parents[1], []
     for path in package.rglob("*.py"):
         name = str(path.relative_to(package))
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             called = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "load_model"
             if called and name not in {*OTHERS, "models/load.py", "models/judges.py"}:
-                kept = [ast.unparse(word.value) for word in node.keywords if word.arg is None]  # type: ignore[attr-defined]
-                calls.append((name, any("loading(" in text or text == "settings" for text in kept)))
+                second = ast.unparse(node.args[1]) if len(node.args) > 1 else ""  # type: ignore[attr-defined]
+                calls.append((name, second.rpartition(".")[2] in ("model", "section", "_section")))
     assert len(calls) >= 5
     assert [name for name, through in calls if not through] == []

@@ -11,8 +11,8 @@ import torch
 
 from scopewise.errors import ConfigError
 from scopewise.methods.base import RETAIN_LOSSES, Answers, make_method
-from scopewise.methods.mcu import directions
 from scopewise.methods.pdu import PDU
+from scopewise.methods.rmu import directions
 from scopewise.models.adapters import lora_config, with_adapter
 from scopewise.models.scale_change import scale_change, trained_state
 from scopewise.testing.world import World

@@ -58,8 +58,8 @@ def test_every_kind_of_method_trains_on_them(name: str, world: World) -> None:
     trainer = world.trainer(
         world.model(), make_method(name), expand=expand, held_out=held_out, max_steps=-1, num_train_epochs=1.0
     )
-    trainer._to_forget = [
-        replace(item, row=row) for item, row in zip(trainer._to_forget, rephrased(world), strict=True)
+    trainer.step_loss.true_rows = [
+        replace(item, row=row) for item, row in zip(trainer.step_loss.true_rows, rephrased(world), strict=True)
     ]
     result = trainer.train()
     rows = trainer.train_dataset

@@ -13,7 +13,7 @@ from torch._dynamo.testing import CompileCounter
 from transformers import AutoModelForCausalLM, TrainerCallback
 
 from engines import forward_of
-from scopewise.config import LoraSection, TinyConfig
+from scopewise.config import LoraSection, ModelSection, TinyConfig
 from scopewise.data.batch import collate
 from scopewise.errors import ConfigError, ModelError
 from scopewise.models.adapters import lora_config, with_adapter
@@ -25,7 +25,7 @@ from scopewise.models.tiny import build_tiny
 from scopewise.region import Entry, Region
 from scopewise.run_file import load_config
 from scopewise.runs.pipeline import Pipeline
-from scopewise.training.optimizer import check_optimizer
+from scopewise.training.refusals import check_optimizer
 
 NONE = lora_config(LoraSection(r=2, lora_alpha=4, lora_dropout=0.0))
 
@@ -125,10 +125,10 @@ def test_adapter_on_a_bf16_base_is_float32_and_so_is_its_state(tiny: Any, make_t
 def test_attention_is_sdpa_by_itself_and_can_be_chosen(tiny: Any, tmp_path: Path) -> None:
     save_model(*tiny, tmp_path / "base")
     assert load_model(tmp_path / "base").config._attn_implementation == "sdpa"
-    assert load_model(tmp_path / "base", attention="eager").config._attn_implementation == "eager"
+    assert load_model(tmp_path / "base", ModelSection(attention="eager")).config._attn_implementation == "eager"
     if importlib.util.find_spec("flash_attn") is None:
         with pytest.raises(ModelError, match="model.attention: flash_attention_2"):
-            load_model(tmp_path / "base", attention="flash_attention_2")
+            load_model(tmp_path / "base", ModelSection(attention="flash_attention_2"))
 
 
 def _one_step(model: Any, tokenizer: Any, make_trainer: Any, region: Any, **args: Any) -> dict[str, torch.Tensor]:
@@ -240,9 +240,9 @@ def test_what_cannot_be_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda n: object() if n == "bitsandbytes" else found(n))
     with pytest.raises(ModelError, match="nf4 on the CPU, where bitsandbytes does not train; use a GPU, or set none"):
-        load_model(tmp_path / "base", quantization="nf4")
+        load_model(tmp_path / "base", ModelSection(quantization="nf4"))
     monkeypatch.setattr(importlib.util, "find_spec", lambda n: None if n == "bitsandbytes" else found(n))
     with pytest.raises(ModelError, match="bitsandbytes is not installed; pip install 'scopewise"):
-        load_model(tmp_path / "base", quantization="nf4")
+        load_model(tmp_path / "base", ModelSection(quantization="nf4"))
     with pytest.raises(ConfigError, match="bitsandbytes is not installed; pip install 'scopewise"):
         check_optimizer("paged_adamw_32bit", "unlearn")

@@ -77,7 +77,7 @@ def test_they_count_by_their_kl_alone(terms: str, world: World) -> None:
     rows = trainer.train_dataset
     first = len(rows.forget)
     pair = [first, first + len(rows.retain) - 1]
-    batches, _ = trainer.get_batch_samples(iter([trainer._collate(pair)]), 1, torch.device("cpu"))
+    batches, _ = trainer.get_batch_samples(iter([trainer.data_collator(pair)]), 1, torch.device("cpu"))
     trainer.model.eval()
     with frozen_reference(forward_of(trainer.model)) as trainer.loss.reference:
         found = float(trainer.loss(trainer.forward, batches[0])[1].detach())

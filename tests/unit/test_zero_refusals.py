@@ -11,7 +11,7 @@ from accelerate.utils import DistributedType
 
 from scopewise.errors import ConfigError
 from scopewise.methods.base import make_method
-from scopewise.training.zero import check_deepspeed, check_model
+from scopewise.training.refusals import check_deepspeed, check_model
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ def collate(
         last: Whether to include an answer's last token. It predicts nothing; only hidden states at that token need it.
     """
     answers = [item.answer_ids for item in items]
-    input_ids, attention_mask = _side_by_side(
+    input_ids, attention_mask = side_by_side(
         [i.prompt_ids + (i.answer_ids if last else i.answer_ids[:-1]) for i in items], pad_id
     )
     starts = [i * input_ids.shape[1] + len(item.prompt_ids) for i, item in enumerate(items)]
@@ -55,7 +55,7 @@ def collate(
     }
 
 
-def _side_by_side(rows: Sequence[tuple[int, ...]], pad_id: int) -> tuple[Tensor, Tensor]:
+def side_by_side(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
     """Return ids [batch seq], padded on the right, and 1 where a token is."""
     lengths = torch.tensor([len(row) for row in rows])
     mask = torch.arange(int(lengths.max())) < lengths.unsqueeze(1)
@@ -98,7 +98,7 @@ def collate_units(units: Sequence[Unit], pad_id: int = 0) -> Batch:
     attention scores.
     """
     answers = [answer for unit in units for answer in unit.answers]
-    input_ids, attention_mask = _side_by_side(
+    input_ids, attention_mask = side_by_side(
         [(*unit.prompt, *chain.from_iterable(answer[:-1] for answer in unit.answers)) for unit in units], pad_id
     )
     batch_size, seq = input_ids.shape

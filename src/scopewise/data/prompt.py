@@ -172,28 +172,13 @@ def encode(
     Raises:
         DataError: rows that do not fit; the sentence counts them all and lists the first five.
     """
-    found = encode_each(rows, tokenizer, prompt, max_length, eos=eos, over_length=over_length, begun=begun)
-    return [item for item in found if item is not None]
-
-
-def encode_each(
-    rows: Sequence[Row],
-    tokenizer: PreTrainedTokenizerBase,
-    prompt: Prompt | None = None,
-    max_length: int = 256,
-    *,
-    eos: bool = False,
-    over_length: Literal["error", "drop"] = "error",
-    begun: str = "",
-) -> list[Encoded | None]:
-    """Tokenise rows as `encode`; with `drop`, the entry of a row that does not fit is None."""
     prompt = prompt or Prompt()
     texts = [prompt.text(row, tokenizer) + begun for row in rows]
     special = prompt.name != "chat"  # a chat template adds special tokens itself
     fulls = [text + row.answer for text, row in zip(texts, rows, strict=True)]
     full_ids, starts = _ids_and_starts(texts, fulls, tokenizer, special)
     end: list[int] = [tokenizer.eos_token_id] if eos and tokenizer.eos_token_id is not None else []
-    encoded: list[Encoded | None] = []
+    encoded: list[Encoded] = []
     too_long: list[Encoded] = []
     for row, full, start in zip(rows, full_ids, starts, strict=True):
         if full and full[-1] == tokenizer.eos_token_id and special:
@@ -201,10 +186,7 @@ def encode_each(
         # Without BOS, the first token of plain text cannot be predicted: it becomes the prompt.
         start = max(start, 1)
         item = Encoded(row, tuple(full[:start]), tuple(full[start:]) + tuple(end))
-        fits = len(full) <= max_length
-        encoded.append(item if fits else None)
-        if not fits:
-            too_long.append(item)
+        (encoded if len(full) <= max_length else too_long).append(item)
         if not full[start:]:
             raise DataError(f"{row.origin}: the answer is empty after tokenization; it needs at least one token")
     if too_long and over_length == "error":

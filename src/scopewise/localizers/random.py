@@ -6,7 +6,6 @@ import bisect
 import itertools
 import math
 import random
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -18,7 +17,7 @@ from scopewise.errors import ConfigError
 from scopewise.localizers.base import WHOLE, Localizer, Scopes, build_region, unit_means, unit_sizes
 from scopewise.models.engine import Engine
 from scopewise.models.matrices import input_dims, matrices
-from scopewise.region import Region, module_of
+from scopewise.region import Region
 from scopewise.registry import canonical
 
 
@@ -79,12 +78,9 @@ class Random(Localizer):
         unit = str(size.settings.get("unit", "module"))
         parameters = matrices(engine.model)
         if unit in WHOLE:
-            units = unit_means(parameters, unit, {})
-            sizes: Counter[str] = Counter()
-            for name, parameter in parameters.items():
-                sizes[name if unit == "matrix" else module_of(name)] += parameter.numel()
+            sizes = unit_sizes(parameters, unit, {})
             drawn = draw_subset(sizes, size.parameters, random.Random(seed))
-            chosen = {key: torch.full((1, 1), key in drawn) for key in units}
+            chosen = {key: torch.full((1, 1), key in drawn) for key in sizes}
         else:
             chosen = _draw_parts(parameters, unit, input_dims(engine.model), size, seed)
         made = {"unit": unit, "seed": seed, "size_of": size.localizer}

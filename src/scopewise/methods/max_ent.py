@@ -1,4 +1,4 @@
-"""MaxEnt, the suppression of UNDO."""
+"""The entropy of the next token, maximised at the forget answers: presets of one loss."""
 
 from __future__ import annotations
 
@@ -13,7 +13,18 @@ from scopewise.ops import Reduction, token_kl_from_uniform
 
 
 @dataclass(frozen=True, kw_only=True)
-class MaxEnt(Method):
+class Uniform(Method):
+    """Base of methods that make every next token equally likely; its presets differ in the weight."""
+
+    reduction: ClassVar[Reduction] = Reduction.TOKEN_MEAN
+
+    def forget_loss(self, answers: Answers) -> Float[Tensor, "batch"]:
+        """Return each answer's mean KL from the uniform distribution, in nats."""
+        return answers.mean(token_kl_from_uniform(answers.logits))
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaxEnt(Uniform):
     """Make every next token equally likely on the forget answers.
 
         L = mean_t KL(uniform ‖ P(· | x, y_<t)) + CE(retain)
@@ -32,8 +43,26 @@ class MaxEnt(Method):
 
     retain: str = "ce"
 
-    reduction: ClassVar[Reduction] = Reduction.TOKEN_MEAN
 
-    def forget_loss(self, answers: Answers) -> Float[Tensor, "batch"]:
-        """Return each answer's mean KL from the uniform distribution, in nats."""
-        return answers.mean(token_kl_from_uniform(answers.logits))
+@dataclass(frozen=True, kw_only=True)
+class MEGD(Uniform):
+    """Make every next token equally likely on the forget answers, with a small weight.
+
+        L = .1 · mean_t KL(uniform ‖ P(· | x, y_<t)) + CE(retain)
+
+    Choose it if the model should have no preference for any answer, instead of learning another one. Its main knob is
+    `forget_weight`.
+
+    Source: Yuan et al., arXiv:2410.08109. Reference code: sail-sg/closer-look-LLM-unlearning b622294 `get_me_loss`,
+    `scripts/tofu/me_gd.sh`.
+
+    Deviations: answers only (the script computes it over questions as well, with `mask=false`). The code adds 1e-12 to
+    each probability.
+
+    Attributes:
+        forget_weight: Default: the authors' script.
+        retain: Default: the authors' script.
+    """
+
+    forget_weight: float = 0.1
+    retain: str = "ce"

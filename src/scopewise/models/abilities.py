@@ -20,9 +20,9 @@ from transformers.pytorch_utils import Conv1D
 
 from scopewise.data.batch import Batch, Unit, collate_units, to_device
 from scopewise.errors import ModelError
-from scopewise.models.architecture import counts_columns, hooks
+from scopewise.models.architecture import counts_columns, evaluation_mode, hooks
 from scopewise.models.flops import uncounted
-from scopewise.models.forward import Abilities, Forward, evaluation_mode
+from scopewise.models.forward import Abilities, Forward
 from scopewise.models.kernels import Kernels
 from scopewise.models.kernels.packing import packed
 from scopewise.models.merging import calls, shared_layers

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import warnings
 from collections.abc import Collection, Sequence
 
 import torch
@@ -17,7 +16,7 @@ from transformers import PreTrainedModel
 from scopewise.config import LoraSection
 from scopewise.errors import ConfigError
 from scopewise.models.architecture import active_adapter
-from scopewise.models.checked import plain_on_an_outline, unmatched_ranks
+from scopewise.models.checked import first_line, plain_on_an_outline, without_false_alarms
 
 logger = logging.getLogger("scopewise")
 
@@ -36,7 +35,7 @@ def lora_config(section: LoraSection | None = None) -> LoraConfig:
     try:
         return LoraConfig(**values, task_type="CAUSAL_LM")
     except ValueError as error:
-        raise ConfigError(f"lora: PEFT refuses these settings ({_first_line(error)}); change them") from None
+        raise ConfigError(f"lora: PEFT refuses these settings ({first_line(error)}); change them") from None
 
 
 def with_adapter(model: PreTrainedModel | PeftModel, config: PeftConfig, seed: int | None = None) -> PeftModel:
@@ -63,9 +62,7 @@ def with_adapter(model: PreTrainedModel | PeftModel, config: PeftConfig, seed: i
     if isinstance(config, LoraConfig) and config.target_modules == "all-linear":
         _warn_of_unreached(model, experts)
     try:
-        with unmatched_ranks(), plain_on_an_outline(model, config), warnings.catch_warnings():
-            # PEFT sets fan_in_fan_out for Conv1D, as it should, and warns of it.
-            warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False")
+        with without_false_alarms(), plain_on_an_outline(model, config):
             adapted: PeftModel = get_peft_model(model, config)  # type: ignore[assignment]
     except ValueError as error:
         raise ConfigError(_refusal(model, config, error)) from None
@@ -139,15 +136,11 @@ def _refusal(model: nn.Module, config: PeftConfig, error: ValueError) -> str:
     """Return why PEFT adds no adapter, and which layers there are."""
     targets = getattr(config, "target_modules", None)
     if targets is None or "found in the base model" not in str(error):
-        name, reason = type(model).__name__, _first_line(error)
+        name, reason = type(model).__name__, first_line(error)
         return f"lora: an adapter on {name}; PEFT refuses it ({reason}); change lora, or set parameters: all"
     given = targets if isinstance(targets, str) else ", ".join(sorted(targets))
     linear = {name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     return f"lora.target_modules: {given}; no layer has such a name; name some of {', '.join(sorted(linear))}"
-
-
-def _first_line(error: ValueError) -> str:
-    return str(error).strip().split("\n", 1)[0]
 
 
 def trainable_adapter(model: PeftModel, *, everything: bool = False) -> PeftModel:

@@ -32,6 +32,30 @@ def hooks(handles: Iterable[RemovableHandle]) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Put every module into evaluation mode, and restore the mode of each afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            if module.training != mode:
+                module.training = mode
+
+
+@contextlib.contextmanager
+def kept_flags(model: nn.Module) -> Iterator[None]:
+    """Restore which parameters require a gradient; loading and switching adapters change that."""
+    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    try:
+        yield
+    finally:
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)
+
+
 def lm_head(model: nn.Module) -> nn.Module:
     """Return the output embeddings of a causal LM. Raises ModelError if it has none."""
     head = unwrap(model).get_output_embeddings()  # type: ignore[attr-defined]

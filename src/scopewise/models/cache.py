@@ -116,7 +116,7 @@ def _read_scores(path: Path) -> dict[str, Scored]:
         raise _broken(path, "there are not as many scores as tokens")
     ends = np.cumsum(length)[:-1]
     parts = [[part.tolist() for part in np.split(columns[name], ends)] for name in _COLUMNS]
-    rows = [Scored.of(*(column[i] for column in parts)) for i in range(len(length))]
+    rows = [Scored(*(tuple(column[i]) for column in parts)) for i in range(len(length))]  # type: ignore[arg-type]
     return {bytes(one).hex(): row for one, row in zip(key, rows, strict=True)}
 
 

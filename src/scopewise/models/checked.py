@@ -94,6 +94,11 @@ def reading(path: str | Path, what: str, advice: str, setting: str = "model") ->
         raise ModelError(f"{setting}: {path}; {what} ({shown}); {advice}") from error
 
 
+def first_line(error: Exception) -> str:
+    """Return the first line of a library's message."""
+    return str(error).strip().split("\n", 1)[0]
+
+
 def check_documents(folder: Path) -> None:
     """Raise ModelError for a JSON file of a model folder that is invalid or holds no mapping."""
     files = [folder / name for name in _DOCUMENTS] + [file for name in _PATTERNS for file in folder.glob(name)]
@@ -222,11 +227,21 @@ def _refuse(path: str | Path, what: str, keys: Collection[str], advice: str) -> 
     raise ModelError(f"model: {path}; {len(names)} {what}: {shown}; {advice}")
 
 
+_FALSE_ALARMS = (
+    r"Adapter '.*': \d+ LoRA tensor\(s\) have invalid shape: \S+\.lora_B\.bias:",  # the biases that `lora_bias` adds
+    "The following (rank|alpha)_pattern keys did not match",  # which it sets itself for experts
+    "fan_in_fan_out is set to False",  # it then sets it for Conv1D, as it should
+    "Found missing adapter keys",  # `attach` reports them
+    ".*copying from a non-meta parameter",  # an outline has no weights
+)
+
+
 @contextlib.contextmanager
-def biases_are_no_fault() -> Iterator[None]:
-    """Silence PEFT's warning of the biases that `lora_bias` adds, which its check takes for incomplete matrices."""
+def without_false_alarms() -> Iterator[None]:
+    """Silence what PEFT warns of while it adds, loads or saves an adapter, although it is as it should be."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", r"Adapter '.*': \d+ LoRA tensor\(s\) have invalid shape: \S+\.lora_B\.bias:")
+        for message in _FALSE_ALARMS:
+            warnings.filterwarnings("ignore", message)
         yield
 
 
@@ -261,9 +276,8 @@ def attach(
     """
     read_adapter_file(folder / ADAPTER_CONFIG)
     advice = "give an adapter of this base, as PEFT has saved it"
-    with reading(folder, "not an adapter that can be loaded", advice), unmatched_ranks(), biases_are_no_fault():
-        warnings.filterwarnings("ignore", "Found missing adapter keys")
-        warnings.filterwarnings("ignore", ".*copying from a non-meta parameter")  # an outline has no weights
+    absent = "tensors of the adapter are missing, which would be random numbers"
+    with reading(folder, "not an adapter that can be loaded", advice), without_false_alarms():
         shapes = tensor_shapes(folder)
         config = PeftConfig.from_pretrained(str(folder))
         config.inference_mode = not trainable
@@ -282,7 +296,7 @@ def attach(
         missing, others = wanted.keys() - shapes.keys(), shapes.keys() - wanted.keys()
         # Where both differ, the file may use the names of an earlier PEFT version; then PEFT's own report decides.
         if missing and not others:
-            _refuse(folder, "tensors of the adapter are missing, which would be random numbers", missing, advice)
+            _refuse(folder, absent, missing, advice)
         wrong = [
             f"{key} {shapes[key]}, not {tuple(wanted[key].shape)}"
             for key in wanted.keys() & shapes.keys()
@@ -292,22 +306,12 @@ def attach(
             _refuse(folder, "tensors of the adapter have another shape than on this base", wrong, advice)
         result = model.load_adapter(str(folder), name, is_trainable=trainable)
         if result.missing_keys:
-            _refuse(
-                folder, "tensors of the adapter are missing, which would be random numbers", result.missing_keys, advice
-            )
+            _refuse(folder, absent, result.missing_keys, advice)
         if result.unexpected_keys:
             _refuse(
                 folder, "tensors have no place in the adapter, and would be left out", result.unexpected_keys, advice
             )
     return model
-
-
-@contextlib.contextmanager
-def unmatched_ranks() -> Iterator[None]:
-    """Silence PEFT's warning of rank patterns that it sets for experts itself and that then match nothing."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The following (rank|alpha)_pattern keys did not match", RuntimeWarning)
-        yield
 
 
 def tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +18,7 @@ from scopewise.models import activations, gradients
 from scopewise.models.abilities import forward_of
 from scopewise.models.architecture import vocabulary_size
 from scopewise.models.generate import generate
-from scopewise.models.load import load_model, load_tokenizer, loading, with_padding
+from scopewise.models.load import load_model, load_tokenizer, revision_of, with_padding
 from scopewise.models.parallel.fsdp import shard_model
 from scopewise.models.score import Pair, Scored, hit_rate, score_pairs, sequence_nll
 from scopewise.models.stream import Token, stream
@@ -90,9 +90,8 @@ class Engine:
             ModelError: it cannot be loaded; as `load_model`.
         """
         section = section or ModelSection()
-        settings = loading(section, path) | ({} if revision is None else {"revision": revision})
-        model = shard_model(load_model(path, **settings))
-        tokenizer = load_tokenizer(path, settings.get("revision"))
+        model = shard_model(load_model(path, section, revision))
+        tokenizer = load_tokenizer(path, revision or revision_of(path, section))
         return Engine(model, tokenizer, data, max_tokens=max_tokens, kernels=section.kernels, name=name)
 
     @property
@@ -180,19 +179,9 @@ class Engine:
         how: dict[str, Any] = {"temperature": temperature, "top_p": top_p, "seed": seed, "others": others}
         return stream(self.forward, self.tokenizer, prompt, max_new_tokens, **how)
 
-    def mean_gradients(
-        self,
-        items: Sequence[Encoded],
-        what: str,
-        *,
-        repeats: int = 0,
-        corrupt: Literal["labels", "inputs"] = "labels",
-        seed: int = 0,
-        only: Collection[str] | None = None,
-    ) -> dict[str, Tensor]:
-        """Return the gradient of the loss on each matrix, averaged over rows; as `gradients.mean_gradients`."""
-        how = {"repeats": repeats, "corrupt": corrupt, "seed": seed, "only": only}
-        return gradients.mean_gradients(self.forward, items, self.max_tokens, what, **how)  # type: ignore[arg-type]
+    def mean_gradients(self, items: Sequence[Encoded], what: str, **how: Any) -> dict[str, Tensor]:
+        """Return the gradient of the loss on each matrix, averaged over rows; `how` as in `gradients.mean_gradients`."""
+        return gradients.mean_gradients(self.forward, items, self.max_tokens, what, **how)
 
     def mean_squared_gradients(self, items: Sequence[Encoded], what: str) -> dict[str, Tensor]:
         """Return the diagonal Fisher of each matrix; as `gradients.mean_squared_gradients`."""

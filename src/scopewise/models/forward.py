@@ -20,6 +20,7 @@ from scopewise.models.architecture import (
     attention_window,
     decoder_blocks,
     device_of,
+    evaluation_mode,
     first_blocks,
     hooks,
     lm_head,
@@ -321,19 +322,6 @@ def states_at(hidden: Float[Tensor, "batch seq hidden"], position: Tensor) -> Fl
     The gradient of `index_select` is a third of the work of that of an index in brackets.
     """
     return hidden.flatten(0, 1).index_select(0, position.to(hidden.device))
-
-
-@contextlib.contextmanager
-def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Put every module into evaluation mode, and restore the mode of each afterwards."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            if module.training != mode:
-                module.training = mode
 
 
 @contextlib.contextmanager

@@ -54,11 +54,13 @@ def generate(
     """
     unique = list(dict.fromkeys(prompts))
     ends, pad = end_ids(forward.model, tokenizer), padding_id(forward.model, tokenizer)
+    sharded = is_sharded(forward.model)
     found: dict[tuple[int, ...], list[str]] = {}
 
     def run(indices: list[int]) -> None:
         chosen = [unique[i] for i in indices]
-        rows = _continue(forward, chosen, ends, max_new_tokens, temperature, samples, seed, pad)
+        draws = [Draws(seed, prompt, s, temperature) for prompt in chosen for s in range(samples)]
+        rows = _continue(Steps(forward, chosen, samples, pad), draws, ends, max_new_tokens, sharded)
         texts = [text.strip() for text in tokenizer.batch_decode(rows, skip_special_tokens=True)]
         for i, prompt in enumerate(chosen):
             found[prompt] = texts[i * samples : (i + 1) * samples]
@@ -70,24 +72,14 @@ def generate(
 
 
 def _continue(
-    forward: Forward,
-    prompts: Sequence[tuple[int, ...]],
-    ends: set[int],
-    max_new_tokens: int,
-    temperature: float,
-    samples: int,
-    seed: int,
-    pad: int,
+    steps: Steps, draws: Sequence[Draws], ends: set[int], max_new_tokens: int, sharded: bool
 ) -> list[list[int]]:
-    """Return the new ids of each prompt's samples, without an end of sequence."""
-    steps = Steps(forward, prompts, samples, pad)
-    draws = [Draws(seed, prompt, s, temperature) for prompt in prompts for s in range(samples)]
+    """Return the new ids of each row, without an end of sequence; all processes of a sharded model take as many steps."""
     new: list[list[int]] = [[] for _ in draws]
     alive = list(range(len(draws)))  # the row of the result for each row of the batch
     done: set[int] = set()
-    sharded = is_sharded(forward.model)  # then all processes run as many forwards as the slowest
     for _ in range(max_new_tokens):
-        token = next_tokens(steps.logits, [draws[row] for row in alive], temperature)
+        token = next_tokens(steps.logits, [draws[row] for row in alive])
         for row, chosen in zip(alive, token.tolist(), strict=True):
             if row not in done:
                 if chosen in ends:
@@ -109,6 +101,7 @@ class Draws:
     """Uniform random numbers for one sample, independent of the other rows in the batch."""
 
     def __init__(self, seed: int, prompt: tuple[int, ...], sample: int, temperature: float) -> None:
+        self.temperature = temperature
         self._generator = torch.Generator()
         if temperature > 0:
             self._generator.manual_seed(hash((seed, prompt, sample)) % 2**63)
@@ -118,9 +111,9 @@ class Draws:
         return float(torch.rand((), generator=self._generator, dtype=torch.float64))
 
 
-def next_tokens(logits: Tensor, draws: Sequence[Draws], temperature: float) -> Tensor:
+def next_tokens(logits: Tensor, draws: Sequence[Draws]) -> Tensor:
     """Return each row's next token: the arg-max, or a draw by inverting the cumulative distribution."""
-    if temperature == 0:
+    if (temperature := draws[0].temperature) == 0:
         return logits.argmax(-1)
     cumulative = (logits.double() / temperature).softmax(-1).cumsum(-1)
     uniform = torch.tensor([draw.next() for draw in draws], dtype=torch.float64, device=logits.device)

@@ -18,7 +18,7 @@ from scopewise.bars import bar
 from scopewise.data.batch import Batch, Unit, collate, collate_units, length_batches, to_device
 from scopewise.data.prompt import Encoded
 from scopewise.errors import ConfigError
-from scopewise.models.architecture import hooks
+from scopewise.models.architecture import evaluation_mode, hooks, kept_flags
 from scopewise.models.forward import Forward, mean_nll
 from scopewise.models.matrices import localizable, matrices
 from scopewise.models.parallel.fsdp import full_tensor, is_sharded
@@ -217,16 +217,13 @@ def gradient_norms(forward: Forward, pairs: Sequence[Pair], description: str) ->
 @contextmanager
 def unchanged(model: nn.Module) -> Iterator[None]:
     """Set evaluation mode; restore mode, gradients and what requires one when the context closes."""
-    saved = [(p, p.requires_grad, p.grad) for p in model.parameters()]
-    training = model.training
-    model.eval()
+    gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
     try:
-        yield
+        with evaluation_mode(model), kept_flags(model):
+            yield
     finally:
-        for parameter, required, gradient in saved:
-            parameter.requires_grad_(required)
+        for parameter, gradient in gradients:
             parameter.grad = gradient
-        model.train(training)
 
 
 def batches_of_all(

@@ -27,28 +27,25 @@ from scopewise.models.checked import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
     attach,
-    biases_are_no_fault,
     check_config,
     check_documents,
     check_loaded,
     check_tokenizer_class,
     check_weights,
+    first_line,
     read_adapter_file,
     reading,
+    without_false_alarms,
 )
 from scopewise.models.parallel.processes import default_device
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def load_model(
     path: str | Path,
-    dtype: str = "auto",
+    section: ModelSection | None = None,
     revision: str | None = None,
     *,
     trainable: bool = False,
-    quantization: str = "none",
-    attention: str = "auto",
     dequantized: bool = False,
     outline: bool = False,
 ) -> PreTrainedModel | PeftModel:
@@ -56,11 +53,10 @@ def load_model(
 
     Args:
         path: Folder or hub name. One with `adapter_config.json` is an adapter.
-        dtype: `auto` (as stored), `float32`, `bfloat16` or `float16`.
-        revision: Hub revision of a full model.
+        section: How to load it: dtype, quantization, attention, and the revision of the section's own path. None: as it is
+            stored.
+        revision: Hub revision; None takes the section's.
         trainable: Whether an adapter's weights require gradients.
-        quantization: `nf4` holds the linear layers of the base in 4 bits (QLoRA); `none` as `dtype` says.
-        attention: `auto` takes the choice of `transformers`, which is SDPA if the model supports it.
         dequantized: Whether to dequantize a quantized base, so that its (rounded) weights can be changed.
         outline: Whether to read names and shapes alone, from the headers of a folder's files (of a hub name from its
             configuration), and give a model on the meta device.
@@ -72,13 +68,12 @@ def load_model(
         ModelError: there is no model, tensors are missing or superfluous, all weights are pickled, or the quantization's
         library is missing.
     """
-    if dtype != "auto" and dtype not in DTYPES:
-        raise ModelError(f"model.dtype: {dtype!r}; auto, {', '.join(DTYPES)}")
+    section = section or ModelSection()
+    revision = revision or revision_of(path, section)
     base = adapter_base(path, revision)
     if base is not None:
-        below: Any = load_model(
-            base, dtype, quantization=quantization, attention=attention, dequantized=dequantized, outline=outline
-        )
+        unrevised = section.model_copy(update={"revision": None})
+        below: Any = load_model(base, unrevised, dequantized=dequantized, outline=outline)
         if isinstance(below, PeftModel):  # an adapter on an adapter: PEFT would activate only one of them
             below = below.merge_and_unload()
         return attach(below, _adapter_folder(path, revision), trainable=trainable).eval()
@@ -94,10 +89,10 @@ def load_model(
         path,
         "model",
         "causal language model",
-        dtype="auto" if dtype == "auto" else DTYPES[dtype],
+        dtype="auto" if section.dtype == "auto" else getattr(torch, section.dtype),
         revision=revision or "main",
-        attn_implementation=None if attention == "auto" else attention,
-        **({"device_map": "meta"} if outline else quantized(quantization)),
+        attn_implementation=None if section.attention == "auto" else section.attention,
+        **({"device_map": "meta"} if outline else quantized(section.quantization)),
     )
     return (model.dequantize() if dequantized and is_quantized(model) else model).eval()
 
@@ -127,8 +122,8 @@ def _loaded(auto: Any, path: str | Path, setting: str, kind: str, revision: str 
             )
     except ImportError as error:
         if (attention := settings.get("attn_implementation")) is None:  # a quantization that its config names
-            raise ModelError(f"{setting}: {path}; {_first_line(error)}; install it, or take another model") from None
-        raise ModelError(f"model.attention: {attention}; {_first_line(error)}; install it, or set auto") from None
+            raise ModelError(f"{setting}: {path}; {first_line(error)}; install it, or take another model") from None
+        raise ModelError(f"model.attention: {attention}; {first_line(error)}; install it, or set auto") from None
     check_loaded(model, report, path)
     return model
 
@@ -144,15 +139,9 @@ def _config(path: str | Path, revision: str, local: bool, setting: str) -> Any:
     return config
 
 
-def loading(section: ModelSection, path: str | Path | None = None) -> dict[str, Any]:
-    """Return the arguments of `load_model` that a run file's `model` section gives.
-
-    Args:
-        section: The section.
-        path: The model to load; the section's revision only applies to the section's own path.
-    """
-    settings = {"dtype": section.dtype, "quantization": section.quantization, "attention": section.attention}
-    return settings | ({"revision": section.revision} if str(path) == section.path else {})
+def revision_of(path: str | Path, section: ModelSection) -> str | None:
+    """Return the hub revision of a model; a section's revision only applies to its own path."""
+    return section.revision if str(path) == section.path else None
 
 
 def quantized(quantization: str) -> dict[str, Any]:
@@ -179,10 +168,6 @@ def four_bits() -> BitsAndBytesConfig:
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=torch.bfloat16,
     )
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n", 1)[0]
 
 
 def load_tokenizer(path: str | Path, revision: str | None = None) -> PreTrainedTokenizerBase:
@@ -286,7 +271,7 @@ def with_padding(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
 
 def save_model(model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, path: str | Path) -> None:
     """Save a folder that `AutoModelForCausalLM` or `AutoPeftModelForCausalLM` loads, with its tokenizer."""
-    with biases_are_no_fault():
+    with without_false_alarms():
         if isinstance(model, PeftModel) and _is_resized(model):
             model.save_pretrained(str(path), save_embedding_layers=True)
         else:

@@ -17,9 +17,6 @@ from scopewise.models.architecture import active_adapter, device_of, lm_head
 from scopewise.models.experts import Stack
 from scopewise.region import module_of, parameter_name
 
-FROM_RIGHT = {"outputs, inputs": -1, "inputs, outputs": -2}
-"""Where a matrix' inputs run, by how it is stored, counted from its last dimension."""
-
 
 @dataclass(frozen=True)
 class Matrix:
@@ -80,14 +77,15 @@ def _whole(model: nn.Module) -> Iterator[tuple[str, Matrix]]:
     head = lm_head(model)
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear | Conv1D) and module is not head:
-            inputs = FROM_RIGHT["inputs, outputs" if isinstance(module, Conv1D) else "outputs, inputs"]
-            yield parameter_name(f"{name}.weight"), Matrix(module.weight, inputs, module)
+            yield (
+                parameter_name(f"{name}.weight"),
+                Matrix(module.weight, -2 if isinstance(module, Conv1D) else -1, module),
+            )
         experts = getattr(module, "num_experts", None)
         for own, parameter in module.named_parameters(recurse=False):
             if parameter.dim() == 3 and parameter.shape[0] == experts:
-                inputs = FROM_RIGHT["inputs, outputs" if _is_turned(module) else "outputs, inputs"]
                 stack = Stack(module, own, parameter.shape)
-                yield parameter_name(f"{name}.{own}"), Matrix(parameter, inputs, None, stack)
+                yield parameter_name(f"{name}.{own}"), Matrix(parameter, -2 if _is_turned(module) else -1, None, stack)
 
 
 def _is_turned(experts: nn.Module) -> bool:

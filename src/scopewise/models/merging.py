@@ -13,7 +13,7 @@ from peft.tuners.lora import Linear
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from scopewise.models.architecture import hooks
+from scopewise.models.architecture import evaluation_mode, hooks, kept_flags
 
 
 def merged(model: PeftModel) -> PreTrainedModel:
@@ -46,13 +46,8 @@ def shared_layers(model: nn.Module, layers: Sequence[Linear]) -> set[Linear]:
 
 def uncalled_layers(model: nn.Module, layers: Sequence[Linear]) -> set[Linear]:
     """Return the layers that a forward on two made-up ids does not call."""
-    training = model.training
-    model.eval()
-    try:
-        with torch.no_grad(), calls(layers) as seen:
-            model(input_ids=torch.tensor([[4, 5]], device=next(model.parameters()).device), use_cache=False)
-    finally:
-        model.train(training)
+    with evaluation_mode(model), torch.no_grad(), calls(layers) as seen:
+        model(input_ids=torch.tensor([[4, 5]], device=next(model.parameters()).device), use_cache=False)
     return set(layers) - seen
 
 
@@ -69,14 +64,9 @@ def _read(model: nn.Module, layers: set[Linear]) -> list[Linear]:
     found, weights = list(layers), [weight_of(layer) for layer in layers]
     if not found:
         return []
-    flags = [weight.requires_grad for weight in weights]
-    try:
-        with torch.enable_grad():
-            for weight in weights:
-                weight.requires_grad_(True)
-            output = model(input_ids=torch.tensor([[4, 5]], device=weights[0].device), use_cache=False).logits.sum()
-            gradients = torch.autograd.grad(output, weights, allow_unused=True)
-    finally:
-        for weight, flag in zip(weights, flags, strict=True):
-            weight.requires_grad_(flag)
+    with kept_flags(model), torch.enable_grad():
+        for weight in weights:
+            weight.requires_grad_(True)
+        output = model(input_ids=torch.tensor([[4, 5]], device=weights[0].device), use_cache=False).logits.sum()
+        gradients = torch.autograd.grad(output, weights, allow_unused=True)
     return [layer for layer, gradient in zip(found, gradients, strict=True) if gradient is not None]

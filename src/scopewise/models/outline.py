@@ -17,7 +17,7 @@ from scopewise.errors import ConfigError, ModelError
 from scopewise.models.adapters import lora_config, with_adapter
 from scopewise.models.architecture import active_adapter
 from scopewise.models.checked import reading
-from scopewise.models.load import adapter_base, is_folder, load_model, loading
+from scopewise.models.load import adapter_base, is_folder, load_model, revision_of
 from scopewise.models.tiny import tiny_shape
 
 _LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
@@ -35,17 +35,16 @@ def outline(source: str, section: ModelSection) -> Any:
     Raises:
         ModelError: as `load_model`.
     """
-    revision = section.revision if source == section.path else None
-    if source != "tiny" and not is_folder(source) and adapter_base(source, revision) is not None:
+    if source != "tiny" and not is_folder(source) and adapter_base(source, revision_of(source, section)) is not None:
         return None
     if source == "tiny":
         return _tiny(section.tiny)
-    return load_model(source, trainable=True, outline=True, **loading(section, source))
+    return load_model(source, section, trainable=True, outline=True)
 
 
 def base_outline(source: str, section: ModelSection) -> Any:
     """Return the `outline` of a model, or of an adapter's base, without any adapter."""
-    base = None if source == "tiny" else adapter_base(source, section.revision if source == section.path else None)
+    base = None if source == "tiny" else adapter_base(source, revision_of(source, section))
     model = outline(source if base is None else base, section)
     return model.unload() if isinstance(model, PeftModel) else model
 

@@ -15,7 +15,7 @@ from torch.distributed.tensor import DTensor
 
 from scopewise.errors import ConfigError
 from scopewise.models.adapters import changes_nothing
-from scopewise.models.architecture import active_adapter
+from scopewise.models.architecture import active_adapter, evaluation_mode, kept_flags
 from scopewise.models.forward import Forward
 from scopewise.models.parallel.fsdp import full_tensor, is_sharded
 from scopewise.models.parallel.processes import on_deepspeed
@@ -119,14 +119,11 @@ def _second_adapter(forward: Forward) -> Iterator[Reference]:
             "that needs a reference model; only LoRA without biases can be copied there; use ddp.yaml"
         )
     config.init_lora_weights = False  # what is copied needs no initialisation, and some write to the base
-    trained = list(model.parameters())
-    flags = [p.requires_grad for p in trained]
-    model.add_adapter(REFERENCE, config)
-    state = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
-    set_peft_model_state_dict(model, {k: full_tensor(v).clone() for k, v in state.items()}, adapter_name=REFERENCE)
-    model.set_adapter(name)
-    for parameter, flag in zip(trained, flags, strict=True):
-        parameter.requires_grad_(flag)
+    with kept_flags(model):
+        model.add_adapter(REFERENCE, config)
+        state = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
+        set_peft_model_state_dict(model, {k: full_tensor(v).clone() for k, v in state.items()}, adapter_name=REFERENCE)
+        model.set_adapter(name)
 
     @contextmanager
     def other_adapter() -> Iterator[Forward]:
@@ -140,22 +137,12 @@ def _second_adapter(forward: Forward) -> Iterator[Reference]:
     try:
         yield other_adapter
     finally:
-        flags = [p.requires_grad for p in trained]
-        model.delete_adapter(REFERENCE)
-        for parameter, flag in zip(trained, flags, strict=True):
-            parameter.requires_grad_(flag)
+        with kept_flags(model):
+            model.delete_adapter(REFERENCE)
 
 
 @contextmanager
 def _frozen(model: nn.Module) -> Iterator[None]:
     """Evaluation mode without gradients; restores mode and `requires_grad` (switching adapters changes both)."""
-    flags = [(p, p.requires_grad) for p in model.parameters()]
-    training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        model.train(training)
-        for parameter, flag in flags:
-            parameter.requires_grad_(flag)
+    with evaluation_mode(model), kept_flags(model), torch.no_grad():
+        yield

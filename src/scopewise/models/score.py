@@ -46,13 +46,6 @@ class Scored:
     variances: tuple[float, ...] = ()
     ends: bool = False
 
-    @staticmethod
-    def of(
-        log_probs: list[float], hits: list[bool], predicted: list[int], means: list[float], variances: list[float]
-    ) -> Scored:
-        """Build from lists."""
-        return Scored(tuple(log_probs), tuple(hits), tuple(predicted), tuple(means), tuple(variances))
-
     def without_end(self) -> Scored:
         """Return the same without the end of sequence, where there is one."""
         if not self.ends:
@@ -174,7 +167,7 @@ def _scored(forward: Forward, units: Sequence[Unit], moments: bool = False) -> I
     hit = predicted == batch["label"]
     counts = [len(answer) for unit in units for answer in unit.answers]
     columns = [t.cpu().split(counts) for t in (log_probs, hit, predicted, means, variances)]
-    answers = (Scored.of(*(part.tolist() for part in parts)) for parts in zip(*columns, strict=True))
+    answers = (Scored(*(tuple(part.tolist()) for part in parts)) for parts in zip(*columns, strict=True))  # type: ignore[arg-type]
     for unit in units:
         yield [next(answers) for _ in unit.answers]
 

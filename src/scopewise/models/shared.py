@@ -14,7 +14,7 @@ from scopewise.config import ModelSection
 from scopewise.models.adapters import shares_base
 from scopewise.models.architecture import is_quantized
 from scopewise.models.checked import attach, reading, tensor_shapes
-from scopewise.models.load import adapter_base, load_model, loading
+from scopewise.models.load import adapter_base, load_model, revision_of
 from scopewise.models.parallel.processes import default_device
 
 
@@ -58,11 +58,10 @@ class SharedModels:
             return self._adapters[key]
         if key in self._bases:
             return key, None
-        settings = loading(self._section, path)
-        below = adapter_base(path, settings.get("revision"))
+        below = adapter_base(path, revision_of(path, self._section))
         # An adapter on an adapter, and one that changes the base, get a base of their own.
         if below is None or adapter_base(below) is not None or not self._shares_base(Path(path)):
-            model: Any = load_model(path, **settings)
+            model: Any = load_model(path, self._section)
             loaded = model if is_quantized(model) else model.to(default_device())
             self._bases[key] = loaded.requires_grad_(False).eval()
             if below is None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from scopewise.data.batch import Batch, to_device
+from scopewise.data.batch import Batch, side_by_side, to_device
 from scopewise.errors import ModelError
 from scopewise.models.flops import uncounted
 from scopewise.models.forward import Forward
@@ -88,13 +88,9 @@ class Steps:
         return _numbers(output.logits[:, -1])
 
     def _from_whole_rows(self) -> Tensor:
-        lengths = torch.tensor([len(row) for row in self._rows])
-        width = int(lengths.max())
-        batch: Batch = {
-            "input_ids": torch.tensor([row + [self._pad] * (width - len(row)) for row in self._rows]),
-            "attention_mask": (torch.arange(width) < lengths.unsqueeze(1)).long(),
-            "position": torch.arange(len(lengths)) * width + lengths - 1,
-        }
+        ids, mask = side_by_side(self._rows, self._pad)
+        last = torch.arange(len(ids)) * ids.shape[1] + mask.sum(-1) - 1
+        batch: Batch = {"input_ids": ids, "attention_mask": mask, "position": last}
         with uncounted():  # as little as what a cache takes
             return _numbers(self._forward.logits(to_device(batch, self._device)))
 

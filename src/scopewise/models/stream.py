@@ -75,7 +75,7 @@ def stream(
                 steps.read(token)
             logits = steps.logits
             kept = nucleus(logits, temperature, top_p) if temperature > 0 else logits
-            token = next_tokens(kept, [draws], temperature)
+            token = next_tokens(kept, [draws])
             probability = logits.softmax(-1)[0]
             top = probability.topk(min(others, len(probability)))
         chosen.append(int(token))

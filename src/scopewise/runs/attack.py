@@ -18,7 +18,7 @@ from scopewise.errors import ConfigError, ResultError
 from scopewise.files import write_json
 from scopewise.lock import RunLock
 from scopewise.models.engine import Engine
-from scopewise.models.load import load_model, load_tokenizer, loading
+from scopewise.models.load import load_model, load_tokenizer
 from scopewise.models.outline import outline
 from scopewise.models.parallel.processes import default_device
 from scopewise.record import manifest
@@ -74,8 +74,60 @@ def attack_run(
         ResultError: the run has no unlearned model, target or oracle, or results with other settings, or another
             command is using it.
     """
-    with RunLock(Path(config.run.dir)):
-        return _attack_run(config, target, oracle, overwrite, redact, tell)
+    run, settings = Path(config.run.dir), config.attack
+    with RunLock(run):
+        models = _models(run, settings.models)
+        # Check before any attack, and before earlier results are replaced.
+        check_attacks(settings)
+        for name in models:
+            schemas.read(run / name / "stage.json", schemas.StageDocument)
+        paths = {
+            "target": target or config.model.target or _stage(run, "target"),
+            "oracle": oracle or config.model.oracle or _stage(run, "oracle", config.model.target),
+            **{name: str(run / name) for name in _models(run, ())},
+        }
+        for name in ("target", "oracle", *models):
+            outline(paths[name], config.model)  # so that none is found broken after others were attacked
+        data = config.data
+        benchmark = load_benchmark(data.benchmark, data.path, data.domain, data.general)
+        inputs = _inputs(config, settings, benchmark.content_hash(), paths)
+        output = run / "attacks.json"
+        earlier = schemas.read(output, schemas.AttacksDocument) if output.exists() and not overwrite else None
+        if earlier is not None and earlier["inputs"].get("attacks") != VERSION:
+            raise ResultError(f"{output}: made by attacks of an earlier version; add --overwrite to replace it")
+        if earlier is not None and (earlier["inputs"], earlier["threshold"]) != (_shared(inputs), settings.threshold):
+            raise ResultError(f"{output}: made with other settings; add --overwrite to replace it")
+
+        def load(name: str) -> Engine:
+            return _loaded(config, name, paths[name])
+
+        found = attack_models(
+            {name: partial(load, name) for name in models},
+            partial(load, "oracle"),
+            partial(load, "target"),
+            benchmark,
+            settings,
+            Keep(run / "attacks" / digest(_shared(inputs)), inputs),
+            learning_rate=_learning_rate(config),
+            tell=tell,
+        )
+        results = [_row(run, attacked) for attacked in found]
+        if earlier is not None:
+            results = _joined(earlier, results, inputs["models"])
+        if redact:
+            results = [redacted(row) for row in results]
+        present = {row["attack"] for row in results}
+        document = {
+            "format": schemas.AttacksDocument.FORMAT,
+            "manifest": manifest(config, benchmark.content_hash()),
+            "inputs": _shared(inputs),
+            "models": inputs["models"],
+            "threshold": settings.threshold,
+            "attacks": sorted(present, key=_order),
+            "results": results,
+        }
+        write_json(output, document)
+        return document
 
 
 def attack_model(config: RunConfig, path: str, rows: str | Path) -> dict[str, Any]:
@@ -108,73 +160,10 @@ def attack_model(config: RunConfig, path: str, rows: str | Path) -> dict[str, An
 
 def _loaded(config: RunConfig, name: str, path: str) -> Engine:
     """Load a model to attack, in the dequantized weights, since attacks change weights, which is impossible in 4 bits."""
-    model = load_model(path, **loading(config.model, path), dequantized=True)
+    model = load_model(path, config.model, dequantized=True)
     model = model.to(default_device())  # type: ignore[arg-type]
     tokenizer, kernels = load_tokenizer(path), config.model.kernels
     return attacked_engine(name, model, tokenizer, config.data, max_tokens=config.attack.max_tokens, kernels=kernels)
-
-
-def _attack_run(
-    config: RunConfig,
-    target: str | None,
-    oracle: str | None,
-    overwrite: bool,
-    redact: bool,
-    tell: Callable[[str], None] | None,
-) -> dict[str, Any]:
-    run, settings = Path(config.run.dir), config.attack
-    models = _models(run, settings.models)
-    # Check before any attack, and before earlier results are replaced.
-    check_attacks(settings)
-    for name in models:
-        schemas.read(run / name / "stage.json", schemas.StageDocument)
-    paths = {
-        "target": target or config.model.target or _stage(run, "target"),
-        "oracle": oracle or config.model.oracle or _stage(run, "oracle", config.model.target),
-        **{name: str(run / name) for name in _models(run, ())},
-    }
-    for name in ("target", "oracle", *models):
-        outline(paths[name], config.model)  # so that none is found broken after others were attacked
-    data = config.data
-    benchmark = load_benchmark(data.benchmark, data.path, data.domain, data.general)
-    inputs = _inputs(config, settings, benchmark.content_hash(), paths)
-    output = run / "attacks.json"
-    earlier = schemas.read(output, schemas.AttacksDocument) if output.exists() and not overwrite else None
-    if earlier is not None and earlier["inputs"].get("attacks") != VERSION:
-        raise ResultError(f"{output}: made by attacks of an earlier version; add --overwrite to replace it")
-    if earlier is not None and (earlier["inputs"], earlier["threshold"]) != (_shared(inputs), settings.threshold):
-        raise ResultError(f"{output}: made with other settings; add --overwrite to replace it")
-
-    def load(name: str) -> Engine:
-        return _loaded(config, name, paths[name])
-
-    found = attack_models(
-        {name: partial(load, name) for name in models},
-        partial(load, "oracle"),
-        partial(load, "target"),
-        benchmark,
-        settings,
-        Keep(run / "attacks" / digest(_shared(inputs)), inputs),
-        learning_rate=_learning_rate(config),
-        tell=tell,
-    )
-    results = [_row(run, attacked) for attacked in found]
-    if earlier is not None:
-        results = _joined(earlier, results, inputs["models"])
-    if redact:
-        results = [redacted(row) for row in results]
-    present = {row["attack"] for row in results}
-    document = {
-        "format": schemas.AttacksDocument.FORMAT,
-        "manifest": manifest(config, benchmark.content_hash()),
-        "inputs": _shared(inputs),
-        "models": inputs["models"],
-        "threshold": settings.threshold,
-        "attacks": sorted(present, key=_order),
-        "results": results,
-    }
-    write_json(output, document)
-    return document
 
 
 def _models(run: Path, chosen: Sequence[str]) -> list[str]:

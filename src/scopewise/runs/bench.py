@@ -25,6 +25,7 @@ from scopewise.report.table import markdown, untaught
 from scopewise.runs.checks import Checked, check_finetuning, check_oracle, check_unlearning
 from scopewise.runs.pipeline import BenchEntry, Pipeline
 from scopewise.runs.result_rows import finetuned_row, other_rows, unlearned_row
+from scopewise.runs.stages import unlearned_name
 from scopewise.runs.tune import EXTENSION, Objectives, Trial, best, forgotten, holdout, search, space
 
 logger = logging.getLogger("scopewise")
@@ -64,7 +65,8 @@ class Bench:
         results = self._write(complete=False)
         if (warning := untaught(results)) is not None and self.pipeline.folder.writes:
             logger.warning(warning)
-        own = [self._path(*one) for one in product(settings.protocols, self.entries, settings.seeds)]
+        every = product(settings.protocols, self.entries, settings.seeds)
+        own = [unlearned_name(entry.name, protocol, seed) for protocol, entry, seed in every]
         others = other_rows(self.pipeline.folder, self.pipeline.data_hash, own)
         self._tuning = self._earlier_tuning({row["method"] for row in others if row["protocol"] == "tuned"})
         for row in others:
@@ -110,10 +112,6 @@ class Bench:
         if pipeline.folder.writes and not forgotten(trials, target):
             logger.warning("tune %s: nothing was forgotten in any of its %d trials", entry.name, len(trials))
         return trials, best(trials, pipeline.held_out("oracle", part) if tune.choose == "oracle" else None).section
-
-    @staticmethod
-    def _path(protocol: str, entry: BenchEntry, seed: int) -> str:
-        return f"models/{entry.name}/{protocol}/seed{seed}"
 
     def _earlier_tuning(self, methods: Collection[str]) -> dict[str, Any]:
         """Return the trials of methods that only an earlier benchmark searched, from its results."""

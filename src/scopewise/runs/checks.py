@@ -27,6 +27,7 @@ from scopewise.data.rows import FORGET, SCOPES, TRAIN, Benchmark, Row, each_row
 from scopewise.errors import ConfigError, DataError
 from scopewise.localizers.base import localizer_of
 from scopewise.methods.base import Method, make_method
+from scopewise.methods.cross_entropy import Descent
 from scopewise.methods.wrappers.base import make_wrappers
 from scopewise.metrics.base import make_metrics
 from scopewise.metrics.needs.base import need_class
@@ -38,11 +39,9 @@ from scopewise.models.tiny import build_tokenizer, tiny_shape, tokenizer_texts
 from scopewise.models.vocabulary import check_vocabulary
 from scopewise.region import Region
 from scopewise.registry import EXACT, split_method
-from scopewise.training.finetune import Descent
 from scopewise.training.loss import check_whole_batch
 from scopewise.training.mask import RegionMask
-from scopewise.training.optimizer import check_optimizer
-from scopewise.training.zero import check_deepspeed, check_wrappers
+from scopewise.training.refusals import check_deepspeed, check_optimizer, check_wrappers
 
 
 @dataclass(frozen=True)

@@ -27,10 +27,11 @@ from scopewise.errors import DataError
 from scopewise.files import remove
 from scopewise.localizers.base import Scopes, localize_encoded, localizer_of
 from scopewise.methods.base import make_method
+from scopewise.methods.cross_entropy import Descent
 from scopewise.methods.wrappers.base import make_wrappers
 from scopewise.models.adapters import lora_config, with_adapter
 from scopewise.models.engine import Engine
-from scopewise.models.load import adapter_base, load_model, load_tokenizer, loading, save_model
+from scopewise.models.load import adapter_base, load_model, load_tokenizer, save_model
 from scopewise.models.merging import merged
 from scopewise.models.parallel.fsdp import shard_model
 from scopewise.models.parallel.processes import is_main, wait
@@ -48,9 +49,8 @@ from scopewise.runs.checks import (
 )
 from scopewise.runs.folder import RunFolder
 from scopewise.runs.measurement import Measurement
-from scopewise.runs.stages import decisive, identity, model_identity
+from scopewise.runs.stages import decisive, identity, model_identity, unlearned_name
 from scopewise.runs.train import curve, train
-from scopewise.training.finetune import Descent
 from scopewise.training.trainer import UnlearningTrainer
 
 logger = logging.getLogger("scopewise")
@@ -178,7 +178,7 @@ class Pipeline:
             }
 
         inputs = identity(self.config, "retrain", self.data_hash, seed=training_seed)
-        return self._stage(f"models/{entry.name}/{protocol}/seed{seed}", inputs, build)
+        return self._stage(unlearned_name(entry.name, protocol, seed), inputs, build)
 
     def merged(self) -> Path:
         """Return the target with its adapter merged, for a fresh adapter; a target without an adapter is returned itself."""
@@ -187,7 +187,7 @@ class Pipeline:
             return target
 
         def build(work: Path) -> dict[str, Any]:
-            model = load_model(target, **loading(self.config.model, target))
+            model = load_model(target, self.config.model)
             assert isinstance(model, PeftModel)
             if self.folder.writes:
                 save_model(merged(model), load_tokenizer(target), work)
@@ -278,7 +278,7 @@ class Pipeline:
             }
 
         inputs = self._identity("model", entry, section, seed, self.data_hash)
-        name = f"models/{entry.name}/{protocol}/seed{seed}"
+        name = unlearned_name(entry.name, protocol, seed)
         if not self.folder.has(self.path / name):
             self.finetuned("target")  # if it has other settings, refuse before beginning this stage
         return self._stage(name, inputs, build)
@@ -345,7 +345,7 @@ class Pipeline:
             seed,
             name,
             early_stopping=EarlyStoppingSection(rows=0),
-            model=load_model(base, **loading(model, base)),
+            model=load_model(base, model),
             method=Descent(),
             forget_dataset=items,
             processing_class=tokenizer,
@@ -404,9 +404,9 @@ class Pipeline:
         path = target.resolve() if target.exists() else target
         if section.parameters == "lora":
             path = path if section.adapter == "continue" else self.merged().resolve()
-            model = load_model(path, trainable=True, **loading(self.config.model, path))
+            model = load_model(path, self.config.model, trainable=True)
             return with_adapter(model, lora_config(self.config.lora), seed)
-        model = load_model(path, trainable=True, **loading(self.config.model, path))
+        model = load_model(path, self.config.model, trainable=True)
         # The base of an adapter is frozen, so merge the adapter and train all parameters.
         return merged(model).requires_grad_(True) if isinstance(model, PeftModel) else model
 

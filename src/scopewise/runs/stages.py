@@ -56,6 +56,11 @@ NOT_DECISIVE: Mapping[str, str] = {
 """Settings that are in no identity, and why."""
 
 
+def unlearned_name(entry: str, protocol: str, seed: int) -> str:
+    """Return the path of an unlearned model in a run folder."""
+    return f"models/{entry}/{protocol}/seed{seed}"
+
+
 def identity(
     config: RunConfig, stage: str, content: str, *, without: Collection[str] = (), **others: Any
 ) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from scopewise.models.parallel.processes import on_deepspeed, processes, wait
 from scopewise.runs.folder import RunFolder
 from scopewise.training.arguments import UnlearningConfig
 from scopewise.training.checkpoints import Checkpoints
-from scopewise.training.progress import TrainingProgress, fault_of, quiet
+from scopewise.training.progress import TrainingProgress, checkpoints, fault_of, quiet
 from scopewise.training.trainer import UnlearningTrainer
 
 logger = logging.getLogger("scopewise")
@@ -106,10 +106,9 @@ def _rows_per_process(section: TrainingSection) -> int:
 def _last_checkpoint(run: RunFolder, folder: Path, name: str) -> str | None:
     """Return the newest checkpoint to resume from (see `fault_of`); remove newer, broken ones with a warning."""
     wait()
-    found = sorted(folder.glob("checkpoint-*"), key=lambda p: int(p.name.rpartition("-")[2]), reverse=True)
     faults: dict[Path, str] = {}
     whole = None
-    for path in found:
+    for path in checkpoints(folder):
         if (fault := fault_of(path)) is None:
             whole = path
             break

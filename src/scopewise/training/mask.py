@@ -43,8 +43,7 @@ class RegionMask(TrainerCallback):
         self.term: str | None = None
         self.splits_terms = region is not None and region.splits_terms
         self.masks: dict[str, dict[str | None, Tensor]] = {}
-        self._partial: list[tuple[nn.Parameter, Tensor]] = []
-        self._masked_parameters: list[tuple[nn.Parameter, dict[str | None, Tensor]]] = []
+        self._masked: list[tuple[nn.Parameter, dict[str | None, Tensor]]] = []
         self._handles: list[Any] = []
         if region is None:
             return
@@ -75,10 +74,9 @@ class RegionMask(TrainerCallback):
                         "it was made for another model; localize again"
                     )
             self.masks[full_name] = on_device
-            self._partial.append((parameter, torch.stack(list(on_device.values())).any(0)))
-            self._masked_parameters.append((parameter, on_device))
+            self._masked.append((parameter, on_device))
 
-    def _masked(self, masks: dict[str | None, Tensor], gradient: Tensor) -> Tensor:
+    def _mask_gradient(self, masks: dict[str | None, Tensor], gradient: Tensor) -> Tensor:
         return gradient * masks[self.term if self.splits_terms else None]
 
     @staticmethod
@@ -89,9 +87,7 @@ class RegionMask(TrainerCallback):
     def changeable(self, model: nn.Module) -> dict[str, Tensor]:
         """Return the trained parameters, each with a boolean mask of the entries that may change."""
         return {
-            name: torch.stack(list(self.masks[name].values())).any(0)
-            if name in self.masks
-            else torch.ones_like(parameter, dtype=torch.bool)
+            name: _union(self.masks[name]) if name in self.masks else torch.ones_like(parameter, dtype=torch.bool)
             for name, parameter in model.named_parameters()
             if parameter.requires_grad
         }
@@ -100,11 +96,11 @@ class RegionMask(TrainerCallback):
         """Register the hooks that zero gradients."""
         if is_sharded(model):  # FSDP2 sets the gradients of its shards without calling tensor hooks
             self._handles = [
-                p.register_post_accumulate_grad_hook(partial(self._mask_share, masks[None]))
-                for p, masks in self._masked_parameters
+                parameter.register_post_accumulate_grad_hook(partial(self._mask_share, masks[None]))
+                for parameter, masks in self._masked
             ]
         else:
-            self._handles = [p.register_hook(partial(self._masked, masks)) for p, masks in self._masked_parameters]
+            self._handles = [p.register_hook(partial(self._mask_gradient, masks)) for p, masks in self._masked]
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Remove the hooks, so that later uses of the model get full gradients."""
@@ -113,11 +109,30 @@ class RegionMask(TrainerCallback):
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, optimizer: Any = None, **kwargs: Any) -> None:
         """Decay the region's entries of matrices partly in it, before the step as AdamW does."""
-        if args.weight_decay and self._partial:
+        if args.weight_decay and self._masked:
             shrink = optimizer.param_groups[0]["lr"] * args.weight_decay
             with torch.no_grad():
-                for parameter, mask in self._partial:
-                    parameter.mul_(1 - shrink * mask)
+                for parameter, masks in self._masked:
+                    parameter.mul_(1 - shrink * _union(masks))
+
+
+def _union(masks: dict[str | None, Tensor]) -> Tensor:
+    """Return which entries any term may change."""
+    return torch.stack(list(masks.values())).any(0)
+
+
+class CutBackward(TrainerCallback):
+    """With activation checkpointing, ends the backward pass at the lowest trained matrix.
+
+    Re-entrant checkpointing gives no gradients to a block whose input requires none, so LoRA's B would silently stay
+    zero. The library therefore makes the embeddings' output require a gradient, which extends the backward pass to the
+    first block. It does so for non-re-entrant checkpointing too, our default, which does not need it.
+    """
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        """Remove the library's hooks on the embeddings."""
+        if args.activation_checkpointing and not args.activation_checkpointing_kwargs["use_reentrant"]:
+            model.disable_input_require_grads()
 
 
 def chosen_region(

@@ -72,6 +72,11 @@ def cost_file(checkpoint: Path) -> Path:
     return checkpoint / "cost.json"
 
 
+def checkpoints(folder: Path) -> list[Path]:
+    """Return the checkpoints of a training, the newest first."""
+    return sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
+
+
 def fault_of(checkpoint: Path) -> str | None:
     """Return why a training cannot resume from a checkpoint: a truncated, missing or incompatible file; else None.
 

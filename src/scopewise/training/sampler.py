@@ -3,20 +3,76 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
+from transformers import PreTrainedTokenizerBase
 
+from scopewise.config import DataSection
 from scopewise.data.batch import Batch, collate, length_batches, select_rows
-from scopewise.data.prompt import Encoded
+from scopewise.data.builtin import read_general
+from scopewise.data.load import general_rows
+from scopewise.data.paraphrases import paraphrased
+from scopewise.data.prompt import Encoded, Prompt, dropped_rows, encode, warn_of_dropped
+from scopewise.data.rows import FORGET, RETAIN, Row, as_rows, check_scopes
+from scopewise.data.subject import subject_tokens
 from scopewise.errors import ConfigError
+from scopewise.methods.base import Method
+from scopewise.models.engine import Engine
+from scopewise.models.preferred_answers import preferred_answers
+from scopewise.models.self_questions import self_questions
+from scopewise.training.arguments import UnlearningConfig
+
+logger = logging.getLogger("scopewise")
 
 FORGET_GROUP, PREFERRED_GROUP, RETAIN_GROUP, REFUSED_GROUP = 0, 1, 2, 3
 """Of a sequence in a batch: a forget row, its preferred answer, a retain row, a refusal of its question."""
+
+
+Data = str | Path | Iterable[object]
+
+
+def read_rows(
+    method: Method,
+    settings: DataSection,
+    tokenizer: PreTrainedTokenizerBase,
+    forget: Data,
+    retain: Data | None,
+    general: Data | None,
+) -> tuple[list[Encoded], list[Encoded], list[Encoded]]:
+    """Return the tokenised forget rows, retain rows, and rows of the method's retain term.
+
+    Raises:
+        ConfigError: the method has a retain term, but there are no rows for it.
+        DataError: wrong rows.
+    """
+
+    def tokenized(data: Data, read: Callable[[Data], list[Row]]) -> list[Encoded]:
+        items = list(data) if not isinstance(data, str | Path) else data
+        if isinstance(items, list) and items and isinstance(items[0], Encoded):
+            return items  # type: ignore[return-value]
+        return encode(read(items), tokenizer, Prompt.of(settings), settings.max_length)
+
+    forgotten = tokenized(forget, partial(as_rows, scope=FORGET))
+    retained = [] if retain is None else tokenized(retain, partial(as_rows, scope=RETAIN))
+    check_scopes(item.row for item in (*forgotten, *retained))
+    if not method.retain_terms:
+        return forgotten, retained, []
+    kept = retained
+    if method.retain_data == "general":
+        kept = tokenized(read_general() if general is None else general, general_rows)
+    if not kept:
+        raise ConfigError("retain_dataset: none given; this method needs retain rows of the same instances")
+    return forgotten, retained, kept
 
 
 class Rows(Dataset):
@@ -46,6 +102,7 @@ class Rows(Dataset):
         self.retain_preferred: list[Encoded] = []
         self.self_made = 0
         self.subject: list[tuple[int, ...]] = []
+        self._expanded = False
 
     def __len__(self) -> int:
         return len(self.forget) + len(self.retain)
@@ -56,6 +113,75 @@ class Rows(Dataset):
     def item(self, index: int) -> Encoded:
         """Return the row at an index."""
         return self.forget[index] if index < len(self.forget) else self.retain[index - len(self.forget)]
+
+    def prepare(
+        self,
+        method: Method,
+        engine: Engine,
+        args: UnlearningConfig,
+        scopes: Mapping[str, Sequence[Encoded]],
+        held_out: Collection[str],
+    ) -> None:
+        """Compute from the model before unlearning what a method trains on: answers, labels, self-questions, NLL.
+
+        Args:
+            method: The method.
+            engine: Of the model before unlearning.
+            args: The training arguments.
+            scopes: The rows of the forget and the retain scope, whose questions self-questions vary.
+            held_out: Questions that no self-question and no paraphrase may be.
+        """
+
+        def answered(items: Sequence[Encoded], source: str, seed: int) -> list[Encoded]:
+            texts = preferred_answers(source, items, engine, seed)
+            replaced = [replace(item.row, answer=text) for item, text in zip(items, texts, strict=True)]
+            # Preferred answers may be longer than the answers; generated ones are at most as long as the longest row.
+            return encode(replaced, engine.tokenizer, engine.prompt, 2 * args.max_length)
+
+        if not self._expanded:  # first: what follows is computed for every row
+            self._expand(
+                engine, args, {scope: [item.row for item in items] for scope, items in scopes.items()}, held_out
+            )
+        if method.answers_from is not None and not self.preferred:
+            others = answered(self.forget, method.answers_from, args.seed)
+            if method.trains_on == "preferred":
+                self.forget = others
+            else:
+                self.preferred = others
+        if method.needs_refusals and not self.retain_preferred:
+            self.retain_preferred = answered(self.retain, "refusal", args.seed + 1)
+        if "perturbed_logits" in method.needs:
+            self.subject = subject_tokens(self.forget, engine.tokenizer, engine.prompt)
+        self.labels = method.relabel(self.forget, engine, args.seed)
+        if "reference_nll" in method.needs:
+            self.reference_nll = engine.sequence_nll(self.forget, "reference")
+            if self.preferred:
+                self.preferred_nll = engine.sequence_nll(self.preferred, "reference of preferred answers")
+
+    def _expand(
+        self, engine: Engine, args: UnlearningConfig, scopes: Mapping[str, Sequence[Row]], held_out: Collection[str]
+    ) -> None:
+        """Add given paraphrases, and the rows that the model generates itself, once."""
+        self._expanded = True
+        if args.expand.paraphrases:
+            known = [*held_out, *(row.question for row in scopes[RETAIN])]
+            rephrased = paraphrased(scopes[FORGET], known, args.expand.paraphrases)
+            kept = engine.encode(rephrased, over_length="drop")
+            warn_of_dropped(dropped_rows(rephrased, kept), len(rephrased))
+            self.forget += kept
+        instances = sorted({row.instance for part in scopes.values() for row in part if row.instance})
+        for scope, other, most in ((FORGET, RETAIN, args.expand.forget), (RETAIN, FORGET, args.expand.retain)):
+            if not most:
+                continue
+            known = [*held_out, *(row.question for row in scopes[other])]
+            how: dict[str, Any] = {"most": most, "max_nll": args.expand.max_nll, "seed": args.seed}
+            made = self_questions(scopes[scope], instances, known, engine, **how)
+            logger.info("self-questions: %d of the %s scope", len(made), scope)
+            if scope == FORGET:
+                self.forget += made
+            else:
+                self.retain += made
+                self.self_made = len(made)
 
     def collate(self, indices: Sequence[int], pad_id: int = 0, *, last: bool = False) -> Batch:
         """Return a batch: forget rows first, then their preferred answers, then retain rows, then their refusals.

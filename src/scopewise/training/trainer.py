@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import logging
-import random
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,69 +14,53 @@ from peft import PeftConfig, PeftModel
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset, Sampler
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, Trainer, TrainerCallback
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback
 from transformers.integrations import unset_hf_deepspeed_config
 from transformers.trainer import FSDP_MODEL_NAME
 from transformers.trainer_utils import get_last_checkpoint
 from transformers.training_args import OptimizerNames
 
-from scopewise import ops, schemas
 from scopewise.config import EarlyStoppingSection
-from scopewise.data.batch import Batch, to_device
-from scopewise.data.builtin import read_general
-from scopewise.data.load import general_rows
-from scopewise.data.paraphrases import paraphrased
-from scopewise.data.prompt import Encoded, Prompt, dropped_rows, encode, warn_of_dropped
-from scopewise.data.rows import FORGET, RETAIN, Row, as_rows, check_scopes
-from scopewise.data.subject import subject_tokens
+from scopewise.data.batch import Batch
+from scopewise.data.prompt import Encoded
+from scopewise.data.rows import FORGET, RETAIN
 from scopewise.errors import ConfigError
-from scopewise.files import write_json
 from scopewise.localizers.base import Scopes
-from scopewise.methods.base import Dual, InnerSteps, Method, make_method
-from scopewise.methods.wrappers.base import Gradient, Phase, Term, Wrapper, make_wrappers
+from scopewise.methods.base import Dual, Method, make_method
+from scopewise.methods.wrappers.base import Gradient, Phase, Wrapper, make_wrappers
 from scopewise.models.adapters import trainable_adapter, with_adapter
-from scopewise.models.architecture import is_quantized
-from scopewise.models.checked import biases_are_no_fault
+from scopewise.models.architecture import evaluation_mode, is_quantized
+from scopewise.models.checked import without_false_alarms
 from scopewise.models.engine import Engine
 from scopewise.models.forward import Forward
 from scopewise.models.kernels.compiled import compiled_blocks
 from scopewise.models.load import load_model, load_tokenizer, with_padding
 from scopewise.models.parallel.deepspeed import gathered_afterwards
 from scopewise.models.parallel.fsdp import full_state_dict, is_sharded, load_full_state, shard_model, uses_fsdp
-from scopewise.models.parallel.processes import average_gradients, gathered, on_deepspeed, sum_over_processes
+from scopewise.models.parallel.processes import average_gradients, on_deepspeed
 from scopewise.models.precision import float32_masters
-from scopewise.models.preferred_answers import preferred_answers
 from scopewise.models.reference import frozen_reference
 from scopewise.models.scale_change import check_scalable, scale_change, trained_state
 from scopewise.models.score import hit_rate
-from scopewise.models.self_questions import self_questions
 from scopewise.models.vocabulary import check_vocabulary, loadable_padding, padding_id
 from scopewise.region import Region
 from scopewise.registry import EXACT, split_method
 from scopewise.training.arguments import UnlearningConfig
-from scopewise.training.callbacks import CutBackward
 from scopewise.training.early_stopping import EarlyStopping
-from scopewise.training.finetune import Descent
-from scopewise.training.loss import Loss, check_whole_batch
-from scopewise.training.mask import RegionMask, chosen_region
-from scopewise.training.progress import fault_of
+from scopewise.training.loss import check_whole_batch
+from scopewise.training.mask import CutBackward, RegionMask, chosen_region
+from scopewise.training.progress import checkpoints, fault_of, quiet
+from scopewise.training.refusals import check_deepspeed, check_model, check_wrappers
 from scopewise.training.sampler import (
-    FORGET_GROUP,
     RETAIN_GROUP,
+    Data,
     PairedSampler,
     Rows,
-    counted,
     part_of,
     parts_by_length,
+    read_rows,
 )
-from scopewise.training.step import WrappedStep
-from scopewise.training.unlogged import Unlogged
-from scopewise.training.zero import check_deepspeed, check_model, check_wrappers
-
-logger = logging.getLogger("scopewise")
-
-Data = str | Path | Iterable[object]
-_STATE = "unlearning_state.json"
+from scopewise.training.step import StepLoss, WrappedStep
 
 
 class UnlearningTrainer(Trainer):
@@ -121,6 +102,7 @@ class UnlearningTrainer(Trainer):
     """
 
     args: UnlearningConfig
+    model: Any
     loss_is_scaled_for_ga = True  # `compute_loss` divides by the weights of the whole step, not of a micro-batch
 
     def __init__(
@@ -163,26 +145,9 @@ class UnlearningTrainer(Trainer):
             check_wrappers(wrapper.name, args.fp16)
             wrapper.check(self.method)
         tokenizer, settings = with_padding(processing_class), args.data_settings()
-
-        def tokenized(data: Data, read: Callable[[Data], list[Row]]) -> list[Encoded]:
-            items = list(data) if not isinstance(data, str | Path) else data
-            if isinstance(items, list) and items and isinstance(items[0], Encoded):
-                return items  # type: ignore[return-value]
-            return encode(read(items), tokenizer, Prompt.of(settings), settings.max_length)
-
-        forget = tokenized(forget_dataset, partial(as_rows, scope=FORGET))
-        retain = [] if retain_dataset is None else tokenized(retain_dataset, partial(as_rows, scope=RETAIN))
-        check_scopes(item.row for item in (*forget, *retain))
-        kept: Sequence[Encoded] = ()
-        if self.method.retain_terms:
-            if self.method.retain_data == "general":
-                general = read_general() if general_dataset is None else general_dataset
-                kept = tokenized(general, general_rows)
-            else:
-                kept = retain
-            if not kept:
-                raise ConfigError("retain_dataset: none given; this method needs retain rows of the same instances")
-
+        forget, retain, kept = read_rows(
+            self.method, settings, tokenizer, forget_dataset, retain_dataset, general_dataset
+        )
         check_vocabulary(model, tokenizer, (*forget, *retain, *kept))
         if isinstance(model, PeftModel):
             if peft_config is not None:
@@ -222,7 +187,6 @@ class UnlearningTrainer(Trainer):
             splits_terms=self.mask.splits_terms,
             shared=args.world_size > 1 or uses_fsdp() or on_deepspeed(),
         )
-        self._to_forget, self._to_retain, self._held_out = forget, retain, held_out
         if args.expand.retain and not self.method.retain_terms:
             raise ConfigError(
                 "unlearn.expand.retain: above 0, for a method without a retain term; set 0, or unlearn.method_args.retain"
@@ -232,15 +196,24 @@ class UnlearningTrainer(Trainer):
                 "unlearn.expand.forget: above 0, with unlearn.method_args.alternative=row; self-questions have no "
                 "'alternative'; set 0, or alternative to 'refusal' or 'generated'"
             )
-        self._given_callbacks = list(callbacks or [])
-        self._expanded = False
-        self._memory: dict[str, Gradient] = {}
-        self._step_batches: list[Batch] = []
-        self._start: list[Tensor] = []
         check_model(
             model, is_quantized(model), args.mixed_precision == "bf16", bool(args.weight_decay and self.mask.masks)
         )
-        self.dual: Dual | None = None
+        self._retain, self._held_out, self._given_callbacks = retain, held_out, list(callbacks or [])
+        self._memory: dict[str, Gradient] = {}
+        self._start: list[Tensor] = []
+        self.rows = Rows(forget, kept)
+        self.step_loss = StepLoss(
+            self.method,
+            self.method.hidden_layer(len(self.forward.blocks)),
+            self.rows,
+            self.mask,
+            args,
+            padding_id(model, tokenizer),
+            lambda: self.forward,
+            lambda loss: self.accelerator.backward(loss),
+        )
+        self.loss = self.step_loss.loss
         self.early_stopping: EarlyStopping | None = None
         if args.early_stopping.rows and forget and retain:
             self.early_stopping = EarlyStopping(
@@ -248,17 +221,17 @@ class UnlearningTrainer(Trainer):
             )
         watching = [
             self.mask,
-            _AfterStep(self),
+            self.step_loss,
             CutBackward(),
             *([self.early_stopping] if self.early_stopping else []),
         ]
         super().__init__(
             model=model,  # type: ignore[arg-type]
             args=args,
-            train_dataset=Rows(forget, kept),
-            data_collator=self._collate,
+            train_dataset=self.rows,
+            data_collator=self.step_loss.collate,
             processing_class=tokenizer,
-            callbacks=[*watching, *(callbacks or [])],
+            callbacks=[*watching, *self._given_callbacks],
         )
         if self.is_deepspeed_enabled:  # else `transformers` would shard other models too, and synchronise generation
             unset_hf_deepspeed_config()
@@ -269,30 +242,35 @@ class UnlearningTrainer(Trainer):
                 )
             # The policy would look for blocks that are sharded already.
             self.accelerator.state.fsdp_plugin.auto_wrap_policy = None
-        self._retain_loss = torch.zeros(())
-        self._unlogged = Unlogged()
-        self._retain_loss_before_step: float | None = None
-        layer = self.method.hidden_layer(len(self.forward.blocks))
-        self.loss = Loss(self.method, layer, self._where)
+
+    @property
+    def dual(self) -> Dual | None:
+        """State of the dual variable for the retain loss; None if the method has a fixed weight."""
+        return self.step_loss.dual
 
     # -- before and after training -------------------------------------------------------------------------------
 
-    def train(self, *args: Any, **kwargs: Any) -> Any:
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
         """Train, after computing what depends on the model before unlearning (see `prepare`)."""
-        assert isinstance(self.model, nn.Module)
         self.prepare()
         method = self.method
         before = trained_state(self.model) if method.change_factor != 1 else None
         self._memory = {}
         if any(wrapper.needs_start for wrapper in self.wrappers):
-            self._start = [p.detach().clone() for p in self._trained()]
-        self._load_state(kwargs.get("resume_from_checkpoint", args[0] if args else None))
+            self._start = [p.detach().clone() for p in self.step_loss.trained()]
+        resumed = (
+            get_last_checkpoint(str(self.args.output_dir)) if resume_from_checkpoint is True else resume_from_checkpoint
+        )
+        checkpoint = Path(resumed) if resumed else None
+        self.step_loss.load(checkpoint)
+        if checkpoint is not None and self.early_stopping is not None:
+            self.early_stopping.load(checkpoint)
         zero3 = on_deepspeed()
         before_unlearning = self.engine.forward.on(self.model, zero3=zero3)
         kernels = before_unlearning.kernels
         with (
             frozen_reference(before_unlearning)
-            if method.needs_reference or self._self_made
+            if method.needs_reference or self.rows.self_made
             else contextlib.nullcontext() as self.loss.reference,
             float32_masters(self.model),
             loadable_padding(self.model),
@@ -303,7 +281,7 @@ class UnlearningTrainer(Trainer):
             for wrapper in self.wrappers:  # a checkpoint, loaded afterwards, has what this has changed
                 wrapper.begin(dict(self.model.named_parameters()), self.mask.changeable(self.model), self.args.seed)
             try:
-                result = self._train(*args, **kwargs)
+                result = self._train(resume_from_checkpoint, *args, **kwargs)
             finally:
                 self.loss.reference = self.loss.of_batch = None
                 self.forward, self._wrapped = self.engine.forward, None
@@ -311,10 +289,21 @@ class UnlearningTrainer(Trainer):
                 scale_change(self.accelerator.unwrap_model(self.model), before, method.change_factor)
         for number, wrapper in enumerate(self.wrappers):
             if (phase := wrapper.then) is not None:
-                self._continue(phase, f"then-{number}", bool(kwargs.get("resume_from_checkpoint", args)))
+                self._continue(phase, f"then-{number}", resume=checkpoint is not None)
         return result
 
-    def _continue(self, phase: Phase, name: str, resume: bool) -> None:
+    def _train(self, *args: Any, **kwargs: Any) -> Any:
+        """Train; the model is sharded by DeepSpeed only during this call."""
+        if not on_deepspeed():
+            return super().train(*args, **kwargs)
+        self.is_deepspeed_enabled = True
+        with gathered_afterwards(self.model, lambda: self.model_wrapped):
+            result = super().train(*args, **kwargs)
+        self.model_wrapped = self.model
+        self.is_deepspeed_enabled = False  # `save_model` now saves a gathered model
+        return result
+
+    def _continue(self, phase: Phase, name: str, *, resume: bool) -> None:
         """Run a second training; the log continues, and checkpoints have their own folder.
 
         The last checkpoint of the first training is from its end, so a resumed run only takes the missing steps.
@@ -328,115 +317,35 @@ class UnlearningTrainer(Trainer):
             self.accelerator.unwrap_model(self.model),  # type: ignore[arg-type]
             phase.method,
             args,
-            forget_dataset=self._to_forget,
-            retain_dataset=self._to_retain,
-            processing_class=self.processing_class,  # type: ignore[arg-type]
+            forget_dataset=self.step_loss.true_rows,
+            retain_dataset=self._retain,
+            processing_class=self.engine.tokenizer,
             region=self.region or "all",
             callbacks=self._given_callbacks,
             wrappers=phase.wrappers,
             held_out=self._held_out,
         )
-        trainer.remove_callback(PrinterCallback)
-        folder = Path(args.output_dir)
-        found = (
-            sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2])) if resume else []
-        )
-        whole = [path for path in found if fault_of(path) is None]
-        trainer.train(resume_from_checkpoint=str(whole[-1]) if whole else None)
+        quiet(trainer)
+        found = checkpoints(Path(args.output_dir)) if resume else []
+        trainer.train(next((str(path) for path in found if fault_of(path) is None), None))
         done = self.state.global_step
         self.state.log_history += [{**entry, "step": entry["step"] + done} for entry in trainer.state.log_history]
 
-    def _train(self, *args: Any, **kwargs: Any) -> Any:
-        """Train; the model is sharded by DeepSpeed only during this call."""
-        if not on_deepspeed():
-            return super().train(*args, **kwargs)
-        self.is_deepspeed_enabled = True
-        assert isinstance(self.model, nn.Module)
-        with gathered_afterwards(self.model, lambda: self.model_wrapped):
-            result = super().train(*args, **kwargs)
-        self.model_wrapped = self.model
-        self.is_deepspeed_enabled = False  # `save_model` now saves a gathered model
-        return result
-
     def prepare(self) -> None:
         """Compute labels, preferred answers, reference NLL and budget from the current model (`train` calls this)."""
-        rows, method, tokenizer = self.train_dataset, self.method, self.processing_class
-        assert isinstance(rows, Rows)
-        assert isinstance(tokenizer, PreTrainedTokenizerBase)
-        engine = self.engine
-        self._expand(rows)  # first: what follows is computed for every row
-        if method.answers_from is not None and not rows.preferred:
-            texts = preferred_answers(method.answers_from, rows.forget, engine, self.args.seed)
-            replaced = [replace(item.row, answer=text) for item, text in zip(rows.forget, texts, strict=True)]
-            # Preferred answers may be longer than the answers; generated ones are at most as long as the longest row.
-            others = encode(replaced, tokenizer, engine.prompt, 2 * self.args.max_length)
-            if method.trains_on == "preferred":
-                rows.forget = others
-            else:
-                rows.preferred = others
+        rows, method, engine = self.rows, self.method, self.engine
+        scopes = {FORGET: self.step_loss.true_rows, RETAIN: self._retain}
+        rows.prepare(method, engine, self.args, scopes, self._held_out)
         if self.early_stopping is not None:
             self.early_stopping.prepare()
-        if method.needs_refusals and not rows.retain_preferred:
-            texts = preferred_answers("refusal", rows.retain, engine, self.args.seed + 1)
-            refused = [replace(item.row, answer=text) for item, text in zip(rows.retain, texts, strict=True)]
-            rows.retain_preferred = encode(refused, tokenizer, engine.prompt, 2 * self.args.max_length)
-        if "perturbed_logits" in method.needs:
-            rows.subject = subject_tokens(rows.forget, tokenizer, engine.prompt)
-        rows.labels = method.relabel(rows.forget, engine, self.args.seed)
         self.loss.statistics = method.statistics(rows.forget, engine)
         if method.whole_batch:
             self.loss.of_batch = method.batch_loss(engine, self.args)
-        if "reference_nll" in method.needs:
-            rows.reference_nll = engine.sequence_nll(rows.forget, "reference")
-            if rows.preferred:
-                rows.preferred_nll = engine.sequence_nll(rows.preferred, "reference of preferred answers")
         counts = [len(item.answer_ids) for item in rows.retain]
         true = rows.retain[: len(rows.retain) - rows.self_made]  # KL to the model itself is 0 before the first step
-        self.dual = method.dual(counts, lambda: engine.sequence_nll(true, "retain loss") + [0.0] * rows.self_made)
-
-    def _expand(self, rows: Rows) -> None:
-        """Add given paraphrases, and the rows that the model generates itself, once."""
-        settings = self.args.expand
-        if self._expanded:
-            return
-        self._expanded = True
-        scopes = {FORGET: [item.row for item in self._to_forget], RETAIN: [item.row for item in self._to_retain]}
-        if settings.paraphrases:
-            known = [*self._held_out, *(row.question for row in scopes[RETAIN])]
-            rephrased = paraphrased(scopes[FORGET], known, settings.paraphrases)
-            kept = self.engine.encode(rephrased, over_length="drop")
-            warn_of_dropped(dropped_rows(rephrased, kept), len(rephrased))
-            rows.forget += kept
-        instances = sorted({row.instance for part in scopes.values() for row in part if row.instance})
-        for scope, other, most in ((FORGET, RETAIN, settings.forget), (RETAIN, FORGET, settings.retain)):
-            if not most:
-                continue
-            known = [*self._held_out, *(row.question for row in scopes[other])]
-            made = self_questions(
-                scopes[scope], instances, known, self.engine, most=most, max_nll=settings.max_nll, seed=self.args.seed
-            )
-            logger.info("self-questions: %d of the %s scope", len(made), scope)
-            if scope == FORGET:
-                rows.forget += made
-            else:
-                rows.retain += made
-                rows.self_made = len(made)
-
-    def _load_state(self, checkpoint: Any) -> None:
-        """Load the state of the dual variable, early stopping and logging from a checkpoint."""
-        if checkpoint is True:
-            checkpoint = get_last_checkpoint(str(self.args.output_dir))
-        self._unlogged = Unlogged()
-        if not checkpoint:
-            return
-        path = Path(checkpoint) / _STATE
-        kept = schemas.read(path, schemas.StateDocument) if path.exists() else {}
-        if self.dual is not None and "dual" in kept:
-            self.dual = replace(self.dual, **kept["dual"])
-        if len(kept.get("unlogged_losses", ())) == self.args.world_size:
-            self._unlogged = Unlogged(kept["unlogged_losses"][self.args.process_index], kept["unlogged_steps"])
-        if self.early_stopping is not None:
-            self.early_stopping.load(Path(checkpoint))
+        self.step_loss.dual = method.dual(
+            counts, lambda: engine.sequence_nll(true, "retain loss") + [0.0] * rows.self_made
+        )
 
     # -- a step ---------------------------------------------------------------------------------------------------
 
@@ -448,41 +357,8 @@ class UnlearningTrainer(Trainer):
             self.control.should_training_stop = True
             return [], None
         batches, count = super().get_batch_samples(epoch_iterator, num_batches, device)
-        inner, dual = self.method.inner if self.state.global_step else None, self.dual
-        if inner is not None or dual is not None:
-            # Dropout here must not advance the generators, which a resumed training restores only after this.
-            with torch.random.fork_rng():
-                torch.manual_seed(self.args.seed + self.state.global_step)
-                if inner is not None:
-                    self._inner_steps(inner, sum(int((batch["group"] == RETAIN_GROUP).sum()) for batch in batches))
-                self._set_denominators(batches)
-                whole = dual is not None and dual.needs_whole_loss and (len(batches) > 1 or self.args.world_size > 1)
-                self._retain_loss_before_step = self._retain_loss_of(batches) if whole else None
-        self._set_denominators(batches)
-        self._retain_loss = torch.zeros((), device=device)
-        self._step_batches = batches
+        self.step_loss.begin(batches, self.state.global_step)
         return batches, count
-
-    def _retain_loss_of(self, batches: Sequence[Batch]) -> float:
-        """Return the retain term of the whole step, on which the penalty's factor depends."""
-        whole = torch.zeros((), device=self.args.device)
-        with torch.no_grad():
-            for batch in batches:
-                kept = torch.nonzero(batch["group"] >= RETAIN_GROUP).flatten()
-                if len(kept):
-                    part = to_device(part_of(batch, kept), self.args.device)
-                    whole = whole + self.loss(self.forward, part)[1]
-        return float(self.accelerator.reduce(whole, "sum"))  # type: ignore[arg-type]
-
-    def _set_denominators(self, batches: Sequence[Batch]) -> None:
-        """Sum the weights of each term over the step's micro-batches and all processes."""
-        sums = torch.zeros(2, device=self.args.device)
-        for batch in batches:
-            weight = self.method.weight(ops.token_counts(batch["row"], len(batch["group"]))) * counted(batch)
-            forget, retain = batch["group"] == FORGET_GROUP, batch["group"] == RETAIN_GROUP
-            sums += torch.stack([weight[forget].sum(), weight[retain].sum()]).to(sums.device)
-        sums = self.accelerator.reduce(sums, "sum").clamp(min=1e-9)  # type: ignore[union-attr]
-        self.loss.denominators = {"forget": sums[0], "retain": sums[1]}
 
     def training_step(self, model: nn.Module, inputs: Batch, num_items_in_batch: Any = None) -> Tensor:
         """Forward and backward of a micro-batch; separately for the two terms if their regions differ.
@@ -495,7 +371,7 @@ class UnlearningTrainer(Trainer):
             loss = self._wrapped_step(model)
         else:
             loss = torch.zeros((), device=self.args.device)
-        self._unlogged.add(loss)
+        self.step_loss.unlogged.add(loss)
         return loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -504,7 +380,7 @@ class UnlearningTrainer(Trainer):
         The library's own mean would start at the checkpoint.
         """
         if "loss" in logs:
-            logs["loss"] = self._unlogged.take(self.accelerator.gather)  # type: ignore[arg-type]
+            logs["loss"] = self.step_loss.unlogged.take(self.accelerator.gather)  # type: ignore[arg-type]
         super().log(logs, start_time)
 
     def _synchronised(self, model: nn.Module, inputs: Batch, num_items_in_batch: Any) -> Tensor:
@@ -518,74 +394,14 @@ class UnlearningTrainer(Trainer):
             average_gradients(model)
         return loss
 
-    @property
-    def _self_made(self) -> int:
-        assert isinstance(self.train_dataset, Rows)
-        return self.train_dataset.self_made
-
-    def _trained(self) -> list[nn.Parameter]:
-        assert isinstance(self.model, nn.Module)
-        return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-
     def _wrapped_step(self, model: nn.Module) -> Tensor:
         """Compute the gradient of the whole step through the wrappers."""
         model.train()
-
-        def begins(term: Term) -> None:
-            self.mask.term = term
-            if term == "retain":
-                self._retain_loss = torch.zeros((), device=self.args.device)
-
-        def value(part: Batch) -> Tensor:
-            return self._weighted(*self.loss(self.forward, part))
-
-        step = WrappedStep(
-            parameters=self._trained(),
-            start=self._start,
-            blocks=list(self.forward.blocks),
-            batches=self._step_batches,
-            forget_rows=[item.row for item in self._to_forget],
-            at=(self.state.global_step, self.state.max_steps),
-            seed=self.args.seed,
-            value=value,
-            relearning=self._relearning,
-            forgetting=self._forgetting,
-            memory=self._memory,
-            begins=begins,
-            backward=self.accelerator.backward,
-            sum_up=sum_over_processes,
-        )
+        step = WrappedStep(self.step_loss, self._start, self._memory, self.state.max_steps)
         unsynchronised = model.no_sync() if isinstance(model, DistributedDataParallel) else contextlib.nullcontext()
         with unsynchronised:
             loss = step.take(self.wrappers)
         return torch.tensor(loss * self.args.world_size, device=self.args.device)  # the log is a mean over processes
-
-    @contextlib.contextmanager
-    def _forgetting(self) -> Iterator[list[Callable[[], Tensor]]]:
-        """Yield, for each batch of all forget rows, a function that computes its share of the forget term."""
-        rows, size = self.train_dataset, self.args.train_batch_size
-        assert isinstance(rows, Rows)
-        count, kept = len(rows.forget), self.loss.denominators
-        batches = [self._collate(list(range(i, min(i + size, count)))) for i in range(0, count, size)]
-        batches = [to_device(batch, self.args.device) for batch in batches]
-        self._set_denominators(batches)  # each process has the same rows, which counts in both
-        try:
-            yield [lambda b=batch: self._weighted(*self.loss(self.forward, b)) for batch in batches]  # type: ignore[misc]
-        finally:
-            self.loss.denominators = kept
-
-    def _relearning(self, rows: Sequence[int]) -> list[Callable[[], Tensor]]:
-        """Return, for each batch of some forget rows, its share of the mean CE of their true answers."""
-        items = Rows([self._to_forget[i] for i in rows], [])
-        descent = Loss(Descent(), None, lambda indices: f"{self._where([rows[i] for i in indices])}, relearned")
-        tokens = (
-            sum(len(item.answer_ids) for item in items.forget) * self.args.world_size
-        )  # each process has the same rows
-        descent.denominators = {"forget": torch.tensor(float(tokens), device=self.args.device)}
-        pad_id = padding_id(self.model, self.processing_class)  # type: ignore[arg-type]
-        size = self.args.train_batch_size
-        batches = [items.collate(range(i, min(i + size, len(items))), pad_id) for i in range(0, len(items), size)]
-        return [lambda b=batch: descent(self.forward, to_device(b, self.args.device))[0] for batch in batches]  # type: ignore[misc]
 
     def _forward_and_backward(self, model: nn.Module, inputs: Batch, num_items_in_batch: Any) -> Tensor:
         total = torch.zeros((), device=self.args.device)
@@ -617,18 +433,10 @@ class UnlearningTrainer(Trainer):
         Raises:
             ModelError: the loss is not finite; the message names the step, the term and the rows.
         """
-        total = self._weighted(*self.loss(self._forward_of(model), inputs))
+        total = self.step_loss(self._forward_of(model), inputs)
         # Gradients are averaged over processes, but the shares must be summed.
         total = total * self.accelerator.num_processes
         return (total, {}) if return_outputs else total
-
-    def _weighted(self, forget: Tensor, retain: Tensor) -> Tensor:
-        self._retain_loss = self._retain_loss + retain.detach()
-        weight = self.method.retain_weight
-        if self.dual is not None:
-            known = self._retain_loss_before_step
-            weight = self.dual.weight(float(self._retain_loss) if known is None else known)
-        return self.method.forget_weight * forget + weight * retain
 
     def _hit_rate(self, items: Sequence[Encoded]) -> float:
         """Return the current model's teacher-forced accuracy (0-1) on some rows."""
@@ -636,16 +444,10 @@ class UnlearningTrainer(Trainer):
 
     def _answer_logits(self, items: Sequence[Encoded]) -> Tensor:
         """Return the current model's logits at the answer tokens of some rows, in their order."""
-        assert isinstance(self.model, nn.Module)
-        training = self.model.training
-        self.model.eval()
-        rows, size = Rows(items, []), self.args.train_batch_size
-        pad_id = padding_id(self.model, self.processing_class)  # type: ignore[arg-type]
-        with torch.no_grad():
-            batches = [rows.collate(range(i, min(i + size, len(rows))), pad_id) for i in range(0, len(rows), size)]
-            found = [self.forward.logits(to_device(batch, self.args.device)) for batch in batches]
-        self.model.train(training)
-        return torch.cat(found)
+        collate = partial(Rows(items, []).collate, pad_id=self.step_loss.pad_id)
+        with evaluation_mode(self.model), torch.no_grad():
+            batches = self.step_loss.in_batches(range(len(items)), collate)
+            return torch.cat([self.forward.logits(batch) for batch in batches])
 
     def _forward_of(self, model: nn.Module) -> Forward:
         """Return the forward of a wrapped model: DDP is unwrapped, a DeepSpeed engine is called."""
@@ -656,57 +458,12 @@ class UnlearningTrainer(Trainer):
             self._wrapped = self.forward.on(model, zero3=self.forward.zero3)
         return self._wrapped
 
-    def _inner_steps(self, inner: InnerSteps, count: int) -> None:
-        """Take plain SGD steps on the retain loss before an optimiser step, with `count` rows each.
-
-        The rows depend only on seed and step, so that a resumed training draws the same.
-        """
-        rows = self.train_dataset
-        assert isinstance(rows, Rows)
-        assert isinstance(self.model, nn.Module)
-        rng = random.Random(f"{self.args.seed}/{self.state.global_step}/{self.accelerator.process_index}")
-        trained = self._trained()
-        self.model.train()
-        self.mask.term = "retain"
-        for _ in range(inner.count):
-            drawn = rng.sample(range(len(rows.retain)), min(count, len(rows.retain)))
-            size = self.args.train_batch_size
-            batches = [
-                to_device(self._collate([len(rows.forget) + i for i in drawn[start : start + size]]), self.args.device)
-                for start in range(0, len(drawn), size)
-            ]
-            self._set_denominators(batches)
-            for batch in batches:
-                self.accelerator.backward(self.loss(self.forward, batch)[1] * self.accelerator.num_processes)
-            if self.args.world_size > 1 and not is_sharded(self.model):
-                average_gradients(self.model)
-            torch.nn.utils.clip_grad_norm_(trained, 1.0)
-            with torch.no_grad():
-                for parameter in trained:
-                    if parameter.grad is not None:
-                        parameter.add_(parameter.grad, alpha=-inner.learning_rate)
-                        parameter.grad = None
-
     # -- overrides of the library's hooks -------------------------------------------------------------------------
 
-    def _where(self, indices: Sequence[int]) -> str:
-        rows = self.train_dataset
-        assert isinstance(rows, Rows)
-        rows_of = ", ".join(rows.item(i).row.origin or f"row {i}" for i in indices)
-        return f"step {self.state.global_step + 1} ({rows_of})"
-
-    def _collate(self, indices: list[int]) -> Batch:
-        rows = self.train_dataset
-        assert isinstance(rows, Rows)
-        pad_id = padding_id(self.model, self.processing_class)  # type: ignore[arg-type]
-        return rows.collate(indices, pad_id, last=self.loss.layer is not None)
-
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler:
-        rows = self.train_dataset
-        assert isinstance(rows, Rows)
         per_step = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
         together = self.args.train_batch_size * self.args.world_size if self.args.world_size > 1 else 1
-        return PairedSampler(rows, per_step, self.args.data_seed or self.args.seed, together)
+        return PairedSampler(self.rows, per_step, self.args.data_seed or self.args.seed, together)
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """Exclude matrices partly in the region, whose trained entries `RegionMask` decays."""
@@ -714,7 +471,6 @@ class UnlearningTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         kept = Path(resume_from_checkpoint) / f"{FSDP_MODEL_NAME}.bin"
-        assert isinstance(self.model, nn.Module)
         if is_sharded(self.model) and kept.exists():
             # In the library's version, the other processes would wait for the frozen base.
             load_full_state(self.model, torch.load(kept, map_location="cpu", weights_only=True, mmap=True))
@@ -723,7 +479,7 @@ class UnlearningTrainer(Trainer):
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the model, or only its adapter. Every process has to call this."""
-        model: Any = self.model
+        model = self.model
         if not is_sharded(model):
             super().save_model(output_dir, _internal_call)
             return
@@ -735,40 +491,8 @@ class UnlearningTrainer(Trainer):
                 model.config.save_pretrained(output_dir or self.args.output_dir)
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        with biases_are_no_fault():
+        with without_false_alarms():
             super()._save(output_dir, state_dict)
         folder = Path(output_dir or self.args.output_dir or ".")
         # The library's trainer also pickles its arguments; our outputs contain no pickles.
         (folder / "training_args.bin").unlink(missing_ok=True)
-
-
-class _AfterStep(TrainerCallback):
-    """Updates the dual variable after each step, and saves our state with a checkpoint."""
-
-    def __init__(self, trainer: UnlearningTrainer) -> None:
-        self.trainer = trainer
-
-    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Update the dual variable with the retain loss of the whole step."""
-        trainer = self.trainer
-        if trainer.dual is not None:
-            loss = float(trainer.accelerator.reduce(trainer._retain_loss, "sum"))  # type: ignore[arg-type]
-            trainer.dual.update(loss, state.global_step / max(1, state.max_steps))
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Count the step."""
-        self.trainer._unlogged.steps += 1
-
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Save our state with the checkpoint."""
-        unlogged, dual = self.trainer._unlogged, self.trainer.dual
-        losses = gathered(float(unlogged.loss))
-        if state.is_world_process_zero:
-            document: dict[str, Any] = {
-                "format": schemas.StateDocument.FORMAT,
-                "unlogged_losses": losses,
-                "unlogged_steps": unlogged.steps,
-            }
-            if dual is not None:
-                document["dual"] = dual.document()
-            write_json(Path(args.output_dir) / f"checkpoint-{state.global_step}" / _STATE, document)

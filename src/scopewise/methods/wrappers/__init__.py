@@ -1,4 +1,4 @@
-"""Wrappers: what may be put around any loss, as in `npo+sam`. The table, the base, one file per wrapper."""
+"""Wrappers: what may be put around any loss, as in `npo+sam`. The table, the base, one file per kind."""
 
 WRAPPERS: dict[str, str] = {
     "sam": "scopewise.methods.wrappers.sam:SAM",
@@ -9,6 +9,6 @@ WRAPPERS: dict[str, str] = {
     "weight_distance": "scopewise.methods.wrappers.weight_distance:WeightDistance",
     "repselect": "scopewise.methods.wrappers.repselect:RepSelect",
     "noise": "scopewise.methods.wrappers.noise:Noise",
-    "undo": "scopewise.methods.wrappers.undo:UNDO",
+    "undo": "scopewise.methods.wrappers.noise:UNDO",
 }
 """Name → class of every wrapper that may follow a method's name after `+`."""

@@ -179,6 +179,11 @@ def restored(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
     try:
         yield
     finally:
-        with torch.no_grad():
-            for parameter, value in zip(parameters, kept, strict=True):
-                parameter.copy_(value)
+        assign(parameters, kept)
+
+
+def assign(parameters: Sequence[nn.Parameter], values: Sequence[Tensor]) -> None:
+    """Copy values into the parameters."""
+    with torch.no_grad():
+        for parameter, value in zip(parameters, values, strict=True):
+            parameter.copy_(value)

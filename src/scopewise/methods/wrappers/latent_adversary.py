@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 import torch
 from annotated_types import Ge, Gt, Interval
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from scopewise.methods.wrappers.base import Gradient, Inner, Parts, Step, Term, Wrapper, add
 
@@ -84,11 +83,6 @@ class Shift:
         shifted = states + self.value.to(states.dtype)
         return (shifted, *output[1:]) if isinstance(output, tuple) else shifted
 
-    @contextmanager
-    def on(self, block: nn.Module) -> Iterator[None]:
-        """Shift the output of a block while the context is open."""
-        handle = block.register_forward_hook(self._add)
-        try:
-            yield
-        finally:
-            handle.remove()
+    def on(self, block: nn.Module) -> RemovableHandle:
+        """Return a context in which the output of a block is shifted."""
+        return block.register_forward_hook(self._add)

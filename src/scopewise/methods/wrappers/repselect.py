@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -11,7 +10,7 @@ import torch
 from annotated_types import Ge
 from torch import Tensor
 
-from scopewise.methods.wrappers.base import Gradient, Inner, Parts, Step, Term, Wrapper, restored
+from scopewise.methods.wrappers.base import Gradient, Inner, Parts, Step, Term, Wrapper, assign, restored
 
 _ROUNDING = 1e-6
 """Directions smaller than this share of the largest are rounding errors, and no measure for the others."""
@@ -63,7 +62,7 @@ class RepSelect(Wrapper):
         # Dropout here must not depend on the step at which a training is resumed.
         with torch.random.fork_rng(), restored(step.parameters):
             torch.manual_seed(0)
-            _set(step, step.start)
+            assign(step.parameters, step.start)
             order = list(range(len(step.forget_rows)))
             random.Random(self.name).shuffle(order)
             for first in range(0, len(order) if self.adversary_learning_rate else 0, self.rows):
@@ -88,9 +87,3 @@ class RepSelect(Wrapper):
         matrix = matrix - (matrix @ right * excess) @ right.T
         matrix = matrix - left @ ((left.T @ matrix) * excess.unsqueeze(-1))
         return matrix.to(gradient.dtype)
-
-
-def _set(step: Step, values: Sequence[Tensor]) -> None:
-    with torch.no_grad():
-        for parameter, value in zip(step.parameters, values, strict=True):
-            parameter.copy_(value)

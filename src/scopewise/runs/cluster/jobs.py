@@ -57,6 +57,12 @@ class Task:
             return str(error)
         return None
 
+    def checkpoint(self) -> Any:
+        """Return the submission that resumes the task; submitit asks for it before the time of its job is over."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self)
+
 
 def waves(config: RunConfig) -> list[list[Job]]:
     """Return the jobs of a benchmark in waves; a region that takes its size from another comes after it."""

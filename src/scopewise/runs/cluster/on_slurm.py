@@ -82,20 +82,4 @@ def make_executor(settings: ClusterSection, folder: Path) -> Any:
 def submit(executor: Any, tasks: Sequence[Task]) -> list[Any]:
     """Submit tasks, on SLURM as one job array, and return submitit's jobs."""
     with executor.batch():
-        return [executor.submit(_Resumable(task)) for task in tasks]
-
-
-class _Resumable:
-    """A task that can be preempted: submitit resubmits it before its time is over, and it resumes from a checkpoint."""
-
-    def __init__(self, task: Task) -> None:
-        self.task = task
-
-    def __call__(self) -> str | None:
-        return self.task()
-
-    def checkpoint(self) -> Any:
-        """Return the submission that continues the interrupted one."""
-        import submitit
-
-        return submitit.helpers.DelayedSubmission(self)
+        return [executor.submit(task) for task in tasks]

@@ -1,17 +1,53 @@
-"""Refuse settings that DeepSpeed does not support, before training: most would silently give wrong numbers.
+"""Refuse training settings before training: an optimiser without its library, and what sharded training does not support.
 
-DeepSpeed takes its step inside the last backward, with its own optimizer over flat shards of all parameters.
+DeepSpeed takes its step inside the last backward, with its own optimizer over flat shards of all parameters. Most of what it
+does not support would silently give wrong numbers.
 """
 
 from __future__ import annotations
 
+import importlib.util
+
 import torch
 from torch import nn
+from transformers.training_args import OptimizerNames
 
 from scopewise.errors import ConfigError
 from scopewise.methods.base import Method
 from scopewise.models.parallel.fsdp import uses_fsdp
 from scopewise.models.parallel.processes import on_deepspeed
+from scopewise.registry import nearest
+
+_LIBRARIES = {
+    "galore": ("galore_torch", "galore-torch"),
+    "apollo": ("apollo_torch", "apollo-torch"),
+    "lomo": ("lomo_optim", "lomo-optim"),
+    "grokadamw": ("grokadamw", "grokadamw"),
+    "schedule_free": ("schedulefree", "schedulefree"),
+    "stable_adamw": ("optimi", "torch-optimi"),
+    "anyprecision": ("torchdistx", "torchdistx"),
+    "adamw_torch_8bit": ("torchao", "torchao"),
+    "adamw_torch_4bit": ("torchao", "torchao"),
+    "npu": ("torch_npu", "torch-npu"),
+    "xla": ("torch_xla", "torch-xla"),
+    **dict.fromkeys(("paged", "8bit", "bnb", "lion", "ademamix"), ("bitsandbytes", "'scopewise[quantize]'")),
+}
+"""Part of an optimiser's name → the module it needs and the package to install; the first match counts."""
+
+
+def check_optimizer(name: str, where: str) -> None:
+    """Raise ConfigError if `transformers` does not know the optimiser, or its library is not installed."""
+    known = [str(option.value) for option in OptimizerNames]
+    if name not in known:
+        raise ConfigError(
+            f"{where}.optim: {name!r}; use a name that transformers knows, such as {known[0]}.{nearest(name, known)}"
+        )
+    module, package = next((needed for part, needed in _LIBRARIES.items() if part in name), ("torch", "torch"))
+    if importlib.util.find_spec(module) is None:
+        raise ConfigError(
+            f"{where}.optim: {name}; {module} is not installed; pip install {package}, or use adamw_torch_fused"
+        )
+
 
 _ELSE = "or launch with ddp.yaml"
 
