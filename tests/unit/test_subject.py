@@ -63,15 +63,18 @@ def test_rows_without_a_subject_are_counted_and_refused_where_no_row_has_one(
         subject_tokens(items[1:], tiny[1], Prompt())
 
 
-def test_noise_is_added_to_the_subject_alone_and_is_the_same_in_any_batch(world: World) -> None:
-    """What the second block reads, with and without noise: of all rows together, and of one alone."""
+@pytest.mark.parametrize(("disturbed", "reader"), [("embeddings", 0), ("first_block", 1)])
+def test_noise_is_added_to_the_subject_alone_and_is_the_same_in_any_batch(
+    disturbed: str, reader: int, world: World
+) -> None:
+    """What the next block reads, with and without noise: of all rows together, and of one alone."""
     model = world.model()
-    trainer = world.trainer(model, make_method("per_mu", noise=0.5))
+    trainer = world.trainer(model, make_method("per_mu", noise=0.5, disturbed=disturbed))
     trainer.prepare()
     rows, forward = trainer.train_dataset, forward_of(model)
     read: list[torch.Tensor] = []
     added = {}
-    with forward.blocks[1].register_forward_pre_hook(lambda _, args: read.append(args[0].detach().clone())):
+    with forward.blocks[reader].register_forward_pre_hook(lambda _, args: read.append(args[0].detach().clone())):
         for name, indices in (("all", range(len(rows.forget))), ("one", [3])):
             batch = rows.collate(indices)
             forward.logits(batch)

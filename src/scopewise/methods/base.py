@@ -43,8 +43,8 @@ class Answers:
         preferred: The preferred answers, sequence by sequence, if the method needs them.
         nll_of_tokens: The result of `token_nll`, if computed in chunks.
         statistics: What `Method.statistics` returned before the first step.
-        perturbed_logits: Of the model in training, without a gradient, with `Method.perturbation` added to the states of
-            the subject's tokens after the first decoder block; if the method needs them.
+        perturbed_logits: Of the model in training, without a gradient, with `Method.perturbation` added to the
+            embeddings of the subject's tokens, or to their states after a block; if the method needs them.
         of_subject: Whether each target token is one of the subject's; if the method needs perturbed logits.
         kl_of_tokens: KL of each token from the model before unlearning, in nats, if computed in chunks.
     """
@@ -161,6 +161,11 @@ class Method:
     def perturbation(self, count: int, width: int) -> Float[Tensor, "count width"]:
         """Return what is added to the states of a subject of `count` tokens, if `needs` has `perturbed_logits`."""
         raise NotImplementedError
+
+    @property
+    def perturbed_layer(self) -> int | None:
+        """The decoder block after which it is added, from 0; None for the embeddings."""
+        return None
 
     def batch_loss(self, engine: Engine, args: TrainingArguments) -> BatchLoss:
         """Return the loss of a micro-batch, if `whole_batch`. Called as `relabel`, with the training arguments."""

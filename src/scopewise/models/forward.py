@@ -236,9 +236,12 @@ class Forward:
 
     @contextlib.contextmanager
     def changed(
-        self, layer: int, position: Int[Tensor, "tokens"], change: Callable[[Tensor], Tensor]
+        self, layer: int | None, position: Int[Tensor, "tokens"], change: Callable[[Tensor], Tensor]
     ) -> Iterator[None]:
-        """Replace the output of block `layer` at some positions of the flattened [batch · seq] by what `change` makes of it."""
+        """Replace the output of block `layer` at some positions of the flattened [batch · seq] by what `change` makes of it.
+
+        None is the embedding of the input.
+        """
 
         def replace(_: nn.Module, __: Any, output: Any) -> Any:
             hidden = output[0] if isinstance(output, tuple) else output
@@ -247,7 +250,8 @@ class Forward:
             changed = flat.view_as(hidden)
             return (changed, *output[1:]) if isinstance(output, tuple) else changed
 
-        with self.blocks[layer].register_forward_hook(replace):
+        module: nn.Module = self.inner.get_input_embeddings() if layer is None else self.blocks[layer]  # type: ignore[operator]
+        with module.register_forward_hook(replace):
             yield
 
     # -- the state a model is in ---------------------------------------------------------------------------------------

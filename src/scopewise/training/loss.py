@@ -155,7 +155,7 @@ class Loss:
         return _Outputs(*forward.outputs(inputs, logits=wants_logits, layer=self.layer))
 
     def _perturbed(self, forward: Forward, forget: Batch) -> tuple[Tensor, Tensor]:
-        """Return logits with noise on the subject after the first block, and which labels are tokens of the subject."""
+        """Return logits with noise on the subject, and which labels are tokens of the subject."""
         if "subject" not in forget:
             raise ConfigError(
                 "compute_loss: the subject's tokens are found by train(); call train(), or prepare() before"
@@ -168,7 +168,7 @@ class Loss:
             noise = self.method.perturbation(int(subject.max()), states.shape[-1]).to(states)
             return states + noise[inside[place].to(states.device) - 1]
 
-        with torch.no_grad(), forward.changed(0, place, noisy):
+        with torch.no_grad(), forward.changed(self.method.perturbed_layer, place, noisy):
             logits = forward.logits(forget)
         return logits, subject[forget["row"], forget["position"] % seq + 1] > 0
 
