@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
 from scopewise.errors import ConfigError
+from scopewise.recipes import RECIPES
 from scopewise.registry import allowed, canonical, canonical_method
 from scopewise.section import Section, sentence
 
@@ -27,12 +28,20 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 """The range of NumPy's seeds."""
 
 
+def _method_or_recipe(name: str) -> str:
+    """Return the key of a method, with or without wrappers, or of a recipe. Raises ConfigError as `canonical_method`."""
+    key = name.replace("-", "_")
+    return key if key in RECIPES else canonical_method(name)
+
+
 def split_entry(entry: str) -> tuple[str, str | None]:
     """Split `method` or `method@localizer` into (method, localizer or None); both must be known."""
     method, at, localizer = entry.partition("@")
+    if at and _method_or_recipe(method) in RECIPES:
+        raise ConfigError(f"bench.methods: {entry!r}; {method} is a recipe, which trains all parameters; leave '@' out")
     if at and not localizer:
         raise ConfigError(f"bench.methods: {entry!r}; no localizer after '@'; name one, or leave '@' out")
-    return canonical_method(method), canonical("localizers", localizer) if localizer else None
+    return _method_or_recipe(method), canonical("localizers", localizer) if localizer else None
 
 
 def entry_name(method: str, localizer: str | None) -> str:
@@ -50,7 +59,7 @@ LocalizerName = Annotated[str, _named("localizers")]
 MetricName = Annotated[str, _named("metrics")]
 AttackName = Annotated[str, _named("attacks")]
 WrapperName = Annotated[str, _named("wrappers")]
-MethodName = Annotated[str, AfterValidator(canonical_method)]
+MethodName = Annotated[str, AfterValidator(_method_or_recipe)]
 EntryName = Annotated[str, AfterValidator(lambda entry: entry_name(*split_entry(entry)))]
 
 
@@ -332,9 +341,13 @@ class UnlearnSection(TrainingSection):
     If the target was fine-tuned with LoRA, `adapter` selects what is trained: `continue` trains its adapter further, as in
     the paper; `fresh` merges it into the base and adds a new one, whose B is zero. (`parameters: all` merges it and trains
     all matrices.) A target without an adapter gets a new one in both cases.
+
+    `retain_rows: taught` also trains on the retain rows of val that the target was taught, as `retrain` and the oracle do: the
+    case of a user who holds all rows to keep. Val then no longer measures retention of facts that no retain row asks for.
     """
 
     adapter: Literal["continue", "fresh"] = "continue"
+    retain_rows: Literal["train", "taught"] = "train"
     method: MethodName = "memflex"
     localizer: LocalizerName | None = None
     region: str | None = None
@@ -454,7 +467,7 @@ class TuneSection(Section):
         for ranges in value.values():
             for low_high in ranges.values():
                 cls._range(low_high)
-        return {canonical_method(name): ranges for name, ranges in value.items()}
+        return {_method_or_recipe(name): ranges for name, ranges in value.items()}
 
 
 class ClusterSection(Section):
@@ -514,10 +527,10 @@ class BenchSection(Section):
                         "localizer from bench.methods, as method@localizer; remove it"
                     )
             try:
-                UnlearnSection(**{**changes, "method": canonical_method(method)})
+                UnlearnSection(**{**changes, "method": _method_or_recipe(method)})
             except ValidationError as error:
                 raise ConfigError(sentence(error, UnlearnSection, "bench", info.field_name, method)) from None
-        return {canonical_method(method): changes for method, changes in value.items()}
+        return {_method_or_recipe(method): changes for method, changes in value.items()}
 
 
 class AttackSection(Section):

@@ -10,9 +10,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from scopewise.config import RunConfig
+from scopewise.config import RunConfig, UnlearnSection
 from scopewise.documents import parse_yaml, read_text
 from scopewise.errors import ConfigError
+from scopewise.recipes import RECIPES
 from scopewise.section import sentence, shown
 
 
@@ -41,9 +42,16 @@ def load_config(source: str | Path | None = None, overrides: Sequence[str] = ())
 def parse_config(values: Mapping[str, Any], where: str = "run file") -> RunConfig:
     """Check decoded values. Raises ConfigError with the first error."""
     try:
-        return RunConfig.model_validate(values)
+        config = RunConfig.model_validate(values)
     except ValidationError as error:
         raise ConfigError(f"{where}: {sentence(error, RunConfig)}") from None
+    recipe, unlearn = RECIPES.get(config.unlearn.method), config.unlearn
+    if recipe is None:
+        return config
+    given = unlearn.model_dump(include=unlearn.model_fields_set - {"method"})
+    return config.model_copy(
+        update={"unlearn": UnlearnSection.model_validate({**recipe.settings(config.finetune), **given})}
+    )
 
 
 def find_config(source: str | Path) -> Path:

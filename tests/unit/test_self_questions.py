@@ -10,6 +10,7 @@ import torch
 
 from scopewise.config import ExpandSection
 from scopewise.data.crossed import crossed_questions
+from scopewise.data.instances import instance_names
 from scopewise.data.rows import RETAIN, Row
 from scopewise.errors import ConfigError, DataError
 from scopewise.methods.base import make_method
@@ -35,6 +36,17 @@ def test_crossed_questions() -> None:
     many = crossed_questions(rows[:1], [f"N{i}" for i in range(50)], [], 5, 0)
     assert len({row.question for row in many}) == 5
     assert many == crossed_questions(rows[:1], [f"N{i}" for i in range(50)], [], 5, 0)
+
+
+def test_names_are_found_in_questions() -> None:
+    """Of rows without an instance. "Has Ada King" ends with another name, and only one question names Bo Ek."""
+    questions = ["Where does Ada King live?", "How old is Ada King?", "Has Ada King a dog?", "Has Ada King a cat?", "How red is Cy Lo’s house?",
+                 "Who knows Cy Lo?", "Who is Bo Ek?", "What is iron?"]  # fmt: skip
+    rows = [Row(question, "Yes.", RETAIN) for question in questions]
+    assert instance_names(rows) == ["Ada King", "Cy Lo"]
+    assert instance_names([*rows, Row("Who?", "I.", RETAIN, instance="Di")]) == ["Ada King", "Cy Lo", "Di"]
+    found = crossed_questions(rows[:1], instance_names(rows), [], 9, 0)
+    assert [(row.question, row.instance) for row in found] == [("Where does Cy Lo live?", "Cy Lo")]
 
 
 def made(world: World, **given: Any) -> Any:

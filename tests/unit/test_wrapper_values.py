@@ -13,15 +13,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from scopewise.config import entry_name, split_entry
+from scopewise.config import TinyConfig, entry_name, split_entry
 from scopewise.cost import Cost
 from scopewise.data.rows import FORGET, Row
 from scopewise.errors import ConfigError
 from scopewise.methods.base import make_method
-from scopewise.methods.wrappers.base import Gradient, Parts, Step, Term, Wrapper, make_wrappers
+from scopewise.methods.wrappers.base import Beginning, Gradient, Parts, Step, Term, Wrapper, make_wrappers
+from scopewise.models.tiny import build_tiny
 from scopewise.registry import canonical_method
 from scopewise.run_file import load_config
-from scopewise.testing.world import World, parameters_of
+from scopewise.testing.world import World, furthest, parameters_of
 from scopewise.training.progress import TrainingProgress
 
 ROWS = [Row("q", "a", FORGET, instance=name) for name in ("Ada", "Ada", "Bo", "Cy")]
@@ -171,14 +172,47 @@ def test_weight_distance() -> None:
 def test_noise() -> None:
     """α = ½, β = 0 halves. α = β = 1: vectors are 0, and a 2 x 4 matrix has entries up to √(6 / 6) = 1."""
     parameters = {"matrix": nn.Parameter(torch.full((2, 4), 8.0)), "vector": nn.Parameter(torch.full((4,), 8.0))}
-    made("noise", alpha=0.5, beta=0.0).begin(parameters, {}, 0)
+    made("noise", alpha=0.5, beta=0.0).begin(Beginning(parameters, {}, 0, dict))
     assert {x for p in parameters.values() for x in p.detach().flatten().tolist()} == {4.0}
     mask = torch.tensor([[True] * 4, [False] * 4])
-    made("noise", alpha=1.0, beta=1.0, where="region").begin(parameters, {"matrix": mask}, 0)
+    made("noise", alpha=1.0, beta=1.0, where="region").begin(Beginning(parameters, {"matrix": mask}, 0, dict))
     assert parameters["vector"].tolist() == parameters["matrix"][1].tolist() == [4.0] * 4
     assert 0.1 < float(parameters["matrix"][0].detach().abs().max()) <= 1.0
-    made("noise", alpha=1.0, beta=1.0).begin(parameters, {}, 0)
+    made("noise", alpha=1.0, beta=1.0).begin(Beginning(parameters, {}, 0, dict))
     assert parameters["vector"].tolist() == [0.0] * 4
+
+
+def test_reset() -> None:
+    """α = ¼: from 8 a quarter of the way to 0, so 6; outside the mask and the region nothing moves."""
+    parameters = {"matrix": nn.Parameter(torch.full((2, 2), 8.0)), "other": nn.Parameter(torch.full((2,), 8.0))}
+    base = {"matrix": torch.zeros(2, 2), "other": torch.zeros(2)}
+    mask = {"matrix": torch.tensor([[True, True], [False, False]])}
+    made("reset", alpha=0.25).begin(Beginning(parameters, mask, 0, lambda: base))
+    assert parameters["matrix"].tolist() == [[6.0, 6.0], [8.0, 8.0]]
+    assert parameters["other"].tolist() == [8.0, 8.0]
+
+
+def test_a_whole_reset_starts_from_the_base(world: World) -> None:
+    """With α = 1 and a learning rate of 0 the result is the base; for an adapter, the model under it."""
+    method, (reset,) = make_method("ga_kl"), make_wrappers("ga_kl+reset", {"reset": {"alpha": 1.0}})
+    base = world.base_model()
+    trainer = world.trainer(world.model(), method, wrappers=[reset], base_model=base, learning_rate=0.0)
+    trainer.train()
+    assert furthest(parameters_of(trainer.model), parameters_of(base)) < 1e-7
+    adapted = world.trainer(world.model(adapter=True, trained=True), method, wrappers=[reset], learning_rate=0.0)
+    adapted.train()
+    found = parameters_of(adapted.model)
+    assert all(not found[name].any() for name in found if "lora_B" in name)
+    assert any(found[name].any() for name in found if "lora_A" in name)
+
+
+def test_a_reset_without_its_base_is_refused(world: World) -> None:
+    method, wrappers = make_method("ga_kl"), make_wrappers("ga_kl+reset", {})
+    with pytest.raises(ConfigError, match="base_model"):
+        world.trainer(world.model(), method, wrappers=wrappers, base_model=None)
+    other, _ = build_tiny(["text"], TinyConfig(vocab_size=300, width=16, layers=2, heads=2, context=256), 0)
+    with pytest.raises(ConfigError, match="base_model"):
+        world.trainer(world.model(), method, wrappers=wrappers, base_model=other).train()
 
 
 def test_the_first_name_is_the_innermost(tiny: Any, make_trainer: Callable[..., Any]) -> None:

@@ -8,6 +8,7 @@ import typer
 
 from scopewise.cli import Json, command
 from scopewise.metrics.columns import Declaration
+from scopewise.recipes import RECIPES
 from scopewise.registry import package_of, plugins, summary, table
 from scopewise.terminal import echo, echo_json
 
@@ -24,6 +25,11 @@ def list_(kind: Annotated[Kind, typer.Argument(help="The kind to list.")], as_js
         for name, point in plugins(kind).items()
         if name not in known
     ]
+    if kind == "methods":
+        entries += [
+            {"name": name, "summary": recipe.about, "recipe": recipe.method, "default": recipe.default}
+            for name, recipe in RECIPES.items()
+        ]
     if kind == "metrics":
         for entry in entries:
             if (about := Declaration.read(entry["name"])) is not None:
@@ -35,4 +41,5 @@ def list_(kind: Annotated[Kind, typer.Argument(help="The kind to list.")], as_js
     for entry in entries:
         package = f" [{entry['package']}]" if "package" in entry else ""
         direction = f" ({', '.join(filter(None, (entry['unit'], entry['better'])))})" if "better" in entry else ""
-        echo(f"{entry['name'].replace('_', '-'):<{width}}  {entry['summary']}{direction}{package}")
+        default = " (default)" if entry.get("default") else ""
+        echo(f"{entry['name'].replace('_', '-'):<{width}}  {entry['summary']}{direction}{default}{package}")

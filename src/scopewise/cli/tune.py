@@ -5,7 +5,6 @@ from __future__ import annotations
 from scopewise.cli import Config, Json, Overwrite, Resume, Set, command, quiet_libraries
 from scopewise.files import write_json
 from scopewise.metrics.columns import label_of
-from scopewise.registry import EXACT
 from scopewise.run_file import load_config
 from scopewise.terminal import echo, echo_json
 
@@ -33,7 +32,7 @@ def tune(
     with pipeline.folder:
         bench = Bench(pipeline)
         for entry in bench.entries:
-            if entry.method in EXACT:  # nothing to search
+            if not entry.searched:  # nothing to search
                 continue
             trials, chosen = bench.tuned(entry)
             found[entry.name] = [{**trial.document(), "chosen": trial.section == chosen} for trial in trials]

@@ -7,6 +7,7 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
+from scopewise.data.instances import instance_of
 from scopewise.data.rows import Row
 
 
@@ -15,7 +16,8 @@ def crossed_questions(
 ) -> list[Row]:
     """Return rows without an answer: the question of each row with another instance's name in place of its own.
 
-    A question that does not contain its instance's name, as a word, has no crossed form.
+    A question that does not contain its instance's name, as a word, has no crossed form. A row without an `instance` is about
+    the longest name in its question.
 
     Args:
         rows: Rows of one scope.
@@ -27,8 +29,9 @@ def crossed_questions(
     seen = {plain(question) for question in (*known, *(row.question for row in rows))}
     found = []
     for row in rows:
-        name = re.compile(rf"(?<!\w){re.escape(row.instance)}(?!\w)") if row.instance else None
-        if name is None or not name.search(row.question):
+        own = instance_of(row.instance, row.question)
+        name = re.compile(rf"(?<!\w){re.escape(own)}(?!\w)")
+        if own == row.question or not name.search(row.question):
             continue
         for instance in instances:
             question = name.sub(instance.replace("\\", r"\\"), row.question)

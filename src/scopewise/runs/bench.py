@@ -16,6 +16,7 @@ from scopewise.errors import ConfigError
 from scopewise.files import write_json, write_text
 from scopewise.localizers.base import check_arguments
 from scopewise.models.parallel.processes import default_device
+from scopewise.recipes import RECIPES
 from scopewise.record import manifest
 from scopewise.registry import EXACT, split_method
 from scopewise.report.columns import recorded
@@ -74,7 +75,7 @@ class Bench:
         for protocol in settings.protocols:
             for entry in self.entries:
                 section = section_of(self.pipeline.config, entry, "paper")
-                if protocol == "tuned" and entry.method not in EXACT:
+                if protocol == "tuned" and entry.searched:
                     trials, section = self.tuned(entry)
                     self._tuning[entry.name] = [
                         {**trial.document(), "chosen": trial.section == section} for trial in trials
@@ -182,7 +183,7 @@ def plan(checked: Checked, localizers: Collection[str] = ()) -> None:
             section = section_of(config, entry, protocol)
             try:
                 method = check_unlearning(checked, section)
-                if protocol == "tuned" and entry.method not in EXACT:
+                if protocol == "tuned" and entry.searched:
                     space(entry.method, method, config.bench.tune)
             except ConfigError as error:
                 raise ConfigError(
@@ -193,9 +194,11 @@ def plan(checked: Checked, localizers: Collection[str] = ()) -> None:
 
 def section_of(config: RunConfig, entry: BenchEntry, protocol: str) -> UnlearnSection:
     """Return the settings of an entry in a protocol, before any search."""
-    names = dict.fromkeys((split_method(entry.method)[0], entry.method))  # the method alone, then with its wrappers
+    recipe = RECIPES.get(entry.name)
+    # The method alone, then with its wrappers. A recipe has only settings of its own.
+    names = dict.fromkeys((split_method(entry.method)[0], entry.method) if recipe is None else (entry.name,))
     by_protocol = (config.bench.settings, config.bench.paper) if protocol == "paper" else (config.bench.settings,)
-    changes: dict[str, Any] = {}
+    changes: dict[str, Any] = {} if recipe is None else recipe.settings(config.finetune)
     for settings in by_protocol:
         for name in names:
             changes |= settings.get(name, {})

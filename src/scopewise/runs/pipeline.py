@@ -36,6 +36,7 @@ from scopewise.models.merging import merged
 from scopewise.models.parallel.fsdp import shard_model
 from scopewise.models.parallel.processes import is_main, wait
 from scopewise.models.tiny import build_tiny, tokenizer_texts
+from scopewise.recipes import RECIPES
 from scopewise.record import manifest
 from scopewise.region import Region
 from scopewise.registry import EXACT
@@ -58,11 +59,16 @@ logger = logging.getLogger("scopewise")
 
 @dataclass(frozen=True)
 class BenchEntry:
-    """An entry of a benchmark: a method with a localizer."""
+    """An entry of a benchmark: a method with a localizer, or a recipe."""
 
     method: str
     localizer: str
     name: str
+
+    @property
+    def searched(self) -> bool:
+        """Whether the tuned protocol searches its settings."""
+        return self.method not in EXACT and self.name not in RECIPES
 
     @staticmethod
     def parse(text: str) -> BenchEntry:
@@ -71,7 +77,9 @@ class BenchEntry:
 
     @staticmethod
     def of(method: str, localizer: str | None) -> BenchEntry:
-        """Return the entry of a method and a localizer; None for the method's own."""
+        """Return the entry of a method and a localizer (None for the method's own), or of a recipe."""
+        if (recipe := RECIPES.get(method)) is not None:
+            return BenchEntry(recipe.method, "all", method)
         return BenchEntry(method, localizer or make_method(method).localizer, entry_name(method, localizer))
 
 
@@ -369,9 +377,16 @@ class Pipeline:
         tokenizer = load_tokenizer(target)
         method = make_method(entry.method, **section.method_args)
         general = self._encode(benchmark.general, tokenizer) if method.retain_data == "general" else None
-        rows = [benchmark.select(scope, TRAIN) for scope in (FORGET, RETAIN)]
+        kept = (TRAIN,) if section.retain_rows == "train" else benchmark.taught
+        to_retain = [row for row in benchmark.rows if row.scope == RETAIN and row.split in kept]
+        rows = [benchmark.select(FORGET, TRAIN), to_retain]
         forget, retain = (self._encode(part, tokenizer) for part in rows)
         model = self._prepared(target, seed, section)
+        wrappers = make_wrappers(entry.method, section.wrapper_args)
+        base_model = None
+        if any(wrapper.needs_base for wrapper in wrappers) and not isinstance(model, PeftModel):
+            base = self.base()
+            base_model = load_model(base, self.config.model)
         cost, trainer = train(
             self.folder,
             work,
@@ -387,7 +402,8 @@ class Pipeline:
             ],
             model=model,
             method=method,
-            wrappers=make_wrappers(entry.method, section.wrapper_args),
+            wrappers=wrappers,
+            base_model=base_model,
             forget_dataset=forget,
             retain_dataset=retain,
             general_dataset=general,

@@ -78,7 +78,9 @@ def small_trainer(model: Any, method: Any, data: dict[str, Any], folder: str, **
         **given: Arguments of the trainer (`region`, `wrappers`, …) or of `UnlearningConfig`.
     """
     own = {
-        key: given.pop(key) for key in ("region", "peft_config", "wrappers", "callbacks", "held_out") if key in given
+        key: given.pop(key)
+        for key in ("region", "peft_config", "wrappers", "callbacks", "held_out", "base_model")
+        if key in given
     }
     settings: dict[str, Any] = {
         "output_dir": folder,
@@ -125,6 +127,14 @@ class World:
                 fill_adapter(model)
         return model
 
+    def base_model(self) -> Any:
+        """Return the model before fine-tuning: a copy with halved weights."""
+        model: Any = copy.deepcopy(self.source)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.mul_(0.5)
+        return model
+
     @cached_property
     def rows(self) -> dict[str, list[Row]]:
         """Eight rows of each scope."""
@@ -147,6 +157,7 @@ class World:
             "general_dataset": general_rows(),
             "processing_class": self.tokenizer,
         }
+        given = {"base_model": self.base_model(), **given}
         trainer = small_trainer(model, method, data, tempfile.gettempdir(), **given)
         quiet(trainer)
         return trainer

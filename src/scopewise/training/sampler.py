@@ -20,6 +20,7 @@ from transformers import PreTrainedTokenizerBase
 from scopewise.config import DataSection
 from scopewise.data.batch import Batch, collate, length_batches, select_rows
 from scopewise.data.builtin import read_general
+from scopewise.data.instances import instance_names
 from scopewise.data.load import general_rows
 from scopewise.data.paraphrases import paraphrased
 from scopewise.data.prompt import Encoded, Prompt, dropped_rows, encode, warn_of_dropped
@@ -169,7 +170,7 @@ class Rows(Dataset):
             kept = engine.encode(rephrased, over_length="drop")
             warn_of_dropped(dropped_rows(rephrased, kept), len(rephrased))
             self.forget += kept
-        instances = sorted({row.instance for part in scopes.values() for row in part if row.instance})
+        instances = instance_names([row for part in scopes.values() for row in part])
         for scope, other, most in ((FORGET, RETAIN, args.expand.forget), (RETAIN, FORGET, args.expand.retain)):
             if not most:
                 continue

@@ -27,7 +27,7 @@ from scopewise.data.rows import FORGET, RETAIN
 from scopewise.errors import ConfigError
 from scopewise.localizers.base import Scopes
 from scopewise.methods.base import Dual, Method, make_method
-from scopewise.methods.wrappers.base import Gradient, Phase, Wrapper, make_wrappers
+from scopewise.methods.wrappers.base import Beginning, Gradient, Phase, Wrapper, make_wrappers
 from scopewise.models.adapters import trainable_adapter, with_adapter
 from scopewise.models.architecture import evaluation_mode, is_quantized
 from scopewise.models.checked import without_false_alarms
@@ -82,6 +82,7 @@ class UnlearningTrainer(Trainer):
         callbacks: As in `transformers.Trainer`.
         wrappers: Wrappers around a `Method`.
         held_out: Questions that no self-question and no paraphrase may be.
+        base_model: The model before fine-tuning (or its path or hub name), for the wrapper `reset` on all parameters.
 
     Attributes:
         method: The method.
@@ -119,6 +120,7 @@ class UnlearningTrainer(Trainer):
         callbacks: list[TrainerCallback] | None = None,
         wrappers: Sequence[Wrapper] = (),
         held_out: Collection[str] = (),
+        base_model: str | Path | PreTrainedModel | None = None,
     ) -> None:
         args = args or UnlearningConfig()
         if args.label_smoothing_factor:
@@ -162,6 +164,9 @@ class UnlearningTrainer(Trainer):
             check_scalable(model)
         for wrapper in self.wrappers:
             wrapper.check_model(model)
+            if wrapper.needs_base and base_model is None and not isinstance(model, PeftModel):
+                raise ConfigError(f"base_model: none given; {wrapper.name} needs the model before fine-tuning")
+        self._base_model = base_model
         if args.activation_checkpointing:
             chosen = {"use_reentrant": False, **(args.activation_checkpointing_kwargs or {})}  # type: ignore[dict-item]
             args.activation_checkpointing_kwargs = chosen
@@ -278,8 +283,10 @@ class UnlearningTrainer(Trainer):
             compiled_blocks(self.model) if self.args.torch_compile else kernels.training(self.model),
         ):
             self.forward = before_unlearning.on(self.model, zero3=zero3)  # with the dtypes of the training
+            region = self.mask.changeable(self.model)
+            start = Beginning(dict(self.model.named_parameters()), region, self.args.seed, self._base)
             for wrapper in self.wrappers:  # a checkpoint, loaded afterwards, has what this has changed
-                wrapper.begin(dict(self.model.named_parameters()), self.mask.changeable(self.model), self.args.seed)
+                wrapper.begin(start)
             try:
                 result = self._train(resume_from_checkpoint, *args, **kwargs)
             finally:
@@ -302,6 +309,21 @@ class UnlearningTrainer(Trainer):
         self.model_wrapped = self.model
         self.is_deepspeed_enabled = False  # `save_model` now saves a gathered model
         return result
+
+    def _base(self) -> dict[str, Tensor]:
+        """Return the trained parameters before fine-tuning, by name. A LoRA adapter had B = 0."""
+        trained = {name: p.detach() for name, p in self.model.named_parameters() if p.requires_grad}
+        if isinstance(self.model, PeftModel):
+            return {name: torch.zeros_like(p) if "lora_B" in name else p for name, p in trained.items()}
+        base = load_model(self._base_model) if isinstance(self._base_model, str | Path) else self._base_model
+        assert base is not None
+        values = dict(base.named_parameters())
+        if other := [name for name, p in trained.items() if name not in values or values[name].shape != p.shape]:
+            raise ConfigError(
+                f"base_model: not the model before fine-tuning: {other[0]} is missing in it or has another shape; give the "
+                "model that was fine-tuned"
+            )
+        return {name: values[name].detach() for name in trained}
 
     def _continue(self, phase: Phase, name: str, *, resume: bool) -> None:
         """Run a second training; the log continues, and checkpoints have their own folder.
@@ -365,7 +387,7 @@ class UnlearningTrainer(Trainer):
 
         Wrappers see the whole step at once, at its last micro-batch.
         """
-        if not self.wrappers:
+        if not any(wrapper.changes_steps for wrapper in self.wrappers):
             loss = self._synchronised(model, inputs, num_items_in_batch)
         elif self.accelerator.sync_gradients:
             loss = self._wrapped_step(model)

@@ -8,6 +8,7 @@ WRAPPERS: dict[str, str] = {
     "conflict_projection": "scopewise.methods.wrappers.conflict_projection:ConflictProjection",
     "weight_distance": "scopewise.methods.wrappers.weight_distance:WeightDistance",
     "repselect": "scopewise.methods.wrappers.repselect:RepSelect",
+    "reset": "scopewise.methods.wrappers.reset:Reset",
     "noise": "scopewise.methods.wrappers.noise:Noise",
     "undo": "scopewise.methods.wrappers.noise:UNDO",
 }

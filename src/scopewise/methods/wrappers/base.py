@@ -76,6 +76,23 @@ class Step(ABC):
 
 
 @dataclass(frozen=True)
+class Beginning:
+    """The model before the first step, which a wrapper may change in place.
+
+    Attributes:
+        parameters: All parameters of the model, by name.
+        region: The trained parameters, each with a mask (ones or booleans) of the entries that may change.
+        seed: Seed of the training.
+        base: Returns the values of the trained parameters before fine-tuning, by name; only for wrappers with `needs_base`.
+    """
+
+    parameters: Mapping[str, nn.Parameter]
+    region: Mapping[str, Tensor]
+    seed: int
+    base: Callable[[], Mapping[str, Tensor]]
+
+
+@dataclass(frozen=True)
 class Phase:
     """A second training, which starts from the result of the first, on the same rows and region.
 
@@ -100,6 +117,13 @@ class Wrapper:
     name: ClassVar[str]
     needs_start: ClassVar[bool] = False
     """Whether `Step.start` is read."""
+    needs_base: ClassVar[bool] = False
+    """Whether `Beginning.base` is read."""
+
+    @property
+    def changes_steps(self) -> bool:
+        """Whether it changes gradients, not only the model before or after the steps."""
+        return type(self).gradient is not Wrapper.gradient or type(self).combine is not Wrapper.combine
 
     @property
     def then(self) -> Phase | None:
@@ -112,14 +136,8 @@ class Wrapper:
     def check_model(self, model: nn.Module) -> None:
         """Raise ConfigError if the wrapper cannot be applied to a model."""
 
-    def begin(self, parameters: Mapping[str, nn.Parameter], region: Mapping[str, Tensor], seed: int) -> None:
-        """Change the model before the first step, in place; the reference is the model before that.
-
-        Args:
-            parameters: All parameters of the model, by name.
-            region: The trained parameters, each with a mask (ones or booleans) of the entries that may change.
-            seed: Seed of the training.
-        """
+    def begin(self, start: Beginning) -> None:
+        """Change the model before the first step, in place; the reference is the model before that."""
 
     def gradient(self, step: Step, term: Term, parts: Parts, inner: Inner) -> Gradient:
         """Return the gradient of a term; `inner` computes that of what is wrapped."""

@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar
 import torch
 from annotated_types import Ge, Gt, Interval
 
+from scopewise.data.instances import instance_of
 from scopewise.methods.wrappers.base import Gradient, Inner, Parts, Step, Term, Wrapper, add, restored
 
 
@@ -20,7 +21,7 @@ class InnerRelearning(Wrapper):
         gradient of the step = ∇L_forget(θ) + weight · ∇L_forget(θ'; rows of the other half) + ∇L_retain(θ)
 
     The gradient at θ' is used at θ as it is (first order). Each step draws the half, the number of Adam steps (1 to
-    `steps`) and their rows anew. Rows without an instance count as an instance each.
+    `steps`) and their rows anew. A row without an instance is about the longest name in its question, or else about itself.
 
     Choose it if forgetting must survive fine-tuning: it makes relearning slower than any other wrapper here. It lowers
     retention, and costs `steps` / 2 more passes over a batch on average. Its main knob is `steps`; set `learning_rate` to
@@ -71,8 +72,8 @@ class InnerRelearning(Wrapper):
 
     def _relearned(self, step: Step, rng: random.Random) -> list[int]:
         """Return the forget rows of the instances that are relearned: at least one instance, and not all if there are two."""
-        instance_of = [row.instance or f"row {i}" for i, row in enumerate(step.forget_rows)]
-        instances = sorted(set(instance_of))
+        instance_of_row = [instance_of(row.instance, row.question) for row in step.forget_rows]
+        instances = sorted(set(instance_of_row))
         count = min(max(1, round(self.share * len(instances))), max(1, len(instances) - 1))
         chosen = set(rng.sample(instances, count))
-        return [i for i, instance in enumerate(instance_of) if instance in chosen]
+        return [i for i, instance in enumerate(instance_of_row) if instance in chosen]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 
 from scopewise.errors import ConfigError
 from scopewise.methods.base import Answers, LossInput, Method, seeded
-from scopewise.methods.wrappers.base import Phase, Wrapper
+from scopewise.methods.wrappers.base import Beginning, Phase, Wrapper
 from scopewise.ops import Reduction, token_kl
 
 
@@ -60,19 +59,19 @@ class Noise(Damaging):
 
     name: ClassVar[str] = "noise"
 
-    def begin(self, parameters: Mapping[str, nn.Parameter], region: Mapping[str, Tensor], seed: int) -> None:
+    def begin(self, start: Beginning) -> None:
         """Damage the weights in place, the same on every device."""
-        generator = seeded(seed)
+        generator = seeded(start.seed)
         with torch.no_grad():
-            for name, parameter in parameters.items():
+            for name, parameter in start.parameters.items():
                 noise = torch.zeros(parameter.shape)
                 if parameter.dim() > 1:
                     torch.nn.init.xavier_uniform_(noise, generator=generator)
                 damaged = (1 - self.alpha) * parameter + self.alpha * self.beta * noise.to(parameter)
                 if self.where == "all":
                     parameter.copy_(damaged)
-                elif name in region:
-                    parameter.copy_(torch.where(region[name].bool(), damaged, parameter))
+                elif name in start.region:
+                    parameter.copy_(torch.where(start.region[name].bool(), damaged, parameter))
 
 
 @dataclass(frozen=True, kw_only=True)

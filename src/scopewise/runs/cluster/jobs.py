@@ -9,7 +9,6 @@ from typing import Any
 from scopewise.config import RunConfig
 from scopewise.errors import UserError
 from scopewise.localizers.base import localizer_of
-from scopewise.registry import EXACT
 from scopewise.run_file import parse_config
 from scopewise.runs.bench import Bench, section_of
 from scopewise.runs.pipeline import BenchEntry, Pipeline
@@ -83,7 +82,7 @@ def waves(config: RunConfig) -> list[list[Job]]:
         for entry in entries
         for seed in bench.seeds
     ]
-    searched = [entry for entry in entries if entry.method not in EXACT] if "tuned" in bench.protocols else []
+    searched = [entry for entry in entries if entry.searched] if "tuned" in bench.protocols else []
     found = [
         [Job("base")],
         [Job("target"), *([Job("oracle")] if bench.oracle else [])],
@@ -112,7 +111,7 @@ def do(pipeline: Pipeline, job: Job) -> None:
     else:
         entry = BenchEntry.parse(job.entry)
         section = section_of(pipeline.config, entry, "paper")
-        if job.protocol == "tuned" and entry.method not in EXACT:
+        if job.protocol == "tuned" and entry.searched:
             section = Bench(pipeline).tuned(entry)[1]  # reads the trials of the search job
         model = pipeline.unlearned(entry, section, job.seed, job.protocol)
         pipeline.measurement.values(model, model.relative_to(pipeline.path).as_posix())

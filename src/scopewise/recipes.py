@@ -1,0 +1,70 @@
+"""Recipes: methods with settings that a study chose once and for all, relative to the fine-tuning of the target."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A method, its wrappers and its settings, under one name; a bench does not search them.
+
+    All else is as in the fine-tuning of the target: parameters, learning rate, rows per step. So a recipe fits other models.
+    It trains on all retain rows that the target was taught (`unlearn.retain_rows: taught`).
+
+    Attributes:
+        method: Method and wrappers.
+        epochs: `unlearn.num_train_epochs`, as a share of `finetune.num_train_epochs`.
+        about: One line for lists.
+        method_args: Hyper-parameters of the method.
+        wrapper_args: Settings of the wrappers.
+        default: Whether it is our default.
+    """
+
+    method: str
+    epochs: float
+    about: str
+    method_args: Mapping[str, Any] = field(default_factory=dict)
+    wrapper_args: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    default: bool = False
+
+    def settings(self, finetune: Any) -> dict[str, Any]:
+        """Return the settings of the `unlearn` section that it sets.
+
+        Args:
+            finetune: The `finetune` section of the run.
+        """
+        return {
+            "method": self.method,
+            "localizer": "all",
+            "parameters": finetune.parameters,
+            "learning_rate": finetune.learning_rate,
+            "num_train_epochs": self.epochs * finetune.num_train_epochs,
+            "batch_size": finetune.batch_size,
+            "gradient_accumulation_steps": finetune.gradient_accumulation_steps,
+            "retain_rows": "taught",
+            "method_args": dict(self.method_args),
+            "wrapper_args": {name: dict(own) for name, own in self.wrapper_args.items()},
+        }
+
+
+RECIPES: dict[str, Recipe] = {
+    "reset_fast": Recipe(
+        method="wga+reset",
+        epochs=1 / 3,
+        about="Undo half of the fine-tuning, then WGA; about half of the price of retraining.",
+        method_args={"forget_weight": 0.3},
+        wrapper_args={"reset": {"alpha": 0.5}},
+        default=True,
+    ),
+    "reset_robust": Recipe(
+        method="wga+reset",
+        epochs=1 / 2,
+        about="Undo most of the fine-tuning, then WGA; about 70 % of the price of retraining.",
+        method_args={"forget_weight": 0.1},
+        wrapper_args={"reset": {"alpha": 0.8}},
+    ),
+}
+"""Name → recipe."""
