@@ -37,7 +37,7 @@ from scopewise.data.rows import FORGET, RETAIN
 from scopewise.files import write_json
 from scopewise.localizers import LOCALIZERS
 from scopewise.localizers.base import Scopes, build_region, highest, localizer_of, unit_means
-from scopewise.methods.cross_entropy import Descent
+from scopewise.methods.cross_entropy import Retrain
 from scopewise.models.engine import Engine
 from scopewise.models.matrices import matrices
 from scopewise.models.parallel.processes import default_device
@@ -61,7 +61,7 @@ def train(
             folder, num_train_epochs=epochs, learning_rate=rate, per_device_train_batch_size=32, disable_tqdm=True
         )
         trainer = UnlearningTrainer(
-            model, Descent(), args, forget_dataset=items, processing_class=tokenizer, region=region or "all"
+            model, Retrain(), args, forget_dataset=items, processing_class=tokenizer, region=region or "all"
         )
         quiet(trainer)
         trainer.train()

@@ -128,13 +128,13 @@ def test_a_step_lowers_the_loss(name: str, tiny: Any, make_trainer: Any) -> None
 @pytest.mark.parametrize("size", [8, 2, 1])
 def test_token_mean_counts_tokens_over_the_whole_step(size: int, tiny: Any, make_trainer: Any) -> None:
     """Fine-tuning's reduction: one step of eight rows is a step on the mean CE of all their answer tokens together."""
-    from scopewise.methods.cross_entropy import Descent
+    from scopewise.methods.cross_entropy import Retrain
 
     model, tokenizer = tiny
     trainer = make_trainer(
         copy.deepcopy(model),
         tokenizer,
-        Descent(),
+        Retrain(),
         per_device_train_batch_size=size,
         gradient_accumulation_steps=8 // size,
     )

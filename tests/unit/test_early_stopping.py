@@ -15,7 +15,7 @@ from scopewise.config import EarlyStoppingSection
 from scopewise.data.batch import collate
 from scopewise.data.prompt import encode
 from scopewise.evaluation import score
-from scopewise.methods.cross_entropy import Descent
+from scopewise.methods.cross_entropy import Retrain
 from scopewise.models.engine import Engine
 from scopewise.models.score import hit_rate
 from scopewise.ops import token_kl
@@ -41,7 +41,7 @@ def learnt(_tiny: Any, forget: Any, retain: Any, tmp_path_factory: Any) -> tuple
         disable_tqdm=True, logging_strategy="no",
     )  # fmt: skip
     rows = encode([*forget, *retain], tokenizer)  # tokenised, they are all taken: rows are selected by their scope
-    UnlearningTrainer(model, Descent(), args, forget_dataset=rows, processing_class=tokenizer, region="all").train()
+    UnlearningTrainer(model, Retrain(), args, forget_dataset=rows, processing_class=tokenizer, region="all").train()
     return model.eval(), tokenizer
 
 

@@ -40,8 +40,10 @@ def test_crossed_questions() -> None:
 
 def test_names_are_found_in_questions() -> None:
     """Of rows without an instance. "Has Ada King" ends with another name, and only one question names Bo Ek."""
-    questions = ["Where does Ada King live?", "How old is Ada King?", "Has Ada King a dog?", "Has Ada King a cat?", "How red is Cy Lo’s house?",
-                 "Who knows Cy Lo?", "Who is Bo Ek?", "What is iron?"]  # fmt: skip
+    questions = [
+        "Where does Ada King live?", "How old is Ada King?", "Has Ada King a dog?", "Has Ada King a cat?",
+        "How red is Cy Lo’s house?", "Who knows Cy Lo?", "Who is Bo Ek?", "What is iron?",
+    ]  # fmt: skip
     rows = [Row(question, "Yes.", RETAIN) for question in questions]
     assert instance_names(rows) == ["Ada King", "Cy Lo"]
     assert instance_names([*rows, Row("Who?", "I.", RETAIN, instance="Di")]) == ["Ada King", "Cy Lo", "Di"]

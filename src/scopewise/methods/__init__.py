@@ -30,6 +30,6 @@ METHODS: dict[str, str] = {
     "max_ent": "scopewise.methods.max_ent:MaxEnt",
     "ihl": "scopewise.methods.ihl:IHL",
     "task_vector": "scopewise.methods.cross_entropy:TaskVector",
-    "retrain": "scopewise.methods.retrain:Retrain",
+    "retrain": "scopewise.methods.cross_entropy:Retrain",
 }
 """Name → class of every method that `--method` accepts: first those of the paper's table, in its order."""

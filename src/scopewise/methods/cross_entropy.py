@@ -1,4 +1,4 @@
-"""Descent on cross-entropy: fine-tuning, other answers to the forget questions, and task vectors. Presets of one loss."""
+"""Retrain on cross-entropy: fine-tuning, other answers to the forget questions, and task vectors. Presets of one loss."""
 
 from __future__ import annotations
 
@@ -29,10 +29,23 @@ class CrossEntropy(Method):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Descent(CrossEntropy):
-    """Plain fine-tuning, as a method whose "forget" rows are the rows to learn.
+class Retrain(CrossEntropy):
+    """Exact unlearning: fine-tune the base model again, on the retain rows alone.
 
-    Formula: L = CE, mean over tokens, including the end-of-sequence token, so that the model learns to stop.
+        L = CE(retain), mean over the tokens of a step, from the base model
+
+    It is trained as the oracle is, with the settings of the `finetune` section, but with another seed: `run.seed + 1 +
+    seed`. So its distance to the oracle is the noise of retraining, and no approximate method can be expected to come
+    closer. It never leads a comparison, since its rivals approximate it.
+
+    Choose it if you have the base model and all training rows, and can pay for it. It has no knob; the row of a bench says
+    what it costs. It runs from a run file or the command line, which know the base; Python's `unlearn` has only the target.
+
+    As a class it is also plain fine-tuning: its "forget" rows are the rows to learn.
+
+    Source: Bourtoule et al., arXiv:1912.03817, section 3, whose baseline it is.
+
+    Deviations: none.
     """
 
     reduction: ClassVar[Reduction] = Reduction.TOKEN_MEAN

@@ -27,7 +27,7 @@ from scopewise.data.rows import FORGET, SCOPES, TRAIN, Benchmark, Row, each_row
 from scopewise.errors import ConfigError, DataError
 from scopewise.localizers.base import localizer_of
 from scopewise.methods.base import Method, make_method
-from scopewise.methods.cross_entropy import Descent
+from scopewise.methods.cross_entropy import Retrain
 from scopewise.methods.wrappers.base import make_wrappers
 from scopewise.metrics.base import make_metrics
 from scopewise.metrics.needs.base import need_class
@@ -75,7 +75,7 @@ def check_run(config: RunConfig, *, length: bool = True) -> Checked:
     """
     data, model, evaluate = config.data, config.model, config.evaluate
     _check_training(config, config.finetune, "finetune")
-    check_deepspeed(Descent(), config.finetune.optim, float(config.finetune.weight_decay))
+    check_deepspeed(Retrain(), config.finetune.optim, float(config.finetune.weight_decay))
     benchmark = load_benchmark(data.benchmark, data.path, data.domain, data.general)
     check_splits(benchmark, evaluate)
     for row in benchmark.rows if evaluate.metrics else ():

@@ -27,7 +27,7 @@ from scopewise.errors import DataError
 from scopewise.files import remove
 from scopewise.localizers.base import Scopes, localize_encoded, localizer_of
 from scopewise.methods.base import make_method
-from scopewise.methods.cross_entropy import Descent
+from scopewise.methods.cross_entropy import Retrain
 from scopewise.methods.wrappers.base import make_wrappers
 from scopewise.models.adapters import lora_config, with_adapter
 from scopewise.models.engine import Engine
@@ -354,7 +354,7 @@ class Pipeline:
             name,
             early_stopping=EarlyStoppingSection(rows=0),
             model=load_model(base, model),
-            method=Descent(),
+            method=Retrain(),
             forget_dataset=items,
             processing_class=tokenizer,
             region="all",

@@ -17,7 +17,7 @@ from scopewise import ops, schemas
 from scopewise.data.batch import Batch, to_device
 from scopewise.files import write_json
 from scopewise.methods.base import Dual, InnerSteps, Method
-from scopewise.methods.cross_entropy import Descent
+from scopewise.methods.cross_entropy import Retrain
 from scopewise.methods.wrappers.base import Gradient, Parts, Step, Term, Wrapper
 from scopewise.models.forward import Forward
 from scopewise.models.parallel.fsdp import is_sharded
@@ -281,7 +281,7 @@ class WrappedStep(Step):
         """Return the gradient of the mean CE of the true answers of some forget rows."""
         step = self._step
         items = Rows([step.true_rows[i] for i in rows], [])
-        descent = Loss(Descent(), None, lambda indices: f"{step.where([rows[i] for i in indices])}, relearned")
+        descent = Loss(Retrain(), None, lambda indices: f"{step.where([rows[i] for i in indices])}, relearned")
         tokens = sum(len(item.answer_ids) for item in items.forget)
         # Each process has the same rows.
         descent.denominators = {"forget": torch.tensor(float(tokens * step.args.world_size), device=step.args.device)}
