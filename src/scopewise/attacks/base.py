@@ -97,8 +97,8 @@ class Attack:
         return
 
     def identity(self) -> dict[str, Any]:
-        """Return the settings that the result depends on: for a file its content, not its path."""
-        return asdict(self)
+        """Return the settings that the result depends on, as in a run file: for a file its content, not its path."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
     def work(self, facts: Facts) -> Work:
         """Return about what the attack costs on one model."""

@@ -1,0 +1,144 @@
+"""Which forgetting stays? Recipes, WGA and exact retraining: at rest, and after the relearning sweep, over seeds of the target.
+
+    python benchmarks/robust.py runs/robust [--seeds 0 1 2 3 4] [--run-file FILE] [--set KEY=VALUE] [--out FILE] [--only-read]
+
+Each seed has its own target, oracle and models: `run.seed` and `bench.seeds` are that seed, and its folder is `seedN`. Then
+every model is attacked. What is complete is kept: run it again to go on. Seeds may run side by side, each with one `--seeds N`;
+`--only-read` then makes the table of all that are complete. Markdown on stdout, JSON in `--out`.
+
+All figures are means over seeds with 95 % t intervals, and differences are paired by seed: gap = mean of the absolute distances
+of Unlearn and Retention Success to the same seed's oracle; leakage = the largest recovery by relearning, as a share of what
+the un-attacked target knows, with the oracle's as zero; price = seconds and steps of training, as shares of the retraining's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from scipy import stats
+
+from scopewise.cli import quiet_libraries
+from scopewise.documents import read_json
+from scopewise.errors import ResultError
+from scopewise.files import write_json
+from scopewise.run_file import load_config
+
+RIVAL = "wga"
+METRICS = {"unlearn": "unlearn_success/val", "retention": "retention_success/val"}
+
+
+def run(folder: Path, run_file: str, changes: Sequence[str], seed: int) -> None:
+    """Run the bench and the attacks of one seed."""
+    from scopewise.runs.attack import attack_run
+    from scopewise.runs.bench import Bench
+    from scopewise.runs.pipeline import Pipeline
+
+    own = [f"run.dir={folder / f'seed{seed}'}", f"run.seed={seed}", f"bench.seeds=[{seed}]"]
+    config = load_config(run_file, [*changes, *own])
+    pipeline = Pipeline(config, resume=True)
+    with pipeline.folder:
+        Bench(pipeline).run()
+    attack_run(pipeline.config, redact=True)
+
+
+def read(folder: Path) -> dict[int, dict[str, dict[str, Any]]]:
+    """Return seed → model → its figures, of all complete seeds in a folder."""
+    found: dict[int, dict[str, dict[str, Any]]] = {}
+    for path in sorted(folder.glob("seed*/attacks.json")):
+        results = read_json(path.with_name("results.json"), ResultError)
+        rows = {row["method"]: row for row in results["rows"]}
+        leaks = {row["method"]: row for row in read_json(path, ResultError)["results"]}
+        oracle, retrained = rows["oracle"], rows["retrain"]["cost"]
+        models = {}
+        for name, row in rows.items():
+            values = {key: row["metrics"][metric] for key, metric in METRICS.items()}
+            away = [abs(values[key] - oracle["metrics"][metric]) for key, metric in METRICS.items()]
+            price = {key: row["cost"][key] / retrained[key] for key in ("seconds", "steps") if row["cost"].get(key)}
+            models[name] = {
+                **values, "gap": sum(away) / len(away), "leakage": leaks.get(name, {}).get("leakage"),
+                "steps_to_recover": leaks.get(name, {}).get("steps_to_recover"), "price": price,
+            }  # fmt: skip
+        found[results["config"]["run"]["seed"]] = models
+    return found
+
+
+def interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Return mean and 95 % t interval; an infinite one of a single value."""
+    mean = statistics.fmean(values)
+    if len(values) < 2:
+        return mean, -math.inf, math.inf
+    half = float(stats.t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
+    return mean, mean - half, mean + half
+
+
+def table(found: Mapping[int, Mapping[str, Mapping[str, Any]]]) -> str:
+    """Return the Markdown table, and the differences to WGA."""
+
+    def cell(values: Sequence[float | None], digits: int) -> str:
+        known = [value for value in values if value is not None]
+        if not known:
+            return ""
+        mean, low, high = interval(known)
+        return f"{mean:.{digits}f}" if len(known) < 2 else f"{mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+    names = list(next(iter(found.values())))
+    lines = [
+        "| model | Unlearn | Retention | gap | leakage | share of retraining's time |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for name in names:
+        models = [models[name] for models in found.values()]
+        cells = [cell([model[key] for model in models], digits) for key, digits in COLUMNS.items()]
+        prices = [model["price"].get("seconds") for model in models] if name not in ("target", "oracle") else []
+        lines.append(f"| {name} | {' | '.join(cells)} | {cell(prices, 2)} |")
+    lines.append("")
+    for name in names:
+        if name in (RIVAL, "target", "oracle"):
+            continue
+        pairs = [(models[name], models[RIVAL]) for models in found.values()]
+        said = []
+        for key in ("gap", "leakage"):
+            known = [a[key] - b[key] for a, b in pairs if a[key] is not None and b[key] is not None]
+            if not known:
+                continue
+            mean, low, high = interval(known)
+            said.append(f"{key} {mean:+.2f} [{low:+.2f}, {high:+.2f}]")
+        lines.append(f"- {name} - {RIVAL}, paired by seed: {', '.join(said)}")
+    lines.append(f"\nSeeds {', '.join(map(str, found))}.")
+    return "\n".join(lines)
+
+
+COLUMNS = {"unlearn": 1, "retention": 1, "gap": 1, "leakage": 2}
+"""Columns of the table, and their digits."""
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Run the seeds, and print and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--run-file", default="knowundo_privacy_tiny_robust")
+    parser.add_argument("--set", action="append", default=[], dest="changes")
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--only-read", action="store_true")
+    given = parser.parse_args(words)
+    quiet_libraries()
+    from scopewise.record import manifest
+
+    for seed in [] if given.only_read else given.seeds:
+        run(given.folder, given.run_file, given.changes, seed)
+    found = read(given.folder)
+    config = load_config(given.run_file, given.changes)
+    if given.out is not None:
+        made = {**manifest(config, None), "set": given.changes}
+        write_json(given.out, {"manifest": made, "config": config.model_dump(mode="json"), "seeds": found})
+    print(table(found))
+
+
+if __name__ == "__main__":
+    main()

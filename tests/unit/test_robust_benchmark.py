@@ -1,0 +1,96 @@
+"""The script that compares recipes over seeds, its figures by hand and the whole in small; and the bound on val."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loading import module_of
+from scopewise.data.rows import FORGET, RETAIN, Row
+
+FOLDER = Path(__file__).parents[2] / "benchmarks"
+ROBUST, CEILING = module_of(FOLDER / "robust.py"), module_of(FOLDER / "scope_ceiling.py")
+
+
+def test_an_interval() -> None:
+    """Of 1, 2, 3: mean 2, deviation 1, t(.975; 2) = 4.302653, so ± 4.302653 / √3. Of one value it is infinite."""
+    mean, low, high = ROBUST.interval([1, 2, 3])
+    assert (mean, high - mean, mean - low) == pytest.approx(
+        (2, 4.302653 / math.sqrt(3), 4.302653 / math.sqrt(3)), rel=1e-6
+    )
+    assert ROBUST.interval([5]) == (5, -math.inf, math.inf)
+
+
+def written(folder: Path, seed: int, unlearn: float, leakage: float) -> None:
+    def row(method: str, reached: float, retention: float, seconds: float) -> dict[str, Any]:
+        metrics = {"unlearn_success/val": reached, "retention_success/val": retention}
+        return {"method": method, "metrics": metrics, "cost": {"seconds": seconds, "steps": seconds}}
+
+    rows = [row("target", 0, 100, 9), row("oracle", 80, 99, 9), row("wga", 90, 89, 5), row("reset_fast", unlearn, 97, 4),
+            row("retrain", 81, 98, 10)]  # fmt: skip
+    leaks = [
+        {"method": "wga", "leakage": 0.9},
+        {"method": "reset_fast", "leakage": leakage},
+        {"method": "retrain", "leakage": 0.0},
+    ]
+    own = folder / f"seed{seed}"
+    own.mkdir()
+    own.joinpath("results.json").write_text(json.dumps({"config": {"run": {"seed": seed}}, "rows": rows}))
+    own.joinpath("attacks.json").write_text(json.dumps({"results": leaks}))
+
+
+def test_gaps_and_differences(tmp_path: Path) -> None:
+    """Gap of reset_fast: (|82 - 80| + |97 - 99|) / 2 = 2, then 3; of wga 10 each. Price: 4 of 10 seconds."""
+    written(tmp_path, 0, 82, 0.2)
+    written(tmp_path, 1, 84, 0.3)
+    found = ROBUST.read(tmp_path)
+    assert [found[seed]["reset_fast"]["gap"] for seed in (0, 1)] == [2, 3]
+    assert found[0]["wga"]["gap"] == 10
+    text = ROBUST.table(found)
+    assert "| reset_fast | 83.0 [70.3, 95.7] | 97.0 [97.0, 97.0] | 2.5 [-3.9, 8.9] | 0.25 [-0.39, 0.89] | 0.40" in text
+    assert "- reset_fast - wga, paired by seed: gap -7.50 [-13.85, -1.15], leakage -0.65" in text
+    assert "Seeds 0, 1." in text
+
+
+@pytest.mark.slow
+def test_a_seed_runs_with_its_attacks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    changes = [
+        "model.tiny={width: 32, layers: 1, heads: 2, vocab_size: 400}", "data.benchmark=builtin", "data.domain=null",
+        "finetune.num_train_epochs=2", "unlearn.num_train_epochs=0.2", "unlearn.early_stopping.rows=0", "attack.rows=12",
+        "attack.attack_args={relearning: {learning_rates: [1e-3], steps: 2}}",
+        "evaluate.metrics=[unlearn_success, retention_success]",
+    ]  # fmt: skip
+    words = [word for change in changes for word in ("--set", change)]
+    out = tmp_path / "found.json"
+    ROBUST.main([str(tmp_path / "runs"), "--seeds", "3", "--out", str(out), *words])
+    models = json.loads(out.read_text())["seeds"]["3"]
+    assert set(models) == {"target", "oracle", "reset_fast", "reset_robust", "wga", "retrain"}
+    assert models["oracle"]["gap"] == 0
+    assert models["retrain"]["price"]["steps"] == 1
+    assert "Seeds 3." in capsys.readouterr().out
+
+
+def test_the_bound_by_hand() -> None:
+    """Two forget rows at .9 and .4, two retain rows at .6 and .1. Target 0 / 100, oracle 80 / 90.
+
+    At .9 one forget row of two goes: 40 / 100, a gap of (40 + 10) / 2. At .6 also one retain row: 40 / 60, (40 + 30) / 2. At .4
+    both forget rows and one retain row: 80 / 60, (0 + 30) / 2. At .1 all: 80 / 20, (0 + 70) / 2.
+    """
+    best = CEILING.best_reached([0.9, 0.4, 0.6, 0.1], [True, True, False, False], (0.0, 100.0), (80.0, 90.0))
+    assert best == {"unlearn": 80, "retention": 60, "gap": 15, "threshold": 0.4}
+
+
+def test_scopes_that_words_tell_apart() -> None:
+    def rows(count: int) -> list[Row]:
+        names = [f"Ada{chr(97 + i)} King{chr(97 + i)}" for i in range(count)]
+        return [Row(f"Where does {n} live?", "Here.", FORGET) for n in names] + [
+            Row(f"What did {n} write?", "It.", RETAIN) for n in names
+        ]
+
+    found, chance = CEILING.classified(rows(6), rows(3), answer=False)
+    assert (found["accuracy"], found["auc"]) == (1, 1)
+    assert [value > 0.5 for value in chance] == [True] * 3 + [False] * 3
