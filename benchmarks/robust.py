@@ -58,13 +58,22 @@ def read(folder: Path) -> dict[int, dict[str, dict[str, Any]]]:
         for name, row in rows.items():
             values = {key: row["metrics"][metric] for key, metric in METRICS.items()}
             away = [abs(values[key] - oracle["metrics"][metric]) for key, metric in METRICS.items()]
-            price = {key: row["cost"][key] / retrained[key] for key in ("seconds", "steps") if row["cost"].get(key)}
+            price = (
+                {key: work(row["cost"], key) / work(retrained, key) for key in ("seconds", "steps")}
+                if row["cost"]
+                else {}
+            )
             models[name] = {
                 **values, "gap": sum(away) / len(away), "leakage": leaks.get(name, {}).get("leakage"),
                 "steps_to_recover": leaks.get(name, {}).get("steps_to_recover"), "price": price,
             }  # fmt: skip
         found[results["config"]["run"]["seed"]] = models
     return found
+
+
+def work(cost: Mapping[str, Any], key: str) -> float:
+    """Return the steps of a training, or its seconds without pauses: steps times the median step."""
+    return float(cost["steps"] * (cost["seconds_per_step"] if key == "seconds" else 1))
 
 
 def interval(values: Sequence[float]) -> tuple[float, float, float]:

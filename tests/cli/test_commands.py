@@ -65,10 +65,13 @@ def test_answers_without_importing_torch(arguments: list[str]) -> None:
 
 @pytest.mark.parametrize("kind", ["methods", "localizers", "metrics", "benchmarks"])
 def test_list_json_names_every_entry_with_a_summary(kind: str) -> None:
+    from scopewise.recipes import RECIPES
     from scopewise.registry import table
 
     entries = json.loads(scopewise("list", kind, "--json").stdout)
-    assert [e["name"] for e in entries] == list(table(kind))
+    recipes = list(RECIPES) if kind == "methods" else []
+    assert [e["name"] for e in entries] == [*table(kind), *recipes]
+    assert [e["name"] for e in entries if e.get("default")] == (["reset_fast"] if recipes else [])
     assert all(e["summary"] for e in entries)
 
 

@@ -14,6 +14,7 @@ from scopewise.data.rows import FORGET, RETAIN, Row
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 ROBUST, CEILING = module_of(FOLDER / "robust.py"), module_of(FOLDER / "scope_ceiling.py")
+CHOOSE = module_of(FOLDER / "choose.py")
 
 
 def test_an_interval() -> None:
@@ -28,7 +29,7 @@ def test_an_interval() -> None:
 def written(folder: Path, seed: int, unlearn: float, leakage: float) -> None:
     def row(method: str, reached: float, retention: float, seconds: float) -> dict[str, Any]:
         metrics = {"unlearn_success/val": reached, "retention_success/val": retention}
-        return {"method": method, "metrics": metrics, "cost": {"seconds": seconds, "steps": seconds}}
+        return {"method": method, "metrics": metrics, "cost": {"seconds_per_step": 0.5, "steps": 2 * seconds}}
 
     rows = [row("target", 0, 100, 9), row("oracle", 80, 99, 9), row("wga", 90, 89, 5), row("reset_fast", unlearn, 97, 4),
             row("retrain", 81, 98, 10)]  # fmt: skip
@@ -64,9 +65,8 @@ def test_a_seed_runs_with_its_attacks(tmp_path: Path, capsys: pytest.CaptureFixt
         "attack.attack_args={relearning: {learning_rates: [1e-3], steps: 2}}",
         "evaluate.metrics=[unlearn_success, retention_success]",
     ]  # fmt: skip
-    words = [word for change in changes for word in ("--set", change)]
     out = tmp_path / "found.json"
-    ROBUST.main([str(tmp_path / "runs"), "--seeds", "3", "--out", str(out), *words])
+    ROBUST.main([str(tmp_path / "runs"), "--seeds", "3", "--out", str(out), *sets(changes)])
     models = json.loads(out.read_text())["seeds"]["3"]
     assert set(models) == {"target", "oracle", "reset_fast", "reset_robust", "wga", "retrain"}
     assert models["oracle"]["gap"] == 0
@@ -94,3 +94,34 @@ def test_scopes_that_words_tell_apart() -> None:
     found, chance = CEILING.classified(rows(6), rows(3), answer=False)
     assert (found["accuracy"], found["auc"]) == (1, 1)
     assert [value > 0.5 for value in chance] == [True] * 3 + [False] * 3
+
+
+def test_choosing_reads_no_forget_row_of_val() -> None:
+    """Ten forget train rows: two are held out. Retain rows keep their split."""
+    rows = [Row(f"f{i}", "a", FORGET) for i in range(10)] + [
+        Row("v", "a", FORGET, split="val"),
+        Row("r", "a", RETAIN, split="val"),
+    ]
+    found = CHOOSE.rows_to_choose_on(rows, 0)
+    assert sorted(row.question for row in found) == sorted([*(f"f{i}" for i in range(10)), "r"])
+    assert sum(row.split == "val" for row in found if row.scope == FORGET) == 2
+    assert found == CHOOSE.rows_to_choose_on(rows, 0)
+
+
+@pytest.mark.slow
+def test_candidates_run_on_a_finished_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shared = ["unlearn.early_stopping.rows=0", "attack.rows=12", "evaluate.metrics=[unlearn_success, retention_success]",
+              "attack.attack_args={relearning: {learning_rates: [1e-3], steps: 2}}"]  # fmt: skip
+    tiny = ["model.tiny={width: 32, layers: 1, heads: 2, vocab_size: 400}", "data.benchmark=builtin", "data.domain=null",
+            "finetune.num_train_epochs=2", "bench.methods=[wga, retrain]"]  # fmt: skip
+    ROBUST.main([str(tmp_path / "runs"), "--seeds", "0", *sets([*shared, *tiny])])
+    out = tmp_path / "found.json"
+    CHOOSE.main([str(tmp_path / "runs/seed0"), str(tmp_path / "choose"), "--candidates", "0.5:0.1:0.25", "--out", str(out),
+                 *sets(shared)])  # fmt: skip
+    (one,) = json.loads(out.read_text())["candidates"].values()
+    assert one["gap"] >= 0
+    assert "| 0.5 | 0.1 | 0.25 |" in capsys.readouterr().out
+
+
+def sets(changes: list[str]) -> list[str]:
+    return [word for change in changes for word in ("--set", change)]
