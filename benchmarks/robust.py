@@ -1,14 +1,17 @@
 """Which forgetting stays? Recipes, WGA and exact retraining: at rest, and after the relearning sweep, over seeds of the target.
 
     python benchmarks/robust.py runs/robust [--seeds 0 1 2 3 4] [--run-file FILE] [--set KEY=VALUE] [--out FILE] [--only-read]
+    python benchmarks/robust.py runs/leaderboard --run-file knowundo_privacy_tiny_leaderboard --targets runs/robust
 
 Each seed has its own target, oracle and models: `run.seed` and `bench.seeds` are that seed, and its folder is `seedN`. Then
 every model is attacked. What is complete is kept: run it again to go on. Seeds may run side by side, each with one `--seeds N`;
-`--only-read` then makes the table of all that are complete. Markdown on stdout, JSON in `--out`.
+`--only-read` then makes the table of all that are complete. `--targets` takes target and oracle of each seed from the folder of
+an earlier call. Markdown on stdout, JSON in `--out`.
 
-All figures are means over seeds with 95 % t intervals, and differences are paired by seed: gap = mean of the absolute distances
-of Unlearn and Retention Success to the same seed's oracle; leakage = the largest recovery by relearning, as a share of what
-the un-attacked target knows, with the oracle's as zero; price = seconds and steps of training, as shares of the retraining's.
+All figures are means over seeds with 95 % t intervals. Differences are paired by seed, and their intervals hold for all rows
+together (Bonferroni). Gap = mean absolute distance of Unlearn and Retention Success to the same seed's oracle; leakage =
+the largest recovery by relearning, as a share of what the un-attacked target knows, with the oracle's as zero; price = seconds
+and steps of training, as shares of the retraining's, where there is one.
 """
 
 from __future__ import annotations
@@ -32,13 +35,15 @@ RIVAL = "wga"
 METRICS = {"unlearn": "unlearn_success/val", "retention": "retention_success/val"}
 
 
-def run(folder: Path, run_file: str, changes: Sequence[str], seed: int) -> None:
-    """Run the bench and the attacks of one seed."""
+def run(folder: Path, run_file: str, changes: Sequence[str], seed: int, targets: Path | None = None) -> None:
+    """Run the bench and the attacks of one seed, with target and oracle of that seed's folder in `targets`, if given."""
     from scopewise.runs.attack import attack_run
     from scopewise.runs.bench import Bench
     from scopewise.runs.pipeline import Pipeline
 
     own = [f"run.dir={folder / f'seed{seed}'}", f"run.seed={seed}", f"bench.seeds=[{seed}]"]
+    if targets is not None:
+        own += [f"model.{name}={(targets / f'seed{seed}' / name).resolve()}" for name in ("target", "oracle")]
     config = load_config(run_file, [*changes, *own])
     pipeline = Pipeline(config, resume=True)
     with pipeline.folder:
@@ -52,19 +57,23 @@ def read(folder: Path) -> dict[int, dict[str, dict[str, Any]]]:
     for path in sorted(folder.glob("seed*/attacks.json")):
         results = read_json(path.with_name("results.json"), ResultError)
         rows = {row["method"]: row for row in results["rows"]}
-        leaks = {row["method"]: row for row in read_json(path, ResultError)["results"]}
-        oracle, retrained = rows["oracle"], rows["retrain"]["cost"]
+        attacks: dict[str, dict[str, Any]] = {}
+        for row in read_json(path, ResultError)["results"]:
+            attacks.setdefault(row["attack"], {})[row["method"]] = row
+        leaks, quantized = attacks["relearning"], attacks.get("quantization", {})
+        oracle, retrained = rows["oracle"], rows.get("retrain", {}).get("cost")
         models = {}
         for name, row in rows.items():
             values = {key: row["metrics"][metric] for key, metric in METRICS.items()}
             away = [abs(values[key] - oracle["metrics"][metric]) for key, metric in METRICS.items()]
             price = (
                 {key: work(row["cost"], key) / work(retrained, key) for key in ("seconds", "steps")}
-                if row["cost"]
+                if row["cost"] and retrained
                 else {}
             )
             models[name] = {
                 **values, "gap": sum(away) / len(away), "leakage": leaks.get(name, {}).get("leakage"),
+                "leakage_quantized": quantized.get(name, {}).get("leakage"),
                 "steps_to_recover": leaks.get(name, {}).get("steps_to_recover"), "price": price,
             }  # fmt: skip
         found[results["config"]["run"]["seed"]] = models
@@ -76,12 +85,14 @@ def work(cost: Mapping[str, Any], key: str) -> float:
     return float(cost["steps"] * (cost["seconds_per_step"] if key == "seconds" else 1))
 
 
-def interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """Return mean and 95 % t interval; an infinite one of a single value."""
+def interval(values: Sequence[float], comparisons: int = 1) -> tuple[float, float, float]:
+    """Return mean and t interval, 95 % for all of some comparisons together; an infinite one of a single value."""
     mean = statistics.fmean(values)
     if len(values) < 2:
         return mean, -math.inf, math.inf
-    half = float(stats.t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
+    half = (
+        float(stats.t.ppf(1 - 0.025 / comparisons, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
+    )
     return mean, mean - half, mean + half
 
 
@@ -96,34 +107,38 @@ def table(found: Mapping[int, Mapping[str, Mapping[str, Any]]]) -> str:
         return f"{mean:.{digits}f}" if len(known) < 2 else f"{mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
     names = list(next(iter(found.values())))
-    lines = [
-        "| model | Unlearn | Retention | gap | leakage | share of retraining's time |",
-        "|---|---:|---:|---:|---:|---:|",
-    ]
+    shown = {key: value for key, value in COLUMNS.items() if any(m[n][key] for m in found.values() for n in names)}
+    heads = [title for title, _ in shown.values()] + ["share of retraining's time"]
+    lines = [f"| model | {' | '.join(heads)} |", f"|---|{'---:|' * len(heads)}"]
     for name in names:
         models = [models[name] for models in found.values()]
-        cells = [cell([model[key] for model in models], digits) for key, digits in COLUMNS.items()]
+        cells = [cell([model[key] for model in models], digits) for key, (_, digits) in shown.items()]
         prices = [model["price"].get("seconds") for model in models] if name not in ("target", "oracle") else []
         lines.append(f"| {name} | {' | '.join(cells)} | {cell(prices, 2)} |")
     lines.append("")
-    for name in names:
-        if name in (RIVAL, "target", "oracle"):
-            continue
+    others = [name for name in names if name not in (RIVAL, "target", "oracle")] if RIVAL in names else []
+    for name in others:
         pairs = [(models[name], models[RIVAL]) for models in found.values()]
         said = []
         for key in ("gap", "leakage"):
             known = [a[key] - b[key] for a, b in pairs if a[key] is not None and b[key] is not None]
             if not known:
                 continue
-            mean, low, high = interval(known)
+            mean, low, high = interval(known, len(others))
             said.append(f"{key} {mean:+.2f} [{low:+.2f}, {high:+.2f}]")
         lines.append(f"- {name} - {RIVAL}, paired by seed: {', '.join(said)}")
     lines.append(f"\nSeeds {', '.join(map(str, found))}.")
     return "\n".join(lines)
 
 
-COLUMNS = {"unlearn": 1, "retention": 1, "gap": 1, "leakage": 2}
-"""Columns of the table, and their digits."""
+COLUMNS = {
+    "unlearn": ("Unlearn", 1),
+    "retention": ("Retention", 1),
+    "gap": ("gap", 1),
+    "leakage": ("leakage", 2),
+    "leakage_quantized": ("at 4 and 8 bits", 2),
+}
+"""Columns of the table: heading and digits; a column without values is left out."""
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -133,6 +148,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--run-file", default="knowundo_privacy_tiny_robust")
     parser.add_argument("--set", action="append", default=[], dest="changes")
+    parser.add_argument("--targets", type=Path)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--only-read", action="store_true")
     given = parser.parse_args(words)
@@ -140,7 +156,7 @@ def main(words: Sequence[str] | None = None) -> None:
     from scopewise.record import manifest
 
     for seed in [] if given.only_read else given.seeds:
-        run(given.folder, given.run_file, given.changes, seed)
+        run(given.folder, given.run_file, given.changes, seed, given.targets)
     found = read(given.folder)
     config = load_config(given.run_file, given.changes)
     if given.out is not None:

@@ -41,11 +41,15 @@ def written(folder: Path, seed: int, unlearn: float, leakage: float) -> None:
     own = folder / f"seed{seed}"
     own.mkdir()
     own.joinpath("results.json").write_text(json.dumps({"config": {"run": {"seed": seed}}, "rows": rows}))
-    own.joinpath("attacks.json").write_text(json.dumps({"results": leaks}))
+    found = [{**leak, "attack": "relearning"} for leak in leaks]
+    own.joinpath("attacks.json").write_text(json.dumps({"results": found}))
 
 
 def test_gaps_and_differences(tmp_path: Path) -> None:
-    """Gap of reset_fast: (|82 - 80| + |97 - 99|) / 2 = 2, then 3; of wga 10 each. Price: 4 of 10 seconds."""
+    """Gap of reset_fast: (|82 - 80| + |97 - 99|) / 2 = 2, then 3; of wga 10 each. Price: 4 of 10 seconds.
+
+    The differences of the gaps are -8 and -7. Two rows are compared: -7.5 ± t(1 - .025 / 2; 1) · .5 = 25.4517 · .5.
+    """
     written(tmp_path, 0, 82, 0.2)
     written(tmp_path, 1, 84, 0.3)
     found = ROBUST.read(tmp_path)
@@ -53,7 +57,7 @@ def test_gaps_and_differences(tmp_path: Path) -> None:
     assert found[0]["wga"]["gap"] == 10
     text = ROBUST.table(found)
     assert "| reset_fast | 83.0 [70.3, 95.7] | 97.0 [97.0, 97.0] | 2.5 [-3.9, 8.9] | 0.25 [-0.39, 0.89] | 0.40" in text
-    assert "- reset_fast - wga, paired by seed: gap -7.50 [-13.85, -1.15], leakage -0.65" in text
+    assert "- reset_fast - wga, paired by seed: gap -7.50 [-20.23, +5.23], leakage -0.65" in text
     assert "Seeds 0, 1." in text
 
 
@@ -72,6 +76,14 @@ def test_a_seed_runs_with_its_attacks(tmp_path: Path, capsys: pytest.CaptureFixt
     assert models["oracle"]["gap"] == 0
     assert models["retrain"]["price"]["steps"] == 1
     assert "Seeds 3." in capsys.readouterr().out
+    again = [*changes, "unlearn.parameters=lora", "bench.methods=[npo]", "attack.attacks=[relearning, quantization]"]
+    ROBUST.main(
+        [str(tmp_path / "other"), "--seeds", "3", "--targets", str(tmp_path / "runs"), "--out", str(out), *sets(again)]
+    )
+    others = json.loads(out.read_text())["seeds"]["3"]
+    assert others["oracle"]["unlearn"] == models["oracle"]["unlearn"]
+    assert others["npo"]["leakage_quantized"] is not None or others["npo"]["leakage"] is None
+    assert not (tmp_path / "other/seed3/target").exists()
 
 
 def test_the_bound_by_hand() -> None:
