@@ -7,9 +7,11 @@ without limit.
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 import re
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from scopewise.errors import UserError
 _DEPTH = 64
 _DIGITS = 300  # the largest power of ten that a float still holds is 308
 _NODES = 100_000  # of a YAML document with every alias written out
+_UNZIPPED = 1 << 30  # bytes; a few kilobytes of gzip can hold any number of them
 _TAGS = frozenset(
     f"tag:yaml.org,2002:{name}"
     for name in ("str", "int", "float", "bool", "null", "timestamp", "seq", "map", "merge", "value")
@@ -39,13 +42,13 @@ def read_text(path: str | Path, error: type[UserError], setting: str | None = No
     """Return a file's text, without the byte order mark that some editors write.
 
     Args:
-        path: The file.
+        path: The file; one that ends in `.gz` is unzipped.
         error: Class of the error to raise if it cannot be read.
         setting: The setting that names the file, for the message.
     """
     check = f"check `{setting}`" if setting else "check the path"
     try:
-        content = Path(path).read_bytes()
+        content = _unzipped(Path(path), error) if Path(path).suffix == ".gz" else Path(path).read_bytes()
     except FileNotFoundError:
         raise error(f"{path}: no such file; {check}") from None
     except IsADirectoryError:
@@ -60,6 +63,17 @@ def read_text(path: str | Path, error: type[UserError], setting: str | None = No
     except UnicodeDecodeError as failure:
         line = content[: failure.start].count(b"\n") + 1
         raise error(f"{path}:{line}: byte {failure.start} is not UTF-8; save the file as UTF-8") from None
+
+
+def _unzipped(path: Path, error: type[UserError]) -> bytes:
+    try:
+        with gzip.open(path) as file:
+            content = file.read(_UNZIPPED + 1)
+    except (gzip.BadGzipFile, EOFError, zlib.error):
+        raise error(f"{path}: not a complete gzip file; zip it again, or give the unzipped file") from None
+    if len(content) > _UNZIPPED:
+        raise error(f"{path}: more than {_UNZIPPED >> 30} GiB when unzipped; give the rows in smaller files")
+    return content
 
 
 def read_json(path: str | Path, error: type[UserError], setting: str | None = None, *, nan: bool = False) -> Any:

@@ -349,7 +349,7 @@ def test_broken_files(tmp_path: Path) -> None:
     assert "t.json:2: broken JSON" in says(b'[\n{"text": ]', ".json")
     assert "t.parquet: ArrowInvalid; " in says(b"PAR1", ".parquet")
     assert says(b"", ".jsonl").startswith("some/set (c, s): no record in it; download it")
-    assert "t.json[0]: int; a record of some/set (c, s) is an object" in says(b"[1]", ".json")
+    assert "t.json:row 1: int; a record of some/set (c, s) is an object" in says(b"[1]", ".json")
 
 
 def test_missing_shard(tmp_path: Path) -> None:

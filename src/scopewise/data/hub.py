@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scopewise.data.rows import TRAIN, Row, read_json_lines
-from scopewise.documents import parse_json, read_text
+from scopewise.data.rows import TRAIN, Row, unbroken
+from scopewise.data.tables import read_records
 from scopewise.errors import DataError
 
 Record = tuple[str, Mapping[str, Any]]
@@ -71,7 +71,7 @@ def read_table(table: Table, path: str | None) -> list[Record]:
             return []
         names = " or ".join(f"{stem}{ending}" for stem in table.files[:2] for ending in _ENDINGS)
         raise DataError(f"{path}: no file of {table.title} in it, such as {names}; {table.advice}")
-    return _checked(table, [record for file in found for record in _read(file)])
+    return _checked(table, [record for file in found for record in unbroken(read_records(file))])
 
 
 def text_pieces(text: str, words: int) -> list[str]:
@@ -129,27 +129,6 @@ def _all_there(shards: Sequence[Path]) -> None:
     total = int(re.findall(r"-of-(\d+)", shards[0].name)[-1])
     if len(shards) != total:
         raise DataError(f"{shards[0].parent}: {len(shards)} of {total} files of this table; download the missing ones")
-
-
-def _read(file: Path) -> list[tuple[str, object]]:
-    if file.suffix == ".parquet":
-        return _read_parquet(file)
-    text = read_text(file, DataError, "data.path")
-    if file.suffix == ".json" and text.lstrip().startswith("["):  # the hub's .json files are lines, or one list
-        return [(f"{file}[{i}]", record) for i, record in enumerate(parse_json(text, str(file), DataError))]
-    return [(f"{file}:{line}", record) for line, record in read_json_lines(file)]
-
-
-def _read_parquet(file: Path) -> list[tuple[str, object]]:
-    from pyarrow import ArrowException, parquet  # slow to import, and needed only here
-
-    try:
-        records = parquet.read_table(file).to_pylist()
-    except (ArrowException, OSError) as error:
-        raise DataError(
-            f"{file}: {type(error).__name__}; the Parquet file is broken or incomplete; download it again"
-        ) from error
-    return [(f"{file}[{i}]", record) for i, record in enumerate(records)]
 
 
 def _from_hub(table: Table) -> list[tuple[str, object]]:

@@ -119,7 +119,7 @@ _LATER_FIELDS = ("alternative", "paraphrase", "perturbed", "indirect", "paraphra
 """Fields that are hashed only where they are not empty, so that adding them kept the hashes of older benchmarks."""
 
 
-_LISTS: Mapping[str, str] = {
+LISTS: Mapping[str, str] = {
     "perturbed": "wrong answers",
     "indirect": "questions",
     "paraphrased_questions": "paraphrases",
@@ -188,8 +188,9 @@ def each_row(records: Iterable[tuple[str, T]], make: Callable[[str, T], Made]) -
             wrong.append((origin, error))
     if len(wrong) > 1:
         first, *others = wrong
-        places = [origin.rpartition(":")[2] for origin, _ in others[:_PLACES]]
-        name = "line" if all(place.isdigit() for place in places) else "row"
+        ends = [origin.rpartition(":")[2] for origin, _ in others[:_PLACES]]
+        name = "line" if all(end.isdigit() for end in ends) else "row"
+        places = [end.removeprefix("row ") for end in ends]
         shown = f"{name}{'s' if len(places) > 1 else ''} {', '.join(places)}{', …' if len(others) > _PLACES else ''}"
         sentence, are = str(first[1]).rstrip("."), "is" if len(others) == 1 else "are"
         raise DataError(
@@ -223,13 +224,13 @@ def make_row(record: object, origin: str, **fixed: Any) -> Row:
                 f"{origin}: field {key!r} is {state}; every row needs 'question', 'answer' and 'scope'.{hint}"
             )
     for key, value in values.items():
-        if key in _LISTS:
+        if key in LISTS:
             if not isinstance(value, list | tuple) or not all(isinstance(v, str) and v.strip() for v in value):
-                raise DataError(f"{origin}: field {key!r} is not a list of texts; give the {_LISTS[key]} as a list")
+                raise DataError(f"{origin}: field {key!r} is not a list of texts; give the {LISTS[key]} as a list")
             values[key] = tuple(value)
         elif not isinstance(value, str):
             raise DataError(f"{origin}: field {key!r} is {type(value).__name__}; it must be text")
-        for text in values[key] if key in _LISTS else (value,):
+        for text in values[key] if key in LISTS else (value,):
             if not is_unicode(text):
                 raise DataError(f"{origin}: field {key!r} has half of a surrogate pair; write the character itself")
     for key in ("question", "answer", "scope"):
@@ -326,8 +327,13 @@ class BrokenLine:
 
 
 def record_lines(path: Path, setting: str = "data.path") -> Iterator[tuple[str, object]]:
-    """Return (file:line, decoded object or `BrokenLine`) of each non-blank line."""
-    for number, line in enumerate(read_text(path, DataError, setting).split("\n"), start=1):
+    """Return (file:line, decoded object or `BrokenLine`) of each non-blank line of a file."""
+    return text_lines(read_text(path, DataError, setting), path)
+
+
+def text_lines(text: str, path: Path) -> Iterator[tuple[str, object]]:
+    """Return (file:line, decoded object or `BrokenLine`) of each non-blank line of a file's text."""
+    for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             where = f"{path}:{number}"
             try:
@@ -336,12 +342,18 @@ def record_lines(path: Path, setting: str = "data.path") -> Iterator[tuple[str, 
                 yield where, BrokenLine(error)
 
 
-def read_json_lines(path: Path, setting: str = "data.path") -> list[tuple[int, object]]:
-    """Return (line number from 1, decoded object) of each non-blank line; DataError names the broken lines."""
+def unbroken(records: Iterable[tuple[str, object]]) -> list[tuple[str, object]]:
+    """Return the same records; DataError names the broken ones."""
 
-    def whole(origin: str, record: object) -> tuple[int, object]:
+    def whole(origin: str, record: object) -> tuple[str, object]:
         if isinstance(record, BrokenLine):
             raise record.error
-        return int(origin.rpartition(":")[2]), record
+        return origin, record
 
-    return each_row(record_lines(path, setting), whole)
+    return each_row(records, whole)
+
+
+def read_json_lines(path: Path, setting: str = "data.path") -> list[tuple[int, object]]:
+    """Return (line number from 1, decoded object) of each non-blank line; DataError names the broken lines."""
+    found = unbroken(record_lines(path, setting))
+    return [(int(origin.rpartition(":")[2]), record) for origin, record in found]
