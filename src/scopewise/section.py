@@ -105,12 +105,13 @@ def sentence(error: ValidationError, section: type[Section], *inside: str) -> st
 
 
 def _section_at(section: Any, loc: Sequence[Any]) -> Any:
-    """Return the section at a path of keys, also through mappings of sections."""
+    """Return the section at a path of keys, also through mappings and tuples of sections, and where it is optional."""
     for part in loc:
         if part in getattr(section, "model_fields", {}):
             section = section.model_fields[part].annotation
+            section = get_args(section)[0] if type(None) in get_args(section) else section
         else:
-            section = next(iter(get_args(section)[1:]), section)
+            section = next((inner for inner in reversed(get_args(section)) if inner is not ...), section)
     return section
 
 

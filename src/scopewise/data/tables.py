@@ -65,15 +65,28 @@ def read_table(
         DataError: the file cannot be read, or a row is wrong; the message names file and row.
         ConfigError: `mapping` names no field of a row.
     """
-    mapping, law = mapping or {}, {name.casefold(): value for name, value in (law or {}).items()}
+    records = read_records(Path(path), setting)
+    return table_rows(records, str(path), mapping, scope=scope, law=law, **fixed)
+
+
+def table_rows(
+    records: Sequence[tuple[str, object]],
+    name: str,
+    mapping: Mapping[str, str] | None = None,
+    *,
+    scope: str | None = FORGET,
+    law: Mapping[str, str] | None = None,
+    **fixed: Any,
+) -> list[Row]:
+    """Return the rows of (place, object) pairs, as `read_table` does; `name` stands for them in messages."""
+    mapping, law = mapping or {}, {attribute.casefold(): value for attribute, value in (law or {}).items()}
     for field in mapping:
         if field not in FIELDS:
             raise ConfigError(f"map: {field!r} is no field of a row; {allowed(field, FIELDS)}")
-    records = read_records(Path(path), setting)
     columns = dict.fromkeys(str(column) for _, record in records if isinstance(record, Mapping) for column in record)
     for field, column in mapping.items():
         if records and column not in columns:
-            raise DataError(f"{path}: no column {column!r} for {field!r}; {allowed(column, list(columns)[:_SHOWN])}")
+            raise DataError(f"{name}: no column {column!r} for {field!r}; {allowed(column, list(columns)[:_SHOWN])}")
     stated = any(isinstance(record, Mapping) and record.get("scope") is not None for _, record in records)
     default = None if stated or law else scope
 
