@@ -1,4 +1,4 @@
-"""The lock that lets only one command at a time use a run folder. Imports no torch."""
+"""The lock that lets only one command at a time use a run folder, and the one for short changes of a file. Imports no torch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import os
 import secrets
 import socket
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,33 @@ class RunLock:
             with suppress(OSError):
                 (self.folder / HOLDER).unlink()
         self._lock.release()
+
+
+@contextmanager
+def changing(path: Path, seconds: float = 30.0) -> Iterator[None]:
+    """Let only one process, and in it one thread, change a file at a time; the others wait.
+
+    Args:
+        path: The file. Its lock is `.NAME.lock` beside it; its folder must exist.
+        seconds: How long to wait.
+
+    Raises:
+        ResultError: another process held it all that time.
+    """
+    lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=seconds, mode=FILE_MODE, thread_local=False)
+    with writing(path):
+        try:
+            lock.acquire()
+        except Timeout:
+            raise ResultError(
+                f"{path}: another process has been changing it for {seconds:.0f} s; stop that one"
+            ) from None
+        except NotImplementedError:
+            logger.warning("%s: its file system has no locks; let no second command write to it", path)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def join(folder: Path, token: str) -> None:

@@ -24,12 +24,14 @@ GOOD: dict[str, tuple[str, ...]] = {
     "localize": ("run.yaml",),
     "play": ("runs/done",),
     "report": ("runs/done",),
+    "requests": ("ledger",),
     "run": ("run.yaml",),
     "show": ("runs/done",),
     "tasks": (),
     "test-plugin": ("npo",),
     "tune": ("run.yaml",),
     "unlearn": ("run.yaml",),
+    "verify": ("record",),
 }
 """What each command takes for its arguments."""
 

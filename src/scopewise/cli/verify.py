@@ -1,0 +1,58 @@
+"""`scopewise verify`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from scopewise.cli import Json, command
+from scopewise.terminal import echo, echo_json
+
+
+@command
+def verify(
+    record: Annotated[Path, typer.Argument(metavar="RECORD", help="A record, or the folder that holds it.")],
+    model: Annotated[
+        Path | None, typer.Option("--model", help="Folder of the model; none: `export` beside the record.")
+    ] = None,
+    ledger: Annotated[
+        Path | None, typer.Option("--ledger", help="Folder of the ledger; none: the record's folder, or the one above.")
+    ] = None,
+    rows: Annotated[Path | None, typer.Option("--rows", help="The request, or its rows.")] = None,
+    rows_key: Annotated[
+        Path | None, typer.Option("--rows-key", help="Folder with the controller's `rows.key`; none: your own keys.")
+    ] = None,
+    signer: Annotated[
+        str | None, typer.Option("--signer", help="Fingerprint of the signer's key, as the signer published it.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Verify a record: signature, schema, the model's files, the ledger, and which rows it is about.
+
+    Exit code 3 if anything is not as the record says. What could not be checked is listed.
+    """
+    from scopewise.forget.verify import verify_record
+
+    read, key = None, None
+    if rows is not None:
+        from scopewise.errors import ConfigError
+        from scopewise.forget.keys import key_folder
+        from scopewise.forget.keys import rows_key as read_key
+        from scopewise.forget.request import read_request
+
+        read, key = read_request(rows, id="verify").rows, read_key(rows_key, make=False)
+        if key is None:
+            raise ConfigError(f"--rows-key: no rows.key in {rows_key or key_folder()}; name the folder that holds it")
+    checks = verify_record(record, model=model, ledger=ledger, signer=signer, rows=read, key=key)
+    failed = any(check.result == "failed" for check in checks)
+    if as_json:
+        echo_json({"verified": not failed, "checks": [asdict(check) for check in checks]})
+    else:
+        for check in checks:
+            echo(f"{check.name:<10} {check.result:<12} {check.detail}")
+        echo("not verified" if failed else "verified, as far as it was checked")
+    if failed:
+        raise typer.Exit(3)

@@ -1,0 +1,154 @@
+"""Verify a record: its signature and schema, the files it is about, its ledger, and its rows. Imports no torch."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from scopewise.errors import ResultError
+from scopewise.forget import ledger as ledgers
+from scopewise.forget.evidence import NAME, describe_scopes, digest_folder, read_record
+from scopewise.forget.ledger import Ledger
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was verified.
+
+    Attributes:
+        name: What was checked.
+        result: `ok`, `failed`, or `not checked`.
+        detail: What was found, or what to give so that it can be checked.
+    """
+
+    name: Literal["signature", "signer", "files", "ledger", "rows"]
+    result: Literal["ok", "failed", "not checked"]
+    detail: str
+
+
+def find(record: str | Path) -> Path:
+    """Return the file of a record, given that file or the folder that holds it. Raises ResultError if there is none."""
+    path = Path(record)
+    path = path / NAME if path.is_dir() else path
+    if not path.is_file():
+        raise ResultError(f"{path}: no such record; give {NAME} or the folder that holds it")
+    return path
+
+
+def verify_record(
+    record: str | Path,
+    *,
+    model: str | Path | None = None,
+    ledger: str | Path | None = None,
+    signer: str | None = None,
+    rows: Iterable[Any] | None = None,
+    key: bytes | None = None,
+) -> list[Check]:
+    """Return what was verified of a record.
+
+    If the signature fails, nothing else is checked, since what the record says cannot be relied on.
+
+    Args:
+        record: Its file, or the folder that holds it.
+        model: Folder of the model that the record is about; None: `export` beside the record, if it is there.
+        ledger: Folder of the ledger; None: the record's folder or the one above it, if it has one.
+        signer: Fingerprint (hex) of the key that should have signed, as its owner published it.
+        rows: The rows of the request.
+        key: The controller's key for rows; None: rows are not checked.
+
+    Raises:
+        ResultError: there is no such record, model folder or ledger.
+    """
+    path = find(record)
+    content = path.read_bytes()
+    try:
+        statement = read_record(content, str(path))
+    except ResultError as error:
+        return [Check("signature", "failed", str(error))]
+    predicate, keyid = statement["predicate"], statement["predicate"]["signer"]["keyid"]
+    found = [Check("signature", "ok", f"signed with the key {keyid}, and in the form of the schema")]
+    if signer is None:
+        detail = "compare the fingerprint with the one that the signer published, or give it"
+        found.append(Check("signer", "not checked", detail))
+    else:
+        given = signer.strip().lower().removeprefix("sha256:")
+        detail = "the expected key" if given == keyid else f"signed with {keyid}; expected {given}"
+        found.append(Check("signer", "ok" if given == keyid else "failed", detail))
+    model = model or _there(path.parent / "export")
+    if model is None:
+        found.append(Check("files", "not checked", "give the folder of the model"))
+    else:
+        found.append(_files(statement["subject"], Path(model)))
+    if ledger is None:
+        ledger = next((f for f in (path.parent, path.absolute().parent.parent) if _there(f / ledgers.NAME)), None)
+    elif not (Path(ledger) / ledgers.NAME).is_file():
+        raise ResultError(f"{ledger}: no {ledgers.NAME} in it; give the folder of the ledger")
+    if ledger is None:
+        found.append(Check("ledger", "not checked", "give the folder of the ledger"))
+    else:
+        found.append(_ledger(predicate, hashlib.sha256(content).hexdigest(), Ledger(ledger)))
+    found.append(_rows(predicate["scopes"], rows, key))
+    return found
+
+
+def _there(path: Path) -> Path | None:
+    return path if path.exists() else None
+
+
+def _files(subject: list[dict[str, Any]], folder: Path) -> Check:
+    if not folder.is_dir():
+        raise ResultError(f"{folder}: no such folder; give the folder of the model")
+    named = {entry["name"]: entry["digest"]["sha256"] for entry in subject}
+    try:
+        there = digest_folder(folder)
+    except ResultError as error:
+        return Check("files", "failed", str(error))
+    wrong = [f"{name} is missing" for name in named if name not in there]
+    wrong += [f"{name} was changed" for name in named if there.get(name, named[name]) != named[name]]
+    wrong += [f"{name} is not in the record" for name in there if name not in named]
+    if wrong:
+        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        return Check("files", "failed", f"{folder}: {'; '.join(wrong[:5])}{more}")
+    return Check("files", "ok", f"{len(named)} files in {folder}, each with its SHA-256")
+
+
+def _ledger(predicate: dict[str, Any], digest: str, ledger: Ledger) -> Check:
+    """Check the chain, and that record and ledger name each other."""
+    try:
+        entries, lines = ledger.entries(), ledger.digests()
+    except ResultError as error:
+        return Check("ledger", "failed", str(error))
+    request, previous = predicate["request"]["id"], predicate["previous"]
+    place = next((e.number for e in entries if e.digest == digest and e.request == request), None)
+    earlier = [e.digest for e in entries[: (place or 1) - 1]]
+    head, wrong = previous.get("ledger"), ""
+    if entries and entries[0].signer is not None and entries[0].signer.keyid != predicate["signer"]["keyid"]:
+        wrong = "it is signed with another key than the record"
+    elif place is None:
+        wrong = f"no entry of {request} names this record"
+    elif head is not None and lines[head["entries"] - 1 : head["entries"]] != [head["digest"]]:
+        wrong = f"its entry {head['entries']} is not the one that the record names"
+    elif previous.get("record") is not None and previous["record"] not in earlier:
+        wrong = "no entry before names the previous record"
+    if wrong:
+        return Check("ledger", "failed", f"{ledger.path}: {wrong}")
+    return Check("ledger", "ok", f"{len(entries)} entries in an unbroken chain; entry {place} names this record")
+
+
+def _rows(scopes: dict[str, Any], rows: Iterable[Any] | None, key: bytes | None) -> Check:
+    if rows is None or key is None:
+        return Check(
+            "rows",
+            "not checked",
+            "give the rows, and the controller's key for rows" if rows is None else "no key for rows",
+        )
+    there = describe_scopes(rows, key)
+    wrong = [scope for scope in scopes if there.get(scope, {}).get("hmac") != scopes[scope]["hmac"]]
+    wrong += [scope for scope in there if scope not in scopes]
+    if wrong:
+        return Check("rows", "failed", f"other rows than the record's, or another key, in scope {', '.join(wrong)}")
+    total = sum(scope["rows"] for scope in scopes.values())
+    return Check("rows", "ok", f"{total} rows, each scope with its HMAC")
