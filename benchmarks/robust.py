@@ -9,9 +9,9 @@ every model is attacked. What is complete is kept: run it again to go on. Seeds 
 an earlier call. Markdown on stdout, JSON in `--out`.
 
 All figures are means over seeds with 95 % t intervals. Differences are paired by seed, and their intervals hold for all rows
-together (Bonferroni). Gap = mean absolute distance of Unlearn and Retention Success to the same seed's oracle; leakage =
-the largest recovery by relearning, as a share of what the un-attacked target knows, with the oracle's as zero; price = seconds
-and steps of training, as shares of the retraining's, where there is one.
+together (Bonferroni). Gap = mean absolute distance of Unlearn and Retention Success to the same seed's oracle. Leakage =
+the largest recovery by relearning, as a share of what the un-attacked target knows, with the oracle's as zero. Price = steps
+and tokens of training, as shares of the retraining's, where there is one.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def read(folder: Path) -> dict[int, dict[str, dict[str, Any]]]:
             values = {key: row["metrics"][metric] for key, metric in METRICS.items()}
             away = [abs(values[key] - oracle["metrics"][metric]) for key, metric in METRICS.items()]
             price = (
-                {key: work(row["cost"], key) / work(retrained, key) for key in ("seconds", "steps")}
+                {key: work(row["cost"], key) / work(retrained, key) for key in PRICES}
                 if row["cost"] and retrained
                 else {}
             )
@@ -81,8 +81,21 @@ def read(folder: Path) -> dict[int, dict[str, dict[str, Any]]]:
 
 
 def work(cost: Mapping[str, Any], key: str) -> float:
-    """Return the steps of a training, or its seconds without pauses: steps times the median step."""
-    return float(cost["steps"] * (cost["seconds_per_step"] if key == "seconds" else 1))
+    """Return the steps of a training, its tokens, or its seconds without pauses: steps times the median step."""
+    return float(cost["steps"] * cost["seconds_per_step"] if key == "seconds" else cost.get(key, math.nan))
+
+
+def _recovered(models: Sequence[Mapping[str, Any]]) -> str:
+    """Return after how many steps of relearning half of what the target knows is back: `5`, `5 to 10` or `> 40`."""
+    known = [model["steps_to_recover"] for model in models if model["steps_to_recover"]]
+    found = [one["unlearned"] for one in known]
+    if not known:
+        return ""
+    if None not in found:
+        return str(found[0]) if len(set(found)) == 1 else f"{min(found)} to {max(found)}"
+    least = min((one for one in found if one is not None), default=None)
+    most = max(one["most"] for one in known)
+    return f"> {most}" if least is None else f"{least} to > {most}"
 
 
 def interval(values: Sequence[float], comparisons: int = 1) -> tuple[float, float, float]:
@@ -108,13 +121,18 @@ def table(found: Mapping[int, Mapping[str, Mapping[str, Any]]]) -> str:
 
     names = list(next(iter(found.values())))
     shown = {key: value for key, value in COLUMNS.items() if any(m[n][key] for m in found.values() for n in names)}
-    heads = [title for title, _ in shown.values()] + ["share of retraining's time"]
+    priced = any(m[n]["price"] for m in found.values() for n in names)
+    heads = (
+        [title for title, _ in shown.values()] + ["steps to recover half"] + (list(PRICES.values()) if priced else [])
+    )
     lines = [f"| model | {' | '.join(heads)} |", f"|---|{'---:|' * len(heads)}"]
     for name in names:
         models = [models[name] for models in found.values()]
         cells = [cell([model[key] for model in models], digits) for key, (_, digits) in shown.items()]
-        prices = [model["price"].get("seconds") for model in models] if name not in ("target", "oracle") else []
-        lines.append(f"| {name} | {' | '.join(cells)} | {cell(prices, 2)} |")
+        cells.append(_recovered(models))
+        for key in PRICES if priced else ():
+            cells.append(cell([m["price"].get(key) for m in models] if name not in ("target", "oracle") else [], 2))
+        lines.append(f"| {name} | {' | '.join(cells)} |")
     lines.append("")
     others = [name for name in names if name not in (RIVAL, "target", "oracle")] if RIVAL in names else []
     for name in others:
@@ -139,6 +157,8 @@ COLUMNS = {
     "leakage_quantized": ("at 4 and 8 bits", 2),
 }
 """Columns of the table: heading and digits; a column without values is left out."""
+PRICES = {"steps": "retraining's steps", "tokens": "its tokens"}
+"""Columns of the price, as shares of the retraining's. Seconds are not among them: other work on the machine changes them."""
 
 
 def main(words: Sequence[str] | None = None) -> None:

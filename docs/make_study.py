@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 from scopewise.report.attacks import attacks_table
 
@@ -15,12 +17,29 @@ TABLE = re.compile(r"(<!-- begin: (\w+) -->\n).*?(<!-- end: \2 -->)", re.DOTALL)
 """A table stands between marks that name its file."""
 
 
+def table(name: str) -> str:
+    """Return the table of a file: attacks of a run, or models over seeds as `benchmarks/robust.py` prints them."""
+    document = json.loads((RESULTS / f"{name}.json").read_text())
+    if "seeds" not in document:
+        return attacks_table(document)
+    made = document["manifest"]
+    origin = f"scopewise {made['scopewise']}, commit {made['commit'][:12]}, {made['processor']}, {made['date'][:10]}"
+    return f"{_robust().table(document['seeds'])} {origin}."
+
+
+def _robust() -> Any:
+    spec = importlib.util.spec_from_file_location("robust", RESULTS.parent / "robust.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def main() -> None:
     """Write each table between its marks, or compare them."""
     old = PAGE.read_text(encoding="utf-8")
-    text = TABLE.sub(
-        lambda m: f"{m[1]}\n{attacks_table(json.loads((RESULTS / f'{m[2]}.json').read_text()))}\n\n{m[3]}", old
-    )
+    text = TABLE.sub(lambda m: f"{m[1]}\n{table(m[2])}\n\n{m[3]}", old)
     if sys.argv[1:] != ["--check"]:
         PAGE.write_text(text, encoding="utf-8")
     elif text != old:

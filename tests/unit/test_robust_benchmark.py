@@ -27,15 +27,19 @@ def test_an_interval() -> None:
 
 
 def written(folder: Path, seed: int, unlearn: float, leakage: float) -> None:
-    def row(method: str, reached: float, retention: float, seconds: float) -> dict[str, Any]:
+    def row(method: str, reached: float, retention: float, tokens: float) -> dict[str, Any]:
         metrics = {"unlearn_success/val": reached, "retention_success/val": retention}
-        return {"method": method, "metrics": metrics, "cost": {"seconds_per_step": 0.5, "steps": 2 * seconds}}
+        return {
+            "method": method,
+            "metrics": metrics,
+            "cost": {"seconds_per_step": 0.5, "steps": 2 * tokens, "tokens": tokens},
+        }
 
     rows = [row("target", 0, 100, 9), row("oracle", 80, 99, 9), row("wga", 90, 89, 5), row("reset_fast", unlearn, 97, 4),
             row("retrain", 81, 98, 10)]  # fmt: skip
     leaks = [
-        {"method": "wga", "leakage": 0.9},
-        {"method": "reset_fast", "leakage": leakage},
+        {"method": "wga", "leakage": 0.9, "steps_to_recover": {"unlearned": 5, "most": 40}},
+        {"method": "reset_fast", "leakage": leakage, "steps_to_recover": {"unlearned": None, "most": 40}},
         {"method": "retrain", "leakage": 0.0},
     ]
     own = folder / f"seed{seed}"
@@ -46,7 +50,7 @@ def written(folder: Path, seed: int, unlearn: float, leakage: float) -> None:
 
 
 def test_gaps_and_differences(tmp_path: Path) -> None:
-    """Gap of reset_fast: (|82 - 80| + |97 - 99|) / 2 = 2, then 3; of wga 10 each. Price: 4 of 10 seconds.
+    """Gap of reset_fast: (|82 - 80| + |97 - 99|) / 2 = 2, then 3; of wga 10 each. Price: 4 of 10 tokens.
 
     The differences of the gaps are -8 and -7. Two rows are compared: -7.5 ± t(1 - .025 / 2; 1) · .5 = 25.4517 · .5.
     """
@@ -56,7 +60,10 @@ def test_gaps_and_differences(tmp_path: Path) -> None:
     assert [found[seed]["reset_fast"]["gap"] for seed in (0, 1)] == [2, 3]
     assert found[0]["wga"]["gap"] == 10
     text = ROBUST.table(found)
-    assert "| reset_fast | 83.0 [70.3, 95.7] | 97.0 [97.0, 97.0] | 2.5 [-3.9, 8.9] | 0.25 [-0.39, 0.89] | 0.40" in text
+    assert (
+        "| reset_fast | 83.0 [70.3, 95.7] | 97.0 [97.0, 97.0] | 2.5 [-3.9, 8.9] | 0.25 [-0.39, 0.89] | > 40 | 0.40"
+        in text
+    )
     assert "- reset_fast - wga, paired by seed: gap -7.50 [-20.23, +5.23], leakage -0.65" in text
     assert "Seeds 0, 1." in text
 
