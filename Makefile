@@ -41,6 +41,7 @@ check: $(VENV)/.installed
 	$(BIN)/python docs/make_study.py --check
 	$(BIN)/python docs/make_coverage.py --check
 	$(BIN)/python docs/make_architectures.py --check
+	$(BIN)/python docs/make_record.py --check
 
 format: $(VENV)/.installed
 	$(BIN)/ruff format .
@@ -53,6 +54,7 @@ docs: $(VENV)/.installed
 	$(BIN)/python docs/make_study.py
 	$(BIN)/python docs/make_coverage.py
 	$(BIN)/python docs/make_architectures.py
+	$(BIN)/python docs/make_record.py
 
 site: $(VENV)/.installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -55,6 +55,12 @@ def test_what_is_not_there_is_one_sentence(house: House, arguments: list[str]) -
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
 
 
+def test_show_prints_what_a_record_says(house: House) -> None:
+    shown = scopewise("show", str(house.record.parent)).stdout
+    assert "| forgotten | green | 0.1 | 0 to 0.2 | 12 | 0.25 |" in shown
+    assert json.loads(scopewise("show", str(house.record), "--json").stdout) == house.statement
+
+
 def test_requests(tmp_path: Path) -> None:
     house = make_house(tmp_path)
     now = datetime.datetime.now(datetime.UTC)

@@ -24,15 +24,16 @@ from scopewise.terminal import echo, echo_json
 @command
 def show(
     what: Annotated[
-        str, typer.Argument(help="A run folder, a results file, attacks.json, a region file, or a run file.")
+        str, typer.Argument(help="A run folder, a results file, attacks.json, a region file, a record, or a run file.")
     ],
     set_: Set = None,
     as_json: Json = False,
 ) -> None:
-    """Show the table of a run, a region layer by layer, or a run file with all its defaults."""
+    """Show the table of a run, a region layer by layer, what a record says, or a run file with all its defaults."""
     path = Path(what)
     if path.is_dir():
-        found = [path / name for name in ("results.partial.json", "results.json") if (path / name).exists()]
+        names = ("results.partial.json", "results.json", "record.intoto.json")
+        found = [path / name for name in names if (path / name).exists()]
         if not found:
             raise ResultError(f"{what}: no results.json in it; `scopewise bench` writes one")
         path = found[0]
@@ -46,7 +47,16 @@ def show(
             echo(yaml.safe_dump(config, sort_keys=False).rstrip())
         return
     document = read_json(path, ResultError)
-    if as_json:
+    if isinstance(document, dict) and "payloadType" in document:
+        from scopewise.forget.evidence import read_record
+        from scopewise.forget.handouts import model_card_section
+
+        statement = read_record(path.read_bytes(), str(path))
+        if as_json:
+            echo_json(statement)
+        else:
+            echo(model_card_section(statement).rstrip())
+    elif as_json:
         echo_json(document)
     elif isinstance(document, dict) and document.get("format") == FORMAT:
         echo(region_table(Region.load(path)))

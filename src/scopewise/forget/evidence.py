@@ -29,7 +29,7 @@ NAME = "record.intoto.json"
 RETEST_DAYS = 180
 """Days until a record asks for another test. Default: half a year, since attacks get better."""
 _END = r"\s/\\\"'<>|,;)\]"
-_ABSOLUTE = re.compile(rf"(?<![\w.:/\\])(?:~|[A-Za-z]:|)(?:[/\\]+[^{_END}]+)*[/\\]+([^{_END}]+)[/\\]*(?![^{_END}])")
+_ABSOLUTE = re.compile(rf"(?<![\w.:/\\<])(?:~|[A-Za-z]:|)(?:[/\\]+[^{_END}]+)*[/\\]+([^{_END}]+)[/\\]*(?![^{_END}])")
 """An absolute path in a sentence; the group is its last part."""
 
 

@@ -1,0 +1,205 @@
+"""What is made from a record, its published schema, and the script of docs/record.md."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from changes import flips
+from recorded import LIGHT, ROWS, House, make_house, values
+from scopewise.forget import evidence, handouts
+
+ROOT = Path(__file__).parents[2]
+HOSTILE = '<script>alert(1)</script> | `x` [y](javascript:z) "quoted"'
+NAMES = {"forgotten", "kept", "resists"}
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> House:
+    return make_house(tmp_path_factory.mktemp("house"))
+
+
+def signed(house: House, **changed: Any) -> dict[str, Any]:
+    envelope = evidence.sign(evidence.make_record(**values(house.rows, **changed)), house.signing)
+    return evidence.read_record(evidence.canonical(envelope) + b"\n", "record")
+
+
+def test_the_published_schema_fits(house: House) -> None:
+    schema = json.loads((ROOT / "docs" / "record.schema.json").read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.validate(house.statement, schema)
+    for change in (
+        lambda s: s["predicate"].pop("limits"),
+        lambda s: s["predicate"]["request"].update(name="Ada Quill"),
+        lambda s: s["subject"].clear(),
+        lambda s: s["predicate"]["evidence"]["verdict"]["kept"].update(light="blue"),
+    ):
+        wrong = copy.deepcopy(house.statement)
+        change(wrong)
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(wrong, schema)
+
+
+def test_the_summary_follows_the_lights(house: House) -> None:
+    def of(kind: str, known: int, **lights: str) -> str:
+        verdict = {name: {**LIGHT, "light": lights.get(name, "green")} for name in NAMES} if lights else None
+        found = {"known": {"facts": 2, "known": known}, "verdict": verdict}
+        return handouts.summary(signed(house, action={"kind": kind}, evidence=found))
+
+    assert "did not know" in of("nothing", 0)
+    assert "not tested" in of("nothing", 1)
+    assert of("exact", 2, kept="green").startswith("All tests passed")
+    assert of("exact", 2, kept="amber").endswith("to decide about: kept.")
+    assert of("exact", 2, kept="amber", resists="red") == "Not passed. These tests failed: resists."
+
+
+class Page(HTMLParser):
+    """Tags and text of a page; what loads or runs something is collected."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: set[str] = set()
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes |= {name for name, _ in attrs}
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_the_page_says_what_the_record_says_and_loads_nothing(house: House) -> None:
+    statement = signed(house, operator=HOSTILE, limits=[HOSTILE])
+    page = Page(handouts.officer_page(statement))
+    assert not {"script", "img", "link", "iframe"} & set(page.tags)
+    assert not {"src", "href", "onclick"} & page.attributes
+    assert page.text.count(HOSTILE) == 2
+    for text in (
+        "REQ-17",
+        "gdpr",
+        "2026-12-20",
+        "approximate: npo",
+        "resists",
+        "amber",
+        "q4.gguf: open",
+        "few persons",
+    ):
+        assert text in page.text
+    assert house.statement["predicate"]["signer"]["keyid"] in page.text
+
+
+def test_the_section_for_the_model_card(house: House) -> None:
+    section = handouts.model_card_section(signed(house, limits=[HOSTILE]))
+    assert "| forgotten | green | 0.1 | 0 to 0.2 | 12 | 0.25 |" in section
+    assert "| attack relearning | green | 0.1 | - | - | 0.2 |" in section
+    assert "2 rows of scope forget, 1 rows of scope retain" in section
+    assert "<script>" not in section
+    assert r"\<script\>alert(1)\</script\> \| \`x\` \[y\](javascript:z)" in section
+
+
+def test_the_bill_of_materials(house: House) -> None:
+    """The form of CycloneDX 1.6: the model with its card, its files by digest, what it was made from."""
+    bom = handouts.ml_bom(house.statement)
+    assert bom == handouts.ml_bom(house.statement)
+    assert (bom["bomFormat"], bom["specVersion"]) == ("CycloneDX", "1.6")
+    assert re.fullmatch(r"urn:uuid:[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", bom["serialNumber"])
+    (model,) = bom["components"]
+    files = {file["name"]: file["hashes"][0]["content"] for file in model["components"]}
+    assert files == evidence.digest_folder(house.export)
+    metrics = model["modelCard"]["quantitativeAnalysis"]["performanceMetrics"]
+    interval = {"lowerBound": "90", "upperBound": "100"}
+    assert metrics[0] == {"type": "unlearn_success/val", "value": "97.5", "confidenceInterval": interval}
+    assert metrics[1] == {"type": "attack relearning", "value": "0.1"}
+    assert model["pedigree"]["ancestors"][0]["name"] == "target"
+    assert {p["name"]: p["value"] for p in model["properties"]}["scopewise:verdict-resists"] == "amber"
+
+
+def test_what_is_written_is_private_and_says_evidence(house: House, tmp_path: Path) -> None:
+    written = handouts.write_handouts(tmp_path, house.statement)
+    assert [path.name for path in written] == ["record.html", "model-card-section.md", "bom.cdx.json"]
+    for path in written:
+        text = path.read_text().lower()
+        assert path.stat().st_mode & 0o777 == 0o600
+        assert not re.search(r"\bproo?[fv]", text)
+        assert not any(row.answer.lower() in text or row.question.lower() in text for row in ROWS)
+    assert "evidence" in written[0].read_text()
+    assert "evidence" in written[1].read_text()
+
+
+SCRIPT = re.search(
+    r'```python title="verify_record.py"\n(.*?)```', (ROOT / "docs" / "record.md").read_text(), re.DOTALL
+)
+
+
+def test_the_script_has_forty_lines_and_needs_no_scopewise() -> None:
+    assert SCRIPT is not None
+    assert sum(bool(line.strip()) for line in SCRIPT[1].splitlines()) <= 40
+    imported = re.findall(r"^(?:import|from) (.+?)(?: import.*)?$", SCRIPT[1], re.MULTILINE)
+    assert {name.partition(".")[0] for names in imported for name in names.split(", ")} == {
+        *("base64", "hashlib", "json", "sys", "pathlib", "cryptography")
+    }
+
+
+def test_the_script_verifies(house: House, tmp_path: Path) -> None:
+    assert SCRIPT is not None
+    script = tmp_path / "verify_record.py"
+    script.write_text(SCRIPT[1])
+    keyid = house.statement["predicate"]["signer"]["keyid"]
+    arguments = [str(house.record), keyid, str(house.export), str(house.ledger.path)]
+
+    def run(*given: str) -> tuple[int, str]:
+        words = [sys.executable, "-I", str(script), *given]
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout
+
+    assert run(*arguments) == (0, "verified: the record, the model's files, the ledger\n")
+    assert run(*arguments[:2]) == (0, "verified: the record\n")
+    code, text = run(str(house.record), "0" * 64)
+    assert (code, text) == (1, f"NOT VERIFIED: ValueError signed with the key {keyid}\n")
+
+
+def test_the_script_finds_a_changed_byte(house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert SCRIPT is not None
+    code = compile(SCRIPT[1], "verify_record.py", "exec")
+    keyid = house.statement["predicate"]["signer"]["keyid"]
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    arguments = [house.record, keyid, house.export, house.ledger.path]
+
+    def verified(place: int, path: Path) -> bool:
+        given = [*map(str, arguments)]
+        given[place] = str(path)
+        monkeypatch.setattr(sys, "argv", ["verify_record.py", *given])
+        try:
+            exec(code, {"__name__": "__main__"})
+        except Exception:
+            return False
+        return True
+
+    copied = tmp_path / "model"
+    copied.mkdir()
+    for file in house.export.iterdir():
+        (copied / file.name).write_bytes(file.read_bytes())
+    assert verified(2, copied)
+    for place, path, changed in (
+        (0, house.record, tmp_path / "record"),
+        (3, house.ledger.path, tmp_path / "ledger"),
+        (2, house.export / "config.json", copied / "config.json"),
+    ):
+        content = path.read_bytes()
+        for wrong in (*list(flips(content))[::7], content[:-1], content + b"\n", b""):
+            changed.write_bytes(wrong)
+            assert not verified(place, copied if place == 2 else changed)
+        changed.write_bytes(content)
+        assert verified(place, copied if place == 2 else changed)
