@@ -1,0 +1,133 @@
+"""Wrong answers of the same kind as a true one, and other names to ask about."""
+
+from __future__ import annotations
+
+import random
+import re
+import unicodedata
+from collections.abc import Callable, Collection, Iterator, Sequence
+
+from scopewise.data.crossed import plain
+from scopewise.data.rows import Row
+
+_COMMON_WORDS = """
+a an the of in on at to by for from with and or but nor so yet is are was were be been being am has have had having it its he
+his him himself she her hers herself they their them this that these those as who whom whose which what where when why how not
+no yes very also too into onto over under after before since until while during you your i my me we our us can could will would
+may might must shall should do does did done s t there here then than if because about between through out up down off again
+once each every all any both few more most other some such only own same mr mrs ms dr
+"""
+_COMMON = frozenset(_COMMON_WORDS.split())
+"""Words that carry no fact. They stay as they are, and with them the sentence and its pronouns."""
+_TRIES = 40
+
+
+def renamed(text: str, name: str, other: str) -> str:
+    """Return the text about another instance: its name, and the parts of a person's name, also in an e-mail address.
+
+    The parts of a name that is not a person's (it has a word that begins in lower case, or the, a, an) stay.
+    """
+    text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", lambda _: other, text)
+    ours, theirs = _parts(name), _parts(other)
+    if not ours or not theirs:
+        return text
+    for part, into in ((ours[0], theirs[0]), (ours[-1], theirs[-1])):
+        for written in {part, _unaccented(part)}:
+            text = re.sub(rf"(?<![^\W\d_]){re.escape(written)}(?![^\W\d_])", lambda _, w=into: w, text)  # type: ignore[misc]
+            small = _unaccented(into).lower()
+            text = re.sub(rf"(?<![^\W\d_]){re.escape(written.lower())}(?![^\W\d_])", lambda _, w=small: w, text)  # type: ignore[misc]
+    return text
+
+
+def other_names(name: str, others: Sequence[str], count: int, rng: random.Random) -> list[str]:
+    """Return names of no given instance, made of the parts of two others each; fewer if there are too few parts.
+
+    Args:
+        name: The name that they stand in for; of a title, whole titles are returned.
+        others: Names of other instances.
+        count: How many.
+        rng: Draws them.
+    """
+    people = [parts for other in others if (parts := _parts(other))]
+    if not _parts(name):
+        titles = [other for other in others if not _parts(other)]
+        return rng.sample(titles, min(count, len(titles)))
+    taken, found = {name, *others}, []
+    for _ in range(_TRIES * count):
+        if len(found) == count or len(people) < 2:
+            break
+        first, last = rng.sample(people, 2)
+        made = f"{first[0]} {last[-1]}"
+        if made not in taken:
+            taken.add(made)
+            found.append(made)
+    return found
+
+
+def wrong_answers(row: Row, kept: str, pools: Sequence[Sequence[str]], count: int, rng: random.Random) -> list[str]:
+    """Return different answers with the row's sentence, in which each word that carries the fact is another one.
+
+    Digits are drawn at random, other words from texts: from the first pool that has enough words that begin in the same case.
+
+    Args:
+        row: The question with its true answer.
+        kept: Text whose words stay, such as the instance's name and what may be known of it; the question's stay too.
+        pools: Texts of the same kind, the most similar first.
+        count: How many.
+        rng: Draws them.
+
+    Returns:
+        Fewer than `count`, or none, where the answer has no word of its own.
+    """
+    stay = {*_COMMON, *_words(kept), *_words(row.question)}
+    slots = [word for word in dict.fromkeys(re.findall(r"\w+", row.answer)) if word.lower() not in stay]
+    taken = {word.lower() for word in slots} | stay
+    choices = {word: _choices(word, pools, taken, count) for word in slots}
+    truth, found = plain(row.answer), dict[str, str]()
+    for _ in range(_TRIES * count):
+        if len(found) == count or not slots:
+            break
+        drawn = {word: draw(rng) for word, draw in choices.items()}
+        made = re.sub(r"\w+", lambda m: drawn.get(m[0], m[0]), row.answer)  # noqa: B023 - used at once
+        if plain(made) != truth:
+            found.setdefault(plain(made), made)
+    return list(found.values())
+
+
+def _choices(
+    word: str, pools: Sequence[Sequence[str]], taken: Collection[str], count: int
+) -> Callable[[random.Random], str]:
+    """Return a function that draws another word of the same kind."""
+    if any(letter.isdigit() for letter in word):
+        return lambda rng: "".join(_other_digit(letter, i == 0, rng) for i, letter in enumerate(word))
+    same: dict[str, None] = {}
+    for pool in pools:
+        for text in pool:
+            for other in re.findall(r"[^\W\d_]+", text):
+                if other.lower() not in taken and other[0].isupper() == word[0].isupper():
+                    same[other] = None
+        if len(same) >= count:
+            break
+    words = list(same)
+    return lambda rng: rng.choice(words) if words else "".join(rng.sample(word, len(word)))
+
+
+def _other_digit(letter: str, first: bool, rng: random.Random) -> str:
+    return rng.choice("123456789" if first else "0123456789") if letter.isdigit() else letter
+
+
+def _parts(name: str) -> list[str]:
+    """Return the words of a person's name; none if it does not look like one."""
+    parts = name.split()
+    title = any(not part[0].isupper() or part.lower() in ("the", "a", "an") for part in parts)
+    return [] if title or len(parts) not in (2, 3) else parts
+
+
+def _words(text: str) -> Iterator[str]:
+    for word in re.findall(r"\w+", text):
+        yield word.lower()
+        yield _unaccented(word).lower()
+
+
+def _unaccented(text: str) -> str:
+    return "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))

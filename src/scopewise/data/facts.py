@@ -1,0 +1,101 @@
+"""Facts to be measured by exposure: forget rows, each with wrong answers of the same kind and other names."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from scopewise.data.builtin import read_general
+from scopewise.data.candidates import other_names, renamed, wrong_answers
+from scopewise.data.crossed import plain
+from scopewise.data.instances import instance_names, instance_of
+from scopewise.data.rows import Row
+from scopewise.errors import DataError
+
+LEAST_ANSWERS = 20
+"""Wrong answers that a fact needs; with them, chance alone puts the true answer first in less than one case of twenty."""
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A question with its true answer, wrong answers of the same kind, and names for the comparison.
+
+    Attributes:
+        row: The question and the true answer.
+        instance: The person or book.
+        name: The instance's name as it is in the question; empty if it is not.
+        questions: The question, then its paraphrases.
+        wrong: Wrong answers, different from each other.
+        names: Other names, under which true and wrong answers are scored for comparison.
+    """
+
+    row: Row
+    instance: str
+    name: str
+    questions: tuple[str, ...]
+    wrong: tuple[str, ...]
+    names: tuple[str, ...]
+
+
+def facts_of(
+    rows: Sequence[Row], others: Sequence[Row], seed: int = 0, *, answers: int = 39, names: int = 6
+) -> list[Fact]:
+    """Return the facts of forget rows, each with wrong answers and names to compare with.
+
+    A wrong answer is the true one with other words in the place of those that carry the fact: digits at random, words from
+    the answers of other instances to the same attribute, then to any. Words of the question, of the name, and of what
+    `others` say about the same instance stay, so that nothing that may be known gives the true answer away. Answers as
+    `perturbed` in the data are used first. Names to compare with are made of parts of other instances' names; of a question
+    without a name, other questions take their place.
+
+    Args:
+        rows: Forget rows.
+        others: Rows that may be known, such as retain rows.
+        seed: Of the draws.
+        answers: Wrong answers of each fact.
+        names: Names to compare with.
+
+    Raises:
+        DataError: no row, or a row whose answer has no word of its own; the message names it.
+    """
+    if not rows:
+        raise DataError("exposure: no forget row; give at least one question with its answer")
+    every = [*rows, *others]
+    known = instance_names(every)
+    instances = [_instance(row, known) for row in every]
+    text = [row.answer for row in read_general()]
+    found = []
+    for row, instance in zip(rows, instances, strict=False):
+        rng = random.Random(f"{seed} {row.question} {row.answer}")
+        name = instance if renamed(row.question, instance, "\0") != row.question and instance != row.question else ""
+        allowed = [
+            f"{other.question} {other.answer}" for other, own in zip(every, instances, strict=True)
+            if own == instance and other in others
+        ]  # fmt: skip
+        elsewhere = [other for other, own in zip(rows, instances, strict=False) if own != instance]
+        pools = [
+            [other.answer for other in elsewhere if other.attribute == row.attribute and row.attribute],
+            [other.answer for other in elsewhere],
+            [other.answer for other, own in zip(every, instances, strict=True) if own != instance],
+            text,
+        ]
+        wrong = list(dict.fromkeys(answer for answer in row.perturbed if plain(answer) != plain(row.answer)))[:answers]
+        made = wrong_answers(row, " ".join([name, *allowed]), pools, answers - len(wrong), rng)
+        wrong += [answer for answer in made if answer not in wrong]
+        if len(wrong) < LEAST_ANSWERS:
+            raise DataError(
+                f"{row.origin or row.question}: {len(wrong)} wrong answers of the same kind; exposure needs {LEAST_ANSWERS}; "
+                "give the answer a word that is neither in the question nor in a retain row, or leave this row out"
+            )
+        others_names = other_names(name, [n for n in known if n != instance], names, rng) if name else []
+        questions = tuple(dict.fromkeys((row.question, *row.paraphrased_questions)))
+        found.append(Fact(row, instance, name, questions, tuple(wrong), tuple(others_names)))
+    return found
+
+
+def _instance(row: Row, known: Sequence[str]) -> str:
+    own = instance_of(row.instance, row.question)
+    if row.instance:
+        return own
+    return max((name for name in known if own == name or own.endswith(f" {name}")), key=len, default=own)

@@ -1,0 +1,82 @@
+"""Exposure: does a model know a fact? Measured without an oracle, by ranking the true answer among wrong ones of its kind."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+from jaxtyping import Float
+
+from scopewise.data.candidates import renamed
+from scopewise.data.facts import Fact
+from scopewise.data.rows import Row
+from scopewise.models.engine import Engine
+from scopewise.ranks import Exposure, Ranked
+
+
+def expose(engine: Engine, facts: Sequence[Fact], base: Engine | None = None, seed: int = 0) -> Exposure:
+    """Rank the true answer of each fact among its wrong answers.
+
+    The score of an answer a to a question about the instance i is
+
+        (log P(a | i) - mean over other names j of log P(a | j)) / √(tokens of a)
+
+    with j in the place of the name in question and answer. So an answer that is likely by itself, whoever is asked about, has
+    no advantage. Under paraphrases, the ranks that an answer has under each question are added, and ranked again. Ties are
+    broken at random.
+
+    Args:
+        engine: Of the model.
+        facts: From `facts_of`.
+        base: Engine of the model before fine-tuning, whose own exposure is returned beside.
+        seed: Of ties.
+
+    Source: exposure, Carlini et al., arXiv:1802.08232 (rank among candidates, in bits). Deviations: the candidates are wrong
+    answers and not all texts of a format, the score is a ratio to other names, and ranks are tested exactly.
+    """
+    scores = answer_scores(engine, facts)
+    rng = np.random.default_rng(seed)
+    found = []
+    for fact, per_question in zip(facts, scores, strict=True):
+        ranks = np.stack([_ranks(-values, rng) for values in per_question])
+        rank = _ranks(ranks.sum(0), rng)[0] if len(ranks) > 1 else ranks[0, 0]
+        found.append(Ranked(fact, int(rank), ranks.shape[1], tuple(int(r) for r in ranks[:, 0])))
+    return Exposure(tuple(found), None if base is None else expose(base, facts, seed=seed))
+
+
+def answer_scores(engine: Engine, facts: Sequence[Fact]) -> list[Float[np.ndarray, "questions answers"]]:
+    """Return the scores of the true answer (first) and of the wrong ones, under each question of each fact; as `expose`."""
+    rows, shapes = list[Row](), list[tuple[int, int, int]]()
+    for fact in facts:
+        answers = (fact.row.answer, *fact.wrong)
+        names = (fact.name, *fact.names)
+        shapes.append((len(fact.questions), len(names), len(answers)))
+        for question in fact.questions:
+            for name in names:
+                about = _about(fact.name, name)
+                rows += [replace(fact.row, question=about(question), answer=about(answer)) for answer in answers]
+    items = engine.encode(rows, over_length="error")
+    scored = engine.score([item.pair for item in items], "exposure", moments=False)
+    total = np.array([math.fsum(s.log_probs) for s in scored])
+    lengths = np.array([len(s.log_probs) for s in scored])
+    found, start = [], 0
+    for shape in shapes:
+        part = slice(start, start + math.prod(shape))
+        value, length, start = total[part].reshape(shape), lengths[part].reshape(shape), part.stop
+        reference = value[:, 1:].mean(1) if shape[1] > 1 else 0.0
+        found.append((value[:, 0] - reference) / np.sqrt(length[:, 0]))
+    return found
+
+
+def _about(own: str, name: str) -> Callable[[str], str]:
+    return lambda text: text if name == own else renamed(text, own, name)
+
+
+def _ranks(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return the rank of each value, 1 = the smallest; ties at random."""
+    order = np.lexsort((rng.random(len(values)), values))
+    ranks = np.empty(len(values), dtype=int)
+    ranks[order] = np.arange(1, len(values) + 1)
+    return ranks
