@@ -11,7 +11,9 @@ from jaxtyping import Float
 
 from scopewise.data.candidates import renamed
 from scopewise.data.facts import Fact
+from scopewise.data.prompt import encode
 from scopewise.data.rows import Row
+from scopewise.models.architecture import context_tokens
 from scopewise.models.engine import Engine
 from scopewise.ranks import Exposure, Ranked
 
@@ -36,18 +38,33 @@ def expose(engine: Engine, facts: Sequence[Fact], base: Engine | None = None, se
     Source: exposure, Carlini et al., arXiv:1802.08232 (rank among candidates, in bits). Deviations: the candidates are wrong
     answers and not all texts of a format, the score is a ratio to other names, and ranks are tested exactly.
     """
-    scores = answer_scores(engine, facts)
+    found = exposure_of(facts, answer_scores(engine, facts), seed)
+    return found if base is None else replace(found, base=expose(base, facts, seed=seed))
+
+
+def exposure_of(
+    facts: Sequence[Fact], scores: Sequence[Float[np.ndarray, "questions answers"]], seed: int = 0
+) -> Exposure:
+    """Rank the true answer (first) of each fact by scores, the highest first; ties are broken at random by the seed."""
     rng = np.random.default_rng(seed)
     found = []
     for fact, per_question in zip(facts, scores, strict=True):
         ranks = np.stack([_ranks(-values, rng) for values in per_question])
         rank = _ranks(ranks.sum(0), rng)[0] if len(ranks) > 1 else ranks[0, 0]
         found.append(Ranked(fact, int(rank), ranks.shape[1], tuple(int(r) for r in ranks[:, 0])))
-    return Exposure(tuple(found), None if base is None else expose(base, facts, seed=seed))
+    return Exposure(tuple(found))
 
 
-def answer_scores(engine: Engine, facts: Sequence[Fact]) -> list[Float[np.ndarray, "questions answers"]]:
-    """Return the scores of the true answer (first) and of the wrong ones, under each question of each fact; as `expose`."""
+def answer_scores(
+    engine: Engine, facts: Sequence[Fact], begun: str = ""
+) -> list[Float[np.ndarray, "questions answers"]]:
+    """Return the scores of the true answer (first) and of the wrong ones, under each question of each fact; as `expose`.
+
+    Args:
+        engine: Of the model.
+        facts: From `facts_of`.
+        begun: Beginning of the reply that counts as prompt.
+    """
     rows, shapes = list[Row](), list[tuple[int, int, int]]()
     for fact in facts:
         answers = (fact.row.answer, *fact.wrong)
@@ -57,7 +74,9 @@ def answer_scores(engine: Engine, facts: Sequence[Fact]) -> list[Float[np.ndarra
             for name in names:
                 about = _about(fact.name, name)
                 rows += [replace(fact.row, question=about(question), answer=about(answer)) for answer in answers]
-    items = engine.encode(rows, over_length="error")
+    # Wrong answers and prompts may be longer than the longest row.
+    longest = min(3 * engine.data.max_length, context_tokens(engine.model) or 10**9)
+    items = encode(rows, engine.tokenizer, engine.prompt, longest, begun=begun)
     scored = engine.score([item.pair for item in items], "exposure", moments=False)
     total = np.array([math.fsum(s.log_probs) for s in scored])
     lengths = np.array([len(s.log_probs) for s in scored])

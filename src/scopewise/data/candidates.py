@@ -6,6 +6,7 @@ import random
 import re
 import unicodedata
 from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import lru_cache
 
 from scopewise.data.crossed import plain
 from scopewise.data.rows import Row
@@ -52,7 +53,7 @@ def other_names(name: str, others: Sequence[str], count: int, rng: random.Random
     if not _parts(name):
         titles = [other for other in others if not _parts(other)]
         return rng.sample(titles, min(count, len(titles)))
-    taken, found = {name, *others}, []
+    taken, found = {name, *others}, list[str]()
     for _ in range(_TRIES * count):
         if len(found) == count or len(people) < 2:
             break
@@ -116,11 +117,12 @@ def _other_digit(letter: str, first: bool, rng: random.Random) -> str:
     return rng.choice("123456789" if first else "0123456789") if letter.isdigit() else letter
 
 
-def _parts(name: str) -> list[str]:
+@lru_cache(4096)
+def _parts(name: str) -> tuple[str, ...]:
     """Return the words of a person's name; none if it does not look like one."""
     parts = name.split()
     title = any(not part[0].isupper() or part.lower() in ("the", "a", "an") for part in parts)
-    return [] if title or len(parts) not in (2, 3) else parts
+    return () if title or len(parts) not in (2, 3) else tuple(parts)
 
 
 def _words(text: str) -> Iterator[str]:
@@ -129,5 +131,6 @@ def _words(text: str) -> Iterator[str]:
         yield _unaccented(word).lower()
 
 
+@lru_cache(4096)
 def _unaccented(text: str) -> str:
     return "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))

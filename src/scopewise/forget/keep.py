@@ -1,0 +1,75 @@
+"""Retention: what a model has lost of the retain rows and of general text, relative to the target."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from scopewise.data.instances import instance_of
+from scopewise.data.rows import Row
+from scopewise.errors import DataError, ModelError
+from scopewise.forget.figures import InstanceLoss, Kept
+from scopewise.models.engine import Engine
+from scopewise.statistics import Interval, estimate
+
+
+def keep(engine: Engine, target: Engine, rows: Sequence[Row], general: Sequence[Row] = ()) -> Kept:
+    """Return the retention of a model relative to the target.
+
+    The loss of a row is the share of answer tokens that are the arg-max under teacher forcing: the target's minus the model's.
+    A model whose logits are not numbers has lost all that the target knows. Rows and texts that are too long are left out.
+
+    Args:
+        engine: Of the model.
+        target: Of the model before unlearning.
+        rows: Retain rows.
+        general: Texts without a question.
+
+    Raises:
+        DataError: no row that fits.
+    """
+    fitting = [item.row for item in target.encode(rows, over_length="drop")]
+    if not fitting:
+        raise DataError("verdict: no retain row that fits data.max_length; give one, or leave retention out")
+    lost = _accuracy(target, fitting) - _accuracy(engine, fitting)
+    return retention(lost, [instance_of(row.instance, row.question) for row in fitting], _rise(engine, target, general))
+
+
+def retention(lost: np.ndarray, names: Sequence[str], general: Interval | None = None) -> Kept:
+    """Return the figures of a light from the loss of each row, the row's instance, and the rise of the general loss."""
+    rows = dict[str, list[float]]()
+    for name, value in zip(names, lost.tolist(), strict=True):
+        rows.setdefault(name, []).append(value)
+    instances = [InstanceLoss(name, len(values), float(np.mean(values))) for name, values in rows.items()]
+    return Kept(_interval(lost, names), tuple(sorted(instances, key=lambda one: -one.loss)), general)
+
+
+def _rise(engine: Engine, target: Engine, general: Sequence[Row]) -> Interval | None:
+    """Return the rise of the loss in nats per token; None without text, or of a model whose logits are not numbers."""
+    texts = [item.row for item in target.encode(general, over_length="drop")]
+    if not texts:
+        return None
+    try:
+        rise = _nll(engine, texts) - _nll(target, texts)
+    except ModelError:
+        return None
+    return _interval(rise, [str(i) for i in range(len(texts))])
+
+
+def _accuracy(engine: Engine, rows: Sequence[Row]) -> np.ndarray:
+    try:
+        scored = engine.score([item.pair for item in engine.encode(rows)], "retention", moments=False)
+    except ModelError:
+        return np.zeros(len(rows))
+    return np.array([np.mean(one.hits) for one in scored])
+
+
+def _nll(engine: Engine, rows: Sequence[Row]) -> np.ndarray:
+    scored = engine.score([item.pair for item in engine.encode(rows)], "general text", moments=False)
+    return np.array([-np.mean(one.log_probs) for one in scored])
+
+
+def _interval(values: np.ndarray, names: Sequence[str]) -> Interval:
+    number = {name: i for i, name in enumerate(dict.fromkeys(names))}
+    return estimate(values[None], np.array([number[name] for name in names])).interval()

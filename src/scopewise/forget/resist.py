@@ -1,0 +1,257 @@
+"""Resistance: how much of the forgotten facts attacks bring back, measured by exposure and so without an oracle."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scopewise.attacks.base import Facts
+from scopewise.attacks.prompts import Prompts
+from scopewise.attacks.quantization import round_symmetric, rounded
+from scopewise.attacks.relearning import attacker, trained
+from scopewise.attacks.weights import block_weights
+from scopewise.config import AttackSection
+from scopewise.data.facts import LEAST_ANSWERS, Fact
+from scopewise.data.rows import Benchmark, Row
+from scopewise.errors import ModelError
+from scopewise.exposure import answer_scores, expose, exposure_of
+from scopewise.forget.figures import Attacked, Resisted
+from scopewise.models.engine import Engine
+from scopewise.ranks import Exposure
+from scopewise.statistics import Interval, estimate, holm
+
+ATTACKS = ("question", "quantization", "prompts", "sampling", "relearning")
+
+
+@dataclass(frozen=True)
+class ResistSettings:
+    """Which attacks, and how strong.
+
+    Attributes:
+        attacks: Of `ATTACKS`.
+        learning_rates: Of relearning; the rate that taught the target is a good middle.
+        steps: Of relearning; exposure is measured after half of them and after all.
+        batch_size: Rows of a step.
+        samples: Answers that are drawn for each question.
+        facts: Facts that are tested at most, whole instances at a time.
+        names: Names to compare with.
+        seed: Of all draws.
+    """
+
+    attacks: tuple[str, ...] = ATTACKS
+    learning_rates: tuple[float, ...] = (1e-5, 5e-5, 2e-4)
+    steps: int = 20
+    batch_size: int = 16
+    samples: int = 8
+    facts: int = 64
+    names: int = 3
+    seed: int = 0
+
+
+def resist(
+    engine: Engine,
+    target: Engine,
+    facts: Sequence[Fact],
+    retain: Sequence[Row],
+    general: Sequence[Row],
+    settings: ResistSettings | None = None,
+) -> Resisted:
+    """Attack a model in several ways, and measure the exposure of its facts under each.
+
+    Leakage of an attack = mean `known` under it / mean `known` of the target without an attack, on the same facts. Both are
+    0 by chance. Relearning trains on retain rows, on general text, and on forget rows: those of one half of the instances
+    (of the facts, where there is one instance), while the other half is tested, and the other way round.
+
+    Args:
+        engine: Of the model, its adapter merged; its weights are restored.
+        target: Of the model before unlearning.
+        facts: From `facts_of`.
+        retain: Retain rows.
+        general: Texts without a question.
+        settings: Which attacks, and how strong.
+
+    Returns:
+        No settings, and a note, if the target does not know the facts: then there is no scale.
+    """
+    settings = settings or ResistSettings()
+    tested = lighter(facts, settings)
+    before = expose(target, tested, seed=settings.seed)
+    found, notes = [], [f"{name}: not run." for name in ATTACKS if name not in settings.attacks]
+    for attack, setting, exposure in attacked_exposures(engine, tested, facts, retain, general, settings):
+        if exposure is None:
+            notes.append(f"{attack}, {setting}: the attacked model's logits are not numbers.")
+        elif 2 * len(exposure.facts) >= len(tested):
+            found.append((attack, setting, exposure))
+    return resisted(before, found, notes)
+
+
+def resisted(before: Exposure, found: Sequence[tuple[str, str, Exposure]], notes: Sequence[str] = ()) -> Resisted:
+    """Return the leakage of each attack from exposures.
+
+    Args:
+        before: Of the target, without an attack.
+        found: Name, setting, and exposure of the attacked model, on all facts of `before` or on some.
+        notes: What was not tested.
+    """
+    if before.known.value <= 0:
+        return Resisted((), 0, (*notes, "The target does not know the facts, so that leakage has no scale."))
+    known = {fact.fact.row: fact.known for fact in before.facts}
+    corrected = holm([exposure.p for _, _, exposure in found])
+    results = [
+        Attacked(attack, setting, leakage(exposure, [known[f.fact.row] for f in exposure.facts]), exposure.p, p)
+        for (attack, setting, exposure), p in zip(found, corrected, strict=True)
+    ]
+    return Resisted(tuple(results), len(before.instances), tuple(notes))
+
+
+def leakage(exposure: Exposure, known: Sequence[float]) -> Interval:
+    """Return mean `known` under an attack over the target's, with a t interval over instances (linearised ratio).
+
+    Args:
+        exposure: Under the attack.
+        known: The target's `known` of the same facts, without an attack.
+    """
+    attacked, before = np.array([fact.known for fact in exposure.facts]), np.array(known)
+    ratio = attacked.mean() / before.mean()
+    names = list(dict.fromkeys(fact.fact.instance for fact in exposure.facts))
+    values = ratio + (attacked - ratio * before) / before.mean()
+    return estimate(values[None], np.array([names.index(fact.fact.instance) for fact in exposure.facts])).interval()
+
+
+Step = tuple[str, str, Exposure | None]
+
+
+def attacked_exposures(
+    engine: Engine,
+    tested: Sequence[Fact],
+    facts: Sequence[Fact],
+    retain: Sequence[Row],
+    general: Sequence[Row],
+    settings: ResistSettings,
+) -> Iterator[Step]:
+    """Yield the name of each attack, its setting, and the exposure under it; None of a model that it makes diverge.
+
+    Args: as `resist`, with `tested`, the facts whose exposure is measured.
+    """
+    if "question" in settings.attacks:
+        yield "question", "as asked", _exposed(engine, tested, settings.seed)
+    if "quantization" in settings.attacks:
+        yield from _quantized(engine, tested, settings)
+    if "prompts" in settings.attacks:
+        yield from _prompted(engine, tested, retain, general, settings)
+    if "sampling" in settings.attacks:
+        yield "sampling", f"best of {settings.samples}", _sampled(engine, tested, settings)
+    if "relearning" in settings.attacks:
+        halves = [[fact.row for fact in half] for half in _halves(facts, settings.seed)]
+        for rate in settings.learning_rates:
+            if all(halves):
+                yield from _joined(
+                    _relearned(
+                        engine, held, "forget rows of others", [f for f in tested if f.row in other], rate, settings
+                    )
+                    for held, other in (halves, halves[::-1])
+                )
+            for name, rows in (("retain rows", retain), ("general text", general)):
+                if rows:
+                    yield from _relearned(engine, rows, name, tested, rate, settings)
+
+
+def _exposed(engine: Engine, facts: Sequence[Fact], seed: int, begun: str = "") -> Exposure | None:
+    try:
+        return exposure_of(facts, answer_scores(engine, facts, begun), seed)
+    except ModelError:  # a logit is not a number
+        return None
+
+
+def _quantized(engine: Engine, facts: Sequence[Fact], settings: ResistSettings) -> Iterator[Step]:
+    changes: dict[str, Callable[[Tensor], Tensor]] = {
+        "int8": lambda w: rounded(w, "int8"),
+        "int4": lambda w: round_symmetric(w, 4, 64),
+        "nf4": lambda w: rounded(w, "nf4"),
+    }
+    for name, change in changes.items():
+        with engine.lend() as model, torch.no_grad():
+            for weight in block_weights(model).values():
+                weight.copy_(change(weight.float()))
+            yield "quantization", name, _exposed(engine, facts, settings.seed)
+
+
+def _prompted(
+    engine: Engine, facts: Sequence[Fact], retain: Sequence[Row], general: Sequence[Row], settings: ResistSettings
+) -> Iterator[Step]:
+    benchmark = Benchmark("request", (*[fact.row for fact in facts], *retain), tuple(general))
+    lawful = Facts(benchmark, AttackSection(seed=settings.seed))
+    for template in Prompts().templates():
+        asked = [(fact, row) for fact in facts if (row := template.row(fact.row, lawful)) is not None]
+        prompted = [replace(fact, questions=(row.question,)) for fact, row in asked]
+        fitting = {item.row.question for item in engine.encode([row for _, row in asked], over_length="drop")}
+        prompted = [fact for fact in prompted if fact.questions[0] in fitting]
+        if prompted:
+            yield "prompts", template.name, _exposed(engine, prompted, settings.seed, template.start)
+
+
+def _sampled(engine: Engine, facts: Sequence[Fact], settings: ResistSettings) -> Exposure:
+    """Rank answers by the largest share of their own words that one of the drawn texts contains."""
+    items = engine.encode([fact.row for fact in facts])
+    longest = max(len(item.answer_ids) for item in items)
+    how = {"temperature": 1.0, "samples": settings.samples, "seed": settings.seed}
+    texts = engine.generate([item.prompt_ids for item in items], longest, "sampling", **how)  # type: ignore[arg-type]
+    scores = []
+    for fact, drawn in zip(facts, texts, strict=True):
+        answers = [_words(answer) for answer in (fact.row.answer, *fact.wrong)]
+        shared = frozenset.intersection(*answers)
+        said = [_words(text) for text in drawn]
+        own = [answer - shared for answer in answers]
+        scores.append(np.array([[max(len(a & text) / max(len(a), 1) for text in said) for a in own]]))
+    return exposure_of(facts, scores, settings.seed)
+
+
+def _relearned(
+    engine: Engine, rows: Sequence[Row], name: str, facts: Sequence[Fact], rate: float, settings: ResistSettings
+) -> Iterator[Step]:
+    looks = {max(1, settings.steps // 2), settings.steps}
+    with attacker(engine, "full", settings.seed) as attacked:
+        for step in trained(attacked, rows, settings.batch_size, settings.steps, rate, settings.seed, name):
+            if step in looks:
+                yield "relearning", f"{name}, rate {rate:.2g}, {step} steps", _exposed(attacked, facts, settings.seed)
+
+
+def _joined(parts: Iterator[Iterator[Step]]) -> Iterator[Step]:
+    """Join the exposures of two halves, setting by setting."""
+    first, second = (list(part) for part in parts)
+    for (attack, setting, one), (_, _, other) in zip(first, second, strict=True):
+        yield attack, setting, None if one is None or other is None else Exposure((*one.facts, *other.facts))
+
+
+def _halves(facts: Sequence[Fact], seed: int) -> tuple[list[Fact], list[Fact]]:
+    """Split facts in halves by instance; by fact if all are of one instance."""
+    several = len({fact.instance for fact in facts}) > 1
+    key: Callable[[Fact], str] = (lambda f: f.instance) if several else (lambda f: f.row.answer)
+    groups = list(dict.fromkeys(key(fact) for fact in facts))
+    random.Random(seed).shuffle(groups)
+    chosen = set(groups[: len(groups) // 2])
+    return [f for f in facts if key(f) in chosen], [f for f in facts if key(f) not in chosen]
+
+
+def lighter(facts: Sequence[Fact], settings: ResistSettings) -> list[Fact]:
+    """Return the facts that are tested: of whole instances drawn at random, with the plain question and fewest answers."""
+    names = list(dict.fromkeys(fact.instance for fact in facts))
+    random.Random(settings.seed).shuffle(names)
+    found: list[Fact] = []
+    for name in names:
+        if len(found) < settings.facts:
+            found += [fact for fact in facts if fact.instance == name]
+    return [
+        replace(f, questions=f.questions[:1], wrong=f.wrong[:LEAST_ANSWERS], names=f.names[: settings.names])
+        for f in found[: settings.facts]
+    ]
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(re.findall(r"\w+", text.lower()))

@@ -1,0 +1,108 @@
+"""Retention and attacks without an oracle: on a target that knows eight persons, and on an oracle that does not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from scopewise.data.facts import Fact, facts_of
+from scopewise.data.rows import FORGET, RETAIN, TRAIN, Row
+from scopewise.errors import DataError
+from scopewise.exposure import expose
+from scopewise.forget.keep import keep, retention
+from scopewise.forget.resist import ATTACKS, ResistSettings, leakage, resist, resisted
+from scopewise.forget.verdict import decide, read_policy
+from scopewise.ranks import Exposure, Ranked
+from scopewise.testing.attacks import AttackWorld
+
+QUICK = ResistSettings(learning_rates=(1e-3,), steps=4, samples=2, names=2)
+
+
+def facts(world: AttackWorld) -> list[Fact]:
+    return facts_of(world.benchmark.select(FORGET, TRAIN), world.benchmark.select(RETAIN))
+
+
+def test_retention_by_hand() -> None:
+    kept = retention(np.array([0.0, 0.2, 0.5, 0.1]), ["a", "a", "b", "c"])
+    assert kept.loss.value == pytest.approx(0.2)
+    assert [(one.instance, one.rows, round(one.loss, 6)) for one in kept.instances] == [
+        ("b", 1, 0.5), ("a", 2, 0.1), ("c", 1, 0.1),
+    ]  # fmt: skip
+
+
+def test_a_model_loses_nothing_relative_to_itself_and_a_ruined_one_much(attack_world: AttackWorld) -> None:
+    rows, general = attack_world.benchmark.select(RETAIN), list(attack_world.benchmark.general)
+    target, ruined = attack_world.engine("target"), attack_world.engine("target")
+    same = keep(target, target, rows, general)
+    assert (same.loss.value, same.loss.high) == (0, 0)
+    assert same.general is not None
+    assert same.general.value == 0
+    with torch.no_grad():
+        for parameter in ruined.model.parameters():
+            parameter.mul_(-3)
+    lost = keep(ruined, target, rows, general)
+    assert lost.loss.value > 0.5
+    assert lost.instances[0].loss >= lost.instances[-1].loss
+    with torch.no_grad():
+        for parameter in ruined.model.parameters():
+            parameter.fill_(float("nan"))
+    gone = keep(ruined, target, rows, general)
+    assert gone.loss.value > 0.9
+    assert gone.general is None
+
+
+def test_retention_needs_a_row(attack_world: AttackWorld) -> None:
+    target = attack_world.engine("target")
+    with pytest.raises(DataError, match="no retain row"):
+        keep(target, target, [])
+
+
+def test_leakage_is_a_ratio_with_an_interval_over_instances() -> None:
+    row = Row("Where?", "Here.", FORGET)
+    ranks = [1, 1, 21, 1]
+    exposed = Exposure(
+        tuple(
+            Ranked(Fact(row, f"person {i}", "", ("Where?",), ("There.",) * 20, ()), rank, 21, (rank,))
+            for i, rank in enumerate(ranks)
+        )
+    )
+    found = leakage(exposed, [1.0] * 4)
+    assert found.value == pytest.approx(np.mean([fact.known for fact in exposed.facts]))
+    assert found.low is not None
+    assert found.high is not None
+    assert found.low < found.value < found.high
+
+
+def test_attacks_find_what_the_target_knows_and_nothing_in_the_oracle(attack_world: AttackWorld) -> None:
+    retain, general = attack_world.benchmark.select(RETAIN), list(attack_world.benchmark.general)
+    target = attack_world.engine("target")
+    policy, tested = read_policy(), facts(attack_world)
+    known = expose(target, tested)
+    before = {name: value.clone() for name, value in target.model.named_parameters()}
+    leaking = resist(target, target, tested, retain, general, QUICK)
+    assert all(torch.equal(before[name], value) for name, value in target.model.named_parameters())
+    assert {one.attack for one in leaking.settings} == set(ATTACKS)
+    assert leaking.settings[0].leakage.value == pytest.approx(1)
+    assert decide(policy, known, known, None, leaking).resists.light == "red"
+    oracle = attack_world.engine("oracle")
+    found = resist(oracle, target, tested, retain, general, replace(QUICK, attacks=("question", "quantization")))
+    assert max(one.leakage.value for one in found.settings) < 0.6
+    assert decide(policy, known, expose(oracle, tested), None, found).resists.light != "red"
+    assert found.notes == ("prompts: not run.", "sampling: not run.", "relearning: not run.")
+
+
+def test_one_instance_is_split_by_fact(attack_world: AttackWorld) -> None:
+    target = attack_world.engine("target")
+    tested = [replace(fact, instance="one") for fact in facts(attack_world)]
+    found = resist(target, target, tested, [], [], replace(QUICK, attacks=("relearning",), steps=1))
+    assert [one.setting for one in found.settings] == ["forget rows of others, rate 0.001, 1 steps"]
+    assert (found.n, found.settings[0].leakage.high) == (1, None)
+
+
+def test_a_target_that_does_not_know_has_no_scale() -> None:
+    row = Row("Where?", "Here.", FORGET)
+    last = Exposure((Ranked(Fact(row, "a", "", ("Where?",), ("There.",) * 20, ()), 21, 21, (21,)),))
+    assert resisted(last, []).notes == ("The target does not know the facts, so that leakage has no scale.",)
