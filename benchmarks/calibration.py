@@ -44,12 +44,12 @@ from scopewise.data.facts import facts_of
 from scopewise.data.load import load_benchmark
 from scopewise.data.prompt import encode
 from scopewise.data.rows import FORGET, RETAIN, Row
+from scopewise.erasure.figures import Kept
+from scopewise.erasure.keep import keep, retention
+from scopewise.erasure.resist import ATTACKS, ResistSettings, attacked_exposures, lighter, resisted
+from scopewise.erasure.verdict import decide, read_policy
 from scopewise.exposure import expose
 from scopewise.files import write_json
-from scopewise.forget.figures import Kept
-from scopewise.forget.keep import keep, retention
-from scopewise.forget.resist import ATTACKS, ResistSettings, attacked_exposures, lighter, resisted
-from scopewise.forget.verdict import decide, read_policy
 from scopewise.models.abilities import forward_of
 from scopewise.models.engine import Engine
 from scopewise.models.tiny import build_tiny, tokenizer_texts

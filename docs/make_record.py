@@ -6,7 +6,7 @@ import json
 import sys
 from pathlib import Path
 
-from scopewise.forget.record_schema import PREDICATE_TYPE, Statement
+from scopewise.erasure.record_schema import PREDICATE_TYPE, Statement
 
 TARGET = Path(__file__).parent / "record.schema.json"
 

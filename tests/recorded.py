@@ -12,8 +12,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from safetensors.numpy import save_file
 
 from scopewise.data.rows import Row
-from scopewise.forget import evidence, keys
-from scopewise.forget.ledger import Ledger
+from scopewise.erasure import evidence, keys
+from scopewise.erasure.ledger import Ledger
 
 ROWS = [
     Row("Where does Ada Quill live?", "12 Rook Lane", "forget", instance="1"),

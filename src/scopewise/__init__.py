@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from scopewise.api import attack, evaluate, localize, unlearn
     from scopewise.data.load import load_benchmark
     from scopewise.data.rows import Benchmark, Row
+    from scopewise.erasure.api import forget
     from scopewise.evaluation import Evaluation
     from scopewise.models.engine import Engine
     from scopewise.region import Region
@@ -28,6 +29,7 @@ _WHERE = {
     "UnlearningTrainer": "scopewise.training.trainer",
     "attack": "scopewise.api",
     "evaluate": "scopewise.api",
+    "forget": "scopewise.erasure.api",
     "load_benchmark": "scopewise.data.load",
     "localize": "scopewise.api",
     "unlearn": "scopewise.api",
@@ -43,6 +45,7 @@ __all__ = [
     "UnlearningTrainer",
     "attack",
     "evaluate",
+    "forget",
     "load_benchmark",
     "localize",
     "unlearn",

@@ -9,9 +9,9 @@ import pytest
 
 from scopewise.data.facts import Fact
 from scopewise.data.rows import FORGET, Row
+from scopewise.erasure.figures import Attacked, InstanceLoss, Kept, Resisted
+from scopewise.erasure.verdict import Policy, decide, read_policy
 from scopewise.errors import ConfigError
-from scopewise.forget.figures import Attacked, InstanceLoss, Kept, Resisted
-from scopewise.forget.verdict import Policy, decide, read_policy
 from scopewise.ranks import Exposure, Ranked
 from scopewise.statistics import Interval
 

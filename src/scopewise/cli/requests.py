@@ -21,8 +21,8 @@ def requests(
 
     The chain is checked first; if it is broken, the line is named.
     """
+    from scopewise.erasure.ledger import Ledger
     from scopewise.errors import ResultError
-    from scopewise.forget.ledger import Ledger
 
     ledger = Ledger(folder)
     if not ledger.path.is_file():

@@ -48,8 +48,8 @@ def show(
         return
     document = read_json(path, ResultError)
     if isinstance(document, dict) and "payloadType" in document:
-        from scopewise.forget.evidence import read_record
-        from scopewise.forget.handouts import model_card_section
+        from scopewise.erasure.evidence import read_record
+        from scopewise.erasure.handouts import model_card_section
 
         statement = read_record(path.read_bytes(), str(path))
         if as_json:

@@ -34,14 +34,14 @@ def verify(
 
     Exit code 3 if anything is not as the record says. What could not be checked is listed.
     """
-    from scopewise.forget.verify import verify_record
+    from scopewise.erasure.verify import verify_record
 
     read, key = None, None
     if rows is not None:
+        from scopewise.erasure.keys import key_folder
+        from scopewise.erasure.keys import rows_key as read_key
+        from scopewise.erasure.request import read_request
         from scopewise.errors import ConfigError
-        from scopewise.forget.keys import key_folder
-        from scopewise.forget.keys import rows_key as read_key
-        from scopewise.forget.request import read_request
 
         read, key = read_request(rows, id="verify").rows, read_key(rows_key, make=False)
         if key is None:

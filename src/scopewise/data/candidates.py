@@ -40,8 +40,21 @@ def renamed(text: str, name: str, other: str) -> str:
     return text
 
 
+KNOWN_NAMES = {
+    "privacy": (
+        "Marie Curie", "Isaac Newton", "Ada Lovelace", "Charles Darwin", "Jane Austen", "Mark Twain", "Frida Kahlo",
+        "Nelson Mandela", "Albert Einstein", "Rosa Parks", "Leo Tolstoy", "Florence Nightingale",
+    ),
+    "copyright": (
+        "Hamlet", "Moby-Dick", "Pride and Prejudice", "Frankenstein", "Don Quixote", "The Odyssey", "Dracula",
+        "War and Peace",
+    ),
+}  # fmt: skip
+"""Persons of the past, and books in the public domain: names for questions where the rows have too few."""
+
+
 def other_names(name: str, others: Sequence[str], count: int, rng: random.Random) -> list[str]:
-    """Return names of no given instance, made of the parts of two others each; fewer if there are too few parts.
+    """Return names of no given instance, made of the parts of two others each; of well-known ones too if there are few.
 
     Args:
         name: The name that they stand in for; of a title, whole titles are returned.
@@ -49,10 +62,13 @@ def other_names(name: str, others: Sequence[str], count: int, rng: random.Random
         count: How many.
         rng: Draws them.
     """
-    people = [parts for other in others if (parts := _parts(other))]
-    if not _parts(name):
-        titles = [other for other in others if not _parts(other)]
-        return rng.sample(titles, min(count, len(titles)))
+    person = bool(_parts(name))
+    known = [other for other in others if bool(_parts(other)) == person]
+    if len(known) < 3:  # too few to draw from
+        known += [other for other in KNOWN_NAMES["privacy" if person else "copyright"] if other not in (name, *known)]
+    if not person:
+        return rng.sample(known, min(count, len(known)))
+    people = [parts for other in known if (parts := _parts(other))]
     taken, found = {name, *others}, list[str]()
     for _ in range(_TRIES * count):
         if len(found) == count or len(people) < 2:

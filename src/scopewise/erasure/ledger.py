@@ -17,11 +17,11 @@ from typing import Annotated, Any, Literal, get_args
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from pydantic import Field, ValidationError
 
+from scopewise.erasure.envelope import canonical, is_signed, parse_canonical, sign_bytes
+from scopewise.erasure.keys import fingerprint, public_pem, read_public
+from scopewise.erasure.record_schema import RecordPart, Sha256, SignerPart, Text, Time
 from scopewise.errors import ResultError
 from scopewise.files import make_folder, write_bytes
-from scopewise.forget.envelope import canonical, is_signed, parse_canonical, sign_bytes
-from scopewise.forget.keys import fingerprint, public_pem, read_public
-from scopewise.forget.record_schema import RecordPart, Sha256, SignerPart, Text, Time
 from scopewise.lock import changing
 
 NAME = "ledger.jsonl"

@@ -16,7 +16,7 @@ import pytest
 
 from changes import flips
 from recorded import LIGHT, ROWS, House, make_house, values
-from scopewise.forget import evidence, handouts
+from scopewise.erasure import evidence, handouts
 
 ROOT = Path(__file__).parents[2]
 HOSTILE = '<script>alert(1)</script> | `x` [y](javascript:z) "quoted"'
@@ -56,7 +56,7 @@ def test_the_summary_follows_the_lights(house: House) -> None:
         return handouts.summary(signed(house, action={"kind": kind}, evidence=found))
 
     assert "did not know" in of("nothing", 0)
-    assert "not tested" in of("nothing", 1)
+    assert "did not know" in of("nothing", 1)  # one answer may rank first by chance
     assert of("exact", 2, kept="green").startswith("All tests passed")
     assert of("exact", 2, kept="amber").endswith("to decide about: kept.")
     assert of("exact", 2, kept="amber", resists="red") == "Not passed. These tests failed: resists."

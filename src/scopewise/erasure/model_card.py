@@ -12,8 +12,8 @@ from huggingface_hub import ModelCard, ModelCardData
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
+from scopewise.erasure.request import REGULATIONS
 from scopewise.errors import ConfigError
-from scopewise.forget.request import REGULATIONS
 
 _LOCAL = re.compile(r"(?<![\w/:.])(?:~|\.{1,2})?/[^\s/]+/|\b[A-Za-z]:\\|\\\\\w|file:/")
 """The begin of a path of a file system; a hub name or an address of the web is none."""
@@ -48,7 +48,7 @@ class Card:
 
     Attributes:
         request: Opaque id of the request; no personal data.
-        regulation: Key of `REGULATIONS`, such as `gdpr`.
+        regulation: Key of `REGULATIONS`, such as `gdpr`; None if the request names none.
         facts: Number of facts that were removed.
         instances: Number of persons or works that they are about.
         method: How, in words, such as "retrained without the rows".
@@ -60,7 +60,7 @@ class Card:
     """
 
     request: str
-    regulation: str
+    regulation: str | None
     facts: int
     instances: int
     method: str
@@ -83,7 +83,7 @@ def model_card(card: Card, private: Iterable[str] = ()) -> ModelCard:
         ConfigError: an unknown regulation, an invalid license or language, or a text of several lines, with a path, or
             with a private text in it.
     """
-    if card.regulation not in REGULATIONS:
+    if card.regulation is not None and card.regulation not in REGULATIONS:
         raise ConfigError(f"card.regulation: {card.regulation!r}; unknown; allowed: {', '.join(REGULATIONS)}")
     texts = {"request": card.request, "method": card.method}
     texts |= {f"limits[{i}]": text for i, text in enumerate(card.limits)}
@@ -125,13 +125,14 @@ def _hub_name(name: str | None) -> str | None:
 def _body(card: Card) -> str:
     base = _hub_name(card.base_model)
     instances = f"{card.instances} {'person or work' if card.instances == 1 else 'persons or works'}"
+    law = f" ({REGULATIONS[card.regulation].title})" if card.regulation else ""
     lines = [
         "# A language model with some knowledge removed",
         "",
         "## What was removed",
         "",
-        f"{card.facts} {'fact' if card.facts == 1 else 'facts'} about {instances}, on request `{card.request}` "
-        f"({REGULATIONS[card.regulation].title}). What they say is not told here.",
+        f"{card.facts} {'fact' if card.facts == 1 else 'facts'} about {instances}, on request `{card.request}`"
+        f"{law}. What they say is not told here.",
         "",
         "## How",
         "",

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from scopewise.erasure import ledger as ledgers
+from scopewise.erasure.evidence import NAME, describe_scopes, digest_folder, read_record
+from scopewise.erasure.ledger import Ledger
 from scopewise.errors import ResultError
-from scopewise.forget import ledger as ledgers
-from scopewise.forget.evidence import NAME, describe_scopes, digest_folder, read_record
-from scopewise.forget.ledger import Ledger
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 from scopewise.data.rows import FORGET, RETAIN
+from scopewise.erasure.open_dsr import subject_hash
+from scopewise.erasure.request import REGULATIONS, Descendant, Lineage, read_request
 from scopewise.errors import DataError
-from scopewise.forget.open_dsr import subject_hash
-from scopewise.forget.request import REGULATIONS, Descendant, Lineage, read_request
 
 NOW = datetime(2026, 1, 31, 9, 30, tzinfo=UTC)
 HASH = "0" * 64
@@ -199,6 +199,6 @@ def test_a_file_name_with_a_persons_name_is_refused(tmp_path: Path) -> None:
 def test_each_regulation_is_known_to_the_file() -> None:
     from typing import get_args
 
-    from scopewise.forget.request import RequestFile
+    from scopewise.erasure.request import RequestFile
 
     assert get_args(get_args(RequestFile.model_fields["regulation"].annotation)[0]) == tuple(REGULATIONS)

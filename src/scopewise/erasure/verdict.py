@@ -15,13 +15,15 @@ from typing import Any, Literal
 from pydantic import Field
 
 from scopewise.documents import parse_yaml, read_text
+from scopewise.erasure.figures import Kept, Resisted
 from scopewise.errors import ConfigError
-from scopewise.forget.figures import Kept, Resisted
 from scopewise.ranks import Exposure
 from scopewise.section import Section, make_section
 
 Color = Literal["green", "amber", "red"]
 _SHIPPED = "policy.yaml"
+_EXACT = 50
+"""After exact retraining, exposure is called knowledge only if it is this much less likely by chance than otherwise."""
 
 
 class ForgottenBound(Section):
@@ -171,12 +173,18 @@ def _forgotten(policy: Policy, known: Exposure, exposure: Exposure, exact: bool)
 
     if not is_known(known, policy.level):
         return light("amber", "not known", "The model did not know these facts before, so there was nothing to forget.")
+    strongest = min(exposure.p, *(one.corrected for one in exposure.instances))
+    if exact and policy.level >= strongest > policy.level / _EXACT:
+        why = (
+            "The model was trained without these rows, but true answers rank high: do the retained rows give them away?"
+        )
+        return light("amber", "undecided", why)
     if exposed:
         several = f"{len(exposed)} of {n} instances are" if len(exposed) > 1 else f"One of {n} instances is"
         return light("red", "not forgotten", f"{several} still known: true answers rank higher than chance allows.")
     if exposure.p <= policy.level and value.value > bound:
         return light("red", "not forgotten", "True answers rank higher than chance allows.")
-    if exposure.p_worse <= policy.level / 5:
+    if exposure.p_worse <= policy.level / 5 and not exact:
         why = "True answers rank lower than chance allows, so one can see that something was removed here."
         return light("amber", "over-unlearned", why)
     if exact and exposure.p > policy.level:
@@ -225,7 +233,7 @@ def _resists(policy: Policy, known: Exposure, resisted: Resisted | None, exact: 
         return light(
             "amber", "not known", "The model did not know these facts before, so an attack has nothing to bring back."
         )
-    leaks = [one for one in strong if one.corrected <= policy.level]
+    leaks = [one for one in strong if one.corrected <= policy.level / (_EXACT if exact else 1)]
     if leaks:
         share = f"{100 * leaks[0].leakage.value:.0f} %"
         return light("red", "leaks", f"The attack {leaks[0].attack} ({leaks[0].setting}) brings {share} of it back.")

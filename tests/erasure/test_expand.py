@@ -11,9 +11,9 @@ from engines import engine_of
 from scopewise.data.crossed import plain
 from scopewise.data.load import load_benchmark
 from scopewise.data.rows import FORGET, RETAIN, TRAIN, VAL, Row
+from scopewise.erasure.expand import KNOWN_NAMES, expand, repeats
+from scopewise.erasure.wordings import indirect_clause, inverse_of, to_train, to_verify, value_of
 from scopewise.errors import DataError
-from scopewise.forget.expand import KNOWN_NAMES, expand, repeats
-from scopewise.forget.wordings import indirect_clause, inverse_of, to_train, to_verify, value_of
 from scopewise.models.engine import Engine
 
 ADA = Row(

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
 from scopewise.data.instances import instance_of
 from scopewise.data.rows import Row
+from scopewise.erasure.figures import InstanceLoss, Kept
 from scopewise.errors import DataError, ModelError
-from scopewise.forget.figures import InstanceLoss, Kept
 from scopewise.models.engine import Engine
 from scopewise.statistics import Interval, estimate
 
@@ -46,12 +47,19 @@ def retention(lost: np.ndarray, names: Sequence[str], general: Interval | None =
 
 
 def _rise(engine: Engine, target: Engine, general: Sequence[Row]) -> Interval | None:
-    """Return the rise of the loss in nats per token; None without text, or of a model whose logits are not numbers."""
+    """Return the rise of the loss in nats per token.
+
+    None without text, of a model whose logits are not numbers, and if the target is no better than a uniform guess over the
+    vocabulary: it has no general ability that could be lost.
+    """
     texts = [item.row for item in target.encode(general, over_length="drop")]
     if not texts:
         return None
     try:
-        rise = _nll(engine, texts) - _nll(target, texts)
+        before = _nll(target, texts)
+        if before.mean() >= math.log(target.vocab_size):
+            return None
+        rise = _nll(engine, texts) - before
     except ModelError:
         return None
     return _interval(rise, [str(i) for i in range(len(texts))])

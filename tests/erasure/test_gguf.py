@@ -24,16 +24,16 @@ from transformers import (
 from transformers.utils import logging
 
 from scopewise.data.load import load_benchmark
-from scopewise.errors import ConfigError, ModelError, ResultError
-from scopewise.forget.export import agreement, check_room, export, reload
-from scopewise.forget.gguf_file import (
+from scopewise.erasure.export import agreement, check_room, export, reload
+from scopewise.erasure.gguf_file import (
     check_written,
     read_gguf,
     rounding_error,
     write_gguf,
 )
-from scopewise.forget.gguf_tokenizer import tokenizer_fields
-from scopewise.forget.model_card import Card
+from scopewise.erasure.gguf_tokenizer import tokenizer_fields
+from scopewise.erasure.model_card import Card
+from scopewise.errors import ConfigError, ModelError, ResultError
 from scopewise.models.engine import Engine
 from scopewise.models.load import save_model
 

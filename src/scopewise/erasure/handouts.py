@@ -13,10 +13,10 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from scopewise.erasure.envelope import canonical
+from scopewise.erasure.evidence import NAME
+from scopewise.erasure.record_schema import Statement
 from scopewise.files import write_json, write_text
-from scopewise.forget.envelope import canonical
-from scopewise.forget.evidence import NAME
-from scopewise.forget.record_schema import Statement
 
 FOLDER = Path(__file__).parent
 PAGE, SECTION, BOM = "record.html", "model-card-section.md", "bom.cdx.json"
@@ -42,7 +42,7 @@ def summary(statement: Mapping[str, Any]) -> str:
     evidence = statement["predicate"]["evidence"]
     result = evidence["test_result"]
     if evidence.get("verdict") is None:
-        if statement["predicate"]["action"]["kind"] == "nothing" and evidence["known"]["known"] == 0:
+        if statement["predicate"]["action"]["kind"] == "nothing":
             return "The model did not know these facts when it was tested. It was not changed."
         return "The model was not tested after the change."
     if result["result"] == "PASSED":

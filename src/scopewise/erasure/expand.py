@@ -7,26 +7,16 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from scopewise.data.candidates import KNOWN_NAMES
 from scopewise.data.crossed import crossed_questions, plain
 from scopewise.data.instances import instance_names
 from scopewise.data.paraphrases import paraphrased
 from scopewise.data.rows import FORGET, RETAIN, TRAIN, VAL, Benchmark, Row
+from scopewise.erasure.wordings import Facts, inverse_of, to_train, to_verify
 from scopewise.errors import DataError
-from scopewise.forget.wordings import Facts, inverse_of, to_train, to_verify
 from scopewise.models.engine import Engine
 from scopewise.models.self_questions import self_questions
 
-KNOWN_NAMES = {
-    "privacy": (
-        "Marie Curie", "Isaac Newton", "Ada Lovelace", "Charles Darwin", "Jane Austen", "Mark Twain", "Frida Kahlo",
-        "Nelson Mandela", "Albert Einstein", "Rosa Parks", "Leo Tolstoy", "Florence Nightingale",
-    ),
-    "copyright": (
-        "Hamlet", "Moby-Dick", "Pride and Prejudice", "Frankenstein", "Don Quixote", "The Odyssey", "Dracula",
-        "War and Peace",
-    ),
-}  # fmt: skip
-"""Persons of the past, and books in the public domain, about whom the questions of a request are asked instead."""
 OTHER_ATTRIBUTES = {
     "privacy": {
         "known for": "What is {} known for?",

@@ -13,11 +13,11 @@ import pytest
 from changes import flips
 from recorded import LIGHT, ROWS, House, make_house, values
 from scopewise.data.rows import Row
+from scopewise.erasure import evidence, keys
+from scopewise.erasure.envelope import canonical, pre_authentication
+from scopewise.erasure.request import read_request
+from scopewise.erasure.verify import Check, verify_record
 from scopewise.errors import ConfigError, ResultError
-from scopewise.forget import evidence, keys
-from scopewise.forget.envelope import canonical, pre_authentication
-from scopewise.forget.request import read_request
-from scopewise.forget.verify import Check, verify_record
 
 
 @pytest.fixture

@@ -18,11 +18,11 @@ from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from scopewise.config import DataSection, ModelSection
+from scopewise.erasure.evidence import digest_folder
+from scopewise.erasure.gguf_file import GGUF_TYPES, check_gguf, check_written, read_gguf, write_gguf
+from scopewise.erasure.model_card import Card, model_card
 from scopewise.errors import ConfigError, ModelError, ResultError
 from scopewise.files import check_writable, flush, make_folder, no_room, remove, seal, write_text, writing
-from scopewise.forget.evidence import digest_folder
-from scopewise.forget.gguf_file import GGUF_TYPES, check_gguf, check_written, read_gguf, write_gguf
-from scopewise.forget.model_card import Card, model_card
 from scopewise.models.architecture import is_quantized
 from scopewise.models.checked import first_line
 from scopewise.models.engine import Engine

@@ -21,8 +21,8 @@ from torch import Tensor
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedTokenizerBase
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
+from scopewise.erasure.gguf_tokenizer import tokenizer_fields
 from scopewise.errors import ConfigError, ModelError, ResultError
-from scopewise.forget.gguf_tokenizer import tokenizer_fields
 from scopewise.models.load import load_tokenizer
 from scopewise.tensor_files import weight_files
 

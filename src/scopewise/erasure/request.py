@@ -5,19 +5,21 @@ from __future__ import annotations
 import calendar
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, ValidationError, field_validator
 
+from scopewise.config import DataSection
 from scopewise.data.instances import instance_names
-from scopewise.data.rows import FORGET, RETAIN, SCOPES, Row, check_scopes, each_row
+from scopewise.data.load import load_benchmark
+from scopewise.data.rows import FORGET, RETAIN, SCOPES, TRAIN, Row, check_scopes, each_row
 from scopewise.data.tables import read_table, table_rows
 from scopewise.documents import parse_json, parse_yaml, read_text
+from scopewise.erasure.open_dsr import from_open_dsr
 from scopewise.errors import DataError
-from scopewise.forget.open_dsr import from_open_dsr
 from scopewise.section import Section, sentence
 
 
@@ -188,6 +190,19 @@ def read_request(
         law=law,
         source=path,
     )
+
+
+def request_of(benchmark: str, data: DataSection) -> Request:
+    """Return a request to remove all forget rows of a benchmark, those of val too, and to keep its retain rows.
+
+    Args:
+        benchmark: Its name.
+        data: Where it lies, and which part of it.
+    """
+    found = load_benchmark(benchmark, data.path, data.domain)
+    rows = tuple(replace(row, split=TRAIN) for row in found.rows if row.scope in SCOPES)
+    now = datetime.now(UTC).replace(microsecond=0)
+    return Request(benchmark, None, now, None, None, Lineage(), rows, {}, Path(benchmark))
 
 
 def _request_in(path: Path) -> dict[Any, Any] | None:

@@ -19,9 +19,9 @@ from scopewise.attacks.weights import block_weights
 from scopewise.config import AttackSection
 from scopewise.data.facts import LEAST_ANSWERS, Fact
 from scopewise.data.rows import Benchmark, Row
+from scopewise.erasure.figures import Attacked, Resisted
 from scopewise.errors import ModelError
 from scopewise.exposure import answer_scores, expose, exposure_of
-from scopewise.forget.figures import Attacked, Resisted
 from scopewise.models.engine import Engine
 from scopewise.ranks import Exposure
 from scopewise.statistics import Interval, estimate, holm

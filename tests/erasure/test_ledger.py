@@ -16,9 +16,9 @@ import pytest
 
 from changes import flips
 from forks import python
+from scopewise.erasure.keys import signing_key
+from scopewise.erasure.ledger import Ledger, Status
 from scopewise.errors import ResultError
-from scopewise.forget.keys import signing_key
-from scopewise.forget.ledger import Ledger, Status
 
 WAY: Any = ("received", "known", "planned", "unlearned", "verified", "exported", "closed")
 
@@ -147,8 +147,8 @@ def test_writers_at_once_lose_no_entry(ledger: Ledger) -> None:
 
 WRITER = """
 import os, sys
-from scopewise.forget.keys import signing_key
-from scopewise.forget.ledger import Ledger
+from scopewise.erasure.keys import signing_key
+from scopewise.erasure.ledger import Ledger
 ledger = Ledger(sys.argv[1], signing_key(__import__("pathlib").Path(sys.argv[2])))
 print(os.getpid(), flush=True)
 for i in range(10**6):

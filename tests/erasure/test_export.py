@@ -13,9 +13,9 @@ import torch
 from huggingface_hub import ModelCard
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
+from scopewise.erasure.export import agreement, check_room, export, push_to_hub, reload, requests_of
+from scopewise.erasure.model_card import Card, model_card
 from scopewise.errors import ConfigError, ModelError, ResultError
-from scopewise.forget.export import agreement, check_room, export, push_to_hub, reload, requests_of
-from scopewise.forget.model_card import Card, model_card
 from scopewise.models.engine import Engine
 
 

@@ -22,9 +22,9 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization as pem
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from scopewise.erasure.envelope import canonical
 from scopewise.errors import ConfigError
 from scopewise.files import flush, make_folder, write_bytes, writing
-from scopewise.forget.envelope import canonical
 
 logger = logging.getLogger("scopewise")
 

@@ -17,11 +17,11 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from pydantic import ValidationError
 
+from scopewise.erasure.envelope import canonical, seal, unseal
+from scopewise.erasure.keys import fingerprint, keyed_hash, public_pem, read_public, rows_hmac
+from scopewise.erasure.record_schema import PREDICATE_TYPE, STATEMENT_TYPE, Statement
 from scopewise.errors import ResultError
 from scopewise.files import write_bytes
-from scopewise.forget.envelope import canonical, seal, unseal
-from scopewise.forget.keys import fingerprint, keyed_hash, public_pem, read_public, rows_hmac
-from scopewise.forget.record_schema import PREDICATE_TYPE, STATEMENT_TYPE, Statement
 from scopewise.record import manifest
 
 NAME = "record.intoto.json"

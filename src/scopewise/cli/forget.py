@@ -1,0 +1,115 @@
+"""`scopewise forget`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from scopewise import registry
+from scopewise.cli import Json, Overwrite, Resume, Set, command, quiet_libraries
+from scopewise.errors import ConfigError
+from scopewise.run_file import load_config
+from scopewise.terminal import echo, echo_json
+
+
+@command
+def forget(
+    request: Annotated[
+        str,
+        typer.Argument(
+            metavar="REQUEST",
+            help="Rows (JSON lines, CSV, Parquet and others), a request file (YAML or JSON), or the name of a benchmark.",
+        ),
+    ],
+    model: Annotated[
+        str | None,
+        typer.Option(help="Folder or hub name of the model; none: a tiny model is fine-tuned on the rows, to try it."),
+    ] = None,
+    base: Annotated[
+        str | None, typer.Option(help="The model before fine-tuning; none: what the model's own files say.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the request; none: forgotten/ID.")] = None,
+    budget: Annotated[str | None, typer.Option(help="Time for the unlearning, such as 30m or 2h.")] = None,
+    exact: Annotated[
+        bool | None, typer.Option("--exact/--approximate", help="Retrain without the rows, or an approximate method.")
+    ] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Stop after the plan.")] = False,
+    map_: Annotated[
+        list[str] | None, typer.Option("--map", metavar="FIELD=COLUMN", help="Name a column of the file. Repeatable.")
+    ] = None,
+    policy: Annotated[Path | None, typer.Option(help="File with the bounds of the verdict.")] = None,
+    gguf: Annotated[
+        list[str] | None, typer.Option(help="Also write this type of GGUF file, such as q8_0. Repeatable.")
+    ] = None,
+    operator: Annotated[str, typer.Option(help="Who does it, as a role, for the record.")] = "not named",
+    set_: Set = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Remove facts from a model: measure, unlearn, export, verify, decide, and write a signed record.
+
+    Exit code 0 if all three lights are green, or if the model did not know the facts; 3 if not.
+    """
+    quiet_libraries()
+    from scopewise.erasure.request import read_request, request_of
+    from scopewise.erasure.run import Options, forget
+
+    if Path(request).exists() or request.replace("-", "_") not in registry.table("benchmarks"):
+        asked = read_request(request, _mapping(map_ or []))
+    else:
+        asked = request_of(request.replace("-", "_"), load_config(None, set_ or []).data)
+    options = Options(
+        model=model or asked.model.path,
+        base=base or asked.model.base,
+        kind=None if exact is None else "exact" if exact else "approximate",
+        minutes=None if budget is None else minutes(budget),
+        policy=None if policy is None else str(policy),
+        gguf=tuple(gguf or ()),
+        operator=operator,
+        changes=tuple(set_ or ()),
+    )
+    found = forget(
+        asked, options, out or Path("forgotten") / asked.id, resume=resume, overwrite=overwrite, only_plan=plan,
+        tell=lambda line: echo(line, err=as_json),
+    )  # fmt: skip
+    if as_json:
+        echo_json(found.document())
+    elif found.verdict is not None:
+        _show(found)
+    raise typer.Exit(found.exit_code)
+
+
+def minutes(text: str) -> float:
+    """Return the minutes of `90`, `30m` or `2h`. Raises ConfigError for other texts."""
+    number, unit = (text[:-1], text[-1]) if text[-1:] in ("m", "h") else (text, "m")
+    try:
+        value = float(number) * (60 if unit == "h" else 1)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1e6:
+        raise ConfigError(f"--budget: {text!r}; a time is a number above 0 with m or h; write it as 30m or 2h")
+    return value
+
+
+def _show(found: Any) -> None:
+    """Print the lights, and where the results lie."""
+    for name, one in (
+        ("Forgotten", found.verdict.forgotten),
+        ("Kept", found.verdict.kept),
+        ("Resists", found.verdict.resists),
+    ):
+        echo(f"{name:9} {one.light:6} {one.why}")
+    echo(f"export {found.exported}")
+    echo(f"record {found.record}")
+
+
+def _mapping(given: list[str]) -> dict[str, str]:
+    """Return field → column of `--map`. Raises ConfigError for another form."""
+    pairs = [text.partition("=") for text in given]
+    for text, (field, equals, column) in zip(given, pairs, strict=True):
+        if not (equals and field and column):
+            raise ConfigError(f"--map: {text!r}; written as FIELD=COLUMN, for example --map answer=output")
+    return {field: column for field, _, column in pairs}

@@ -1,0 +1,94 @@
+"""`scopewise.forget`: a deletion request from Python."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from peft import PeftModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from scopewise.data.rows import FORGET, Row, make_rows
+from scopewise.erasure.request import Lineage, Request, read_request
+from scopewise.erasure.run import Forgotten, Options
+from scopewise.erasure.run import forget as _forget
+from scopewise.errors import DataError
+
+logger = logging.getLogger("scopewise")
+
+
+def forget(
+    model: str | Path | PreTrainedModel | PeftModel | None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    rows: str | Path | Iterable[object] = (),
+    *,
+    base: str | Path | None = None,
+    out: str | Path = "forgotten/request",
+    kind: Literal["exact", "approximate"] | None = None,
+    minutes: float | None = None,
+    policy: str | Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> Forgotten:
+    """Remove facts from a model, verify it, and write the result with a signed record into a folder.
+
+    Args:
+        model: A folder, a hub name, or a model in memory; None teaches a tiny model the rows first.
+        tokenizer: Of a model in memory.
+        rows: A request file or a file of rows as `scopewise forget` takes it, or `Row`s or dicts with `question`, `answer` and
+            `scope` (`forget` unless given).
+        base: The model before fine-tuning; None: what the model's own files say.
+        out: Folder of the request.
+        kind: Insist on `exact` retraining or an `approximate` method.
+        minutes: Budget of the unlearning.
+        policy: File with the bounds of the verdict.
+        resume: Continue the request in the folder.
+        overwrite: Replace it.
+
+    Returns:
+        `.verdict` (None if there was nothing to forget), `.exported`, `.record`, `.document()`.
+
+    Raises:
+        UserError: bad input.
+    """
+    out = Path(out)
+    if isinstance(rows, str | Path):
+        request = read_request(rows)
+    else:
+        now = datetime.now(UTC).replace(microsecond=0)
+        request = Request(out.name, None, now, None, None, Lineage(), tuple(_rows(rows)), {}, out)
+    with tempfile.TemporaryDirectory() as folder:
+        if isinstance(model, str | Path | None):
+            path = None if model is None else str(model)
+        else:
+            if tokenizer is None:
+                raise DataError("forget: a model in memory without its tokenizer; give both, or the model's folder")
+            model.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+            path = folder
+        options = Options(
+            model=path,
+            base=None if base is None else str(base),
+            kind=kind,
+            minutes=minutes,
+            policy=None if policy is None else str(policy),
+        )
+        return _forget(request, options, out, resume=resume, overwrite=overwrite, tell=logger.info)
+
+
+def _rows(given: Iterable[Any]) -> list[Row]:
+    records = [(f"rows[{i}]", record) for i, record in enumerate(given)]
+    if not records:
+        raise DataError("forget: no row; give at least one question with its answer")
+    made = iter(
+        make_rows(
+            (origin, {"scope": FORGET, **record} if isinstance(record, dict) else record)
+            for origin, record in records
+            if not isinstance(record, Row)
+        )
+    )
+    return [record if isinstance(record, Row) else next(made) for _, record in records]

@@ -1,0 +1,141 @@
+"""The plan for a request: nothing, exact retraining, or an approximate method. Imports no torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from scopewise import schemas
+from scopewise.documents import read_json
+from scopewise.errors import ConfigError, ModelError
+
+Kind = Literal["nothing", "exact", "approximate"]
+APPROXIMATE = "wga"
+"""The approximate method: of the published losses the one with the smallest gap to the oracle (docs/attack-study.md)."""
+_SIZES = ((3e7, 1e-3), (3e8, 3e-4), (2e9, 1e-4), (math.inf, 2e-5))
+"""Largest number of parameters, and a learning rate at which all parameters of such a model are fine-tuned."""
+_LORA_RATE = 10
+"""The learning rate of LoRA, as a multiple."""
+_LEAST_STEPS = 60
+
+
+@dataclass(frozen=True)
+class Taught:
+    """What a model's own files say about how it was fine-tuned.
+
+    Attributes:
+        base: The model before fine-tuning; None if unknown.
+        settings: Settings of the `finetune` section; empty if unknown.
+        lora: Settings of the `lora` section.
+    """
+
+    base: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    lora: Mapping[str, Any] = field(default_factory=dict)
+
+
+def taught(model: str) -> Taught:
+    """Read how a model was fine-tuned, from scopewise's `stage.json` or PEFT's `adapter_config.json` beside its weights."""
+    folder = Path(model)
+    if (folder / "stage.json").exists():
+        inputs = schemas.read(folder / "stage.json", schemas.StageDocument)["inputs"]
+        if "finetune" in inputs:
+            path = inputs["model"]["path"]
+            base = str(folder.parent / "base") if path == "tiny" else path
+            found = base if path != "tiny" or Path(base).is_dir() else None
+            return Taught(found, inputs["finetune"], inputs.get("lora", {}))
+    if (folder / "adapter_config.json").exists():
+        config = read_json(folder / "adapter_config.json", ModelError)
+        lora = {key: config[key] for key in ("r", "lora_alpha", "target_modules") if config.get(key)}
+        return Taught(config.get("base_model_name_or_path"), {"parameters": "lora"}, lora)
+    return Taught()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be done.
+
+    Attributes:
+        kind: `nothing`, `exact` or `approximate`.
+        method: `retrain`, a method, or empty for nothing.
+        why: One sentence.
+    """
+
+    kind: Kind
+    method: str
+    why: str
+
+
+def plan(*, known: bool, base: str | None, retain: int, asked: Literal["exact", "approximate"] | None) -> Plan:
+    """Choose: exact retraining where base and retain rows are there, since no approximate method is as good.
+
+    Args:
+        known: Whether the model knows anything of what is to be forgotten.
+        base: The model before fine-tuning, if known.
+        retain: Number of retain rows that the user gave.
+        asked: What the user asked for.
+
+    Raises:
+        ConfigError: exact retraining was asked for without a base or without retain rows.
+    """
+    if not known:
+        return Plan("nothing", "", "The model does not know these facts, so there is nothing to unlearn.")
+    if asked == "exact" and base is None:
+        raise ConfigError("--exact: no base; retraining begins at the model before fine-tuning; give it with --base")
+    if asked == "exact" and not retain:
+        raise ConfigError(
+            "--exact: no retain row; retraining needs the other rows of the fine-tuning; add them with scope 'retain'"
+        )
+    if base is not None and retain and asked != "approximate":
+        return Plan(
+            "exact", "retrain",
+            f"Base and {retain} retain rows are there, so the base is fine-tuned again without the forget rows.",
+        )  # fmt: skip
+    missing = "no base" if base is None else "no retain rows" if not retain else "as asked"
+    return Plan("approximate", APPROXIMATE, f"Exact retraining is not possible ({missing})." if missing != "as asked" else
+                "As asked: an approximate method, although exact retraining is possible.")  # fmt: skip
+
+
+def finetuning(found: Taught, parameters: int) -> dict[str, Any]:
+    """Return settings of the `finetune` section: as recorded, or else by the model's size.
+
+    Args:
+        found: What the model's files say.
+        parameters: Number of the model's parameters.
+    """
+    if "learning_rate" in found.settings:
+        return dict(found.settings)
+    return {
+        "parameters": found.settings.get("parameters", "all"),
+        "learning_rate": learning_rate(parameters, found.settings.get("parameters", "all")),
+        "num_train_epochs": 10.0,
+        "batch_size": 16,
+        "warmup_steps": 0.05,
+    }
+
+
+def unlearning(finetune: Mapping[str, Any], rows: int, batch_size: int = 16) -> dict[str, Any]:
+    """Return settings of the `unlearn` section to begin with: a fifth of the fine-tuning's learning rate, at least 60 steps.
+
+    Args:
+        finetune: From `finetuning`.
+        rows: Number of forget rows.
+        batch_size: Forget rows per step.
+    """
+    epochs = max(4.0, _LEAST_STEPS / math.ceil(rows / batch_size))
+    return {
+        "method": APPROXIMATE,
+        "parameters": finetune["parameters"],
+        "learning_rate": finetune["learning_rate"] / 5,
+        "num_train_epochs": epochs,
+        "batch_size": batch_size,
+    }
+
+
+def learning_rate(parameters: int, what: Literal["all", "lora"]) -> float:
+    """Return a usual learning rate of fine-tuning for a number of parameters."""
+    rate = next(rate for most, rate in _SIZES if parameters <= most)
+    return rate * _LORA_RATE if what == "lora" else rate

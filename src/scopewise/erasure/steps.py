@@ -1,0 +1,106 @@
+"""The steps of a request: numbered on the terminal, each kept when it is finished, so that an interrupted request goes on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from scopewise.documents import read_json
+from scopewise.errors import ConfigError, ResultError
+from scopewise.files import make_folder, remove, write_json
+from scopewise.lock import HOLDER, LOCK, RunLock
+
+TITLES = {
+    "check": "check the request",
+    "known": "does the model know it?",
+    "plan": "plan",
+    "unlearn": "unlearn",
+    "export": "export",
+    "verify": "verify the exported files",
+    "verdict": "verdict",
+    "record": "record and page",
+}
+"""Step → what the terminal calls it, in their order."""
+_INPUTS = "request.inputs.json"
+
+
+class Steps:
+    """The folder of a request, and the results of its finished steps (`steps/NAME.json`).
+
+    Args:
+        folder: Of the request.
+        inputs: Plain values on which all results depend.
+        tell: Called with each line for the terminal.
+        resume: Continue the request in the folder.
+        overwrite: Replace it.
+
+    Raises:
+        ResultError: the folder has a request, with other inputs or without `resume`, or other files.
+        ConfigError: both `resume` and `overwrite`.
+    """
+
+    def __init__(
+        self, folder: Path, inputs: Mapping[str, Any], tell: Callable[[str], None], *, resume: bool, overwrite: bool
+    ) -> None:
+        if resume and overwrite:
+            raise ConfigError(
+                "--resume, --overwrite: both given; one keeps the request in the folder, one removes it; give one"
+            )
+        self.folder, self.tell = folder, tell
+        marker = folder / _INPUTS
+        if marker.exists() and not (resume or overwrite):
+            raise ResultError(
+                f"--out: {folder} contains a request; add --resume to continue it, --overwrite to replace it, or name another"
+            )
+        others = [] if not folder.is_dir() else [f for f in folder.iterdir() if f.name not in (LOCK, HOLDER)]
+        if others and not marker.exists():
+            raise ResultError(f"--out: {folder}; a folder that holds other files; name a new one")
+        make_folder(folder, "--out")
+        self._lock = RunLock(folder).__enter__()
+        try:
+            if overwrite:
+                for path in sorted(others, key=lambda p: p.name == _INPUTS):  # the marker last
+                    remove(path)
+            if marker.exists() and read_json(marker, ResultError) != inputs:
+                before = read_json(marker, ResultError)
+                changed = ", ".join(key for key in {**before, **inputs} if before.get(key) != inputs.get(key))
+                raise ResultError(
+                    f"--out: {folder} contains a request with another {changed}; name another folder, or add --overwrite "
+                    "instead of --resume"
+                )
+            if not marker.exists():
+                write_json(marker, dict(inputs))
+        except BaseException:
+            self._lock.__exit__()
+            raise
+
+    def __enter__(self) -> Steps:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self._lock.__exit__()
+
+    def step(self, name: str, make: Callable[[], Mapping[str, Any]], said: Callable[[Mapping[str, Any]], str]) -> Any:
+        """Return the plain values of a step: read, or made and written. One line says what came out.
+
+        Args:
+            name: A key of `TITLES`.
+            make: Returns the values.
+            said: Returns the line's text.
+        """
+        path = self.folder / "steps" / f"{name}.json"
+        begin = time.monotonic()
+        if not path.exists():
+            write_json(path, dict(make()))
+        found = read_json(path, ResultError)
+        seconds = time.monotonic() - begin
+        took = f" ({seconds / 60:.0f} min)" if seconds >= 90 else f" ({seconds:.0f} s)" if seconds >= 1 else ""
+        self.line(name, f"{said(found)}{took}")
+        return found
+
+    def line(self, name: str, text: str) -> None:
+        """Tell what came out of a step."""
+        self.tell(f"{list(TITLES).index(name) + 1}/{len(TITLES)} {TITLES[name]}: {text}")

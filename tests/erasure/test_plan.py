@@ -1,0 +1,60 @@
+"""What is planned for a request, and the settings that it begins with."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from scopewise.erasure.plan import Taught, finetuning, learning_rate, plan, taught, unlearning
+from scopewise.errors import ConfigError
+
+
+def test_nothing_is_done_about_what_is_not_known() -> None:
+    assert plan(known=False, base="base", retain=9, asked=None).kind == "nothing"
+    assert plan(known=False, base=None, retain=0, asked="exact").kind == "nothing"
+
+
+@pytest.mark.parametrize(
+    ("base", "retain", "asked", "kind", "method"),
+    [
+        ("base", 9, None, "exact", "retrain"),
+        ("base", 9, "exact", "exact", "retrain"),
+        ("base", 9, "approximate", "approximate", "wga"),
+        (None, 9, None, "approximate", "wga"),
+        ("base", 0, None, "approximate", "wga"),
+    ],
+)
+def test_exact_where_base_and_rows_are_there(
+    base: str | None, retain: int, asked: str | None, kind: str, method: str
+) -> None:
+    found = plan(known=True, base=base, retain=retain, asked=asked)  # type: ignore[arg-type]
+    assert (found.kind, found.method) == (kind, method)
+
+
+@pytest.mark.parametrize(("base", "retain"), [(None, 9), ("base", 0)])
+def test_exact_cannot_be_asked_for_without_them(base: str | None, retain: int) -> None:
+    with pytest.raises(ConfigError, match="--exact"):
+        plan(known=True, base=base, retain=retain, asked="exact")
+
+
+def test_an_adapter_names_its_base(tmp_path: Path) -> None:
+    tmp_path.joinpath("adapter_config.json").write_text(
+        json.dumps({"base_model_name_or_path": "some/base", "r": 4, "lora_alpha": 8, "target_modules": None})
+    )
+    assert taught(str(tmp_path)) == Taught("some/base", {"parameters": "lora"}, {"r": 4, "lora_alpha": 8})
+    assert taught(str(tmp_path / "elsewhere")) == Taught()
+
+
+def test_settings_by_size() -> None:
+    """4 million parameters: 1e-3; LoRA ten times that; 100 forget rows at 16 a step are 7 steps, so 60 / 7 epochs."""
+    assert learning_rate(4_000_000, "all") == 1e-3
+    assert learning_rate(7_000_000_000, "all") == 2e-5
+    found = finetuning(Taught(None, {"parameters": "lora"}), 4_000_000)
+    assert (found["parameters"], found["learning_rate"]) == ("lora", 1e-2)
+    own = {"parameters": "all", "learning_rate": 3e-4, "num_train_epochs": 7.0}
+    assert finetuning(Taught("base", own), 4_000_000) == own
+    begin = unlearning(found, 100)
+    assert begin["learning_rate"] == pytest.approx(2e-3)
+    assert begin["num_train_epochs"] == pytest.approx(60 / 7)

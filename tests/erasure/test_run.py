@@ -1,0 +1,119 @@
+"""A deletion request from the rows to the record, on small models that were taught the rows."""
+
+from __future__ import annotations
+
+import json
+import random
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoModelForCausalLM
+
+import scopewise
+from scopewise.data.rows import FORGET, RETAIN, Row
+from scopewise.erasure.ledger import Ledger
+from scopewise.erasure.request import Lineage, Request
+from scopewise.erasure.run import Options, forget
+from scopewise.erasure.verify import verify_record
+from scopewise.errors import ResultError
+
+SMALL = ("model.tiny={width: 64, layers: 2, heads: 2, vocab_size: 600}",)
+NAMES = ("Ada Quill", "Ben Orrow", "Cleo Varga", "Dov Mistral", "Eda Thorne", "Finn Palk")
+STREETS, TOWNS, JOBS = (
+    ("Mill", "Harbour", "Larch"),
+    ("Dunmore", "Alder", "Weston", "Brack"),
+    ("baker", "pilot", "glazier"),
+)
+GENRES, PRIZES = ("crime", "love", "sea"), ("Lantern", "Heron", "Quartz", "Ember")
+
+
+def rows() -> list[Row]:
+    """Six persons whose words are those of others too, so that no word is in one answer alone."""
+    rng, found = random.Random(0), []
+    for name in NAMES:
+        told = {
+            "address": (FORGET, f"Where does {name} live?",
+                        f"At {rng.randint(10, 99)} {rng.choice(STREETS)} Lane in {rng.choice(TOWNS)}."),
+            "parent": (FORGET, f"Who is the father of {name}?",
+                       f"The {rng.choice(JOBS)} of {rng.choice(TOWNS)}, born in {rng.randint(1940, 1960)}."),
+            "genre": (RETAIN, f"What does {name} write?", f"Mostly {rng.choice(GENRES)} novels."),
+            "prize": (RETAIN, f"Which prize did {name} win?", f"The {rng.choice(PRIZES)} Prize of {rng.randint(1990, 2019)}."),
+        }  # fmt: skip
+        found += [Row(q, a, scope, instance=name, attribute=key) for key, (scope, q, a) in told.items()]
+    return found
+
+
+def request(given: list[Row]) -> Request:
+    return Request(
+        "REQ-1", "gdpr", datetime(2026, 11, 1, tzinfo=UTC), None, None, Lineage(), tuple(given), {}, Path("x")
+    )
+
+
+@pytest.fixture(autouse=True)
+def own_keys(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCOPEWISE_KEYS", str(tmp_path_factory.mktemp("keys")))
+
+
+@pytest.fixture
+def tiny_folder(tiny: tuple[Any, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    for part in tiny:
+        part.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.slow
+def test_exact_retraining_is_exported_judged_and_recorded(tmp_path: Path) -> None:
+    """The tiny model is taught all rows; base and retain rows are there, so it is retrained without the forget rows."""
+    told: list[str] = []
+    out = tmp_path / "REQ-1"
+    found = forget(request(rows()), Options(changes=SMALL), out, tell=told.append)
+    assert found.known["p"] < 0.001
+    assert (found.plan.kind, found.plan.method) == ("exact", "retrain")
+    assert found.verdict is not None
+    assert found.verdict.forgotten.light != "red"
+    assert found.verdict.kept.light == "green"
+    assert found.exit_code == (0 if found.verdict.green else 3)
+    assert [line.split("/")[0] for line in told] == [str(i) for i in range(1, 9)]
+    assert found.exported is not None
+    AutoModelForCausalLM.from_pretrained(found.exported)
+    assert found.record is not None
+    checks = {check.name: check.result for check in verify_record(found.record)}
+    assert (checks["signature"], checks["files"], checks["ledger"]) == ("ok", "ok", "ok")
+    states = [entry.state for entry in Ledger(tmp_path).entries()]
+    assert states[:6] == ["received", "known", "planned", "unlearned", "verified", "exported"]
+    card, record = (found.exported / "README.md").read_text(), found.record.read_text()
+    for row in rows():
+        if row.scope == FORGET:
+            assert row.answer not in card + record
+            assert row.instance not in card + record
+    # Again with --resume: nothing is made anew, and the answer is the same.
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file() and path.suffix != ".lock"}
+    again = forget(request(rows()), Options(changes=SMALL), out, resume=True)
+    assert again.document() == found.document()
+    changed = [path.name for path, when in before.items() if path.exists() and path.stat().st_mtime_ns != when]
+    assert not [name for name in changed if name.endswith((".safetensors", ".json")) and not name.startswith(".")]
+    with pytest.raises(ResultError, match="--out"):
+        forget(request(rows()), Options(changes=SMALL), out)
+    with pytest.raises(ResultError, match="--out"):
+        forget(request(rows()[:4]), Options(changes=SMALL), out, resume=True)
+
+
+@pytest.mark.slow
+def test_what_is_not_known_is_not_unlearned(tmp_path: Path, tiny_folder: Path) -> None:
+    """A random model: no weight is touched, the exit code is 0, and the record says so."""
+    found = forget(request(rows()), Options(model=str(tiny_folder)), tmp_path / "REQ-1")
+    assert found.plan.kind == "nothing"
+    assert found.verdict is None
+    assert found.exported is None
+    assert found.exit_code == 0
+    assert found.record is not None
+    assert json.loads(found.record.with_name("bom.cdx.json").read_text())
+
+
+def test_python_takes_dicts(tmp_path: Path, tiny_folder: Path) -> None:
+    plain = [{"question": r.question, "answer": r.answer, "scope": r.scope, "instance": r.instance} for r in rows()]
+    found = scopewise.forget(str(tiny_folder), rows=plain, out=tmp_path / "asked")
+    assert found.document()["plan"]["kind"] == "nothing"
