@@ -180,7 +180,8 @@ def main(words: Sequence[str] | None = None) -> None:
     found = read(given.folder)
     config = load_config(given.run_file, given.changes)
     if given.out is not None:
-        made = {**manifest(config, None), "set": given.changes}
+        runs = [read_json(path, ResultError)["manifest"]["commit"] for path in given.folder.glob("seed*/results.json")]
+        made = {**manifest(config, None), "set": given.changes, "runs_at": sorted(set(runs))}
         write_json(given.out, {"manifest": made, "config": config.model_dump(mode="json"), "seeds": found})
     print(table(found))
 

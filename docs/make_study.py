@@ -23,7 +23,8 @@ def table(name: str) -> str:
     if "seeds" not in document:
         return attacks_table(document)
     made = document["manifest"]
-    origin = f"scopewise {made['scopewise']}, commit {made['commit'][:12]}, {made['processor']}, {made['date'][:10]}"
+    commits = ", ".join(commit[:12] for commit in made["runs_at"])
+    origin = f"scopewise {made['scopewise']}, commit {commits}, {made['processor']}, {made['date'][:10]}"
     return f"{_robust().table(document['seeds'])} {origin}."
 
 
