@@ -121,12 +121,12 @@ def read_policy(path: str | Path | None = None) -> Policy:
         ConfigError: the file cannot be read, or a key is missing, unknown or out of its range.
     """
     if path is None:
-        text = (resources.files("scopewise") / "configs" / _SHIPPED).read_text(encoding="utf-8")
+        text = (resources.files("scopewise") / "erasure" / _SHIPPED).read_text(encoding="utf-8")
     else:
         text = read_text(path, ConfigError, "--policy")
     values = parse_yaml(text, str(path or _SHIPPED), ConfigError)
     if not isinstance(values, dict):
-        raise ConfigError(f"{path}: {type(values).__name__}; a policy is a mapping, as configs/policy.yaml is")
+        raise ConfigError(f"{path}: {type(values).__name__}; a policy is a mapping, as the shipped `erasure/policy.yaml` is")
     return make_section(Policy, values, "policy")
 
 
