@@ -253,7 +253,8 @@ def push_to_hub(exported: Exported, name: str, *, private: bool = True, token: s
 
 def _check_weights(model: PreTrainedModel, folder: Path) -> None:
     """Raise ResultError unless a folder, loaded again, has the weights of a model bit by bit."""
-    found = load_model(folder).state_dict()
+    section = ModelSection()
+    found = load_model(folder, section).state_dict()
     for name, value in model.state_dict().items():
         if name not in found or not torch.equal(found[name].cpu(), value.cpu()):
             raise ResultError(f"export: {name}; not the model's weights when read back; report it as a bug")

@@ -126,7 +126,9 @@ def read_policy(path: str | Path | None = None) -> Policy:
         text = read_text(path, ConfigError, "--policy")
     values = parse_yaml(text, str(path or _SHIPPED), ConfigError)
     if not isinstance(values, dict):
-        raise ConfigError(f"{path}: {type(values).__name__}; a policy is a mapping, as the shipped `erasure/policy.yaml` is")
+        raise ConfigError(
+            f"{path}: {type(values).__name__}; a policy is a mapping, as the shipped `erasure/policy.yaml` is"
+        )
     return make_section(Policy, values, "policy")
 
 
