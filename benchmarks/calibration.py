@@ -229,16 +229,18 @@ def main() -> None:
                     }
                 )  # fmt: skip
     untaught = {name: p_values(one["exposure"]) for name, one in found.items() if one["case"].forgotten}
-    pipelines = [pipeline(text) for text in arguments.runs]
     document = {
         "manifest": manifest(None, ""),
-        "arguments": {"persons": arguments.persons, "cases": arguments.cases, "attacks": list(arguments.attacks)},
+        "arguments": {key: getattr(arguments, key) for key in ("persons", "cases", "epochs", "attacked", "attacks")},
         "seconds": time.time() - begun,
         "untaught": untaught,
-        "runs_of_pipelines": pipelines,
+        "runs_of_pipelines": [],
         "cases": runs,
     }
-    write_json(arguments.out, document)
+    write_json(arguments.out, document)  # the runs below take as long again
+    for text in arguments.runs:
+        document["runs_of_pipelines"].append(pipeline(text))
+        write_json(arguments.out, document)
     print(table(document))
 
 
