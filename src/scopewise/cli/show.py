@@ -12,10 +12,6 @@ from scopewise.cli import Json, Set, command
 from scopewise.documents import read_json
 from scopewise.errors import ResultError
 from scopewise.region import FORMAT, Region
-from scopewise.report.attacks import attacks_table
-from scopewise.report.comparison import with_comparisons
-from scopewise.report.regions import region_table
-from scopewise.report.table import markdown
 from scopewise.run_file import load_config
 from scopewise.schemas import AttacksDocument, ResultsDocument, checked
 from scopewise.terminal import echo, echo_json
@@ -30,6 +26,12 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show the table of a run, a region layer by layer, what a record says, or a run file with all its defaults."""
+    # Imported here, since they need scipy, for which every other command would wait.
+    from scopewise.report.attacks import attacks_table
+    from scopewise.report.comparison import with_comparisons
+    from scopewise.report.regions import region_table
+    from scopewise.report.table import markdown
+
     path = Path(what)
     if path.is_dir():
         names = ("results.partial.json", "results.json", "record.intoto.json")
