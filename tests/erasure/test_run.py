@@ -15,9 +15,10 @@ import scopewise
 from scopewise.data.rows import FORGET, RETAIN, Row
 from scopewise.erasure.ledger import Ledger
 from scopewise.erasure.request import Lineage, Request
-from scopewise.erasure.run import Options, forget
+from scopewise.erasure.run import forget
+from scopewise.erasure.setup import Options, Setup
 from scopewise.erasure.verify import verify_record
-from scopewise.errors import ResultError
+from scopewise.errors import ResultError, UserError
 
 SMALL = ("model.tiny={width: 64, layers: 2, heads: 2, vocab_size: 600}",)
 NAMES = ("Ada Quill", "Ben Orrow", "Cleo Varga", "Dov Mistral", "Eda Thorne", "Finn Palk")
@@ -99,6 +100,13 @@ def test_exact_retraining_is_exported_judged_and_recorded(tmp_path: Path) -> Non
         forget(request(rows()), Options(changes=SMALL), out)
     with pytest.raises(ResultError, match="--out"):
         forget(request(rows()[:4]), Options(changes=SMALL), out, resume=True)
+    # Again with --overwrite: the ledger goes on at `planned`, and names the new record.
+    other = forget(request(rows()), Options(changes=SMALL), out, overwrite=True)
+    assert other.record is not None
+    assert {check.name: check.result for check in verify_record(other.record)}["ledger"] == "ok"
+    states = [entry.state for entry in Ledger(tmp_path).entries()]
+    assert states.count("planned") == states.count("exported") == 2
+    assert states.count("received") == 1
 
 
 @pytest.mark.slow
@@ -111,6 +119,22 @@ def test_what_is_not_known_is_not_unlearned(tmp_path: Path, tiny_folder: Path) -
     assert found.exit_code == 0
     assert found.record is not None
     assert json.loads(found.record.with_name("bom.cdx.json").read_text())
+
+
+def test_a_wrong_model_leaves_nothing(tmp_path: Path) -> None:
+    out = tmp_path / "REQ-1"
+    with pytest.raises(UserError):
+        forget(request(rows()), Options(model=str(tmp_path / "nowhere")), out)
+    assert not [path for path in out.rglob("*") if path.is_file() and not path.name.startswith(".")]
+    assert not (tmp_path / "ledger.jsonl").exists()
+
+
+def test_without_retain_rows_general_text_is_kept(tmp_path: Path, tiny_folder: Path) -> None:
+    given = [row for row in rows() if row.scope == FORGET]
+    setup = Setup(request(given), Options(model=str(tiny_folder)), tmp_path)
+    assert all(row.scope == RETAIN and row.question and row.answer for row in setup.kept_rows)
+    assert setup.run.benchmark.select(FORGET) != []
+    assert {row.answer for row in setup.run.benchmark.select(FORGET)} == {row.answer for row in given}
 
 
 def test_python_takes_dicts(tmp_path: Path, tiny_folder: Path) -> None:

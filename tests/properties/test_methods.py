@@ -109,6 +109,10 @@ def test_direction(name: str) -> None:
 def test_a_step_lowers_the_loss(name: str, tiny: Any, make_trainer: Any) -> None:
     """Through the whole trainer, on the forget rows alone; a task vector goes the other way at the end."""
     model, tokenizer = tiny
+    if (
+        name == "undial"
+    ):  # a random model gives the true token 1/300, so a step changes its loss by less than float32 resolves
+        model = copy.deepcopy(model).double()
     method = make_method(name, retain_weight=0.0)
     trainer = make_trainer(copy.deepcopy(model), tokenizer, method, per_device_train_batch_size=16, learning_rate=0.01)
     values = []
@@ -122,9 +126,6 @@ def test_a_step_lowers_the_loss(name: str, tiny: Any, make_trainer: Any) -> None
         trainer.model.eval()
         with torch.no_grad(), frozen_reference(forward_of(model)) as trainer.loss.reference:
             values.append(float(trainer.loss(trainer.forward, batches[0])[0]))
-    if name == "undial":  # on some processors the loss of this tiny model stays the same to the last digit
-        assert values[1] <= values[0]
-        return
     assert values[1] > values[0] if name == "task_vector" else values[1] < values[0]
 
 

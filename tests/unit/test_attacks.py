@@ -341,7 +341,7 @@ def test_sampling_finds_what_comes_once_in_fifty(world: Any) -> None:
     model = suppressed(target, [token], bias)
     found = leak(world, model, "sampling", samples=50, max_new_tokens=12)
     signals = found.leakage.by_setting
-    assert signals["greedy"] < 0.4
+    assert signals["greedy"] < 1 - 0.98**25
     assert signals["exactly k=25"] == pytest.approx(1 - 0.98**25, abs=0.15)
     assert found.verdict == "leaks"
 

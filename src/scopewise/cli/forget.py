@@ -55,7 +55,8 @@ def forget(
     """
     quiet_libraries()
     from scopewise.erasure.request import read_request, request_of
-    from scopewise.erasure.run import Options, forget
+    from scopewise.erasure.run import forget
+    from scopewise.erasure.setup import Options
 
     if Path(request).exists() or request.replace("-", "_") not in registry.table("benchmarks"):
         asked = read_request(request, _mapping(map_ or []))
@@ -104,6 +105,7 @@ def _show(found: Any) -> None:
         echo(f"{name:9} {one.light:6} {one.why}")
     echo(f"export {found.exported}")
     echo(f"record {found.record}")
+    echo(f"page   {found.document()['page']}")
 
 
 def _mapping(given: list[str]) -> dict[str, str]:

@@ -14,8 +14,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from scopewise.data.rows import FORGET, Row, make_rows
 from scopewise.erasure.request import Lineage, Request, read_request
-from scopewise.erasure.run import Forgotten, Options
+from scopewise.erasure.run import Forgotten
 from scopewise.erasure.run import forget as _forget
+from scopewise.erasure.setup import Options
 from scopewise.errors import DataError
 
 logger = logging.getLogger("scopewise")
@@ -65,6 +66,10 @@ def forget(
         if isinstance(model, str | Path | None):
             path = None if model is None else str(model)
         else:
+            if resume:
+                raise DataError(
+                    "forget: resume with a model in memory; only that of a folder can be resumed; save it first"
+                )
             if tokenizer is None:
                 raise DataError("forget: a model in memory without its tokenizer; give both, or the model's folder")
             model.save_pretrained(folder)

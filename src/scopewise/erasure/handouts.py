@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from scopewise.erasure.envelope import canonical
 from scopewise.erasure.evidence import NAME
 from scopewise.erasure.record_schema import Statement
 from scopewise.files import write_json, write_text
+from scopewise.report.templates import environment
 
 FOLDER = Path(__file__).parent
 PAGE, SECTION, BOM = "record.html", "model-card-section.md", "bom.cdx.json"
@@ -58,17 +58,11 @@ def summary(statement: Mapping[str, Any]) -> str:
 
 def officer_page(statement: Mapping[str, Any]) -> str:
     """Return one HTML page that prints on one sheet; it loads nothing and has no script."""
-    environment = Environment(
-        loader=FileSystemLoader(FOLDER),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.globals.update(figure=_figure, interval=_interval)
+    templates = environment(FOLDER)
+    templates.globals.update(figure=_figure, interval=_interval)
     style = (FOLDER / "record.css").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    return environment.get_template("record.html").render(
+    return templates.get_template("record.html").render(
         predicate=_predicate(statement),
         files=len(statement["subject"]),
         summary=summary(statement),

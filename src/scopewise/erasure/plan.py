@@ -94,9 +94,12 @@ def plan(*, known: bool, base: str | None, retain: int, asked: Literal["exact", 
             "exact", "retrain",
             f"Base and {retain} retain rows are there, so the base is fine-tuned again without the forget rows.",
         )  # fmt: skip
-    missing = "no base" if base is None else "no retain rows" if not retain else "as asked"
-    return Plan("approximate", APPROXIMATE, f"Exact retraining is not possible ({missing})." if missing != "as asked" else
-                "As asked: an approximate method, although exact retraining is possible.")  # fmt: skip
+    if base is not None and retain:
+        return Plan(
+            "approximate", APPROXIMATE, "As asked: an approximate method, although exact retraining is possible."
+        )
+    missing = "no base" if base is None else "no retain rows"
+    return Plan("approximate", APPROXIMATE, f"Exact retraining is not possible ({missing}).")
 
 
 def finetuning(found: Taught, parameters: int) -> dict[str, Any]:

@@ -4,80 +4,42 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
-from functools import cached_property
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import TypeAdapter
 
-from scopewise.config import UnlearnSection
-from scopewise.data.builtin import read_general
-from scopewise.data.facts import Fact, facts_of
-from scopewise.data.rows import FORGET, RETAIN, TRAIN, Row
+from scopewise.data.facts import Fact
 from scopewise.erasure import evidence, keys
-from scopewise.erasure.expand import Expanded, expand
 from scopewise.erasure.export import Exported, check_room, export, reload
 from scopewise.erasure.figures import Kept, Resisted
 from scopewise.erasure.handouts import PAGE, write_handouts
 from scopewise.erasure.keep import keep
 from scopewise.erasure.ledger import Ledger, State
 from scopewise.erasure.model_card import Card
-from scopewise.erasure.plan import Plan, finetuning, plan, taught, unlearning
+from scopewise.erasure.plan import Plan, plan, unlearning
 from scopewise.erasure.request import Request
 from scopewise.erasure.resist import ResistSettings, resist
 from scopewise.erasure.search import Attempt, chosen, search
+from scopewise.erasure.setup import Options, Setup
 from scopewise.erasure.steps import Steps
 from scopewise.erasure.verdict import Policy, Verdict, decide, is_known, read_policy
 from scopewise.exposure import expose
-from scopewise.files import write_text
-from scopewise.models.engine import Engine
+from scopewise.models.load import load_tokenizer
 from scopewise.models.outline import outline
 from scopewise.ranks import Exposure, Ranked
-from scopewise.run_file import load_config
-from scopewise.runs.pipeline import BenchEntry, Pipeline
 from scopewise.runs.stages import digest, model_identity
 
 MOST_ATTEMPTS = {"exact": 3, "approximate": 6}
 """Models that the search tries. Ours."""
-TINY: Mapping[str, Any] = {"parameters": "all", "learning_rate": 2e-3, "num_train_epochs": 60, "batch_size": 32}
-"""How the tiny model is fine-tuned if no model is given: as in the demo, at least 300 steps."""
-_TINY_STEPS = 300
 LIMITS = (
     "Attacks with more steps, other data or other prompts were not tried.",
     "Copies of the model from before, and models made from it, still have the facts.",
     "Whoever has the facts can teach them to the model again.",
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """How a request is carried out.
-
-    Attributes:
-        model: Folder or hub name of the model; None: a tiny model is fine-tuned on all rows first, to try the command.
-        base: The model before fine-tuning; None: what the model's own files say.
-        kind: Insist on `exact` retraining or on an `approximate` method; None chooses.
-        minutes: Budget of the unlearning; None: no limit.
-        policy: File with the bounds of the verdict; None takes the shipped ones.
-        gguf: Types of GGUF files to write beside the exported weights.
-        operator: Who does it, as a role or an organisation, for the record.
-        changes: Settings of the run file, as `--set`.
-        seed: Of everything that is drawn.
-    """
-
-    model: str | None = None
-    base: str | None = None
-    kind: Literal["exact", "approximate"] | None = None
-    minutes: float | None = None
-    policy: str | None = None
-    gguf: tuple[str, ...] = ()
-    operator: str = "not named"
-    changes: tuple[str, ...] = ()
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -159,17 +121,16 @@ class _Job:
     def __init__(self, request: Request, options: Options, policy: Policy, steps: Steps) -> None:
         self.request, self.options, self.policy, self.steps = request, options, policy, steps
         self.folder = steps.folder
-        self.forget, self.retain = ([row for row in request.rows if row.scope == scope] for scope in (FORGET, RETAIN))
-        self.general = read_general()
+        self.setup = Setup(request, options, steps.folder)
         self.key = keys.signing_key()
         self.ledger = Ledger(self.folder.absolute().parent, self.key)
 
     def run(self, only_plan: bool) -> Forgotten:
         """Go through the steps."""
+        step = self.steps.step
+        checked = step("check", self._check, lambda found: found["said"])
         due = None if self.request.due is None else self.request.due.isoformat()
         self._reach("received", due=due, regulation=self.request.regulation)
-        step = self.steps.step
-        step("check", self._check, lambda found: found["said"])
         known = step("known", self._known, lambda found: found["said"])
         self._reach("known", facts=known["facts"], known=known["known"])
         chosen_plan = Plan(**step("plan", lambda: asdict(self._plan(known)), lambda found: found["why"]))
@@ -177,7 +138,7 @@ class _Job:
         if only_plan:
             return Forgotten(self.folder, known, chosen_plan)
         if chosen_plan.kind == "nothing":
-            record = self._record(known, chosen_plan)
+            record = self._record(checked, known, chosen_plan)
             self._reach("closed", self._recorded(record))
             return Forgotten(self.folder, known, chosen_plan, record=record)
         made = step("unlearn", lambda: self._unlearn(chosen_plan), lambda found: found["said"])
@@ -195,7 +156,7 @@ class _Job:
             verdict.document,
             lambda found: ", ".join(f"{name} {one['light']}" for name, one in found.items()),
         )
-        record = self._record(known, chosen_plan, made | verified, verdict, exported)
+        record = self._record(checked, known, chosen_plan, made | verified, verdict, exported)
         digested = self._recorded(record)
         self._reach("exported", digested, **{name: one["light"] for name, one in verdict.document().items()})
         if verdict.green:
@@ -205,39 +166,43 @@ class _Job:
     # -- steps ----------------------------------------------------------------------------------------------------------
 
     def _check(self) -> dict[str, Any]:
-        model = self.options.model
+        model, setup = self.options.model, self.setup
+        files: dict[str, str] = {}
         if model is not None:
-            empty = outline(model, self.pipeline.config.model)
-            check_room(empty, self.folder / "export", self.options.gguf, request=self.request.id)
-        instances, facts = len({fact.instance for fact in self.facts}), len(self.facts)
-        return {"said": f"{facts} facts about {instances} instances, {len(self.retain)} retain rows"}
+            empty, tokenizer = outline(model, setup.run.config.model), load_tokenizer(model)
+            check_room(empty, self.folder / "export", self.options.gguf, tokenizer, self.request.id)
+            files = evidence.digest_folder(model) if Path(model).is_dir() else {}
+        said = f"{len(setup.facts)} facts about {setup.instances} instances, {len(setup.retain)} retain rows"
+        return {"said": said, "files": files}
 
     def _known(self) -> dict[str, Any]:
-        base = None if self.base is None else self._engine(self.base, "base")
-        found = expose(self._engine(self.target, "model"), self.facts, base, self.options.seed)
+        base = None if self.setup.base is None else self.setup.engine(self.setup.base, "base")
+        found = expose(self.setup.engine(self.setup.target, "model"), self.setup.facts, base, self.options.seed)
         said = f"{found.count} of {len(found.facts)} facts (p = {found.p:.2g})"
         if found.base is not None:
             said += f"; the base: {found.base.count}"
         return _exposure_document(found) | {"said": said}
 
     def _plan(self, known: Mapping[str, Any]) -> Plan:
-        found = is_known(self._exposure(known), self.policy.level)
-        return plan(known=found, base=self.base, retain=len(self.retain), asked=self.options.kind)
+        found = is_known(_exposure(known, self.setup.facts), self.policy.level)
+        return plan(known=found, base=self.setup.base, retain=len(self.setup.retain), asked=self.options.kind)
 
     def _unlearn(self, plan: Plan) -> dict[str, Any]:
         exact = plan.kind == "exact"
-        settings = self.finetuning if exact else unlearning(self.finetuning, len(self.expanded.forget))
+        settings = (
+            self.setup.finetuning if exact else unlearning(self.setup.finetuning, len(self.setup.expanded.forget))
+        )
         searched = "num_train_epochs" if exact else "learning_rate"
         budget = None if self.options.minutes is None else 60 * self.options.minutes
-        target = self._engine(self.target, "model")
+        target = self.setup.engine(self.setup.target, "model")
         known: dict[str, bool] = {}
 
         def attempt(strength: float) -> Attempt:
             begin = time.monotonic()
-            path = str((self._retrained if exact else self._unlearned)(settings | {searched: strength}))
-            engine = self._engine(path, f"{plan.method}, {searched} {strength:.3g}")
-            exposure = expose(engine, self.facts_to_choose, seed=self.options.seed)
-            lost = keep(engine, target, self.kept_rows).loss.value
+            path = str((self.setup.retrained if exact else self.setup.unlearned)(settings | {searched: strength}))
+            engine = self.setup.engine(path, f"{plan.method}, {searched} {strength:.3g}")
+            exposure = expose(engine, self.setup.facts_to_choose, seed=self.options.seed)
+            lost = keep(engine, target, self.setup.kept_rows).loss.value
             known[path] = is_known(exposure, self.policy.level)
             forgotten = exact or not (known[path] or exposure.p_worse <= self.policy.level / 5)
             away = abs(exposure.known.value) + max(0.0, lost)
@@ -266,45 +231,45 @@ class _Job:
         card = Card(
             request=self.request.id,
             regulation=self.request.regulation,
-            facts=len(self.forget),
-            instances=len({fact.instance for fact in self.facts}),
+            facts=len(self.setup.forget),
+            instances=self.setup.instances,
             method="retrained without the rows" if plan.kind == "exact" else plan.method,
             verdict={},
             limits=LIMITS,
-            base_model=self.base,
+            base_model=self.setup.base,
         )
-        private = [row.answer for row in self.forget]
-        made = export(self._engine(path, "export"), folder, card, self.options.gguf, private)
+        private = [row.answer for row in self.setup.forget]
+        made = export(self.setup.engine(path, "export"), folder, card, self.options.gguf, private)
         return {"made": {"files": made.files, "errors": made.errors}}
 
     def _verify(self, exported: Exported) -> dict[str, Any]:
-        engine, target = reload(exported, self.pipeline.config.data), self._engine(self.target, "model")
+        engine, target = reload(exported, self.setup.run.config.data), self.setup.engine(self.setup.target, "model")
         engine.name = "verify"
-        exposure = expose(engine, self.facts, seed=self.options.seed)
-        kept = keep(engine, target, self.kept_rows, self.general) if self.kept_rows else None
-        rate = self.finetuning["learning_rate"]
+        exposure = expose(engine, self.setup.facts, seed=self.options.seed)
+        kept = keep(engine, target, self.setup.kept_rows, self.setup.general)
+        rate = self.setup.finetuning["learning_rate"]
         how = ResistSettings(learning_rates=(rate / 10, rate / 3, rate), seed=self.options.seed)
-        resisted = resist(engine, target, self.facts, self.retain, self.general, how)
+        resisted = resist(engine, target, self.setup.facts, self.setup.retain, self.setup.general, how)
         return {
             "exposure": _exposure_document(exposure),
-            "kept": None if kept is None else TypeAdapter(Kept).dump_python(kept, mode="json"),
+            "kept": TypeAdapter(Kept).dump_python(kept, mode="json"),
             "resisted": TypeAdapter(Resisted).dump_python(resisted, mode="json"),
             "said": f"{len(resisted.settings)} attacks",
         }
 
     def _decide(self, known: Mapping[str, Any], verified: Mapping[str, Any], plan: Plan) -> Verdict:
-        kept, resisted = verified["kept"], verified["resisted"]
         return decide(
             self.policy,
-            self._exposure(known),
-            self._exposure(verified["exposure"]),
-            None if kept is None else TypeAdapter(Kept).validate_python(kept),
-            TypeAdapter(Resisted).validate_python(resisted),
+            _exposure(known, self.setup.facts),
+            _exposure(verified["exposure"], self.setup.facts),
+            TypeAdapter(Kept).validate_python(verified["kept"]),
+            TypeAdapter(Resisted).validate_python(verified["resisted"]),
             exact=plan.kind == "exact",
         )
 
     def _record(
         self,
+        checked: Mapping[str, Any],
         known: Mapping[str, Any],
         plan: Plan,
         made: Mapping[str, Any] | None = None,
@@ -315,8 +280,9 @@ class _Job:
         path = self.folder / evidence.NAME
         if path.exists():  # from before a kill
             return path
-        request, target, rows_key = self.request, Path(self.target), keys.rows_key() or b""
-        before = evidence.digest_folder(target) if target.is_dir() else {}
+        request, target, rows_key = self.request, Path(self.setup.target), keys.rows_key()
+        assert rows_key is not None
+        before = checked["files"] if self.options.model is not None else evidence.digest_folder(target)
         action: dict[str, Any] = {"kind": plan.kind}
         found: dict[str, Any] = {"known": {key: known[key] for key in ("facts", "known", "p")}}
         if made is not None and verdict is not None:
@@ -339,7 +305,7 @@ class _Job:
         statement = evidence.make_record(
             request=evidence.describe_request(request, rows_key),
             before={
-                "name": target.name, "files": before, "lineage": [Path(self.base).name] if self.base else [],
+                "name": target.name, "files": before, "lineage": [Path(self.setup.base).name] if self.setup.base else [],
                 "descendants": [
                     {"name": Path(one.path).name, "done": one.done, "kind": one.kind or None}
                     for one in request.model.descendants
@@ -363,119 +329,15 @@ class _Job:
         return evidence.record_digest(record)
 
     def _reach(self, state: State, digested: str | None = None, **facts: Any) -> None:
-        """Note in the ledger that a state is reached, unless it was before an interruption."""
-        states = [entry.state for entry in self.ledger.entries() if entry.request == self.request.id]
-        if state not in states:
-            self.ledger.append(self.request.id, state, digested, facts=facts)
+        """Note in the ledger that a state is reached, unless it was noted before an interruption.
 
-    # -- what the steps share -------------------------------------------------------------------------------------------
-
-    @cached_property
-    def expanded(self) -> Expanded:
-        """The rows with other wordings, and with neighbours if no retain row was given."""
-        engine = None if self.retain else self._engine(self.target, "model")
-        return expand(self.request.rows, engine, seed=self.options.seed)
-
-    @cached_property
-    def kept_rows(self) -> list[Row]:
-        """The retain rows whose retention counts."""
-        return [*self.expanded.retain, *self.expanded.held_out]
-
-    @cached_property
-    def facts(self) -> list[Fact]:
-        """The facts of the verdict, under their own questions and wordings that are not trained on."""
-        return self._facts(expand(self.request.rows, seed=self.options.seed).verification)
-
-    @cached_property
-    def facts_to_choose(self) -> list[Fact]:
-        """The facts under the questions that are trained on, by which an attempt is chosen."""
-        return self._facts(())
-
-    def _facts(self, wordings: Sequence[Row]) -> list[Fact]:
-        of_row: dict[tuple[str, str], list[str]] = {}
-        for row in wordings:
-            of_row.setdefault((row.answer, row.instance), []).append(row.question)
-        rows = [
-            replace(
-                row,
-                paraphrased_questions=tuple(q for q in of_row.get((row.answer, row.instance), ()) if q != row.question),
-            )
-            for row in self.forget
-        ]
-        return facts_of(rows, self.retain, self.options.seed)
-
-    def _exposure(self, document: Mapping[str, Any], facts: Sequence[Fact] | None = None) -> Exposure:
-        ranks = zip(facts or self.facts, document["ranks"], strict=True)
-        return Exposure(tuple(Ranked(fact, one[0], one[1], tuple(one[2])) for fact, one in ranks))
-
-    @cached_property
-    def pipeline(self) -> Pipeline:
-        """The run on the rows as given: it fine-tunes the tiny model, and retrains."""
-        rows = [replace(row, split=TRAIN) for row in self.request.rows]
-        model = self.options.model
-        if model is None:
-            steps = math.ceil(len(rows) / TINY["batch_size"])
-            epochs = max(TINY["num_train_epochs"], math.ceil(_TINY_STEPS / steps))
-            values = [f"finetune.{key}={value}" for key, value in {**TINY, "num_train_epochs": epochs}.items()]
-        else:
-            base = self.options.base or taught(model).base
-            values = [f"model.path={base or model}", f"model.target={model}"]
-        return self._run("run", rows, values)
-
-    @cached_property
-    def unlearning_run(self) -> Pipeline:
-        """The run on the expanded rows."""
-        rows = [*self.expanded.forget, *self.expanded.retain]
-        return self._run("unlearning", rows, [f"model.path={self.base or self.target}", f"model.target={self.target}"])
-
-    def _run(self, name: str, rows: Sequence[Row], values: Sequence[str]) -> Pipeline:
-        folder, file = self.folder / name, self.folder / f"{name}.jsonl"
-        if not any(row.scope == RETAIN for row in rows):
-            rows = [*rows, Row("What is this?", "A question.", RETAIN)]  # a run has rows of both scopes
-        write_text(file, "".join(json.dumps(_plain(row), ensure_ascii=False) + "\n" for row in rows))
-        shared = [
-            f"run.dir={folder}", f"run.seed={self.options.seed}", "data.benchmark=jsonl", f"data.path={file}",
-            "evaluate.splits=[train]", "evaluate.direct_splits=[]", "evaluate.generate_splits=[]",
-        ]  # fmt: skip
-        config = load_config(None, [*shared, *values, *self.options.changes])
-        return Pipeline(config, resume=(folder / "config.yaml").exists())
-
-    @cached_property
-    def base(self) -> str | None:
-        """The model before fine-tuning, if it is known."""
-        model = self.options.model
-        if model is None:
-            return str(self.pipeline.base())
-        return self.options.base or taught(model).base
-
-    @cached_property
-    def target(self) -> str:
-        """The model to unlearn from; if none was given, the tiny model is fine-tuned."""
-        return str(self.pipeline.finetuned("target"))
-
-    @cached_property
-    def finetuning(self) -> dict[str, Any]:
-        """Settings of the retraining."""
-        if self.options.model is None:
-            return self.pipeline.config.finetune.model_dump(mode="json")
-        model = outline(self.options.model, self.pipeline.config.model)
-        return finetuning(taught(self.options.model), sum(p.numel() for p in model.parameters()))
-
-    def _retrained(self, settings: Mapping[str, Any]) -> Path:
-        pipeline = self.pipeline
-        section = type(pipeline.config.finetune).model_validate(settings)
-        pipeline.config = pipeline.config.model_copy(update={"finetune": section})
-        entry = BenchEntry.of("retrain", None)
-        return pipeline.retrained(entry, self.options.seed, f"{section.num_train_epochs:g}")
-
-    def _unlearned(self, settings: Mapping[str, Any]) -> Path:
-        section = UnlearnSection.model_validate(settings)
-        entry = BenchEntry.of(section.method, None)
-        return self.unlearning_run.unlearned(entry, section, self.options.seed, f"{section.learning_rate:.3g}")
-
-    def _engine(self, path: str | Path, name: str) -> Engine:
-        config = self.pipeline.config
-        return Engine.load(path, config.model, config.data, max_tokens=config.evaluate.max_tokens, name=name)
+        A request that is done again (`--overwrite`) begins at `planned`.
+        """
+        entries = [entry for entry in self.ledger.entries() if entry.request == self.request.id]
+        if state not in ("received", "known"):
+            entries = [entry for entry in entries if entry.facts.get("attempt") == self.steps.attempt]
+        if not any(entry.state == state for entry in entries):
+            self.ledger.append(self.request.id, state, digested, facts=facts | {"attempt": self.steps.attempt})
 
 
 def _exposure_document(found: Exposure) -> dict[str, Any]:
@@ -489,10 +351,10 @@ def _exposure_document(found: Exposure) -> dict[str, Any]:
     }
 
 
-def _plain(row: Row) -> dict[str, Any]:
-    """Return a row as a line of a file: its fields that are not empty."""
-    values = {field.name: getattr(row, field.name) for field in fields(row) if field.name != "origin"}
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items() if value}
+def _exposure(document: Mapping[str, Any], facts: Sequence[Fact]) -> Exposure:
+    """Return the exposure that a step kept."""
+    ranks = zip(facts, document["ranks"], strict=True)
+    return Exposure(tuple(Ranked(fact, one[0], one[1], tuple(one[2])) for fact, one in ranks))
 
 
 def _without(lights: Mapping[str, Mapping[str, Any]], key: str) -> dict[str, Any]:

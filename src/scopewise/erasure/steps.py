@@ -1,7 +1,11 @@
-"""The steps of a request: numbered on the terminal, each kept when it is finished, so that an interrupted request goes on."""
+"""The steps of a request: numbered on the terminal, each kept when it is finished, so that an interrupted request goes on.
+
+A user's error before the first of them leaves the folder empty.
+"""
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,7 +13,7 @@ from types import TracebackType
 from typing import Any
 
 from scopewise.documents import read_json
-from scopewise.errors import ConfigError, ResultError
+from scopewise.errors import ConfigError, ResultError, UserError
 from scopewise.files import make_folder, remove, write_json
 from scopewise.lock import HOLDER, LOCK, RunLock
 
@@ -37,6 +41,9 @@ class Steps:
         resume: Continue the request in the folder.
         overwrite: Replace it.
 
+    Attributes:
+        attempt: A random word that is the same after an interruption, and another one after `overwrite`.
+
     Raises:
         ResultError: the folder has a request, with other inputs or without `resume`, or other files.
         ConfigError: both `resume` and `overwrite`.
@@ -50,6 +57,7 @@ class Steps:
                 "--resume, --overwrite: both given; one keeps the request in the folder, one removes it; give one"
             )
         self.folder, self.tell = folder, tell
+        self._new = self._finished = False
         marker = folder / _INPUTS
         if marker.exists() and not (resume or overwrite):
             raise ResultError(
@@ -72,7 +80,12 @@ class Steps:
                     "instead of --resume"
                 )
             if not marker.exists():
+                self._new = True
                 write_json(marker, dict(inputs))
+            token = folder / "steps" / "attempt.json"
+            if not token.exists():
+                write_json(token, secrets.token_hex(8))
+            self.attempt: str = read_json(token, ResultError)
         except BaseException:
             self._lock.__exit__()
             raise
@@ -81,6 +94,10 @@ class Steps:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        if self._new and kind is not None and issubclass(kind, UserError) and not self._finished:
+            for path in sorted(self.folder.iterdir(), key=lambda p: p.name == _INPUTS):
+                if path.name not in (LOCK, HOLDER):
+                    remove(path)
         self._lock.__exit__()
 
     def step(self, name: str, make: Callable[[], Mapping[str, Any]], said: Callable[[Mapping[str, Any]], str]) -> Any:
@@ -95,6 +112,7 @@ class Steps:
         begin = time.monotonic()
         if not path.exists():
             write_json(path, dict(make()))
+        self._finished = True
         found = read_json(path, ResultError)
         seconds = time.monotonic() - begin
         took = f" ({seconds / 60:.0f} min)" if seconds >= 90 else f" ({seconds:.0f} s)" if seconds >= 1 else ""

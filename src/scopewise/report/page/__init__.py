@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from scopewise.report import scatter as drawing
@@ -25,6 +24,7 @@ from scopewise.report.redact import Open, Redaction, local, private
 from scopewise.report.regions import SHADES, heat_maps
 from scopewise.report.run_folder import Run
 from scopewise.report.table import controls, origin_line, searches, untaught
+from scopewise.report.templates import environment
 from scopewise.report.verdict import verdict
 
 FOLDER = Path(__file__).parent
@@ -50,15 +50,9 @@ def render(runs: Sequence[Run], *, redact: bool = False, salt: str | None = None
     style, script = (_file(name) for name in ("style.css", "script.js"))
     packed = questions(runs, hidden)
     data = {"questions": packed, "instances": [instances(run, hidden.scrub) for run in runs]}
-    environment = Environment(
-        loader=FileSystemLoader(FOLDER),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.globals.update(number=number, shades=SHADES, plot=drawing)
-    return environment.get_template("page.html").render(
+    templates = environment(FOLDER)
+    templates.globals.update(number=number, shades=SHADES, plot=drawing)
+    return templates.get_template("page.html").render(
         policy=_policy(style, script),
         style=Markup(style),
         script=Markup(script),

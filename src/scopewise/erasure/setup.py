@@ -1,0 +1,202 @@
+"""What a request is carried out with: its rows, the facts that are measured, the models, and the runs that train them."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from scopewise.config import UnlearnSection
+from scopewise.data.builtin import read_general
+from scopewise.data.facts import Fact, facts_of
+from scopewise.data.rows import FORGET, RETAIN, TRAIN, Row
+from scopewise.erasure.expand import Expanded, expand
+from scopewise.erasure.plan import finetuning, taught
+from scopewise.erasure.request import Request
+from scopewise.files import write_text
+from scopewise.models.engine import Engine
+from scopewise.models.outline import outline
+from scopewise.run_file import load_config
+from scopewise.runs.pipeline import BenchEntry, Pipeline
+
+TINY: Mapping[str, Any] = {"parameters": "all", "learning_rate": 2e-3, "num_train_epochs": 60, "batch_size": 32}
+"""How the tiny model is fine-tuned if no model is given: as in the demo, and at least 300 steps."""
+_TINY_STEPS = 300
+_BEGINNING = 8
+"""Words of a general text that are its question."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How a request is carried out.
+
+    Attributes:
+        model: Folder or hub name of the model; None: a tiny model is fine-tuned on all rows first, to try the command.
+        base: The model before fine-tuning; None: what the model's own files say.
+        kind: Insist on `exact` retraining or on an `approximate` method; None chooses.
+        minutes: Budget of the unlearning; None: no limit.
+        policy: File with the bounds of the verdict; None takes the shipped ones.
+        gguf: Types of GGUF files to write beside the exported weights.
+        operator: Who does it, as a role or an organisation, for the record.
+        changes: Settings of the run file, as `--set`.
+        seed: Of everything that is drawn.
+    """
+
+    model: str | None = None
+    base: str | None = None
+    kind: Literal["exact", "approximate"] | None = None
+    minutes: float | None = None
+    policy: str | None = None
+    gguf: tuple[str, ...] = ()
+    operator: str = "not named"
+    changes: tuple[str, ...] = ()
+    seed: int = 0
+
+
+class Setup:
+    """Rows, facts, models and runs of one request; each is made when it is first used.
+
+    Args:
+        request: The request.
+        options: How it is carried out.
+        folder: Of the request; the runs lie in `run` and `unlearning`.
+
+    Attributes:
+        forget: The request's forget rows.
+        retain: Its retain rows.
+        general: General text.
+    """
+
+    def __init__(self, request: Request, options: Options, folder: Path) -> None:
+        self.request, self.options, self.folder = request, options, folder
+        self.forget, self.retain = ([row for row in request.rows if row.scope == scope] for scope in (FORGET, RETAIN))
+        self.general = read_general()
+
+    # -- rows -----------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def expanded(self) -> Expanded:
+        """The rows with other wordings, and with neighbours if no retain row was given."""
+        engine = None if self.retain else self.engine(self.target, "model")
+        return expand(self.request.rows, engine, seed=self.options.seed)
+
+    @cached_property
+    def kept_rows(self) -> list[Row]:
+        """The rows whose retention counts; beginnings of general text if the request has no retain row."""
+        return [*self.expanded.retain, *self.expanded.held_out] or self._continued
+
+    @cached_property
+    def facts(self) -> list[Fact]:
+        """The facts of the verdict, under their own questions and under wordings that are not trained on."""
+        return self._facts(expand(self.request.rows, seed=self.options.seed).verification)
+
+    @cached_property
+    def facts_to_choose(self) -> list[Fact]:
+        """The facts under the questions that are trained on, by which an attempt is chosen."""
+        return self._facts(())
+
+    @property
+    def instances(self) -> int:
+        """Number of persons or works that the facts are about."""
+        return len({fact.instance for fact in self.facts})
+
+    def _facts(self, wordings: Sequence[Row]) -> list[Fact]:
+        of_fact: dict[tuple[str, str], list[str]] = {}
+        for row in wordings:
+            of_fact.setdefault((row.answer, row.instance), []).append(row.question)
+        rows = []
+        for row in self.forget:
+            others = [asked for asked in of_fact.get((row.answer, row.instance), ()) if asked != row.question]
+            rows.append(replace(row, paraphrased_questions=tuple(others)))
+        return facts_of(rows, self.retain, self.options.seed)
+
+    @property
+    def _continued(self) -> list[Row]:
+        """Return general text as rows: its first words are the question."""
+        words = [row.answer.split() for row in self.general]
+        cut = [(" ".join(w[:_BEGINNING]), " ".join(w[_BEGINNING:])) for w in words if len(w) > _BEGINNING]
+        return [Row(question, answer, RETAIN, origin="general text") for question, answer in cut]
+
+    # -- models ---------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def base(self) -> str | None:
+        """The model before fine-tuning, if it is known."""
+        model = self.options.model
+        if model is None:
+            return str(self.run.base())
+        return self.options.base or taught(model).base
+
+    @cached_property
+    def target(self) -> str:
+        """The model to unlearn from; if none was given, the tiny model is fine-tuned."""
+        return str(self.run.finetuned("target"))
+
+    @cached_property
+    def finetuning(self) -> dict[str, Any]:
+        """Settings of the retraining."""
+        if self.options.model is None:
+            return self.run.config.finetune.model_dump(mode="json")
+        model = outline(self.options.model, self.run.config.model)
+        return finetuning(taught(self.options.model), sum(p.numel() for p in model.parameters()))
+
+    def engine(self, path: str | Path, name: str) -> Engine:
+        """Load a model; `name` is the label of its progress bars."""
+        config = self.run.config
+        return Engine.load(path, config.model, config.data, max_tokens=config.evaluate.max_tokens, name=name)
+
+    # -- runs -----------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def run(self) -> Pipeline:
+        """The run on the rows as given: it fine-tunes the tiny model, and retrains."""
+        rows = [replace(row, split=TRAIN) for row in self.request.rows]
+        model = self.options.model
+        if model is None:
+            steps = math.ceil(len(rows) / TINY["batch_size"])
+            epochs = max(TINY["num_train_epochs"], math.ceil(_TINY_STEPS / steps))
+            values = [f"finetune.{key}={value}" for key, value in {**TINY, "num_train_epochs": epochs}.items()]
+        else:
+            values = [f"model.path={self.base or model}", f"model.target={model}"]
+        return self._pipeline("run", rows, values)
+
+    @cached_property
+    def unlearning(self) -> Pipeline:
+        """The run on the expanded rows."""
+        rows = [*self.expanded.forget, *self.expanded.retain]
+        values = [f"model.path={self.base or self.target}", f"model.target={self.target}"]
+        return self._pipeline("unlearning", rows, values)
+
+    def retrained(self, settings: Mapping[str, Any]) -> Path:
+        """Fine-tune the base on the retain rows with these settings of the `finetune` section."""
+        section = type(self.run.config.finetune).model_validate(settings)
+        self.run.config = self.run.config.model_copy(update={"finetune": section})
+        return self.run.retrained(BenchEntry.of("retrain", None), self.options.seed, f"{section.num_train_epochs:g}")
+
+    def unlearned(self, settings: Mapping[str, Any]) -> Path:
+        """Unlearn with these settings of the `unlearn` section."""
+        section = UnlearnSection.model_validate(settings)
+        entry = BenchEntry.of(section.method, None)
+        return self.unlearning.unlearned(entry, section, self.options.seed, f"{section.learning_rate:.3g}")
+
+    def _pipeline(self, name: str, rows: Sequence[Row], values: Sequence[str]) -> Pipeline:
+        folder, file = self.folder / name, self.folder / f"{name}.jsonl"
+        if not any(row.scope == RETAIN for row in rows):
+            rows = [*rows, *self._continued]
+        write_text(file, "".join(json.dumps(_line(row), ensure_ascii=False) + "\n" for row in rows))
+        shared = [
+            f"run.dir={folder}", f"run.seed={self.options.seed}", "data.benchmark=jsonl", f"data.path={file}",
+            "evaluate.splits=[train]", "evaluate.direct_splits=[]", "evaluate.generate_splits=[]",
+        ]  # fmt: skip
+        config = load_config(None, [*shared, *values, *self.options.changes])
+        return Pipeline(config, resume=(folder / "config.yaml").exists())
+
+
+def _line(row: Row) -> dict[str, Any]:
+    """Return a row as a line of a file: its fields that are not empty."""
+    values = {field.name: getattr(row, field.name) for field in fields(row) if field.name != "origin"}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items() if value}
