@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import shutil
 import sys
+import textwrap
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -72,16 +75,47 @@ def echo_json(document: Any) -> None:
 
 
 def echo_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table as plain text, wrapped to the width of the terminal; brackets are not interpreted as markup."""
+    """Print a table, wrapped to the width of the terminal; brackets are not interpreted as markup.
+
+    A name that is too long goes on in the next line, so that no two names look equal. On a terminal a cell that begins with a
+    word of `COLORS` has its color. Without headings the table has none.
+    """
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(*headings, box=None)
-    for row in rows:
-        table.add_row(*(escaped(cell, keep="") for cell in row))
+    raw = sys.stdout.raw_stream if isinstance(sys.stdout, Guarded) else sys.stdout
+    colored = raw.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+    shown = [[escaped(cell, keep="") for cell in row] for row in rows]
+    table = Table(box=None, show_header=bool(headings), pad_edge=False)
+    for column in range(len(headings) or max(map(len, shown), default=0)):
+        longest = max((len(row[column]) for row in shown), default=0)
+        least = min(longest, _NAME) if column == 0 else None
+        table.add_column(headings[column] if headings else "", overflow="fold", min_width=least)
+    for row in shown:
+        table.add_row(*(Text(cell, COLORS.get(cell.partition(":")[0], "")) for cell in row))
     text = io.StringIO()
-    Console(file=text, markup=False, emoji=False, highlight=False).print(table)
-    echo("\n".join(line.rstrip() for line in text.getvalue().rstrip("\n").split("\n")))
+    system: Any = "standard" if colored else None
+    Console(file=text, force_terminal=colored, color_system=system, markup=False, emoji=False, highlight=False).print(
+        table
+    )
+    lines = [line.rstrip() for line in text.getvalue().rstrip("\n").split("\n")]
+    with _lifted():  # the cells are escaped, and what else stands here is rich's own
+        raw.write(_encodable("\n".join(lines), raw) + "\n")
+        raw.flush()
+
+
+_NAME = 24
+"""Characters of a name that stay on one line."""
+COLORS = {"green": "green", "ok": "green", "amber": "yellow", "red": "red", "failed": "red"}
+"""Word → its color on a terminal, which says nothing that the word does not say."""
+
+
+def echo_wrapped(text: str) -> None:
+    """Print sentences, wrapped between words to the width of the terminal."""
+    width = shutil.get_terminal_size().columns
+    echo("\n".join(textwrap.fill(escaped(line, keep=""), width, break_long_words=False, break_on_hyphens=False)
+                   for line in text.splitlines()))  # fmt: skip
 
 
 def _encodable(text: str, stream: Any) -> str:

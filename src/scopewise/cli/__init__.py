@@ -8,6 +8,7 @@ import pkgutil
 import sys
 from collections.abc import Callable
 from functools import wraps
+from importlib.metadata import version
 from typing import Annotated, Any
 
 import typer
@@ -24,16 +25,68 @@ from scopewise.cli.failures import (
 )
 from scopewise.cli.signals import interrupt_on_signals, signal_of
 from scopewise.errors import UserError
-from scopewise.terminal import close_bars, echo, escape_streams, escaped
+from scopewise.terminal import close_bars, echo, echo_table, echo_wrapped, escape_streams, escaped
 
 app = typer.Typer(
     name="scopewise",
-    help="Knowledge unlearning in language models that stays in scope.",
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
+    add_help_option=False,  # the list of commands is our own: in groups, with whole sentences
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
 )
+
+GROUPS = {
+    "Start here": ("forget", "check", "demo", "run", "bench"),
+    "Deletion requests": ("forget", "requests", "verify", "recheck"),
+    "Stages": ("finetune", "localize", "unlearn", "evaluate", "attack", "tune", "merge"),
+    "Look at what came out": ("show", "report", "play", "list", "tasks"),
+}
+"""Heading → commands under it in `scopewise --help`, each at its first place; the others stand at the end."""
+
+
+def overview() -> None:
+    """Print what `scopewise --help` says: the commands in groups, each with its first sentence."""
+    every: Any = typer.main.get_command(app)
+    commands = {name: found.help or "" for name, found in sorted(every.commands.items())}
+    echo_wrapped(f"Usage: scopewise COMMAND …\n\n{every.help}")
+    width = max(map(len, commands))
+    for heading, names in {**GROUPS, "More": tuple(commands)}.items():
+        rows = [(f"  {name:<{width}}", commands.pop(name)) for name in names if name in commands]
+        if rows:
+            echo(f"\n{heading}")
+            echo_table((), [(name, f"{' '.join(text.split()).split('. ')[0].rstrip('.')}.") for name, text in rows])
+    echo("\nOptions")
+    context = typer.Context(every)
+    records = filter(None, (option.get_help_record(context) for option in every.get_params(context)))
+    echo_table((), [(f"  {name}", about) for name, about in records])
+    echo_wrapped("\n`scopewise COMMAND --help` explains a command.")
+
+
+def _show_overview(asked: bool) -> bool:
+    if asked:
+        overview()
+        raise typer.Exit
+    return asked
+
+
+def _show_version(asked: bool) -> bool:
+    if asked:
+        echo(f"scopewise {version('scopewise')}")
+        raise typer.Exit
+    return asked
+
+
+@app.callback()
+def root(
+    version_: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_show_version)
+    ] = False,
+    help_: Annotated[
+        bool, typer.Option("--help", "-h", help="Print this text.", is_eager=True, callback=_show_overview)
+    ] = False,
+) -> None:
+    """Knowledge unlearning in language models that stays in scope."""
+
 
 Config = Annotated[
     str | None,
@@ -46,6 +99,7 @@ Set = Annotated[
 Resume = Annotated[bool, typer.Option("--resume", help="Resume the run in the folder.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Overwrite the run folder.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Wide = Annotated[bool, typer.Option("--wide", help="Print the table of a run with all columns, as Markdown.")]
 
 
 def command(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -137,12 +191,12 @@ def main() -> None:
     for module in pkgutil.iter_modules(__path__):  # the commands register themselves
         importlib.import_module(f"{__name__}.{module.name}")
     keep_freed_memory()
+    if len(sys.argv) == 1:
+        overview()
+        sys.exit(2)
     try:
         code = app(prog_name="scopewise", standalone_mode=False)
     except UsageError as error:
-        if len(sys.argv) == 1:  # no command: print the help
-            error.show()
-        else:
-            echo(escaped(usage_sentence(error), keep=""), err=True)
+        echo(escaped(usage_sentence(error), keep=""), err=True)
         code = error.exit_code
     sys.exit(code)

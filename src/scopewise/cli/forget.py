@@ -11,7 +11,7 @@ from scopewise import registry
 from scopewise.cli import Json, Overwrite, Resume, Set, command, quiet_libraries
 from scopewise.errors import ConfigError
 from scopewise.run_file import load_config
-from scopewise.terminal import echo, echo_json
+from scopewise.terminal import echo, echo_json, echo_table, echo_wrapped
 
 
 @command
@@ -78,8 +78,8 @@ def forget(
     )  # fmt: skip
     if as_json:
         echo_json(found.document())
-    elif found.verdict is not None:
-        _show(found)
+    elif found.record is not None:
+        print_result(found)
     raise typer.Exit(found.exit_code)
 
 
@@ -95,17 +95,34 @@ def minutes(text: str) -> float:
     return value
 
 
-def _show(found: Any) -> None:
-    """Print the lights, and where the results lie."""
-    for name, one in (
-        ("Forgotten", found.verdict.forgotten),
-        ("Kept", found.verdict.kept),
-        ("Resists", found.verdict.resists),
-    ):
-        echo(f"{name:9} {one.light:6} {one.why}")
-    echo(f"export {found.exported}")
-    echo(f"record {found.record}")
-    echo(f"page   {found.document()['page']}")
+def print_result(found: Any) -> None:
+    """Print what came out of a request: the result in words, the three lights, what is worst, and where all lies."""
+    from scopewise.erasure import words
+
+    document = found.document()
+    lights = document["verdict"]
+    echo()
+    echo_wrapped(words.banner(found.plan.kind, lights).text)
+    if lights is not None:
+        echo()
+        rows = []
+        for name, light in lights.items():
+            figure, interval = words.figure(light["value"]), words.interval(light)
+            shown = f"{figure} ({interval})" if interval else figure
+            result = f"{light['light']}: {words.result(name, light)}"
+            rows.append((words.TITLES[name], result, shown, words.figure(light["bound"]), light["why"]))
+        echo_table(("Light", "Result", "Figure", "Bound", "Why"), rows)
+        for name, title in words.TITLES.items():
+            light = getattr(found.verdict, name)
+            if light.light != "green" and light.worst:
+                more = f" and {len(light.worst) - _WORST} more" if len(light.worst) > _WORST else ""
+                echo_wrapped(f"{title}, worst first: {'; '.join(light.worst[:_WORST])}{more}")
+    echo()
+    echo_table((), [(name, document[name]) for name in ("export", "record", "page") if document[name]])
+
+
+_WORST = 5
+"""Names that are printed for a light."""
 
 
 def _mapping(given: list[str]) -> dict[str, str]:

@@ -7,10 +7,11 @@ from typing import Annotated, Any, Literal
 import typer
 
 from scopewise.cli import Json, command
+from scopewise.methods import FAMILIES
 from scopewise.metrics.columns import Declaration
 from scopewise.recipes import RECIPES
 from scopewise.registry import package_of, plugins, summary, table
-from scopewise.terminal import echo, echo_json
+from scopewise.terminal import echo, echo_json, echo_table
 
 Kind = Literal["methods", "wrappers", "localizers", "metrics", "benchmarks", "attacks"]
 
@@ -30,6 +31,9 @@ def list_(kind: Annotated[Kind, typer.Argument(help="The kind to list.")], as_js
             {"name": name, "summary": recipe.about, "recipe": recipe.method, "default": recipe.default}
             for name, recipe in RECIPES.items()
         ]
+        of_family = {name: heading for heading, names in FAMILIES.items() for name in names}
+        for entry in entries:
+            entry["family"] = "Recipes" if "recipe" in entry else of_family.get(entry["name"], "Others")
     if kind == "metrics":
         for entry in entries:
             if (about := Declaration.read(entry["name"])) is not None:
@@ -37,9 +41,17 @@ def list_(kind: Annotated[Kind, typer.Argument(help="The kind to list.")], as_js
     if as_json:
         echo_json(entries)
         return
-    width = max(len(entry["name"]) for entry in entries)
+    groups: dict[str, list[tuple[str, str]]] = {}
     for entry in entries:
         package = f" [{entry['package']}]" if "package" in entry else ""
         direction = f" ({', '.join(filter(None, (entry['unit'], entry['better'])))})" if "better" in entry else ""
         default = " (default)" if entry.get("default") else ""
-        echo(f"{entry['name'].replace('_', '-'):<{width}}  {entry['summary']}{direction}{default}{package}")
+        line = f"  {entry['name'].replace('_', '-')}", f"{entry['summary']}{direction}{default}{package}"
+        groups.setdefault(entry.get("family", ""), []).append(line)
+    rows: list[tuple[str, str]] = []
+    width = max(len(name) for lines in groups.values() for name, _ in lines)
+    for family, lines in sorted(groups.items(), key=lambda group: [*FAMILIES, *groups].index(group[0])):
+        if family:
+            echo(("\n" if rows else "") + family)
+        echo_table((), [(name.ljust(width), about) for name, about in lines])
+        rows += lines

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scopewise.cli import Config, Json, Overwrite, Resume, Set, command
+from scopewise.cli import Config, Json, Overwrite, Resume, Set, Wide, command
 from scopewise.config import entry_name
 from scopewise.run_file import load_config, parse_config
 
@@ -14,6 +14,7 @@ def run(
     resume: Resume = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
+    wide: Wide = False,
 ) -> None:
     """Run all stages for the run file's one method (`unlearn.method`) and seed (`run.seed`), and print the table."""
     from scopewise.cli.bench import run_bench
@@ -29,4 +30,4 @@ def run(
         "settings": {},
         "paper": {},
     }
-    run_bench(parse_config(values), resume=resume, overwrite=overwrite, as_json=as_json)
+    run_bench(parse_config(values), resume=resume, overwrite=overwrite, as_json=as_json, wide=wide)

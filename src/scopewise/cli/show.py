@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 import yaml
 
-from scopewise.cli import Json, Set, command
+from scopewise.cli import Json, Set, Wide, command
+from scopewise.cli.bench import print_results
 from scopewise.documents import read_json
 from scopewise.errors import ResultError
 from scopewise.region import FORMAT, Region
@@ -24,13 +25,13 @@ def show(
     ],
     set_: Set = None,
     as_json: Json = False,
+    wide: Wide = False,
 ) -> None:
     """Show the table of a run, a region layer by layer, what a record says, or a run file with all its defaults."""
     # Imported here, since they need scipy, for which every other command would wait.
     from scopewise.report.attacks import attacks_table
     from scopewise.report.comparison import with_comparisons
     from scopewise.report.regions import region_table
-    from scopewise.report.table import markdown
 
     path = Path(what)
     if path.is_dir():
@@ -65,6 +66,6 @@ def show(
     elif isinstance(document, dict) and str(document.get("format")).startswith("scopewise-attacks"):
         echo(attacks_table(checked(document, AttacksDocument, what)))
     elif isinstance(document, dict) and "rows" in document and "manifest" in document:
-        echo(markdown(with_comparisons(checked(document, ResultsDocument, what))).rstrip())
+        print_results(with_comparisons(checked(document, ResultsDocument, what)), wide)
     else:
         raise ResultError(f"{what}: neither results, attacks nor a region; give a file that scopewise wrote")

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from scopewise.cli import Json, command
-from scopewise.terminal import echo, echo_json
+from scopewise.terminal import echo, echo_json, echo_table
 
 
 @command
@@ -51,8 +51,7 @@ def verify(
     if as_json:
         echo_json({"verified": not failed, "checks": [asdict(check) for check in checks]})
     else:
-        for check in checks:
-            echo(f"{check.name:<10} {check.result:<12} {check.detail}")
+        echo_table((), [(check.name, check.result, check.detail) for check in checks])
         echo("not verified" if failed else "verified, as far as it was checked")
     if failed:
         raise typer.Exit(3)

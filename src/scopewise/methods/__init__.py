@@ -33,3 +33,15 @@ METHODS: dict[str, str] = {
     "retrain": "scopewise.methods.cross_entropy:Retrain",
 }
 """Name → class of every method that `--method` accepts: first those of the paper's table, in its order."""
+
+FAMILIES: dict[str, tuple[str, ...]] = {
+    "Make the forget answers unlikely": (
+        *("gradient_ascent", "ga_descent", "ga_descent_general", "ga_kl", "ga_kl_general", "memflex", "grail"),
+        *("npo", "sim_npo", "wga", "sat_imp", "ihl", "task_vector"),
+    ),
+    "Teach other answers": ("random_labels", "adversarial", "dpo", "alt_po", "relearn", "idk_ap", "jens_un"),
+    "Change the predicted distribution": ("undial", "ce_u", "pdu", "blade", "me_gd", "max_ent", "per_mu"),
+    "Change hidden states": ("rmu", "mcu"),
+    "Retrain": ("retrain",),
+}
+"""Heading → methods under it in `scopewise list methods`; a method that is not named here stands under Others."""

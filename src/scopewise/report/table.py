@@ -157,6 +157,31 @@ def lines(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     return headings, cells
 
 
+def narrow(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Return headings and cells of the table that a terminal has room for: the first metrics, and the gap to the oracle."""
+    headings, cells = lines(results)
+    shown = [*range(_COLUMNS - 1), *(i for i, heading in enumerate(headings) if heading == GAP.heading)]
+    chosen = [i for i in dict.fromkeys(shown) if i < len(headings)]
+    return [headings[i] for i in chosen], [[row[i] for i in chosen] for row in cells]
+
+
+_COLUMNS = 5
+"""Of the narrow table."""
+
+
+def remarks(results: Mapping[str, Any]) -> list[str]:
+    """Return what has to be known to read the table: what is wrong with it, who leads, and what the random regions show."""
+    warning = untaught(results)
+    unfinished = [] if results["complete"] else ["Not finished: the bench is under way, or was stopped."]
+    return [
+        *unfinished,
+        *([] if warning is None else [f"Warning: {warning}"]),
+        *leaders(results),
+        *controls(results),
+        *prices(results),
+    ]
+
+
 def markdown(results: Mapping[str, Any]) -> str:
     """Return the table as Markdown, with the origin of the numbers below."""
     headings, cells = lines(results)

@@ -1,0 +1,106 @@
+"""What a verdict says in words without terms of the field, the same on the terminal, the page and the playground.
+
+Imports no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+TITLES = {"forgotten": "Forgotten", "kept": "Kept", "resists": "Resists"}
+"""Light → its title."""
+SHAPES = {"green": "●", "amber": "▲", "red": "■"}
+"""Color → the shape that says the same."""
+_WORDS = {"forgotten": ("forgotten", "not forgotten"), "kept": ("kept", "damaged"), "resists": ("resists", "leaks")}
+_RED = {
+    "forgotten": "the model still knows facts of this request",
+    "kept": "the model lost other knowledge",
+    "resists": "attacks bring the facts back",
+}
+_AMBER = {
+    "forgotten": "the facts are forgotten",
+    "kept": "other knowledge is kept",
+    "resists": "attacks bring the facts back",
+}
+
+
+@dataclass(frozen=True)
+class Banner:
+    """The result of a request.
+
+    Attributes:
+        color: `green`, `amber` or `red`; `plain` if there was nothing to do.
+        word: The result, such as `Passed`.
+        sentence: What that means.
+        judged: Whether the three lights mean anything.
+    """
+
+    color: Literal["green", "amber", "red", "plain"]
+    word: str
+    sentence: str
+    judged: bool
+
+    @property
+    def text(self) -> str:
+        """Word and sentence."""
+        return f"{self.word}. {self.sentence}"
+
+
+def banner(kind: str, lights: Mapping[str, Mapping[str, Any]] | None) -> Banner:
+    """Return the result of a request.
+
+    Args:
+        kind: Of the plan: `nothing`, `exact` or `approximate`.
+        lights: Name → light, as `Verdict.document` or a record has them; None without a verdict.
+    """
+    if lights is None:
+        if kind == "nothing":
+            sentence = "The model did not know these facts when it was tested. It was not changed."
+            return Banner("plain", "Nothing to do", sentence, False)
+        return Banner("amber", "Not tested", "The model was not tested after the change.", False)
+    if lights["forgotten"].get("word") == "not known":
+        sentence = "The model never knew these facts, so no test can show that they were forgotten."
+        return Banner("red", "Not valid", sentence, False)
+    colors = {name: light["light"] for name, light in lights.items()}
+    red, amber = ([name for name, color in colors.items() if color == wanted] for wanted in ("red", "amber"))
+    if red == ["resists"] and colors["forgotten"] == "green":
+        sentence = "Asked plainly, the model does not tell these facts, but attacks bring them back."
+        return Banner("red", "Not passed", sentence, True)
+    if red:
+        return Banner("red", "Not passed", _sentence(_joined([_RED[name] for name in red], "and")), True)
+    if amber:
+        open_ = _joined([_AMBER[name] for name in amber], "or")
+        return Banner("amber", "Not decided", f"No test failed, but the evidence does not show whether {open_}.", True)
+    sentence = (
+        "The model answers questions about these facts no better than a guess, it kept its other knowledge, and no attack "
+        "that was tried brought the facts back."
+    )
+    return Banner("green", "Passed", sentence, True)
+
+
+def result(name: str, light: Mapping[str, Any]) -> str:
+    """Return what a light says in one or two words, such as `not forgotten`."""
+    green, red = _WORDS[name]
+    return light.get("word") or {"green": green, "red": red}.get(light["light"], "undecided")
+
+
+def figure(value: float | None) -> str:
+    """Return a figure of a light, rounded for reading."""
+    return "-" if value is None else f"{value:.2f}"
+
+
+def interval(part: Mapping[str, Any]) -> str:
+    """Return an interval of a light, rounded for reading; empty without one."""
+    low, high = part.get("low"), part.get("high")
+    return "" if low is None or high is None else f"{low:.2f} to {high:.2f}"
+
+
+def _joined(parts: list[str], last: str) -> str:
+    *first, end = parts
+    return f"{', '.join(first)}{',' if len(first) > 1 else ''} {last} {end}" if first else end
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
