@@ -255,6 +255,40 @@ def test_no_sentence_shares_a_line_with_a_bar() -> None:
     assert "SENTENCE-2" not in screen(on_a_terminal(glued))
 
 
+WHOLE = """
+import sys, time
+from scopewise import terminal
+from scopewise.bars import bar, showing
+from scopewise.eta import Part, Whole
+terminal.escape_streams()
+whole = Whole([Part("a", ("train",), 30.0), Part("b", ("train",), 30.0)])
+with showing(whole):
+    whole.call("1/2 a \\x1b[2J")
+    with whole.part("a"), bar(10, "npo " + "long " * 40, "step") as outer:
+        outer.update(5)
+        terminal.echo("SENTENCE-1", err=True)
+        with bar(3, "score") as inner:
+            inner.update()
+        time.sleep(0.2)
+        outer.update(5)
+    terminal.echo("SENTENCE-2")
+    whole.call("2/2 b")
+    print("SENTENCE-3", file=sys.stderr)
+terminal.echo("SENTENCE-4")
+"""
+
+
+def test_a_whole_has_one_line_and_leaves_none() -> None:
+    output = on_a_terminal(WHOLE)
+    assert screen(output) == ["SENTENCE-1", "SENTENCE-2", "SENTENCE-3", "SENTENCE-4", ""]
+    drawn = [line.strip() for line in output.replace("\n", "\r").split("\r") if "/2 " in line]
+    assert max(map(len, drawn)) < 120
+    assert any(line.startswith("1/2 a \\x1b[2J … ") and ": 5 of 10 steps (50%)" in line for line in drawn)
+    assert any("· score: 0 of 3 rows (0%)" in line for line in drawn)
+    assert any(line.startswith("2/2 b · less than a minute left in all") for line in drawn)
+    assert "\x1b[2J" not in output
+
+
 def test_a_file_holds_lines(tmp_path: Path) -> None:
     """In a file every drawing of a bar is a line, without carriage returns, and so is every sentence."""
     log = tmp_path / "log"

@@ -6,6 +6,7 @@ import pytest
 
 from scopewise import bars
 from scopewise.bars import Lines, bar
+from scopewise.eta import Part, Whole
 
 
 @pytest.fixture(autouse=True)
@@ -60,3 +61,16 @@ def test_nothing_is_said_of_nothing_nor_by_another_process(
     monkeypatch.setenv("RANK", "1")
     bar(5, "fine-tune target", "step").close()
     assert capsys.readouterr().err == ""
+
+
+def test_a_stage_of_a_whole_says_what_is_left_in_all(capsys: pytest.CaptureFixture[str]) -> None:
+    """Two trainings of 100 steps of 60 s: after 3 steps, 197 minutes are left."""
+    now = 0.0
+    whole = Whole([Part(name, ("train",), 1.0) for name in "ab"], clock=lambda: now)
+    with whole.part("a"):
+        lines = Lines(100, "fine-tune target", "step", clock=lambda: now, whole=whole)
+        for _ in range(3):
+            now += 60.0
+            lines.update()
+    written = capsys.readouterr().err.splitlines()
+    assert written[1] == "fine-tune target: 3 of 100 steps (3%), 1 h 37 min left, 3 h 17 min left in all"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from scopewise import schemas
+from scopewise.bars import duration
 from scopewise.documents import read_json
 from scopewise.errors import ConfigError, ModelError
 
@@ -62,11 +63,18 @@ class Plan:
         kind: `nothing`, `exact` or `approximate`.
         method: `retrain`, a method, or empty for nothing.
         why: One sentence.
+        seconds: How long all that follows will take, about; None if that is not known.
     """
 
     kind: Kind
     method: str
     why: str
+    seconds: float | None = None
+
+    @property
+    def said(self) -> str:
+        """What the terminal says."""
+        return self.why if self.seconds is None else f"{self.why} This takes about {duration(self.seconds)}."
 
 
 def plan(*, known: bool, base: str | None, retain: int, asked: Literal["exact", "approximate"] | None) -> Plan:

@@ -6,14 +6,15 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
 
+from scopewise.bars import showing
 from scopewise.data.facts import Fact
-from scopewise.erasure import evidence, keys
+from scopewise.erasure import evidence, keys, work
 from scopewise.erasure.export import Exported, check_room, export, reload
 from scopewise.erasure.figures import Kept, Resisted
 from scopewise.erasure.handouts import PAGE, write_handouts
@@ -27,6 +28,7 @@ from scopewise.erasure.search import Attempt, chosen, search
 from scopewise.erasure.setup import Options, Setup
 from scopewise.erasure.steps import Steps
 from scopewise.erasure.verdict import Policy, Verdict, decide, is_known, read_policy
+from scopewise.eta import Part
 from scopewise.exposure import expose
 from scopewise.models.load import load_tokenizer
 from scopewise.models.outline import outline
@@ -111,7 +113,10 @@ def forget(
         "options": asdict(options),
         "policy": policy.model_dump(),
     }
-    with Steps(out, json.loads(json.dumps(inputs)), tell, resume=resume, overwrite=overwrite) as steps:
+    with (
+        Steps(out, json.loads(json.dumps(inputs)), tell, resume=resume, overwrite=overwrite) as steps,
+        showing(steps.whole),
+    ):
         return _Job(request, options, policy, steps).run(only_plan)
 
 
@@ -131,9 +136,10 @@ class _Job:
         checked = step("check", self._check, lambda found: found["said"])
         due = None if self.request.due is None else self.request.due.isoformat()
         self._reach("received", due=due, regulation=self.request.regulation)
+        self._expect("approximate")
         known = step("known", self._known, lambda found: found["said"])
         self._reach("known", facts=known["facts"], known=known["known"])
-        chosen_plan = Plan(**step("plan", lambda: asdict(self._plan(known)), lambda found: found["why"]))
+        chosen_plan = Plan(**step("plan", lambda: asdict(self._plan(known)), lambda found: Plan(**found).said))
         self._reach("planned", kind=chosen_plan.kind)
         if only_plan:
             return Forgotten(self.folder, known, chosen_plan)
@@ -143,6 +149,7 @@ class _Job:
             return Forgotten(self.folder, known, chosen_plan, record=record)
         made = step("unlearn", lambda: self._unlearn(chosen_plan), lambda found: found["said"])
         self._reach("unlearned")
+        self._expect(chosen_plan.kind)
         folder = self.folder / "export"
         exported = Exported(
             folder,
@@ -176,8 +183,11 @@ class _Job:
         return {"said": said, "files": files}
 
     def _known(self) -> dict[str, Any]:
-        base = None if self.setup.base is None else self.setup.engine(self.setup.base, "base")
-        found = expose(self.setup.engine(self.setup.target, "model"), self.setup.facts, base, self.options.seed)
+        with self.steps.whole.part("teach"):
+            target = self.setup.target
+        with self.steps.whole.part("known"):
+            base = None if self.setup.base is None else self.setup.engine(self.setup.base, "base")
+            found = expose(self.setup.engine(target, "model"), self.setup.facts, base, self.options.seed)
         said = f"{found.count} of {len(found.facts)} facts (p = {found.p:.2g})"
         if found.base is not None:
             said += f"; the base: {found.base.count}"
@@ -185,13 +195,24 @@ class _Job:
 
     def _plan(self, known: Mapping[str, Any]) -> Plan:
         found = is_known(_exposure(known, self.setup.facts), self.policy.level)
-        return plan(known=found, base=self.setup.base, retain=len(self.setup.retain), asked=self.options.kind)
+        made = plan(known=found, base=self.setup.base, retain=len(self.setup.retain), asked=self.options.kind)
+        if made.kind == "nothing":
+            return made
+        return replace(made, seconds=self.steps.whole.seconds(self._expect(made.kind)))
+
+    def _expect(self, kind: str, attempt: int = 0) -> list[Part]:
+        """Say what is to come, for the time that is left."""
+        found = work.parts(self.setup, self.steps.has, kind, self._settings(kind), attempt)
+        self.steps.whole.expect(found)
+        return found
+
+    def _settings(self, kind: str) -> dict[str, Any]:
+        finetuning = self.setup.finetuning
+        return finetuning if kind == "exact" else unlearning(finetuning, len(self.setup.plain.forget))
 
     def _unlearn(self, plan: Plan) -> dict[str, Any]:
         exact = plan.kind == "exact"
-        settings = (
-            self.setup.finetuning if exact else unlearning(self.setup.finetuning, len(self.setup.expanded.forget))
-        )
+        settings = self._settings(plan.kind)
         searched = "num_train_epochs" if exact else "learning_rate"
         budget = None if self.options.minutes is None else 60 * self.options.minutes
         target = self.setup.engine(self.setup.target, "model")
@@ -199,10 +220,13 @@ class _Job:
 
         def attempt(strength: float) -> Attempt:
             begin = time.monotonic()
-            path = str((self.setup.retrained if exact else self.setup.unlearned)(settings | {searched: strength}))
-            engine = self.setup.engine(path, f"{plan.method}, {searched} {strength:.3g}")
-            exposure = expose(engine, self.setup.facts_to_choose, seed=self.options.seed)
-            lost = keep(engine, target, self.setup.kept_rows).loss.value
+            self._expect(plan.kind, len(known))
+            with self.steps.whole.part("train"):
+                path = str((self.setup.retrained if exact else self.setup.unlearned)(settings | {searched: strength}))
+            with self.steps.whole.part("measure"):
+                engine = self.setup.engine(path, f"{plan.method}, {searched} {strength:.3g}")
+                exposure = expose(engine, self.setup.facts_to_choose, seed=self.options.seed)
+                lost = keep(engine, target, self.setup.kept_rows).loss.value
             known[path] = is_known(exposure, self.policy.level)
             forgotten = exact or not (known[path] or exposure.p_worse <= self.policy.level / 5)
             away = abs(exposure.known.value) + max(0.0, lost)
@@ -245,11 +269,12 @@ class _Job:
     def _verify(self, exported: Exported) -> dict[str, Any]:
         engine, target = reload(exported, self.setup.run.config.data), self.setup.engine(self.setup.target, "model")
         engine.name = "verify"
-        exposure = expose(engine, self.setup.facts, seed=self.options.seed)
-        kept = keep(engine, target, self.setup.kept_rows, self.setup.general)
         rate = self.setup.finetuning["learning_rate"]
         how = ResistSettings(learning_rates=(rate / 10, rate / 3, rate), seed=self.options.seed)
-        resisted = resist(engine, target, self.setup.facts, self.setup.retain, self.setup.general, how)
+        with self.steps.whole.part("verify"):
+            exposure = expose(engine, self.setup.facts, seed=self.options.seed)
+            kept = keep(engine, target, self.setup.kept_rows, self.setup.general)
+            resisted = resist(engine, target, self.setup.facts, self.setup.retain, self.setup.general, how)
         return {
             "exposure": _exposure_document(exposure),
             "kept": TypeAdapter(Kept).dump_python(kept, mode="json"),

@@ -85,6 +85,11 @@ class Setup:
         return expand(self.request.rows, engine, seed=self.options.seed)
 
     @cached_property
+    def plain(self) -> Expanded:
+        """The rows with other wordings, without neighbours; its forget rows are the same."""
+        return expand(self.request.rows, seed=self.options.seed)
+
+    @cached_property
     def kept_rows(self) -> list[Row]:
         """The rows whose retention counts; beginnings of general text if the request has no retain row."""
         return [*self.expanded.retain, *self.expanded.held_out] or self._continued
@@ -92,7 +97,7 @@ class Setup:
     @cached_property
     def facts(self) -> list[Fact]:
         """The facts of the verdict, under their own questions and under wordings that are not trained on."""
-        return self._facts(expand(self.request.rows, seed=self.options.seed).verification)
+        return self._facts(self.plain.verification)
 
     @cached_property
     def facts_to_choose(self) -> list[Fact]:

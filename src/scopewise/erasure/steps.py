@@ -6,7 +6,6 @@ A user's error before the first of them leaves the folder empty.
 from __future__ import annotations
 
 import secrets
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +13,7 @@ from typing import Any
 
 from scopewise.documents import read_json
 from scopewise.errors import ConfigError, ResultError, UserError
+from scopewise.eta import Whole, active_clock
 from scopewise.files import make_folder, remove, write_json
 from scopewise.lock import HOLDER, LOCK, RunLock
 
@@ -43,6 +43,7 @@ class Steps:
 
     Attributes:
         attempt: A random word that is the same after an interruption, and another one after `overwrite`.
+        whole: What is to be done, for the time that is left.
 
     Raises:
         ResultError: the folder has a request, with other inputs or without `resume`, or other files.
@@ -57,6 +58,7 @@ class Steps:
                 "--resume, --overwrite: both given; one keeps the request in the folder, one removes it; give one"
             )
         self.folder, self.tell = folder, tell
+        self.whole = Whole()
         self._new = self._finished = False
         marker = folder / _INPUTS
         if marker.exists() and not (resume or overwrite):
@@ -109,16 +111,25 @@ class Steps:
             said: Returns the line's text.
         """
         path = self.folder / "steps" / f"{name}.json"
-        begin = time.monotonic()
+        clock = active_clock()
+        begin = clock()
         if not path.exists():
+            self.whole.call(f"{self._number(name)} {TITLES[name]}")
             write_json(path, dict(make()))
         self._finished = True
         found = read_json(path, ResultError)
-        seconds = time.monotonic() - begin
+        seconds = clock() - begin
         took = f" ({seconds / 60:.0f} min)" if seconds >= 90 else f" ({seconds:.0f} s)" if seconds >= 1 else ""
         self.line(name, f"{said(found)}{took}")
         return found
 
+    def has(self, name: str) -> bool:
+        """Return whether a step is finished."""
+        return (self.folder / "steps" / f"{name}.json").exists()
+
     def line(self, name: str, text: str) -> None:
         """Tell what came out of a step."""
-        self.tell(f"{list(TITLES).index(name) + 1}/{len(TITLES)} {TITLES[name]}: {text}")
+        self.tell(f"{self._number(name)} {TITLES[name]}: {text}")
+
+    def _number(self, name: str) -> str:
+        return f"{list(TITLES).index(name) + 1}/{len(TITLES)}"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
+import math
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -11,8 +13,11 @@ from typing import Any
 import torch
 
 from scopewise import schemas
+from scopewise.bars import showing
 from scopewise.config import RunConfig, UnlearnSection
+from scopewise.data.rows import FORGET, RETAIN, SCOPES, TRAIN
 from scopewise.errors import ConfigError
+from scopewise.eta import Part, Whole
 from scopewise.files import write_json, write_text
 from scopewise.localizers.base import check_arguments
 from scopewise.models.parallel.processes import default_device
@@ -30,6 +35,8 @@ from scopewise.runs.stages import unlearned_name
 from scopewise.runs.tune import EXTENSION, Objectives, Trial, best, forgotten, holdout, search, space
 
 logger = logging.getLogger("scopewise")
+_TRAINED, _GENERATED = 3.0, 4
+"""Cost of a row that is trained on, and of one whose answer is generated, over that of one that is scored."""
 
 
 class Bench:
@@ -54,14 +61,20 @@ class Bench:
         self._values: list[Mapping[str, Any]] = []  # evaluation document of each row
         self._row_values = RowValues(pipeline.config.run.seed)
         self._tuning: dict[str, list[dict[str, Any]]] = {}
+        self.whole = Whole(self._parts())
 
     def run(self) -> dict[str, Any]:
         """Make and evaluate all models; write `table.md`, and write and return `results.json`."""
+        with showing(self.whole):
+            return self._run()
+
+    def _run(self) -> dict[str, Any]:
         settings = self.pipeline.config.bench
         if settings.oracle:
             self.pipeline.check_base()  # before the target is trained
         for which in ("target", "oracle") if settings.oracle else ("target",):
-            model = self.pipeline.finetuned(which)
+            with self._doing(which):
+                model = self.pipeline.finetuned(which)
             self._add(finetuned_row(which, model, self.pipeline.config.run.seed), model, which)
         results = self._write(complete=False)
         if (warning := untaught(results)) is not None and self.pipeline.folder.writes:
@@ -81,7 +94,8 @@ class Bench:
                         {**trial.document(), "chosen": trial.section == section} for trial in trials
                     ]
                 for seed in settings.seeds:
-                    model = self.pipeline.unlearned(entry, section, seed, protocol)
+                    with self._doing(unlearned_name(entry.name, protocol, seed)):
+                        model = self.pipeline.unlearned(entry, section, seed, protocol)
                     row = unlearned_row(self.pipeline.path, model)
                     self._add(row, model, row["path"])
                     last = (protocol, entry, seed) == (settings.protocols[-1], self.entries[-1], settings.seeds[-1])
@@ -97,7 +111,8 @@ class Bench:
             return f"tuning/{entry.name}/trial{number}"
 
         def measure(number: int, section: UnlearnSection) -> Objectives:
-            return pipeline.trial(entry, section, part, tune.seed, name(number))
+            with self._doing(name(number)):
+                return pipeline.trial(entry, section, part, tune.seed, name(number))
 
         def extended(number: int, learning_rates: tuple[float, float]) -> None:
             if pipeline.folder.writes and not pipeline.folder.has(
@@ -121,7 +136,8 @@ class Bench:
         return {method: trials for method, trials in earlier.items() if method in methods}
 
     def _add(self, row: dict[str, Any], folder: Path, name: str) -> None:
-        values = self.pipeline.measurement.values(folder, name)
+        with self._doing(f"evaluate {name}"):
+            values = self.pipeline.measurement.values(folder, name)
         measures = {
             "metrics": {key: value["value"] for key, value in values.items()},
             "skipped": {key: value["skipped"] for key, value in values.items() if value["skipped"]},
@@ -130,6 +146,53 @@ class Bench:
         self._rows.append({**row, "cost": cost, **measures})
         self._values.append(values)
         self._row_values.add(row, values, self.pipeline.measurement.answers(name))
+
+    @contextmanager
+    def _doing(self, name: str) -> Iterator[None]:
+        """Do a part of the benchmark."""
+        number = next((i for i, part in enumerate(self._planned, start=1) if part.name == name), None)
+        self.whole.call(f"{number}/{len(self._planned)} {name}" if number else name)
+        with self.whole.part(name):
+            yield
+
+    def _parts(self) -> list[Part]:
+        """Return what has to be done, in order; what is there already costs nothing."""
+        pipeline, settings = self.pipeline, self.pipeline.config.bench
+        rows = pipeline.benchmark.rows
+        config, evaluate = pipeline.config, pipeline.config.evaluate
+        asked = [*evaluate.splits, *evaluate.direct_splits, *(_GENERATED * evaluate.generate_splits)]
+        scored = float(sum(row.split == split for row in rows for split in asked))
+        found = []
+
+        def add(name: str, kinds: tuple[str, ...], cost: float, there: Path) -> None:
+            found.append(Part(name, kinds, 0.0 if pipeline.folder.has(there) else cost))
+
+        def model(name: str, kinds: tuple[str, ...], cost: float) -> None:
+            add(name, kinds, cost, pipeline.path / name)
+            add(f"evaluate {name}", ("evaluate",), scored, pipeline.path / f"{name}.evaluation.json")
+
+        def taught(scopes: Collection[str]) -> float:
+            known = sum(row.scope in scopes and row.split in pipeline.benchmark.taught for row in rows)
+            return _TRAINED * known * config.finetune.num_train_epochs
+
+        given = {"target": config.model.target, "oracle": config.model.oracle}
+        for which in ("target", "oracle") if settings.oracle else ("target",):
+            scopes = SCOPES if which == "target" else (RETAIN,)
+            model(which, ("finetune", "train"), taught(scopes) if given[which] is None else 0.0)
+        forget = len(pipeline.benchmark.select(FORGET, TRAIN))
+        for protocol, entry in product(settings.protocols, self.entries):
+            kinds = (entry.name, "unlearn", "train")
+            if protocol == "tuned" and entry.searched:
+                epochs = math.sqrt(math.prod(settings.tune.num_train_epochs))
+                for number in range(settings.tune.trials):
+                    name = f"tuning/{entry.name}/trial{number}"
+                    add(name, kinds, 2 * _TRAINED * forget * epochs, pipeline.path / f"{name}.json")
+            section = section_of(config, entry, "paper")
+            cost = taught((RETAIN,)) if entry.method in EXACT else 2 * _TRAINED * forget * section.num_train_epochs
+            for seed in settings.seeds:
+                model(unlearned_name(entry.name, protocol, seed), kinds, cost)
+        self._planned = found
+        return found
 
     def _write(self, *, complete: bool) -> dict[str, Any]:
         path, config = self.pipeline.path, self.pipeline.config

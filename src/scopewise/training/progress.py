@@ -13,7 +13,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback
 from transformers.trainer import TRAINER_STATE_NAME
 
 from scopewise import schemas
-from scopewise.bars import Lines, bar
+from scopewise.bars import Inner, Lines, bar
 from scopewise.cost import Cost
 from scopewise.documents import read_json
 from scopewise.errors import ResultError
@@ -26,7 +26,7 @@ class TrainingProgress(TrainerCallback):
     def __init__(self, name: str, cost: Cost) -> None:
         self.name = name
         self.cost = cost
-        self.bar: tqdm | Lines | None = None
+        self.bar: tqdm | Lines | Inner | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Open the bar; a resumed training continues its step and cost."""

@@ -1,0 +1,77 @@
+"""How much work is left of a request, in rows that are scored or as much, for the time that it will take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from scopewise.attacks.prompts import Prompts
+from scopewise.data.facts import Fact
+from scopewise.erasure.resist import ResistSettings, lighter
+from scopewise.erasure.setup import Setup
+from scopewise.eta import Part
+
+TRAINED = 3.0
+"""Cost of a row that is trained on: its forward and its backward pass."""
+ATTEMPTS = {"exact": 1, "approximate": 3}
+"""Attempts that are expected. Ours."""
+_GENERATED = 4.0
+
+
+def parts(
+    setup: Setup, there: Callable[[str], bool], kind: str, settings: Mapping[str, Any], attempt: int
+) -> list[Part]:
+    """Return the parts of a request that are to come.
+
+    Args:
+        setup: Of the request.
+        there: Whether a step was finished before.
+        kind: Of the plan; before there is one, what is likely.
+        settings: Of the training.
+        attempt: Number of attempts that were made.
+    """
+    found = []
+    if not there("known"):
+        if setup.options.model is None:
+            found.append(Part("teach", ("train",), _trained(setup.request.rows, setup.finetuning)))
+        models = 1 if setup.base is None else 2
+        found.append(Part("known", ("score",), models * scored(setup.facts), models))
+    if kind == "nothing":
+        return found
+    if not there("unlearn"):
+        rows = setup.retain if kind == "exact" else 2 * list(setup.plain.forget)
+        kept = 2 * len(setup.retain or setup.general)
+        for _ in range(max(1, ATTEMPTS[kind] - attempt)):
+            found.append(Part("train", (kind, "train"), _trained(rows, settings)))
+            found.append(Part("measure", ("score",), scored(setup.facts_to_choose) + kept))
+    if not there("verify"):
+        found.append(Part("verify", ("score",), _verified(setup)))
+    return found
+
+
+def scored(facts: Sequence[Fact]) -> float:
+    """Return how many rows are scored to measure the exposure of facts: questions x names x answers."""
+    return float(sum(len(f.questions) * (1 + len(f.names)) * (1 + len(f.wrong)) for f in facts))
+
+
+def _trained(rows: Sequence[Any], settings: Mapping[str, Any]) -> float:
+    return TRAINED * len(rows) * settings["num_train_epochs"]
+
+
+def _verified(setup: Setup) -> float:
+    """Return the cost of exposure, retention and attacks."""
+    return scored(setup.facts) + 2 * (len(setup.retain) + len(setup.general)) + sum(_attacks(setup))
+
+
+def _attacks(setup: Setup) -> Iterator[float]:
+    """Yield the cost of each kind of attack, and of the target without one."""
+    how = ResistSettings()
+    tested = lighter(setup.facts, how)
+    once = scored(tested)
+    yield 2 * once  # the target, and as asked
+    yield 3 * once  # quantized
+    yield len(Prompts().templates()) * once
+    yield _GENERATED * how.samples * len(tested)
+    sources = 1 + bool(setup.retain) + bool(setup.general)
+    steps = (1 + sources) * how.steps * how.batch_size  # forget rows are relearned in two halves
+    yield len(how.learning_rates) * (2 * sources * once + TRAINED * steps)

@@ -1,0 +1,63 @@
+"""The work that is expected of a request is what its steps do."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scopewise.bars import showing
+from scopewise.data.rows import FORGET, RETAIN, Row
+from scopewise.erasure import work
+from scopewise.erasure.plan import unlearning
+from scopewise.erasure.request import Lineage, Request
+from scopewise.erasure.setup import Options, Setup
+from scopewise.eta import Part, Whole
+from scopewise.exposure import expose
+
+ROWS = tuple(
+    Row(f"{asked} {name}{end}?", f"At {number}{i} Mill Lane.", scope, instance=name, attribute=asked[:5])
+    for i, name in enumerate(("Ada Quill", "Ben Orrow", "Cleo Varga", "Dov Mistral"))
+    for asked, end, number, scope in (("Where does", " live", 1, FORGET), ("Where does", " work", 2, RETAIN))
+)
+
+
+@pytest.fixture
+def setup(tiny: tuple[Any, Any], tmp_path: Path) -> Setup:
+    for part in tiny:
+        part.save_pretrained(tmp_path / "model")
+    asked = Request("REQ-1", None, datetime(2026, 11, 1, tzinfo=UTC), None, None, Lineage(), ROWS, {}, tmp_path)
+    return Setup(asked, Options(model=str(tmp_path / "model")), tmp_path / "out")
+
+
+def expected(setup: Setup, kind: str, *there: str, attempt: int = 0) -> list[Part]:
+    settings = unlearning(setup.finetuning, len(setup.plain.forget))
+    return work.parts(setup, lambda name: name in there, kind, settings, attempt)
+
+
+def test_the_parts_follow_the_plan_and_leave_out_what_is_done(setup: Setup) -> None:
+    def names(kind: str, *there: str, attempt: int = 0) -> list[str]:
+        return [part.name for part in expected(setup, kind, *there, attempt=attempt)]
+
+    assert names("exact") == ["known", "train", "measure", "verify"]
+    assert names("approximate") == ["known", *["train", "measure"] * 3, "verify"]
+    assert names("approximate", "known", attempt=5) == ["train", "measure", "verify"]
+    assert names("approximate", "known", "unlearn") == ["verify"]
+    assert names("nothing") == ["known"]
+    assert all(part.cost > 0 for part in expected(setup, "approximate"))
+
+
+def test_the_time_is_known_once_the_exposure_is_measured(setup: Setup, capsys: pytest.CaptureFixture[str]) -> None:
+    """The exposure opens as many bars as expected, and its speed gives the time of all that follows."""
+    parts = expected(setup, "exact")
+    whole, seen = Whole(parts), list[float | None]()
+    engine = setup.engine(setup.target, "model")
+    assert whole.left() is None
+    with showing(whole), whole.part("known"):
+        expose(engine, setup.facts)
+        seen.append(whole.left())
+    seen.append(whole.seconds(parts[1:]))
+    assert None not in seen
+    assert seen[0] == pytest.approx(seen[1], rel=0.1)
