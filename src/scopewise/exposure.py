@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Num
 
 from scopewise.data.candidates import renamed
 from scopewise.data.facts import Fact
@@ -21,13 +21,9 @@ from scopewise.ranks import Exposure, Ranked
 def expose(engine: Engine, facts: Sequence[Fact], base: Engine | None = None, seed: int = 0) -> Exposure:
     """Rank the true answer of each fact among its wrong answers.
 
-    The score of an answer a to a question about the instance i is
-
-        (log P(a | i) - mean over other names j of log P(a | j)) / √(tokens of a)
-
-    with j in the place of the name in question and answer. So an answer that is likely by itself, whoever is asked about, has
-    no advantage. Under paraphrases, the ranks that an answer has under each question are added, and ranked again. Ties are
-    broken at random.
+    The score of an answer is by how much log P(answer | instance) is above what its length and its mean log-likelihood under
+    other names predict (`unexpected`). So an answer that is likely by itself, whoever is asked about, has no advantage. Under
+    paraphrases, the ranks that an answer has under each question are added, and ranked again. Ties are broken at random.
 
     Args:
         engine: Of the model.
@@ -36,7 +32,7 @@ def expose(engine: Engine, facts: Sequence[Fact], base: Engine | None = None, se
         seed: Of ties.
 
     Source: exposure, Carlini et al., arXiv:1802.08232 (rank among candidates, in bits). Deviations: the candidates are wrong
-    answers and not all texts of a format, the score is a ratio to other names, and ranks are tested exactly.
+    answers and not all texts of a format, the score is relative to other names, and ranks are tested exactly.
     """
     found = exposure_of(facts, answer_scores(engine, facts), seed)
     return found if base is None else replace(found, base=expose(base, facts, seed=seed))
@@ -84,9 +80,36 @@ def answer_scores(
     for shape in shapes:
         part = slice(start, start + math.prod(shape))
         value, length, start = total[part].reshape(shape), lengths[part].reshape(shape), part.stop
-        reference = value[:, 1:].mean(1) if shape[1] > 1 else 0.0
-        found.append((value[:, 0] - reference) / np.sqrt(length[:, 0]))
+        found.append(np.stack([unexpected(v, n[0]) for v, n in zip(value, length, strict=True)]))
     return found
+
+
+def unexpected(
+    log_likelihoods: Float[np.ndarray, "names answers"], tokens: Num[np.ndarray, " answers"]
+) -> Float[np.ndarray, " answers"]:
+    """Return by how much each answer is likelier about the own name (first) than the other answers predict.
+
+    The prediction is linear in the number of tokens and in the mean log-likelihood under the other names. It is fitted by least
+    squares to all other answers, with a variance in proportion to the tokens. All answers are treated alike, so the rank of the
+    true one is uniform if nothing else tells it from the wrong ones.
+
+    Args:
+        log_likelihoods: Sums over tokens, in nats.
+        tokens: Of each answer.
+
+    Returns:
+        Nats per square root of tokens.
+
+    Source: ours. The plain difference to the mean over other names ranks answers too high that are better sentences than the
+    wrong ones, or that the tokenizer knows better.
+    """
+    own, others = log_likelihoods[0], log_likelihoods[1:]
+    weight = 1 / np.sqrt(tokens)
+    columns = [np.ones(len(own)), tokens, *([others.mean(0)] if len(others) else [])]
+    basis, size, _ = np.linalg.svd(np.stack(columns, 1) * weight[:, None], full_matrices=False)
+    basis = basis[:, size > 1e-9 * size[0]]  # tokens are constant where all answers have as many
+    residual = own * weight - basis @ (basis.T @ (own * weight))
+    return residual / np.maximum(1 - (basis**2).sum(1), 1e-9)  # of a fit without the answer itself
 
 
 def _about(own: str, name: str) -> Callable[[str], str]:

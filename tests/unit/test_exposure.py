@@ -12,7 +12,7 @@ from scopewise.data.candidates import other_names, renamed, wrong_answers
 from scopewise.data.facts import LEAST_ANSWERS, Fact, facts_of
 from scopewise.data.rows import FORGET, RETAIN, Row
 from scopewise.errors import DataError
-from scopewise.exposure import answer_scores, expose
+from scopewise.exposure import answer_scores, expose, unexpected
 from scopewise.ranks import Exposure, Ranked, chance_bits, tail
 from scopewise.testing.attacks import AttackWorld
 from scopewise.testing.world import World
@@ -176,5 +176,39 @@ def test_a_likely_answer_has_no_advantage(world: World) -> None:
     for name in fact.names:
         asked = [Row(renamed(r.question, fact.name, name), renamed(r.answer, fact.name, name), FORGET) for r in own]
         elsewhere.append(engine.sequence_nll(engine.encode(asked)))
-    lengths = [len(item.answer_ids) for item in engine.encode(own)]
-    assert scores[0] == pytest.approx((np.mean(elsewhere, 0) - nll) / np.sqrt(lengths), abs=1e-3)
+    lengths = np.array([len(item.answer_ids) for item in engine.encode(own)])
+    assert scores[0] == pytest.approx(unexpected(-np.stack([nll, *elsewhere]), lengths), abs=1e-3)
+
+
+def drawn_scores(seed: int, answers: int = 24) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    tokens = rng.integers(5, 20, answers)
+    others = -tokens * rng.uniform(1, 4, (3, answers))
+    own = 2.0 - 0.5 * tokens + 0.8 * others.mean(0)
+    return np.stack([own, *others]), tokens
+
+
+def test_what_length_and_other_names_predict_is_not_unexpected() -> None:
+    values, tokens = drawn_scores(0)
+    assert unexpected(values, tokens) == pytest.approx(0, abs=1e-9)
+    values[0, 3] += 4
+    assert int(np.argmax(unexpected(values, tokens))) == 3
+    assert unexpected(values[:, ::-1], tokens[::-1]) == pytest.approx(unexpected(values, tokens)[::-1], abs=1e-9)
+
+
+def test_each_answer_is_compared_with_the_fit_to_the_others() -> None:
+    values, tokens = drawn_scores(1)
+    values[0] += np.random.default_rng(2).normal(size=len(tokens)) * np.sqrt(tokens)
+    columns = np.stack([np.ones(len(tokens)), tokens, values[1:].mean(0)], 1) / np.sqrt(tokens)[:, None]
+    own, found = values[0] / np.sqrt(tokens), unexpected(values, tokens)
+    for i in range(len(tokens)):
+        rest = np.arange(len(tokens)) != i
+        missed = own[i] - columns[i] @ np.linalg.lstsq(columns[rest], own[rest])[0]
+        assert found[i] == pytest.approx(missed)
+
+
+def test_answers_of_one_length_and_facts_without_other_names() -> None:
+    values, tokens = drawn_scores(3)
+    assert np.isfinite(unexpected(values, np.full_like(tokens, 7))).all()
+    alone = unexpected(values[:1], np.full_like(tokens, 7))
+    assert list(np.argsort(alone)) == list(np.argsort(values[0]))

@@ -20,6 +20,12 @@ once each every all any both few more most other some such only own same mr mrs 
 """
 _COMMON = frozenset(_COMMON_WORDS.split())
 """Words that carry no fact. They stay as they are, and with them the sentence and its pronouns."""
+_ENDINGS = (
+    "ing", "ed", "ly", "tion", "sion", "ment", "ness", "ity", "ive", "al", "ous", "ful", "ian", "ist", "er", "or",
+    "s", "y", "e",
+)  # fmt: skip
+_ALIKE = 8
+"""Words of one kind that are enough, in an answer with several words of its own."""
 _TRIES = 40
 
 
@@ -62,8 +68,7 @@ def other_names(name: str, others: Sequence[str], count: int, rng: random.Random
         count: How many.
         rng: Draws them.
     """
-    person = bool(_parts(name))
-    known = [other for other in others if bool(_parts(other)) == person]
+    person, known = bool(_parts(name)), same_kind(name, others)
     if len(known) < 3:  # too few to draw from
         known += [other for other in KNOWN_NAMES["privacy" if person else "copyright"] if other not in (name, *known)]
     if not person:
@@ -81,10 +86,16 @@ def other_names(name: str, others: Sequence[str], count: int, rng: random.Random
     return found
 
 
+def same_kind(name: str, others: Sequence[str]) -> list[str]:
+    """Return the other names that are of a person if the name is, or titles if it is one."""
+    return [other for other in others if other != name and bool(_parts(other)) == bool(_parts(name))]
+
+
 def wrong_answers(row: Row, kept: str, pools: Sequence[Sequence[str]], count: int, rng: random.Random) -> list[str]:
     """Return different answers with the row's sentence, in which each word that carries the fact is another one.
 
-    Digits are drawn at random, other words from texts: from the first pool that has enough words that begin in the same case.
+    Digits are drawn at random, other words from texts: from the first pools that have enough words that begin in the same case
+    and have the same ending, so that a sentence stays one.
 
     Args:
         row: The question with its true answer.
@@ -99,7 +110,8 @@ def wrong_answers(row: Row, kept: str, pools: Sequence[Sequence[str]], count: in
     stay = {*_COMMON, *_words(kept), *_words(row.question)}
     slots = [word for word in dict.fromkeys(re.findall(r"\w+", row.answer)) if word.lower() not in stay]
     taken = {word.lower() for word in slots} | stay
-    choices = {word: _choices(word, pools, taken, count) for word in slots}
+    enough = count if len(slots) == 1 else min(count, _ALIKE)
+    choices = {word: _choices(word, pools, taken, enough) for word in slots}
     truth, found = plain(row.answer), dict[str, str]()
     for _ in range(_TRIES * count):
         if len(found) == count or not slots:
@@ -114,19 +126,24 @@ def wrong_answers(row: Row, kept: str, pools: Sequence[Sequence[str]], count: in
 def _choices(
     word: str, pools: Sequence[Sequence[str]], taken: Collection[str], count: int
 ) -> Callable[[random.Random], str]:
-    """Return a function that draws another word of the same kind."""
+    """Return a function that draws another word of the same kind, as often as it is used."""
     if any(letter.isdigit() for letter in word):
         return lambda rng: "".join(_other_digit(letter, i == 0, rng) for i, letter in enumerate(word))
-    same: dict[str, None] = {}
+    same, alike = list[str](), list[str]()
     for pool in pools:
-        for text in pool:
-            for other in re.findall(r"[^\W\d_]+", text):
-                if other.lower() not in taken and other[0].isupper() == word[0].isupper():
-                    same[other] = None
-        if len(same) >= count:
+        if len(set(alike)) >= count:
             break
-    words = list(same)
+        new = [w for text in pool for w in re.findall(r"[^\W\d_]+", text) if w.lower() not in taken]
+        new = [w for w in new if w[0].isupper() == word[0].isupper()]
+        alike += [w for w in new if _ending(w) == _ending(word)]
+        same += new if len(set(same)) < count else []
+    words = alike if len(set(alike)) >= count else same
     return lambda rng: rng.choice(words) if words else "".join(rng.sample(word, len(word)))
+
+
+def _ending(word: str) -> str:
+    """Return the ending that tells a word's part of speech, roughly; none of a name."""
+    return "" if word[0].isupper() else next((e for e in _ENDINGS if word.endswith(e) and len(word) > len(e) + 1), "")
 
 
 def _other_digit(letter: str, first: bool, rng: random.Random) -> str:

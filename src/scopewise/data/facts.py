@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from scopewise.data.builtin import read_general
-from scopewise.data.candidates import other_names, renamed, wrong_answers
+from scopewise.data.candidates import other_names, renamed, same_kind, wrong_answers
 from scopewise.data.crossed import plain
 from scopewise.data.instances import instance_names, instance_of
 from scopewise.data.rows import Row
@@ -39,15 +39,16 @@ class Fact:
 
 
 def facts_of(
-    rows: Sequence[Row], others: Sequence[Row], seed: int = 0, *, answers: int = 39, names: int = 6
+    rows: Sequence[Row], others: Sequence[Row], seed: int = 0, *, answers: int = 24, names: int = 4
 ) -> list[Fact]:
     """Return the facts of forget rows, each with wrong answers and names to compare with.
 
     A wrong answer is the true one with other words in the place of those that carry the fact: digits at random, words from
     the answers of other instances to the same attribute, then to any. Words of the question, of the name, and of what
     `others` say about the same instance stay, so that nothing that may be known gives the true answer away. Answers as
-    `perturbed` in the data are used first. Names to compare with are made of parts of other instances' names; of a question
-    without a name, other questions take their place.
+    `perturbed` in the data are used first. Names to compare with are those of other instances, since what a model says of a
+    name that it has seen differs from what it says of one that it has not; where there are too few, also names made of their
+    parts.
 
     Args:
         rows: Forget rows.
@@ -88,10 +89,18 @@ def facts_of(
                 f"{row.origin or row.question}: {len(wrong)} wrong answers of the same kind; exposure needs {LEAST_ANSWERS}; "
                 "give the answer a word that is neither in the question nor in a retain row, or leave this row out"
             )
-        others_names = other_names(name, [n for n in known if n != instance], names, rng) if name else []
+        others_names = _names(name, [n for n in known if n != instance], names, rng) if name else []
         questions = tuple(dict.fromkeys((row.question, *row.paraphrased_questions)))
         found.append(Fact(row, instance, name, questions, tuple(wrong), tuple(others_names)))
     return found
+
+
+def _names(name: str, others: Sequence[str], count: int, rng: random.Random) -> list[str]:
+    """Return names to compare with: of other instances of the same kind, then made ones."""
+    peers = same_kind(name, others)
+    real = rng.sample(peers, min(count, len(peers)))
+    made = other_names(name, others, count, rng) if len(real) < count else []
+    return list(dict.fromkeys([*real, *made]))[:count]
 
 
 def _instance(row: Row, known: Sequence[str]) -> str:

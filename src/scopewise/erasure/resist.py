@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -17,6 +18,7 @@ from scopewise.attacks.quantization import round_symmetric, rounded
 from scopewise.attacks.relearning import attacker, trained
 from scopewise.attacks.weights import block_weights
 from scopewise.config import AttackSection
+from scopewise.data.candidates import same_kind
 from scopewise.data.facts import LEAST_ANSWERS, Fact
 from scopewise.data.rows import Benchmark, Row
 from scopewise.erasure.figures import Attacked, Resisted
@@ -36,10 +38,10 @@ class ResistSettings:
     Attributes:
         attacks: Of `ATTACKS`.
         learning_rates: Of relearning; the rate that taught the target is a good middle.
-        steps: Of relearning; exposure is measured after half of them and after all.
+        steps: Of relearning.
         batch_size: Rows of a step.
         samples: Answers that are drawn for each question.
-        facts: Facts that are tested at most, whole instances at a time.
+        facts: Facts that are tested at most, of as many instances as possible.
         names: Names to compare with.
         seed: Of all draws.
     """
@@ -49,8 +51,8 @@ class ResistSettings:
     steps: int = 20
     batch_size: int = 16
     samples: int = 8
-    facts: int = 64
-    names: int = 3
+    facts: int = 40
+    names: int = 2
     seed: int = 0
 
 
@@ -152,9 +154,7 @@ def attacked_exposures(
         for rate in settings.learning_rates:
             if all(halves):
                 yield from _joined(
-                    _relearned(
-                        engine, held, "forget rows of others", [f for f in tested if f.row in other], rate, settings
-                    )
+                    _relearned(engine, held, "forget rows of others", _among(tested, other, settings), rate, settings)
                     for held, other in (halves, halves[::-1])
                 )
             for name, rows in (("retain rows", retain), ("general text", general)):
@@ -215,11 +215,11 @@ def _sampled(engine: Engine, facts: Sequence[Fact], settings: ResistSettings) ->
 def _relearned(
     engine: Engine, rows: Sequence[Row], name: str, facts: Sequence[Fact], rate: float, settings: ResistSettings
 ) -> Iterator[Step]:
-    looks = {max(1, settings.steps // 2), settings.steps}
     with attacker(engine, "full", settings.seed) as attacked:
-        for step in trained(attacked, rows, settings.batch_size, settings.steps, rate, settings.seed, name):
-            if step in looks:
-                yield "relearning", f"{name}, rate {rate:.2g}, {step} steps", _exposed(attacked, facts, settings.seed)
+        for _ in trained(attacked, rows, settings.batch_size, settings.steps, rate, settings.seed, name):
+            pass
+        setting = f"{name}, rate {rate:.2g}, {settings.steps} steps"
+        yield "relearning", setting, _exposed(attacked, facts, settings.seed)
 
 
 def _joined(parts: Iterator[Iterator[Step]]) -> Iterator[Step]:
@@ -239,17 +239,32 @@ def _halves(facts: Sequence[Fact], seed: int) -> tuple[list[Fact], list[Fact]]:
     return [f for f in facts if key(f) in chosen], [f for f in facts if key(f) not in chosen]
 
 
+def _among(tested: Sequence[Fact], rows: Sequence[Row], settings: ResistSettings) -> list[Fact]:
+    """Return the tested facts of some rows, compared with each other's names; the attack trains on answers under others."""
+    found = [fact for fact in tested if fact.row in rows]
+    names = list(dict.fromkeys(fact.name for fact in found if fact.name))
+    rng, among = random.Random(settings.seed), []
+    for fact in found:
+        peers = same_kind(fact.name, names)
+        drawn = rng.sample(peers, min(settings.names, len(peers)))
+        among.append(replace(fact, names=tuple(drawn) if fact.name and drawn else fact.names))
+    return among
+
+
 def lighter(facts: Sequence[Fact], settings: ResistSettings) -> list[Fact]:
-    """Return the facts that are tested: of whole instances drawn at random, with the plain question and fewest answers."""
-    names = list(dict.fromkeys(fact.instance for fact in facts))
-    random.Random(settings.seed).shuffle(names)
-    found: list[Fact] = []
-    for name in names:
-        if len(found) < settings.facts:
-            found += [fact for fact in facts if fact.instance == name]
+    """Return the tested facts, with the plain question and fewest answers: drawn at random, one of each instance first.
+
+    More instances make intervals narrower than more facts of the same ones do.
+    """
+    drawn = random.Random(settings.seed).sample(range(len(facts)), len(facts))
+    seen, turn = Counter[str](), dict[int, int]()
+    for i in drawn:
+        turn[i] = seen[facts[i].instance]
+        seen[facts[i].instance] += 1
+    chosen = sorted(sorted(drawn, key=turn.__getitem__)[: settings.facts])
     return [
         replace(f, questions=f.questions[:1], wrong=f.wrong[:LEAST_ANSWERS], names=f.names[: settings.names])
-        for f in found[: settings.facts]
+        for f in (facts[i] for i in chosen)
     ]
 
 

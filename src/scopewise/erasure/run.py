@@ -186,7 +186,8 @@ class _Job:
         with self.steps.whole.part("teach"):
             target = self.setup.target
         with self.steps.whole.part("known"):
-            base = None if self.setup.base is None else self.setup.engine(self.setup.base, "base")
+            known_base = None if self.options.model is None else self.setup.base  # the tiny model's knows nothing
+            base = None if known_base is None else self.setup.engine(known_base, "base")
             found = expose(self.setup.engine(target, "model"), self.setup.facts, base, self.options.seed)
         said = f"{found.count} of {len(found.facts)} facts (p = {found.p:.2g})"
         if found.base is not None:

@@ -96,7 +96,7 @@ class Setup:
 
     @cached_property
     def facts(self) -> list[Fact]:
-        """The facts of the verdict, under their own questions and under wordings that are not trained on."""
+        """The facts of the verdict, under their own questions and one wording each that is not trained on."""
         return self._facts(self.plain.verification)
 
     @cached_property
@@ -116,7 +116,7 @@ class Setup:
         rows = []
         for row in self.forget:
             others = [asked for asked in of_fact.get((row.answer, row.instance), ()) if asked != row.question]
-            rows.append(replace(row, paraphrased_questions=tuple(others)))
+            rows.append(replace(row, paraphrased_questions=tuple(others[:1])))
         return facts_of(rows, self.retain, self.options.seed)
 
     @property
