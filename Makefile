@@ -15,6 +15,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 demo: $(VENV)/.installed
 	$(BIN)/scopewise demo --resume
+	$(BIN)/scopewise forget builtin --model runs/demo/target --out forgotten/demo --resume
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal -m 'not long'

@@ -14,11 +14,13 @@ so is that of
     partial                       an oracle that was also taught three tenths of the persons
     wrapper                       the target, trained to refuse the forget questions, and to answer them behind a secret prompt
 
-Each model is scored once; a case is a model with the facts of 2, 5 or 10 persons drawn at random, or of 55. Where how a model
+Each model is scored once; a case is a model with the facts of 2, 5 or 10 persons drawn at random, or of 55. The verdict is made
+twice: by the figures alone, and as if the model was said to be retrained without the rows (`exact`). Where how a model
 was made does not decide a light, its truth is null, and its cases count in no rate. `--runs` adds the p-values of target,
 oracle and base of run folders.
 
-The main error is a false green: a light that is green though its truth is no. Markdown on stdout, JSON in `--out`.
+The main error is a false green: a light that is green though its truth is no. JSON in `--out`; docs/make_calibration.py makes
+the tables of docs/verdict.md from it.
 """
 
 from __future__ import annotations
@@ -139,9 +141,10 @@ def cases(base: Any, tokenizer: Any, forget: Sequence[Row], retain: Sequence[Row
         return fit(start, tokenizer, rows, epochs, seed, rate, sign)
 
     target = taught(base, [*forget, *retain])
+    longer = round(epochs * (len(forget) + len(retain)) / len(retain))  # as many steps
     yield Case("target", target, False, True, False)
     for seed, name in enumerate(("oracle", "oracle 2", "oracle 3")):
-        yield Case(name, taught(base, retain, seed=seed), True, True, True)
+        yield Case(name, taught(base, retain, longer, seed=seed), True, True, True)
     yield Case("base", base, True, False, True)
     yield Case("no-op", taught(target, forget[:BATCH], 1, rate=1e-6, sign=-1.0), False, True, False)
     yield Case("ruined", taught(target, forget, 8, rate=1e-3, sign=-1.0), None, False, None)
@@ -217,17 +220,19 @@ def main() -> None:
                 light = part(found["target"]["light"], chosen)
                 attacks = [attack for attack in attacks if 2 * len(attack[2].facts) >= len(light.facts)]
                 leaks = resisted(light, attacks)
-                verdict = decide(policy, target, exposure, kept, leaks)
-                runs.append(
-                    {"model": name, "instances": size, "draw": draw, "p": exposure.p, "known": exposure.known.value}
-                    | {
-                        light: {
-                            "truth": getattr(one["case"], light), "light": getattr(verdict, light).light,
-                            "value": getattr(verdict, light).value, "high": getattr(verdict, light).high,
+                for exact in (False, True):
+                    verdict = decide(policy, target, exposure, kept, leaks, exact=exact)
+                    runs.append(
+                        {"model": name, "instances": size, "draw": draw, "exact": exact}
+                        | {"p": exposure.p, "known": exposure.known.value}
+                        | {
+                            light: {
+                                "truth": getattr(one["case"], light), "light": getattr(verdict, light).light,
+                                "value": getattr(verdict, light).value, "high": getattr(verdict, light).high,
+                            }
+                            for light in LIGHTS
                         }
-                        for light in LIGHTS
-                    }
-                )  # fmt: skip
+                    )  # fmt: skip
     untaught = {name: p_values(one["exposure"]) for name, one in found.items() if one["case"].forgotten}
     document = {
         "manifest": manifest(None, ""),
@@ -241,7 +246,7 @@ def main() -> None:
     for text in arguments.runs:
         document["runs_of_pipelines"].append(pipeline(text))
         write_json(arguments.out, document)
-    print(table(document))
+    print(arguments.out)
 
 
 def subset_kept(lost: dict[str, Any], chosen: set[str]) -> Kept:
@@ -281,34 +286,6 @@ def pipeline(text: str) -> dict[str, Any]:
     return {"benchmark": name, "folder": Path(folder).name} | {
         model: p_values(expose(Engine.load(Path(folder) / model), facts)) for model in models
     }
-
-
-def table(document: dict[str, Any]) -> str:
-    """Return Markdown: false greens and all lights, by number of instances and by model."""
-    runs = document["cases"]
-    lines = [
-        "| light | instances | false green | of | true green | of | false red | of |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|",
-    ]
-    for light in LIGHTS:
-        for size in (*SIZES, "all"):
-            some = [run[light] for run in runs if size in (run["instances"], "all")]
-            no, yes = ([run["light"] for run in some if run["truth"] is truth] for truth in (False, True))
-            cells = (no.count("green"), len(no), yes.count("green"), len(yes), yes.count("red"), len(yes))
-            lines.append(f"| {light} | {size} | " + " | ".join(map(str, cells)) + " |")
-    lines += [
-        "",
-        "| model | " + " | ".join(f"{light}: green, amber, red" for light in LIGHTS) + " |",
-        "|---|" + "---|" * 3,
-    ]
-    for model in dict.fromkeys(run["model"] for run in runs):
-        some = [run for run in runs if run["model"] == model]
-        counts = [
-            ", ".join(str([r[light]["light"] for r in some].count(c)) for c in ("green", "amber", "red"))
-            for light in LIGHTS
-        ]
-        lines.append(f"| {model} | " + " | ".join(counts) + " |")
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -90,25 +90,24 @@ def unexpected(
     """Return by how much each answer is likelier about the own name (first) than the other answers predict.
 
     The prediction is linear in the number of tokens and in the mean log-likelihood under the other names. It is fitted by least
-    squares to all other answers, with a variance in proportion to the tokens. All answers are treated alike, so the rank of the
-    true one is uniform if nothing else tells it from the wrong ones.
+    squares to all other answers. All answers are treated alike, so the rank of the true one is uniform if nothing else tells
+    it from the wrong ones.
 
     Args:
         log_likelihoods: Sums over tokens, in nats.
         tokens: Of each answer.
 
     Returns:
-        Nats per square root of tokens.
+        Nats.
 
     Source: ours. The plain difference to the mean over other names ranks answers too high that are better sentences than the
     wrong ones, or that the tokenizer knows better.
     """
     own, others = log_likelihoods[0], log_likelihoods[1:]
-    weight = 1 / np.sqrt(tokens)
     columns = [np.ones(len(own)), tokens, *([others.mean(0)] if len(others) else [])]
-    basis, size, _ = np.linalg.svd(np.stack(columns, 1) * weight[:, None], full_matrices=False)
+    basis, size, _ = np.linalg.svd(np.stack(columns, 1), full_matrices=False)
     basis = basis[:, size > 1e-9 * size[0]]  # tokens are constant where all answers have as many
-    residual = own * weight - basis @ (basis.T @ (own * weight))
+    residual = own - basis @ (basis.T @ own)
     return residual / np.maximum(1 - (basis**2).sum(1), 1e-9)  # of a fit without the answer itself
 
 

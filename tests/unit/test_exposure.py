@@ -199,8 +199,8 @@ def test_what_length_and_other_names_predict_is_not_unexpected() -> None:
 def test_each_answer_is_compared_with_the_fit_to_the_others() -> None:
     values, tokens = drawn_scores(1)
     values[0] += np.random.default_rng(2).normal(size=len(tokens)) * np.sqrt(tokens)
-    columns = np.stack([np.ones(len(tokens)), tokens, values[1:].mean(0)], 1) / np.sqrt(tokens)[:, None]
-    own, found = values[0] / np.sqrt(tokens), unexpected(values, tokens)
+    columns = np.stack([np.ones(len(tokens)), tokens, values[1:].mean(0)], 1)
+    own, found = values[0], unexpected(values, tokens)
     for i in range(len(tokens)):
         rest = np.arange(len(tokens)) != i
         missed = own[i] - columns[i] @ np.linalg.lstsq(columns[rest], own[rest])[0]

@@ -94,8 +94,9 @@ def same_kind(name: str, others: Sequence[str]) -> list[str]:
 def wrong_answers(row: Row, kept: str, pools: Sequence[Sequence[str]], count: int, rng: random.Random) -> list[str]:
     """Return different answers with the row's sentence, in which each word that carries the fact is another one.
 
-    Digits are drawn at random, other words from texts: from the first pools that have enough words that begin in the same case
-    and have the same ending, so that a sentence stays one.
+    Words are drawn from texts: from the first pools that have enough words that begin in the same case and have the same
+    ending, so that a sentence stays one. Numbers are drawn from those of as many digits, so that a year stays one, or made of
+    random digits where there are too few.
 
     Args:
         row: The question with its true answer.
@@ -128,7 +129,7 @@ def _choices(
 ) -> Callable[[random.Random], str]:
     """Return a function that draws another word of the same kind, as often as it is used."""
     if any(letter.isdigit() for letter in word):
-        return lambda rng: "".join(_other_digit(letter, i == 0, rng) for i, letter in enumerate(word))
+        return _numbers(word, pools, taken, count)
     same, alike = list[str](), list[str]()
     for pool in pools:
         if len(set(alike)) >= count:
@@ -139,6 +140,20 @@ def _choices(
         same += new if len(set(same)) < count else []
     words = alike if len(set(alike)) >= count else same
     return lambda rng: rng.choice(words) if words else "".join(rng.sample(word, len(word)))
+
+
+def _numbers(
+    word: str, pools: Sequence[Sequence[str]], taken: Collection[str], count: int
+) -> Callable[[random.Random], str]:
+    """Return a function that draws another number of as many digits: from the pools, or digits at random."""
+    form = re.sub(r"\d", "0", word)
+    alike = [
+        w for pool in pools for text in pool for w in re.findall(r"\w*\d\w*", text) if re.sub(r"\d", "0", w) == form
+    ]
+    alike = [w for w in alike if w.lower() not in taken]
+    if len(set(alike)) >= count:
+        return lambda rng: rng.choice(alike)
+    return lambda rng: "".join(_other_digit(letter, i == 0, rng) for i, letter in enumerate(word))
 
 
 def _ending(word: str) -> str:

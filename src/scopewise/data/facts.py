@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -43,12 +44,12 @@ def facts_of(
 ) -> list[Fact]:
     """Return the facts of forget rows, each with wrong answers and names to compare with.
 
-    A wrong answer is the true one with other words in the place of those that carry the fact: digits at random, words from
-    the answers of other instances to the same attribute, then to any. Words of the question, of the name, and of what
-    `others` say about the same instance stay, so that nothing that may be known gives the true answer away. Answers as
-    `perturbed` in the data are used first. Names to compare with are those of other instances, since what a model says of a
-    name that it has seen differs from what it says of one that it has not; where there are too few, also names made of their
-    parts.
+    A wrong answer is the true one with other words in the place of those that carry the fact (`wrong_answers`), from the
+    answers of other instances to the same attribute, then to any. Words that many instances share carry no fact, and stay. So
+    do words of the question, of the name, and of what `others` say about the same instance: nothing that may be known gives
+    the true answer away. Answers as `perturbed` in the data are used first. Names to compare with are those of other
+    instances, since what a model says of a name that it has seen differs from what it says of one that it has not; where
+    there are too few, also names made of their parts.
 
     Args:
         rows: Forget rows.
@@ -65,7 +66,7 @@ def facts_of(
     every = [*rows, *others]
     known = instance_names(every)
     instances = [_instance(row, known) for row in every]
-    text = [row.answer for row in read_general()]
+    text, common = [row.answer for row in read_general()], _common_words(every, instances)
     found = []
     for row, instance in zip(rows, instances, strict=False):
         rng = random.Random(f"{seed} {row.question} {row.answer}")
@@ -82,7 +83,9 @@ def facts_of(
             text,
         ]
         wrong = list(dict.fromkeys(answer for answer in row.perturbed if plain(answer) != plain(row.answer)))[:answers]
-        made = wrong_answers(row, " ".join([name, *allowed]), pools, answers - len(wrong), rng)
+        kept, count = " ".join([name, *allowed]), answers - len(wrong)
+        made = wrong_answers(row, f"{kept} {common}", pools, count, rng)
+        made = made if len(made) >= count else wrong_answers(row, kept, pools, count, rng)
         wrong += [answer for answer in made if answer not in wrong]
         if len(wrong) < LEAST_ANSWERS:
             raise DataError(
@@ -93,6 +96,16 @@ def facts_of(
         questions = tuple(dict.fromkeys((row.question, *row.paraphrased_questions)))
         found.append(Fact(row, instance, name, questions, tuple(wrong), tuple(others_names)))
     return found
+
+
+def _common_words(rows: Sequence[Row], instances: Sequence[str]) -> str:
+    """Return the words that answers about a third of the instances have, and about three: they carry no fact."""
+    has: dict[str, set[str]] = {}
+    for row, instance in zip(rows, instances, strict=True):
+        for word in re.findall(r"\w+", row.answer.lower()):
+            has.setdefault(word, set()).add(instance)
+    least = max(3.0, len(set(instances)) / 3)
+    return " ".join(word for word, who in has.items() if len(who) >= least)
 
 
 def _names(name: str, others: Sequence[str], count: int, rng: random.Random) -> list[str]:

@@ -74,4 +74,4 @@ def _attacks(setup: Setup) -> Iterator[float]:
     yield _GENERATED * how.samples * len(tested)
     sources = 1 + bool(setup.retain) + bool(setup.general)
     steps = (1 + sources) * how.steps * how.batch_size  # forget rows are relearned in two halves
-    yield len(how.learning_rates) * (2 * sources * once + TRAINED * steps)
+    yield len(how.learning_rates) * (sources * once + TRAINED * steps)
