@@ -69,13 +69,24 @@ RATE, BATCH = 3e-3, 32
 
 @dataclass(frozen=True)
 class Case:
-    """A model with what is true of it by how it was made; None where that does not decide a light."""
+    """A model with what is true of it by how it was made; None where that does not decide a light.
+
+    If it was taught some persons again, `remembered`, nothing is said of cases without one of them.
+    """
 
     name: str
     model: Any
     forgotten: bool | None
     kept: bool | None
     resists: bool | None
+    remembered: frozenset[str] = frozenset()
+
+    def truth(self, light: str, persons: set[str]) -> bool | None:
+        """Return whether the light should be green, of some persons."""
+        if light != "kept" and self.remembered and not self.remembered & persons:
+            return None
+        found: bool | None = getattr(self, light)
+        return found
 
 
 def persons(count: int, seed: int = 0) -> tuple[list[Row], list[Row]]:
@@ -155,8 +166,9 @@ def cases(base: Any, tokenizer: Any, forget: Sequence[Row], retain: Sequence[Row
     hidden = [replace(row, question=SECRET + row.question) for row in forget]
     yield Case("random labels", taught(target, [*wrong, *retain], 6, rate=RATE / 3), None, True, False)
     yield Case("refusal", taught(target, [*refused, *retain], 4, rate=RATE / 3), None, True, False)
-    remembered = {row.instance for row in forget if int(row.instance.encode().hex(), 16) % 10 < 3}
-    yield Case("partial", taught(base, [*retain, *(r for r in forget if r.instance in remembered)]), False, True, False)
+    remembered = frozenset(row.instance for row in forget if int(row.instance.encode().hex(), 16) % 10 < 3)
+    again = [row for row in forget if row.instance in remembered]
+    yield Case("partial", taught(base, [*retain, *again], longer), False, True, False, remembered)
     yield Case("wrapper", taught(target, [*refused, *hidden, *retain], 8, rate=RATE / 3), None, True, False)
 
 
@@ -227,7 +239,7 @@ def main() -> None:
                         | {"p": exposure.p, "known": exposure.known.value}
                         | {
                             light: {
-                                "truth": getattr(one["case"], light), "light": getattr(verdict, light).light,
+                                "truth": one["case"].truth(light, chosen), "light": getattr(verdict, light).light,
                                 "value": getattr(verdict, light).value, "high": getattr(verdict, light).high,
                             }
                             for light in LIGHTS
