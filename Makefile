@@ -41,6 +41,7 @@ check: $(VENV)/.installed
 	$(BIN)/python docs/make_paper.py --check
 	$(BIN)/python docs/make_study.py --check
 	$(BIN)/python docs/make_coverage.py --check
+	$(BIN)/python docs/make_calibration.py --check
 	$(BIN)/python docs/make_architectures.py --check
 	$(BIN)/python docs/make_record.py --check
 
@@ -54,6 +55,7 @@ docs: $(VENV)/.installed
 	$(BIN)/python docs/make_paper.py
 	$(BIN)/python docs/make_study.py
 	$(BIN)/python docs/make_coverage.py
+	$(BIN)/python docs/make_calibration.py
 	$(BIN)/python docs/make_architectures.py
 	$(BIN)/python docs/make_record.py
 

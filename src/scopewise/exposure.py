@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -61,6 +61,34 @@ def answer_scores(
         facts: From `facts_of`.
         begun: Beginning of the reply that counts as prompt.
     """
+    found = []
+    for fact, values, tokens in _log_likelihoods(engine, facts, begun):
+        others = np.array(fact.reference)[:, None] if fact.reference else values[:, 1:]
+        compared = np.concatenate([values[:, :1], others], 1)
+        found.append(np.stack([unexpected(v, n) for v, n in zip(compared, tokens, strict=True)]))
+    return found
+
+
+def compared_with(base: Engine, facts: Sequence[Fact]) -> list[Fact]:
+    """Return the facts with a base's likelihood as the reference, in the place of other names.
+
+    For requests about so few persons that a model which was taught them says the same of every name.
+
+    Args:
+        base: The model before it was taught the facts. What it knows by itself does not count as known then.
+        facts: From `facts_of`.
+    """
+    alone = [replace(fact, names=()) for fact in facts]
+    return [
+        replace(fact, reference=tuple(map(tuple, values[:, 0].tolist())))
+        for fact, values, _ in _log_likelihoods(base, alone, "")
+    ]
+
+
+def _log_likelihoods(
+    engine: Engine, facts: Sequence[Fact], begun: str
+) -> Iterator[tuple[Fact, Float[np.ndarray, "questions names answers"], Num[np.ndarray, "questions answers"]]]:
+    """Yield each fact with the log-likelihood of each answer under its own name (first) and others, and the answers' tokens."""
     rows, shapes = list[Row](), list[tuple[int, int, int]]()
     for fact in facts:
         answers = (fact.row.answer, *fact.wrong)
@@ -76,12 +104,11 @@ def answer_scores(
     scored = engine.score([item.pair for item in items], "exposure", moments=False)
     total = np.array([math.fsum(s.log_probs) for s in scored])
     lengths = np.array([len(s.log_probs) for s in scored])
-    found, start = [], 0
-    for shape in shapes:
+    start = 0
+    for fact, shape in zip(facts, shapes, strict=True):
         part = slice(start, start + math.prod(shape))
-        value, length, start = total[part].reshape(shape), lengths[part].reshape(shape), part.stop
-        found.append(np.stack([unexpected(v, n[0]) for v, n in zip(value, length, strict=True)]))
-    return found
+        start = part.stop
+        yield fact, total[part].reshape(shape), lengths[part].reshape(shape)[:, 0]
 
 
 def unexpected(
@@ -94,7 +121,7 @@ def unexpected(
     it from the wrong ones.
 
     Args:
-        log_likelihoods: Sums over tokens, in nats.
+        log_likelihoods: Sums over tokens, in nats. Another model's under the own name may stand in the place of other names.
         tokens: Of each answer.
 
     Returns:

@@ -12,7 +12,7 @@ from scopewise.data.candidates import other_names, renamed, wrong_answers
 from scopewise.data.facts import LEAST_ANSWERS, Fact, facts_of
 from scopewise.data.rows import FORGET, RETAIN, Row
 from scopewise.errors import DataError
-from scopewise.exposure import answer_scores, expose, unexpected
+from scopewise.exposure import answer_scores, compared_with, expose, unexpected
 from scopewise.ranks import Exposure, Ranked, chance_bits, tail
 from scopewise.testing.attacks import AttackWorld
 from scopewise.testing.world import World
@@ -212,3 +212,14 @@ def test_answers_of_one_length_and_facts_without_other_names() -> None:
     assert np.isfinite(unexpected(values, np.full_like(tokens, 7))).all()
     alone = unexpected(values[:1], np.full_like(tokens, 7))
     assert list(np.argsort(alone)) == list(np.argsort(values[0]))
+
+
+def test_a_base_takes_the_place_of_other_names(attack_world: AttackWorld) -> None:
+    fact = facts_of(attack_world.benchmark.select(FORGET), attack_world.benchmark.select(RETAIN))[0]
+    base, target = attack_world.engine("oracle"), attack_world.engine("target")
+    (compared,) = compared_with(base, [fact])
+    own = target.encode([Row(fact.row.question, a, FORGET) for a in (fact.row.answer, *fact.wrong)])
+    values = -np.array([target.sequence_nll(own), base.sequence_nll(own)])
+    found = answer_scores(target, [compared])[0][0]
+    assert found == pytest.approx(unexpected(values, np.array([len(i.answer_ids) for i in own])), abs=1e-3)
+    assert int(np.argmax(found)) == 0

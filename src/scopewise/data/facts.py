@@ -29,6 +29,8 @@ class Fact:
         questions: The question, then its paraphrases.
         wrong: Wrong answers, different from each other.
         names: Other names, under which true and wrong answers are scored for comparison.
+        reference: Log-likelihood of the true and of each wrong answer by another model, for each question; it takes the place
+            of other names (`exposure.compared_with`).
     """
 
     row: Row
@@ -37,6 +39,7 @@ class Fact:
     questions: tuple[str, ...]
     wrong: tuple[str, ...]
     names: tuple[str, ...]
+    reference: tuple[tuple[float, ...], ...] = ()
 
 
 def facts_of(

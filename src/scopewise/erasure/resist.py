@@ -247,7 +247,7 @@ def _among(tested: Sequence[Fact], rows: Sequence[Row], settings: ResistSettings
     for fact in found:
         peers = same_kind(fact.name, names)
         drawn = rng.sample(peers, min(settings.names, len(peers)))
-        among.append(replace(fact, names=tuple(drawn) if fact.name and drawn else fact.names))
+        among.append(replace(fact, names=tuple(drawn)) if fact.names and drawn else fact)
     return among
 
 
@@ -263,7 +263,13 @@ def lighter(facts: Sequence[Fact], settings: ResistSettings) -> list[Fact]:
         seen[facts[i].instance] += 1
     chosen = sorted(sorted(drawn, key=turn.__getitem__)[: settings.facts])
     return [
-        replace(f, questions=f.questions[:1], wrong=f.wrong[:LEAST_ANSWERS], names=f.names[: settings.names])
+        replace(
+            f,
+            questions=f.questions[:1],
+            wrong=f.wrong[:LEAST_ANSWERS],
+            names=f.names[: settings.names],
+            reference=tuple(scores[: 1 + LEAST_ANSWERS] for scores in f.reference[:1]),
+        )
         for f in (facts[i] for i in chosen)
     ]
 

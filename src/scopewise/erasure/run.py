@@ -188,7 +188,7 @@ class _Job:
         with self.steps.whole.part("known"):
             known_base = None if self.options.model is None else self.setup.base  # the tiny model's knows nothing
             base = None if known_base is None else self.setup.engine(known_base, "base")
-            found = expose(self.setup.engine(target, "model"), self.setup.facts, base, self.options.seed)
+            found = expose(self.setup.engine(target, "model"), self.setup.measured, base, self.options.seed)
         said = f"{found.count} of {len(found.facts)} facts (p = {found.p:.2g})"
         if found.base is not None:
             said += f"; the base: {found.base.count}"
@@ -226,7 +226,7 @@ class _Job:
                 path = str((self.setup.retrained if exact else self.setup.unlearned)(settings | {searched: strength}))
             with self.steps.whole.part("measure"):
                 engine = self.setup.engine(path, f"{plan.method}, {searched} {strength:.3g}")
-                exposure = expose(engine, self.setup.facts_to_choose, seed=self.options.seed)
+                exposure = expose(engine, self.setup.measured_to_choose, seed=self.options.seed)
                 lost = keep(engine, target, self.setup.kept_rows).loss.value
             known[path] = is_known(exposure, self.policy.level)
             forgotten = exact or not (known[path] or exposure.p_worse <= self.policy.level / 5)
@@ -273,9 +273,9 @@ class _Job:
         rate = self.setup.finetuning["learning_rate"]
         how = ResistSettings(learning_rates=(rate / 10, rate / 3, rate), seed=self.options.seed)
         with self.steps.whole.part("verify"):
-            exposure = expose(engine, self.setup.facts, seed=self.options.seed)
+            exposure = expose(engine, self.setup.measured, seed=self.options.seed)
             kept = keep(engine, target, self.setup.kept_rows, self.setup.general)
-            resisted = resist(engine, target, self.setup.facts, self.setup.retain, self.setup.general, how)
+            resisted = resist(engine, target, self.setup.measured, self.setup.retain, self.setup.general, how)
         return {
             "exposure": _exposure_document(exposure),
             "kept": TypeAdapter(Kept).dump_python(kept, mode="json"),

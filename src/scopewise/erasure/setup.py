@@ -13,10 +13,13 @@ from typing import Any, Literal
 from scopewise.config import UnlearnSection
 from scopewise.data.builtin import read_general
 from scopewise.data.facts import Fact, facts_of
+from scopewise.data.instances import instance_names
 from scopewise.data.rows import FORGET, RETAIN, TRAIN, Row
 from scopewise.erasure.expand import Expanded, expand
 from scopewise.erasure.plan import finetuning, taught
 from scopewise.erasure.request import Request
+from scopewise.erasure.verdict import is_known
+from scopewise.exposure import compared_with, expose
 from scopewise.files import write_text
 from scopewise.models.engine import Engine
 from scopewise.models.outline import outline
@@ -26,6 +29,7 @@ from scopewise.runs.pipeline import BenchEntry, Pipeline
 TINY: Mapping[str, Any] = {"parameters": "all", "learning_rate": 2e-3, "num_train_epochs": 60, "batch_size": 32}
 """How the tiny model is fine-tuned if no model is given: as in the demo, and at least 300 steps."""
 _TINY_STEPS = 300
+_FEW = 3
 _BEGINNING = 8
 """Words of a general text that are its question."""
 
@@ -103,6 +107,25 @@ class Setup:
     def facts_to_choose(self) -> list[Fact]:
         """The facts under the questions that are trained on, by which an attempt is chosen."""
         return self._facts(())
+
+    @cached_property
+    def measured(self) -> list[Fact]:
+        """`facts`, compared with the base where there are too few other names."""
+        return self._compared(self.facts)
+
+    @cached_property
+    def measured_to_choose(self) -> list[Fact]:
+        """`facts_to_choose`, compared with the base where there are too few other names."""
+        return self._compared(self.facts_to_choose)
+
+    def _compared(self, facts: list[Fact]) -> list[Fact]:
+        """Compare with the base if the rows name few instances, since a model taught those says the same of every name."""
+        if self.base is None or len(instance_names(self.request.rows)) > _FEW:
+            return facts
+        base = self.engine(self.base, "base")
+        if self.options.model is not None and is_known(expose(base, facts)):
+            return facts  # what it knows by itself has to go too
+        return compared_with(base, facts)
 
     @property
     def instances(self) -> int:
