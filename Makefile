@@ -69,7 +69,7 @@ bench-speed: $(VENV)/.installed
 	$(BIN)/python benchmarks/speed.py --data ../shared/data/knowundo_privacy
 
 screenshots: $(VENV)/.installed  # of the report on the demo, for the docs
-	SCOPEWISE_SCREENSHOTS=1 $(BIN)/python -m pytest -q tests/report/test_report_browser.py -k screenshots
+	SCOPEWISE_SCREENSHOTS=1 $(BIN)/python -m pytest -q tests/report/test_report_browser.py tests/erasure/test_page_browser.py -k screenshots
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

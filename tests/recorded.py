@@ -56,6 +56,7 @@ def values(key: bytes, **changed: Any) -> dict[str, Any]:
             "verdict": {"forgotten": LIGHT, "kept": LIGHT, "resists": {**LIGHT, "light": "amber", "why": "few persons"}},
             "metrics": [{"name": "unlearn_success/val", "value": 97.5, "low": 90.0, "high": 100.0, "n": 2, "unit": "%"}],
             "attacks": [{"name": "relearning", "value": 0.1, "bound": 0.2, "light": "green", "budget": {"steps": 20}}],
+            "instances": [{"number": 1, "facts": 2, "known": 0.1, "p": 0.4, "lost": 0.0}],
             "policy": "c" * 64,
         },
         "limits": ["Not tested: attacks with more than 20 steps, as in /home/someone/notes.txt"],

@@ -57,9 +57,14 @@ def test_the_summary_follows_the_lights(house: House) -> None:
 
     assert "did not know" in of("nothing", 0)
     assert "did not know" in of("nothing", 1)  # one answer may rank first by chance
-    assert of("exact", 2, kept="green").startswith("All tests passed")
-    assert of("exact", 2, kept="amber").endswith("to decide about: kept.")
-    assert of("exact", 2, kept="amber", resists="red") == "Not passed. These tests failed: resists."
+    assert of("exact", 2, kept="green").startswith("Passed. ")
+    assert of("exact", 2, kept="amber").startswith("Not decided. ")
+    assert of("exact", 2, kept="amber").endswith("whether other knowledge is kept.")
+    assert of("exact", 2, kept="amber", resists="red").startswith("Not passed. ")
+    assert "attacks bring them back" in of("exact", 2, kept="amber", resists="red")
+    assert of("exact", 2, forgotten="red", kept="red", resists="red").endswith(
+        "The model still knows facts of this request, the model lost other knowledge, and attacks bring the facts back."
+    )
 
 
 class Page(HTMLParser):
@@ -84,14 +89,15 @@ def test_the_page_says_what_the_record_says_and_loads_nothing(house: House) -> N
     statement = signed(house, operator=HOSTILE, limits=[HOSTILE])
     page = Page(handouts.officer_page(statement))
     assert not {"script", "img", "link", "iframe"} & set(page.tags)
-    assert not {"src", "href", "onclick"} & page.attributes
+    assert not {"src", "href", "onclick", "style"} & page.attributes
     assert page.text.count(HOSTILE) == 2
     for text in (
         "REQ-17",
         "gdpr",
         "2026-12-20",
         "approximate: npo",
-        "resists",
+        "Resists",
+        "undecided",
         "amber",
         "q4.gguf: open",
         "few persons",

@@ -44,6 +44,13 @@ def forget(
         list[str] | None, typer.Option(help="Also write this type of GGUF file, such as q8_0. Repeatable.")
     ] = None,
     operator: Annotated[str, typer.Option(help="Who does it, as a role, for the record.")] = "not named",
+    answers: Annotated[
+        bool,
+        typer.Option(
+            "--answers",
+            help="Also write record-with-names.html: names, and three answers before and after; personal data.",
+        ),
+    ] = False,
     set_: Set = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
@@ -74,7 +81,7 @@ def forget(
     )
     found = forget(
         asked, options, out or Path("forgotten") / asked.id, resume=resume, overwrite=overwrite, only_plan=plan,
-        tell=lambda line: echo(line, err=as_json),
+        answers=answers, tell=lambda line: echo(line, err=as_json),
     )  # fmt: skip
     if as_json:
         echo_json(found.document())

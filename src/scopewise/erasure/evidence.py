@@ -17,11 +17,15 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from pydantic import ValidationError
 
+from scopewise.data.instances import instance_of
+from scopewise.data.rows import Row
 from scopewise.erasure.envelope import canonical, seal, unseal
+from scopewise.erasure.figures import Kept
 from scopewise.erasure.keys import fingerprint, keyed_hash, public_pem, read_public, rows_hmac
 from scopewise.erasure.record_schema import PREDICATE_TYPE, STATEMENT_TYPE, Statement
 from scopewise.errors import ResultError
 from scopewise.files import write_bytes
+from scopewise.ranks import Exposure
 from scopewise.record import manifest
 
 NAME = "record.intoto.json"
@@ -90,6 +94,15 @@ def make_record(
     unsigned = {"keyid": "0" * 64, "public_key": ""}
     check_schema({**statement, "predicate": {**statement["predicate"], "signer": unsigned}}, "record")
     return statement
+
+
+def describe_instances(rows: Iterable[Row], exposure: Exposure, kept: Kept) -> tuple[list[str], list[dict[str, Any]]]:
+    """Return the persons and works of a request in its order, and the figures of each, which have numbers in place of names."""
+    names = list(dict.fromkeys(instance_of(row.instance, row.question) for row in rows))
+    exposed = {one.instance: {"facts": one.facts, "known": one.known, "p": one.corrected} for one in exposure.instances}
+    lost = {one.instance: {"lost": one.loss} for one in kept.instances}
+    found = [{"number": i, **exposed.get(name, {}), **lost.get(name, {})} for i, name in enumerate(names, start=1)]
+    return names, [one for one in found if len(one) > 1]
 
 
 def sign(statement: Mapping[str, Any], key: Ed25519PrivateKey) -> dict[str, Any]:

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
-
 from scopewise.erasure.envelope import canonical
 from scopewise.erasure.evidence import NAME
-from scopewise.erasure.record_schema import Statement
+from scopewise.erasure.page import Answers, officer_page
+from scopewise.erasure.record_schema import predicate_of
+from scopewise.erasure.words import banner
 from scopewise.files import write_json, write_text
-from scopewise.report.templates import environment
 
-FOLDER = Path(__file__).parent
+PRIVATE = "record-with-names.html"
 PAGE, SECTION, BOM = "record.html", "model-card-section.md", "bom.cdx.json"
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|#~&$])")
 
@@ -37,43 +35,31 @@ def write_handouts(folder: str | Path, statement: Mapping[str, Any]) -> list[Pat
     return [page, section, bom]
 
 
+def write_private_page(
+    folder: str | Path, statement: Mapping[str, Any], names: Sequence[str], answers: Sequence[Answers]
+) -> Path:
+    """Write the page with names and answers, which is personal data, and return its path.
+
+    Args:
+        folder: Of the request.
+        statement: From `read_record`.
+        names: Of the persons and works, from `describe_instances`.
+        answers: Before and after, the worst first.
+    """
+    path = Path(folder) / PRIVATE
+    write_text(path, officer_page(statement, names, answers))
+    return path
+
+
 def summary(statement: Mapping[str, Any]) -> str:
     """Return the result of a record in one or two sentences without terms of the field."""
-    evidence = statement["predicate"]["evidence"]
-    result = evidence["test_result"]
-    if evidence.get("verdict") is None:
-        if statement["predicate"]["action"]["kind"] == "nothing":
-            return "The model did not know these facts when it was tested. It was not changed."
-        return "The model was not tested after the change."
-    if result["result"] == "PASSED":
-        return (
-            "All tests passed: the model answers questions about these facts no better than a guess, it kept its other "
-            "knowledge, and the attacks that were tried did not recover the facts."
-        )
-    if result["result"] == "WARNED":
-        open_ = ", ".join(result["warnedTests"])
-        return f"No test failed, but the evidence is not enough to decide about: {open_}."
-    return f"Not passed. These tests failed: {', '.join(result['failedTests'])}."
-
-
-def officer_page(statement: Mapping[str, Any]) -> str:
-    """Return one HTML page that prints on one sheet; it loads nothing and has no script."""
-    templates = environment(FOLDER)
-    templates.globals.update(figure=_figure, interval=_interval)
-    style = (FOLDER / "record.css").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    return templates.get_template("record.html").render(
-        predicate=_predicate(statement),
-        files=len(statement["subject"]),
-        summary=summary(statement),
-        style=Markup(style),
-        policy=f"default-src 'none'; style-src 'sha256-{digest}'",
-    )
+    predicate = statement["predicate"]
+    return banner(predicate["action"]["kind"], predicate["evidence"].get("verdict")).text
 
 
 def model_card_section(statement: Mapping[str, Any]) -> str:
     """Return a Markdown section: what was removed in kind, how, the verdict, the limits; no text of rows."""
-    predicate = _predicate(statement)
+    predicate = predicate_of(statement)
     evidence, action = predicate["evidence"], predicate["action"]
     scopes = ", ".join(f"{part['rows']} rows of scope {_escaped(scope)}" for scope, part in predicate["scopes"].items())
     done = f"{action['kind']}, {action['method']}" if action["method"] else action["kind"]
@@ -102,7 +88,7 @@ def ml_bom(statement: Mapping[str, Any]) -> dict[str, Any]:
 
     Source: CycloneDX 1.6 (ECMA-424), `machine-learning-model` and `modelCard`.
     """
-    predicate = _predicate(statement)
+    predicate = predicate_of(statement)
     evidence, digest = predicate["evidence"], hashlib.sha256(canonical(dict(statement))).hexdigest()
     files = {entry["name"]: entry["digest"]["sha256"] for entry in statement["subject"]}
     attacks = [{**attack, "name": f"attack {attack['name']}"} for attack in evidence["attacks"]]
@@ -141,11 +127,6 @@ def ml_bom(statement: Mapping[str, Any]) -> dict[str, Any]:
             }
         ],
     }
-
-
-def _predicate(statement: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the predicate with the defaults of what it leaves out."""
-    return Statement.model_validate(statement).predicate.model_dump(by_alias=True)
 
 
 def _model(name: str, files: Mapping[str, str]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, StringConstraints
@@ -88,9 +89,10 @@ class KnownPart(RecordPart):
 
 
 class LightPart(RecordPart):
-    """A light of the verdict: its number, interval, n, threshold and reason."""
+    """A light of the verdict: its word (such as `not forgotten`), number, interval, n, threshold and reason."""
 
     light: Literal["green", "amber", "red"]
+    word: str = ""
     value: Number = None
     low: Number = None
     high: Number = None
@@ -105,6 +107,16 @@ class VerdictPart(RecordPart):
     forgotten: LightPart
     kept: LightPart
     resists: LightPart
+
+
+class InstancePart(RecordPart):
+    """A person or work, by its place in the request: the exposure of its facts, and the lost share of its retain rows."""
+
+    number: Annotated[int, Field(ge=1)]
+    facts: Count = 0
+    known: Number = None
+    p: Share | None = None
+    lost: Number = None
 
 
 class MetricPart(RecordPart):
@@ -158,6 +170,7 @@ class EvidencePart(RecordPart):
 
     known: KnownPart
     verdict: VerdictPart | None = None
+    instances: list[InstancePart] = []
     metrics: list[MetricPart] = []
     attacks: list[AttackPart] = []
     policy: Sha256 | None = None
@@ -209,3 +222,8 @@ class Statement(RecordPart):
     subject: Annotated[list[ResourcePart], Field(min_length=1)]
     predicate_type: Literal["urn:scopewise:unlearning-record:1"] = Field(alias="predicateType")
     predicate: PredicatePart
+
+
+def predicate_of(statement: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the predicate of a statement, with the defaults of what it leaves out."""
+    return Statement.model_validate(statement).predicate.model_dump(by_alias=True)

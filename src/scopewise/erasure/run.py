@@ -15,12 +15,14 @@ from pydantic import TypeAdapter
 from scopewise.bars import showing
 from scopewise.data.facts import Fact
 from scopewise.erasure import evidence, keys, work
+from scopewise.erasure.examples import examples
 from scopewise.erasure.export import Exported, check_room, export, reload
 from scopewise.erasure.figures import Kept, Resisted
-from scopewise.erasure.handouts import PAGE, write_handouts
+from scopewise.erasure.handouts import PAGE, write_handouts, write_private_page
 from scopewise.erasure.keep import keep
 from scopewise.erasure.ledger import Ledger, State
 from scopewise.erasure.model_card import Card
+from scopewise.erasure.page import Answers
 from scopewise.erasure.plan import Plan, plan, unlearning
 from scopewise.erasure.request import Request
 from scopewise.erasure.resist import ResistSettings, resist
@@ -89,6 +91,7 @@ def forget(
     resume: bool = False,
     overwrite: bool = False,
     only_plan: bool = False,
+    answers: bool = False,
     tell: Callable[[str], None] = lambda line: None,
 ) -> Forgotten:
     """Carry out a deletion request: check, measure what is known, plan, unlearn, export, verify, decide, record.
@@ -100,6 +103,7 @@ def forget(
         resume: Continue the request in the folder.
         overwrite: Replace it.
         only_plan: Stop after the plan.
+        answers: Also write a page with names, and with answers before and after, for the controller.
         tell: Called with each line for the terminal.
 
     Raises:
@@ -117,7 +121,7 @@ def forget(
         Steps(out, json.loads(json.dumps(inputs)), tell, resume=resume, overwrite=overwrite) as steps,
         showing(steps.whole),
     ):
-        return _Job(request, options, policy, steps).run(only_plan)
+        return _Job(request, options, policy, steps).run(only_plan, answers)
 
 
 class _Job:
@@ -130,7 +134,7 @@ class _Job:
         self.key = keys.signing_key()
         self.ledger = Ledger(self.folder.absolute().parent, self.key)
 
-    def run(self, only_plan: bool) -> Forgotten:
+    def run(self, only_plan: bool, answers: bool) -> Forgotten:
         """Go through the steps."""
         step = self.steps.step
         checked = step("check", self._check, lambda found: found["said"])
@@ -165,6 +169,8 @@ class _Job:
         )
         record = self._record(checked, known, chosen_plan, made | verified, verdict, exported)
         digested = self._recorded(record)
+        if answers:
+            self._write_answers(record, verified)
         self._reach("exported", digested, **{name: one["light"] for name, one in verdict.document().items()})
         if verdict.green:
             self._reach("closed", digested)
@@ -197,9 +203,8 @@ class _Job:
     def _plan(self, known: Mapping[str, Any]) -> Plan:
         found = is_known(_exposure(known, self.setup.facts), self.policy.level)
         made = plan(known=found, base=self.setup.base, retain=len(self.setup.retain), asked=self.options.kind)
-        if made.kind == "nothing":
-            return made
-        return replace(made, seconds=self.steps.whole.seconds(self._expect(made.kind)))
+        seconds = None if made.kind == "nothing" else self.steps.whole.seconds(self._expect(made.kind))
+        return replace(made, seconds=seconds)
 
     def _expect(self, kind: str, attempt: int = 0) -> list[Part]:
         """Say what is to come, for the time that is left."""
@@ -208,12 +213,11 @@ class _Job:
         return found
 
     def _settings(self, kind: str) -> dict[str, Any]:
-        finetuning = self.setup.finetuning
-        return finetuning if kind == "exact" else unlearning(finetuning, len(self.setup.plain.forget))
+        own = self.setup.finetuning
+        return own if kind == "exact" else unlearning(own, len(self.setup.plain.forget))
 
     def _unlearn(self, plan: Plan) -> dict[str, Any]:
-        exact = plan.kind == "exact"
-        settings = self._settings(plan.kind)
+        exact, settings = plan.kind == "exact", self._settings(plan.kind)
         searched = "num_train_epochs" if exact else "learning_rate"
         budget = None if self.options.minutes is None else 60 * self.options.minutes
         target = self.setup.engine(self.setup.target, "model")
@@ -240,7 +244,7 @@ class _Job:
 
         attempts = search(settings[searched], attempt, too_weak=too_weak, most=MOST_ATTEMPTS[plan.kind], budget=budget)
         best = chosen(attempts)
-        count = "1 attempt" if len(attempts) == 1 else f"{len(attempts)} attempts"
+        count = f"{len(attempts)} attempt{'s' * (len(attempts) > 1)}"
         nearest = "" if best.good else "; none both forgot and kept enough, so this is the nearest"
         return {
             "path": best.name,
@@ -263,8 +267,8 @@ class _Job:
             limits=LIMITS,
             base_model=self.setup.base,
         )
-        private = [row.answer for row in self.setup.forget]
-        made = export(self.setup.engine(path, "export"), folder, card, self.options.gguf, private)
+        engine, private = self.setup.engine(path, "export"), [row.answer for row in self.setup.forget]
+        made = export(engine, folder, card, self.options.gguf, private)
         return {"made": {"files": made.files, "errors": made.errors}}
 
     def _verify(self, exported: Exported) -> dict[str, Any]:
@@ -276,10 +280,12 @@ class _Job:
             exposure = expose(engine, self.setup.measured, seed=self.options.seed)
             kept = keep(engine, target, self.setup.kept_rows, self.setup.general)
             resisted = resist(engine, target, self.setup.measured, self.setup.retain, self.setup.general, how)
+            shown = examples(exposure, engine, target)
         return {
             "exposure": _exposure_document(exposure),
             "kept": TypeAdapter(Kept).dump_python(kept, mode="json"),
             "resisted": TypeAdapter(Resisted).dump_python(resisted, mode="json"),
+            "examples": [asdict(one) for one in shown],
             "said": f"{len(resisted.settings)} attacks",
         }
 
@@ -320,7 +326,8 @@ class _Job:
             }
             policy = json.dumps(self.policy.model_dump(), sort_keys=True)
             found |= {
-                "verdict": _without(verdict.document(), "word"),
+                "verdict": verdict.document(),
+                "instances": self._instances(made)[1],
                 "policy": hashlib.sha256(policy.encode()).hexdigest(),
                 "attacks": [
                     {"name": f"{one['attack']}: {one['setting']}", **one["leakage"], "n": made["resisted"]["n"],
@@ -349,9 +356,19 @@ class _Job:
         write_handouts(self.folder, evidence.read_record(path.read_bytes(), str(path)))
         return path
 
+    def _instances(self, verified: Mapping[str, Any]) -> tuple[list[str], list[dict[str, Any]]]:
+        exposure = _exposure(verified["exposure"], self.setup.facts)
+        kept = TypeAdapter(Kept).validate_python(verified["kept"])
+        return evidence.describe_instances(self.request.rows, exposure, kept)
+
+    def _write_answers(self, record: Path, verified: Mapping[str, Any]) -> None:
+        statement = evidence.read_record(record.read_bytes(), str(record))
+        shown = [Answers(**one) for one in verified.get("examples", ())]
+        write_private_page(self.folder, statement, self._instances(verified)[0], shown)
+
     def _recorded(self, record: Path) -> str:
         """Say where the record lies, and return its digest."""
-        self.steps.line("record", f"{record}, {record.with_name(PAGE).name}")
+        self.steps.line("record", f"{record}, {PAGE}")
         return evidence.record_digest(record)
 
     def _reach(self, state: State, digested: str | None = None, **facts: Any) -> None:
@@ -381,7 +398,3 @@ def _exposure(document: Mapping[str, Any], facts: Sequence[Fact]) -> Exposure:
     """Return the exposure that a step kept."""
     ranks = zip(facts, document["ranks"], strict=True)
     return Exposure(tuple(Ranked(fact, one[0], one[1], tuple(one[2])) for fact, one in ranks))
-
-
-def _without(lights: Mapping[str, Mapping[str, Any]], key: str) -> dict[str, Any]:
-    return {name: {k: v for k, v in one.items() if k != key} for name, one in lights.items()}

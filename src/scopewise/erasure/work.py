@@ -9,13 +9,12 @@ from scopewise.attacks.prompts import Prompts
 from scopewise.data.facts import Fact
 from scopewise.erasure.resist import ResistSettings, lighter
 from scopewise.erasure.setup import Setup
-from scopewise.eta import Part
+from scopewise.eta import Part, training_cost
 
-TRAINED = 3.0
-"""Cost of a row that is trained on: its forward and its backward pass."""
 ATTEMPTS = {"exact": 1, "approximate": 3}
 """Attempts that are expected. Ours."""
-_GENERATED = 4.0
+_GENERATED = 16.0
+"""Cost of an answer that is generated, over that of one that is scored. Measured on the demo."""
 
 
 def parts(
@@ -34,7 +33,7 @@ def parts(
     if not there("known"):
         if setup.options.model is None:
             found.append(Part("teach", ("train",), _trained(setup.request.rows, setup.finetuning)))
-        models = 1 if setup.base is None else 2
+        models = 1 if setup.options.model is None or setup.base is None else 2
         found.append(Part("known", ("score",), models * scored(setup.facts), models))
     if kind == "nothing":
         return found
@@ -55,7 +54,7 @@ def scored(facts: Sequence[Fact]) -> float:
 
 
 def _trained(rows: Sequence[Any], settings: Mapping[str, Any]) -> float:
-    return TRAINED * len(rows) * settings["num_train_epochs"]
+    return training_cost(len(rows), settings["num_train_epochs"], settings["batch_size"])
 
 
 def _verified(setup: Setup) -> float:
@@ -73,5 +72,5 @@ def _attacks(setup: Setup) -> Iterator[float]:
     yield len(Prompts().templates()) * once
     yield _GENERATED * how.samples * len(tested)
     sources = 1 + bool(setup.retain) + bool(setup.general)
-    steps = (1 + sources) * how.steps * how.batch_size  # forget rows are relearned in two halves
-    yield len(how.learning_rates) * (sources * once + TRAINED * steps)
+    steps = (1 + sources) * training_cost(how.batch_size, float(how.steps), how.batch_size)  # forget rows in two halves
+    yield len(how.learning_rates) * (sources * once + steps)
