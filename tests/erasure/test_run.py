@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM
 import scopewise
 from scopewise.data.rows import FORGET, RETAIN, Row
 from scopewise.erasure.ledger import Ledger
+from scopewise.erasure.played import open_request
 from scopewise.erasure.request import Lineage, Request
 from scopewise.erasure.run import forget
 from scopewise.erasure.setup import Options, Setup
@@ -92,10 +93,22 @@ def test_exact_retraining_is_exported_judged_and_recorded(tmp_path: Path) -> Non
             assert row.instance not in card + record
     # Again with --resume: nothing is made anew, and the answer is the same.
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file() and path.suffix != ".lock"}
-    again = forget(request(rows()), Options(changes=SMALL), out, resume=True)
+    again = forget(request(rows()), Options(changes=SMALL), out, resume=True, answers=True)
     assert again.document() == found.document()
+    page, private = (out / name for name in ("record.html", "record-with-names.html"))
+    assert private.stat().st_mode & 0o777 == 0o600
+    shown = [row for row in rows() if row.scope == FORGET and row.answer in private.read_text()]
+    assert shown
+    assert not [row for row in rows() if row.instance in page.read_text() or row.answer in page.read_text()]
+    assert all(name in private.read_text() for name in NAMES)
+    assert found.plan.seconds is not None
+    assert "This takes about" in told[2]
     changed = [path.name for path, when in before.items() if path.exists() and path.stat().st_mtime_ns != when]
     assert not [name for name in changed if name.endswith((".safetensors", ".json")) and not name.startswith(".")]
+    played = open_request(out)
+    assert [Path(path).is_dir() for path in played.models.values()] == [True, True]
+    assert len(played.examples) == len(rows())
+    assert played.result is not None
     with pytest.raises(ResultError, match="--out"):
         forget(request(rows()), Options(changes=SMALL), out)
     with pytest.raises(ResultError, match="--out"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import uvicorn
 import yaml
 
 from forks import python
+from scopewise.erasure.played import open_request
 from scopewise.play.play_run import open_run
 from scopewise.play.playground import Playground
 from scopewise.play.server import listen, make_app
@@ -80,6 +82,26 @@ def playground(made_run: Path) -> Playground:
     return Playground(open_run(made_run))
 
 
+@pytest.fixture(scope="session")
+def request_folder(made_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a deletion request as `scopewise forget` leaves it, with models and rows of the run."""
+    folder = tmp_path_factory.mktemp("forgotten") / "REQ-17"
+    (folder / "steps").mkdir(parents=True)
+    shutil.copytree(made_run / "models" / "ga_descent" / "paper" / "seed0", folder / "export")
+    (folder / "run.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    options = {"model": str(made_run / "target"), "changes": []}
+    light = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 2, "bound": 0.1, "why": "."}
+    words = {"forgotten": ("red", "not forgotten"), "kept": ("green", "kept"), "resists": ("amber", "undecided")}
+    lights = {name: {**light, "light": color, "word": word} for name, (color, word) in words.items()}
+    for name, document in (
+        ("request.inputs", {"id": "REQ-17", "options": options}),
+        ("steps/plan", {"kind": "approximate", "method": "wga", "why": ".", "seconds": None}),
+        ("steps/verdict", lights),
+    ):
+        (folder / f"{name}.json").write_text(json.dumps(document))
+    return folder
+
+
 @dataclass
 class Served:
     """A server on a free port: the address to open, what it is made of, and what it answers from."""
@@ -93,6 +115,16 @@ class Served:
 @pytest.fixture
 def served(run_folder: Path, playground: Playground) -> Iterator[Served]:
     """The application under uvicorn, in a thread, as `scopewise play` runs it."""
+    yield from _serve(playground)
+
+
+@pytest.fixture
+def served_request(request_folder: Path) -> Iterator[Served]:
+    """The same of a deletion request."""
+    yield from _serve(Playground(open_request(request_folder)))
+
+
+def _serve(playground: Playground) -> Iterator[Served]:
     socket = listen("127.0.0.1", 0)
     server = uvicorn.Server(uvicorn.Config(make_app(playground, key=KEY, host="127.0.0.1"), log_level="warning"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]})

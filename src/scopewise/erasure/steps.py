@@ -28,7 +28,8 @@ TITLES = {
     "record": "record and page",
 }
 """Step → what the terminal calls it, in their order."""
-_INPUTS = "request.inputs.json"
+INPUTS = "request.inputs.json"
+"""File of what all results of a request depend on; a folder that has it is that of a request."""
 
 
 class Steps:
@@ -60,7 +61,7 @@ class Steps:
         self.folder, self.tell = folder, tell
         self.whole = Whole()
         self._new = self._finished = False
-        marker = folder / _INPUTS
+        marker = folder / INPUTS
         if marker.exists() and not (resume or overwrite):
             raise ResultError(
                 f"--out: {folder} contains a request; add --resume to continue it, --overwrite to replace it, or name another"
@@ -72,7 +73,7 @@ class Steps:
         self._lock = RunLock(folder).__enter__()
         try:
             if overwrite:
-                for path in sorted(others, key=lambda p: p.name == _INPUTS):  # the marker last
+                for path in sorted(others, key=lambda p: p.name == INPUTS):  # the marker last
                     remove(path)
             if marker.exists() and read_json(marker, ResultError) != inputs:
                 before = read_json(marker, ResultError)
@@ -97,7 +98,7 @@ class Steps:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         if self._new and kind is not None and issubclass(kind, UserError) and not self._finished:
-            for path in sorted(self.folder.iterdir(), key=lambda p: p.name == _INPUTS):
+            for path in sorted(self.folder.iterdir(), key=lambda p: p.name == INPUTS):
                 if path.name not in (LOCK, HOLDER):
                     remove(path)
         self._lock.__exit__()

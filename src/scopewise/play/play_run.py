@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from transformers import PreTrainedTokenizerBase
 
@@ -33,6 +33,7 @@ class PlayRun:
             their path in the run folder.
         examples: Example rows of both scopes.
         no_examples: Why there are none, if the benchmark cannot be read; else empty.
+        result: Of a deletion request: `color`, `shape`, `word`, `sentence` and `lights`; None for other runs.
     """
 
     path: Path
@@ -40,6 +41,7 @@ class PlayRun:
     models: dict[str, str]
     examples: tuple[Row, ...]
     no_examples: str
+    result: Mapping[str, Any] | None = None
 
     @property
     def unlearned(self) -> list[str]:
@@ -77,13 +79,19 @@ def open_run(path: str | Path) -> PlayRun:
             models[stage.parent.relative_to(folder / "models").as_posix()] = str(stage.parent)
     if set(models) <= {"target", "oracle"}:
         raise ResultError(f"{folder}: no unlearned model in it; `scopewise run` or `scopewise unlearn` makes one")
+    examples, why_not = examples_of(config)
+    return PlayRun(folder, config, models, examples, why_not)
+
+
+def examples_of(config: RunConfig) -> tuple[tuple[Row, ...], str]:
+    """Return example rows of both scopes, and why there are none if the benchmark cannot be read."""
     data, rows, why_not = config.data, [], ""
     try:
         rows = list(load_benchmark(data.benchmark, data.path, data.domain, data.general).rows)
     except DataError as error:  # the data may not be on this machine; other questions can still be asked
         why_not = str(error)
-    examples = [row for scope in SCOPES for row in _spread([r for r in rows if r.scope == scope and r.question])]
-    return PlayRun(folder, config, models, tuple(examples), why_not)
+    found = [row for scope in SCOPES for row in _spread([r for r in rows if r.scope == scope and r.question])]
+    return tuple(found), why_not
 
 
 def _spread(rows: Sequence[Row]) -> list[Row]:

@@ -94,6 +94,7 @@ def make_app(playground: Playground, *, key: str, host: str) -> Starlette:
                 "domain": run.config.data.domain or (run.examples[0].domain if run.examples else "privacy"),
                 "examples": rows,
                 "no_examples": run.no_examples,
+                "result": run.result,
             }
         )
 

@@ -7,6 +7,7 @@ const NUMBERS = ["temperature", "top_p", "max_new_tokens", "seed"];
 let run = null;
 let asking = null; // what stops the question under way
 let cards = {};
+let asked = { question: "", truth: "" }; // of the question under way
 
 async function call(path, body, signal) {
   const request = { headers: { Authorization: `Bearer ${key}` }, signal };
@@ -32,8 +33,29 @@ function option(text, value = text) {
   return made;
 }
 
+// The result of a deletion request, in the words of its page: a word and a shape, never a color alone.
+function showResult(result) {
+  const section = element("result");
+  section.hidden = !result;
+  if (!result) return;
+  section.classList.add(result.color);
+  section.querySelector(".word").textContent = `${result.shape} ${result.word}`;
+  section.querySelector(".sentence").textContent = result.sentence;
+  const lights = result.lights.map((light) => {
+    const item = document.createElement("li");
+    const color = document.createElement("b");
+    item.className = light.color;
+    color.textContent = `${light.shape} ${light.color}`;
+    item.append(`${light.title} `, color, ` ${light.result}`);
+    return item;
+  });
+  section.querySelector("ul").replaceChildren(...lights);
+  element("example-label").textContent = "Question of the request";
+}
+
 function showRun() {
   element("run").textContent = run.run;
+  showResult(run.result);
   element("unlearned").replaceChildren(...run.unlearned.map((name) => option(name)));
   element("domain").value = run.domain;
   const groups = { forget: "Forget scope", retain: "Retain scope" };
@@ -49,7 +71,7 @@ function showRun() {
   element("example").disabled = run.examples.length === 0;
   element("no-examples").hidden = !run.no_examples;
   element("no-examples").textContent = run.no_examples && `No examples: ${run.no_examples}`;
-  if (!run.oracle) say("This run has no oracle, so you cannot see what a model that never saw the facts would answer.");
+  if (!run.oracle && !run.result) say("This run has no oracle, so you cannot see what a model that never saw the facts would answer.");
 }
 
 function showTruth() {
@@ -110,12 +132,33 @@ function point(column, index) {
     `${visible(token.text)} ${percent(token.probability)}\nMost probable: ${others}`;
 }
 
+// The words of a text that can tell something: of three letters or more, or with a digit.
+function words(text) {
+  const found = [...text.matchAll(/[\p{L}\p{N}_]+/gu)].filter(([word]) => word.length > 2 || /\p{N}/u.test(word));
+  return found.map((match) => ({ word: match[0].toLowerCase(), start: match.index, end: match.index + match[0].length }));
+}
+
+// Mark the tokens of an answer that are part of a word of the true answer which the question does not have.
+function markTold(column) {
+  const known = new Set(words(column.question).map(({ word }) => word));
+  const told = new Set(words(column.truth).map(({ word }) => word).filter((word) => !known.has(word)));
+  const found = words(column.tokens.map(({ token }) => token.text).join("")).filter(({ word }) => told.has(word));
+  let start = 0;
+  for (const { span, token } of column.tokens) {
+    const end = start + token.text.length;
+    const inside = found.some((word) => word.start < end && word.end > start);
+    span.classList.toggle("told", inside);
+    start = end;
+  }
+}
+
 function addToken(column, token) {
   const span = document.createElement("span");
   span.className = `token ${band(token.probability)}`;
   span.textContent = token.text;
   column.answer.append(span);
   column.tokens.push({ span, token });
+  if (column.truth) markTold(column);
 }
 
 function finish(column, count) {
@@ -128,7 +171,7 @@ function finish(column, count) {
 function begin(event) {
   cards = {};
   for (const [role, model] of Object.entries(event.roles)) {
-    const column = makeCard(role, model);
+    const column = Object.assign(makeCard(role, model), asked);
     column.card.setAttribute("aria-busy", "true");
     column.leak.addEventListener("click", () => report(event.id, role, column));
     cards[role] = column;
@@ -167,6 +210,8 @@ async function ask() {
     direct: element("direct").checked,
     domain: element("domain").value,
   };
+  const row = run.examples.find((one) => one.question === question.question);
+  asked = { question: question.question, truth: row ? row.answer : "" };
   for (const name of NUMBERS) question[name] = Number(element(name).value);
   element("stop").disabled = false;
   say("Asking…");
