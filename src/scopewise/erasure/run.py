@@ -243,8 +243,7 @@ class _Job:
             return not one.kept if exact else known[one.name]
 
         attempts = search(settings[searched], attempt, too_weak=too_weak, most=MOST_ATTEMPTS[plan.kind], budget=budget)
-        best = chosen(attempts)
-        count = f"{len(attempts)} attempt{'s' * (len(attempts) > 1)}"
+        best, count = chosen(attempts), f"{len(attempts)} attempt{'s' * (len(attempts) > 1)}"
         nearest = "" if best.good else "; none both forgot and kept enough, so this is the nearest"
         return {
             "path": best.name,
