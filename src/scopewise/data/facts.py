@@ -43,7 +43,7 @@ class Fact:
 
 
 def facts_of(
-    rows: Sequence[Row], others: Sequence[Row], seed: int = 0, *, answers: int = 24, names: int = 4
+    rows: Sequence[Row], others: Sequence[Row], seed: int = 0, *, answers: int = 24, names: int = 3
 ) -> list[Fact]:
     """Return the facts of forget rows, each with wrong answers and names to compare with.
 

@@ -51,7 +51,7 @@ class ResistSettings:
     steps: int = 20
     batch_size: int = 16
     samples: int = 8
-    facts: int = 40
+    facts: int = 32
     names: int = 2
     seed: int = 0
 
