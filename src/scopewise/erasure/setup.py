@@ -20,9 +20,11 @@ from scopewise.erasure.plan import finetuning, taught
 from scopewise.erasure.request import Request
 from scopewise.erasure.verdict import is_known
 from scopewise.exposure import compared_with, expose
-from scopewise.files import write_text
+from scopewise.files import remove, write_text
 from scopewise.models.engine import Engine
+from scopewise.models.load import save_model
 from scopewise.models.outline import outline
+from scopewise.models.tiny import build_tiny, tokenizer_texts
 from scopewise.run_file import load_config
 from scopewise.runs.pipeline import BenchEntry, Pipeline
 
@@ -187,7 +189,8 @@ class Setup:
         if model is None:
             steps = math.ceil(len(rows) / TINY["batch_size"])
             epochs = max(TINY["num_train_epochs"], math.ceil(_TINY_STEPS / steps))
-            values = [f"finetune.{key}={value}" for key, value in {**TINY, "num_train_epochs": epochs}.items()]
+            values = [f"model.path={self._tiny()}"]
+            values += [f"finetune.{key}={value}" for key, value in {**TINY, "num_train_epochs": epochs}.items()]
         else:
             values = [f"model.path={self.base or model}", f"model.target={model}"]
         return self._pipeline("run", rows, values)
@@ -198,6 +201,24 @@ class Setup:
         rows = [*self.expanded.forget, *self.expanded.retain]
         values = [f"model.path={self.base or self.target}", f"model.target={self.target}"]
         return self._pipeline("unlearning", rows, values)
+
+    def _tiny(self) -> Path:
+        """Return the untrained tiny model, to try the command.
+
+        Its tokenizer is made from general text too: one of the rows alone knows the words of true answers better than those of
+        wrong ones, and an untrained model would already rank them apart.
+        """
+        folder = self.folder / "tiny"
+        if not folder.exists():
+            sizes = load_config(None, list(self.options.changes)).model.tiny
+            model, tokenizer = build_tiny(
+                tokenizer_texts([*self.request.rows, *self.general]), sizes, self.options.seed
+            )
+            work = folder.with_name(".tiny")
+            remove(work)
+            save_model(model, tokenizer, work)
+            work.rename(folder)
+        return folder
 
     def retrained(self, settings: Mapping[str, Any]) -> Path:
         """Fine-tune the base on the retain rows with these settings of the `finetune` section."""
