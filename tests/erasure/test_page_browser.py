@@ -203,10 +203,11 @@ def test_it_prints_on_a4(opened: Any, files: dict[str, Path]) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_screenshots(scheme: str, opened: Any, house: House, tmp_path: Path) -> None:
-    """Pictures for the docs: kept there where they are asked for."""
+def test_screenshots(scheme: str, opened: Any, tmp_path: Path) -> None:
+    """Pictures for the docs, of a real request: kept there where they are asked for."""
+    record = ROOT / "docs" / "example" / evidence.NAME
     path = tmp_path / "record.html"
-    path.write_text(officer_page(statement(house)), encoding="utf-8")
+    path.write_text(officer_page(evidence.read_record(record.read_bytes(), str(record))), encoding="utf-8")
     page = opened(path, scheme, 900)
     folder = ROOT / "docs" / "images" if "SCOPEWISE_SCREENSHOTS" in os.environ else tmp_path
     image = folder / f"record-{scheme}.png"
