@@ -17,10 +17,11 @@ from scopewise.terminal import echo, echo_json, echo_table, echo_wrapped
 @command
 def forget(
     request: Annotated[
-        str,
+        list[str],
         typer.Argument(
-            metavar="REQUEST",
-            help="Rows (JSON lines, CSV, Parquet and others), a request file (YAML or JSON), or the name of a benchmark.",
+            metavar="REQUEST...",
+            help="Rows (JSON lines, CSV, Parquet and others), a request file (YAML or JSON), or the name of a benchmark; "
+            "several are carried out in one training.",
         ),
     ],
     model: Annotated[
@@ -43,6 +44,10 @@ def forget(
     gguf: Annotated[
         list[str] | None, typer.Option(help="Also write this type of GGUF file, such as q8_0. Repeatable.")
     ] = None,
+    attack: Annotated[
+        list[str] | None,
+        typer.Option(help="Run only this attack on the exported model; none: all of them. Repeatable."),
+    ] = None,
     operator: Annotated[str, typer.Option(help="Who does it, as a role, for the record.")] = "not named",
     answers: Annotated[
         bool,
@@ -61,14 +66,19 @@ def forget(
     Exit code 0 if all three lights are green, or if the model did not know the facts; 3 if not.
     """
     quiet_libraries()
-    from scopewise.erasure.request import read_request, request_of
+    from scopewise.erasure.request import Request, read_request, request_of, union
+    from scopewise.erasure.resist import ATTACKS
     from scopewise.erasure.run import forget
     from scopewise.erasure.setup import Options
 
-    if Path(request).exists() or request.replace("-", "_") not in registry.table("benchmarks"):
-        asked = read_request(request, _mapping(map_ or []))
-    else:
-        asked = request_of(request.replace("-", "_"), load_config(None, set_ or []).data)
+    def read(text: str) -> Request:
+        name = text.replace("-", "_")
+        if Path(text).exists() or name not in registry.table("benchmarks"):
+            return read_request(text, _mapping(map_ or []))
+        return request_of(name, load_config(None, set_ or []).data)
+
+    requests = [read(text) for text in request]
+    asked = union(requests)
     options = Options(
         model=model or asked.model.path,
         base=base or asked.model.base,
@@ -78,15 +88,22 @@ def forget(
         gguf=tuple(gguf or ()),
         operator=operator,
         changes=tuple(set_ or ()),
+        attacks=tuple(attack or ATTACKS),
     )
     found = forget(
-        asked, options, out or Path("forgotten") / asked.id, resume=resume, overwrite=overwrite, only_plan=plan,
+        requests, options, out or Path("forgotten") / asked.id, resume=resume, overwrite=overwrite, only_plan=plan,
         answers=answers, tell=lambda line: echo(line, err=as_json),
     )  # fmt: skip
     if as_json:
         echo_json(found.document())
-    elif found.record is not None:
-        print_result(found)
+    elif found.parts or found.record is not None:
+        for id, one in found.parts.items():
+            echo(f"\n{id}")
+            print_result(one)
+        if not found.parts:
+            print_result(found)
+        for earlier in (one for one in found.earlier if one["light"] != "green"):
+            echo_wrapped(f"Earlier request {earlier['request']}, {earlier['light']}: {earlier['why']}")
     raise typer.Exit(found.exit_code)
 
 

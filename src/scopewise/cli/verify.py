@@ -21,12 +21,17 @@ def verify(
     ledger: Annotated[
         Path | None, typer.Option("--ledger", help="Folder of the ledger; none: the record's folder, or the one above.")
     ] = None,
-    rows: Annotated[Path | None, typer.Option("--rows", help="The request, or its rows.")] = None,
+    rows: Annotated[
+        Path | None, typer.Option("--rows", help="The request, or its rows; a few facts are measured again.")
+    ] = None,
     rows_key: Annotated[
         Path | None, typer.Option("--rows-key", help="Folder with the controller's `rows.key`; none: your own keys.")
     ] = None,
     signer: Annotated[
         str | None, typer.Option("--signer", help="Fingerprint of the signer's key, as the signer published it.")
+    ] = None,
+    policy: Annotated[
+        Path | None, typer.Option("--policy", help="File with the bounds of the verdict, if not the shipped ones.")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -34,6 +39,7 @@ def verify(
 
     Exit code 3 if anything is not as the record says. What could not be checked is listed.
     """
+    from scopewise.erasure.verdict import read_policy
     from scopewise.erasure.verify import verify_record
 
     read, key = None, None
@@ -46,7 +52,8 @@ def verify(
         read, key = read_request(rows, id="verify").rows, read_key(rows_key, make=False)
         if key is None:
             raise ConfigError(f"--rows-key: no rows.key in {rows_key or key_folder()}; name the folder that holds it")
-    checks = verify_record(record, model=model, ledger=ledger, signer=signer, rows=read, key=key)
+    bounds = read_policy(policy)
+    checks = verify_record(record, model=model, ledger=ledger, signer=signer, rows=read, key=key, policy=bounds)
     failed = any(check.result == "failed" for check in checks)
     if as_json:
         echo_json({"verified": not failed, "checks": [asdict(check) for check in checks]})

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import datetime
 import hashlib
+import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePath
@@ -167,6 +168,16 @@ def digest_folder(folder: str | Path) -> dict[str, str]:
     if not found:
         raise ResultError(f"{folder}: no file in it; give the folder of the model")
     return found
+
+
+def digest_files(files: Mapping[str, str]) -> str:
+    """Return one SHA-256 (hex) for a whole model, from `digest_folder`: by it a ledger names the model."""
+    return hashlib.sha256(canonical(dict(files))).hexdigest()
+
+
+def policy_digest(bounds: Mapping[str, Any]) -> str:
+    """Return the SHA-256 (hex) of the bounds of a verdict, by which a record names its policy."""
+    return hashlib.sha256(json.dumps(bounds, sort_keys=True).encode()).hexdigest()
 
 
 def describe_request(request: Any, key: bytes) -> dict[str, Any]:

@@ -192,12 +192,17 @@ class Ledger:
             found[entry.request] = Status(entry.request, entry.state, since, closed, record, facts)
         return list(found.values())
 
-    def recheck(self, check: Callable[[Status], dict[str, Any]], model: str) -> list[Status]:
+    def past(self) -> list[Status]:
+        """Return the requests that have a record and are not being done again. Raises ResultError as `entries`."""
+        done = ("verified", "exported", "closed")
+        return [status for status in self.statuses() if status.record is not None and status.state in done]
+
+    def recheck(self, check: Callable[[Status], dict[str, Any]], model: str | None) -> list[Status]:
         """Check every request that has a record against a later model, and write down what was found.
 
         Args:
             check: Returns the facts to keep of a request, with `light` (`green`, `amber` or `red`), from measuring the model.
-            model: SHA-256 (hex) of that model, kept as the entries' digest.
+            model: SHA-256 (hex) of that model, kept as the entries' digest; None if it is not known.
 
         Returns:
             The new status of each, with its `light` among the facts.
@@ -205,8 +210,7 @@ class Ledger:
         Raises:
             ResultError: as `append`.
         """
-        done = ("verified", "exported", "closed")
-        past = [status for status in self.statuses() if status.record is not None and status.state in done]
+        past = self.past()
         for status in past:
             self.append(status.request, "verified", model, facts=check(status))
         checked = {status.request for status in past}

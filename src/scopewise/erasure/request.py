@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, ValidationError, field_validator
 
 from scopewise.config import DataSection
+from scopewise.data.crossed import plain
 from scopewise.data.instances import instance_names
 from scopewise.data.load import load_benchmark
 from scopewise.data.rows import FORGET, RETAIN, SCOPES, TRAIN, Row, check_scopes, each_row
@@ -189,6 +190,46 @@ def read_request(
         rows=tuple(rows),
         law=law,
         source=path,
+    )
+
+
+def union(requests: Sequence[Request]) -> Request:
+    """Return one request for what several ask of the same model; a single one is returned as it is.
+
+    A retain row whose question another request asks to forget is left out, and equal retain rows are kept once.
+
+    Raises:
+        DataError: no request, two with the same id, or of different models; one sentence.
+    """
+    if len(requests) == 1:
+        return requests[0]
+    if not requests:
+        raise DataError("requests: none; give at least one")
+    first, seen = requests[0], dict[str, Path]()
+    for one in requests:
+        if one.id in seen:
+            raise DataError(f"{one.source}: id {one.id!r}, and {seen[one.id]} has it too; give each request its own id")
+        seen[one.id] = one.source
+        if (one.model.path, one.model.base) != (first.model.path, first.model.base):
+            raise DataError(
+                f"{one.source}: model {one.model.path}, base {one.model.base}; {first.source} names {first.model.path}, base "
+                f"{first.model.base}; requests of one training have the same model; give the others in a command of their own"
+            )
+    forgotten = {plain(row.question) for one in requests for row in one.rows if row.scope == FORGET and row.question}
+    kept = {
+        row: None
+        for one in requests
+        for row in one.rows
+        if row.scope != FORGET and plain(row.question) not in forgotten
+    }
+    forget = (row for one in requests for row in one.rows if row.scope == FORGET)
+    regulations = {one.regulation for one in requests}
+    return replace(
+        first,
+        id=f"{first.id[:80]}-and-{len(requests) - 1}-more",
+        regulation=first.regulation if len(regulations) == 1 else None,
+        model=Lineage(path=first.model.path, base=first.model.base),
+        rows=(*forget, *kept),
     )
 
 

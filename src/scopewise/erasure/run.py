@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
+from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,22 @@ from pydantic import TypeAdapter
 
 from scopewise.bars import showing
 from scopewise.data.facts import Fact
-from scopewise.erasure import evidence, keys, work
+from scopewise.data.rows import FORGET
+from scopewise.erasure import evidence, keys, recheck, work
 from scopewise.erasure.examples import examples
-from scopewise.erasure.export import Exported, check_room, export, reload
+from scopewise.erasure.export import REQUESTS, Exported, check_room, export, reload, requests_of
+from scopewise.erasure.facts_file import exposure_document, exposure_in, facts_hmac, read_facts, write_facts
 from scopewise.erasure.figures import Kept, Resisted
-from scopewise.erasure.handouts import PAGE, write_handouts, write_private_page
+from scopewise.erasure.handouts import PAGE
 from scopewise.erasure.keep import keep
 from scopewise.erasure.ledger import Ledger, State
 from scopewise.erasure.model_card import Card
+from scopewise.erasure.outcome import Forgotten
 from scopewise.erasure.page import Answers
 from scopewise.erasure.plan import Plan, plan, unlearning
-from scopewise.erasure.request import Request
+from scopewise.erasure.probes import ASKED
+from scopewise.erasure.recording import LIMITS, Done, write_request_record
+from scopewise.erasure.request import Request, union
 from scopewise.erasure.resist import ResistSettings, resist
 from scopewise.erasure.search import Attempt, chosen, search
 from scopewise.erasure.setup import Options, Setup
@@ -34,57 +40,15 @@ from scopewise.eta import Part
 from scopewise.exposure import expose
 from scopewise.models.load import load_tokenizer
 from scopewise.models.outline import outline
-from scopewise.ranks import Exposure, Ranked
+from scopewise.ranks import Exposure
 from scopewise.runs.stages import digest, model_identity
 
 MOST_ATTEMPTS = {"exact": 3, "approximate": 6}
 """Models that the search tries. Ours."""
-LIMITS = (
-    "Attacks with more steps, other data or other prompts were not tried.",
-    "Copies of the model from before, and models made from it, still have the facts.",
-    "Whoever has the facts can teach them to the model again.",
-)
-
-
-@dataclass(frozen=True)
-class Forgotten:
-    """What came of a request.
-
-    Attributes:
-        folder: Everything lies in it. It holds personal data, except for `export` and the record.
-        known: What the model knew before: `facts`, `known`, `p`, and the rank of each fact.
-        plan: What was done.
-        verdict: The three lights, on the exported files; None if there was nothing to forget, or only a plan was asked for.
-        exported: The exported model.
-        record: The signed record.
-    """
-
-    folder: Path
-    known: Mapping[str, Any]
-    plan: Plan
-    verdict: Verdict | None = None
-    exported: Path | None = None
-    record: Path | None = None
-
-    @property
-    def exit_code(self) -> int:
-        """0 if all lights are green or nothing was to be done, else 3."""
-        return 0 if self.verdict is None else self.verdict.exit_code
-
-    def document(self) -> dict[str, Any]:
-        """Return the object that `--json` prints."""
-        page = None if self.record is None else self.record.with_name(PAGE)
-        paths = {"export": self.exported, "record": self.record, "page": page}
-        return {
-            "known": {key: self.known[key] for key in ("facts", "known", "p")},
-            "plan": asdict(self.plan),
-            "verdict": None if self.verdict is None else self.verdict.document(),
-            **{name: None if path is None else str(path) for name, path in paths.items()},
-        }
 
 
 def forget(
-    request: Request,
+    request: Request | Sequence[Request],
     options: Options,
     out: Path,
     *,
@@ -96,8 +60,10 @@ def forget(
 ) -> Forgotten:
     """Carry out a deletion request: check, measure what is known, plan, unlearn, export, verify, decide, record.
 
+    Several requests are carried out in one training, with one export, and a record and a page for each.
+
     Args:
-        request: The rows, and the law under which they have to go.
+        request: The rows, and the law under which they have to go; one request or several.
         options: The model, and how.
         out: Folder of the request; the folder above it holds the ledger.
         resume: Continue the request in the folder.
@@ -110,9 +76,11 @@ def forget(
         UserError: bad input; a sentence. Finished steps stay in the folder.
     """
     policy = read_policy(options.policy)
+    requests = [request] if isinstance(request, Request) else list(request)
+    whole = union(requests)
     inputs = {
-        "id": request.id,
-        "rows": digest([[r.question, r.answer, r.scope, r.split, r.instance] for r in request.rows]),
+        "id": whole.id,
+        "rows": digest([[r.question, r.answer, r.scope, r.split, r.instance] for r in whole.rows]),
         "model": None if options.model is None else model_identity(options.model),
         "options": asdict(options),
         "policy": policy.model_dump(),
@@ -121,16 +89,16 @@ def forget(
         Steps(out, json.loads(json.dumps(inputs)), tell, resume=resume, overwrite=overwrite) as steps,
         showing(steps.whole),
     ):
-        return _Job(request, options, policy, steps).run(only_plan, answers)
+        return _Job(requests, options, policy, steps).run(only_plan, answers)
 
 
 class _Job:
-    """One request that is being carried out."""
+    """Requests that are being carried out together; most often it is one."""
 
-    def __init__(self, request: Request, options: Options, policy: Policy, steps: Steps) -> None:
-        self.request, self.options, self.policy, self.steps = request, options, policy, steps
-        self.folder = steps.folder
-        self.setup = Setup(request, options, steps.folder)
+    def __init__(self, requests: list[Request], options: Options, policy: Policy, steps: Steps) -> None:
+        self.requests, self.options, self.policy, self.steps = requests, options, policy, steps
+        self.folder, self.alone = steps.folder, len(requests) == 1
+        self.setup = Setup(union(requests), options, steps.folder)
         self.key = keys.signing_key()
         self.ledger = Ledger(self.folder.absolute().parent, self.key)
 
@@ -138,73 +106,121 @@ class _Job:
         """Go through the steps."""
         step = self.steps.step
         checked = step("check", self._check, lambda found: found["said"])
-        due = None if self.request.due is None else self.request.due.isoformat()
-        self._reach("received", due=due, regulation=self.request.regulation)
+        for one in self.requests:
+            due = None if one.due is None else one.due.isoformat()
+            self._reach(one, "received", due=due, regulation=one.regulation)
         self._expect("approximate")
         known = step("known", self._known, lambda found: found["said"])
-        self._reach("known", facts=known["facts"], known=known["known"])
-        chosen_plan = Plan(**step("plan", lambda: asdict(self._plan(known)), lambda found: Plan(**found).said))
-        self._reach("planned", kind=chosen_plan.kind)
+        before = self._by_request(exposure_in(known, self._facts))
+        for one in self.requests:
+            self._reach(one, "known", facts=len(before[one.id].facts), known=before[one.id].count)
+        planned = step("plan", lambda: self._plan(before), lambda found: _plan_of(found).said)
+        nothing, chosen_plan = [one for one in self.requests if one.id in planned["not_known"]], _plan_of(planned)
+        for one in self.requests:
+            kind = "nothing" if one in nothing else chosen_plan.kind
+            self._reach(one, "planned", kind=kind, rows=facts_hmac(self._facts_of(one), self._rows_key))
         if only_plan:
             return Forgotten(self.folder, known, chosen_plan)
+        parts = {one.id: self._close(one, before[one.id], checked) for one in nothing}
         if chosen_plan.kind == "nothing":
-            record = self._record(checked, known, chosen_plan)
-            self._reach("closed", self._recorded(record))
-            return Forgotten(self.folder, known, chosen_plan, record=record)
+            return self._whole(Forgotten(self.folder, known, chosen_plan), parts)
+        self._leave_out(nothing)
         made = step("unlearn", lambda: self._unlearn(chosen_plan), lambda found: found["said"])
-        self._reach("unlearned")
+        for one in self.requests:
+            self._reach(one, "unlearned")
         self._expect(chosen_plan.kind)
         folder = self.folder / "export"
-        exported = Exported(
-            folder,
-            **step("export", lambda: self._export(folder, made["path"], chosen_plan), lambda _: str(folder))["made"],
+        made_files = step(
+            "export", lambda: self._export(folder, made["path"], chosen_plan, checked), lambda _: str(folder)
         )
-        verified = step("verify", lambda: self._verify(exported), lambda found: found["said"])
-        self._reach("verified")
-        verdict = self._decide(known, verified, chosen_plan)
+        exported = Exported(folder, **made_files["made"])
+        model = evidence.digest_files(exported.files)
+        verified = step("verify", lambda: self._verify(exported, chosen_plan, checked), lambda found: found["said"])
+        for one in self.requests:
+            self._reach(one, "verified", model, exact=chosen_plan.kind == "exact")
+        for found in verified["earlier"]:
+            recheck.note(self.ledger, found, model, self.steps.attempt)
+        after, kept = (
+            exposure_in(verified["exposure"], self._facts),
+            TypeAdapter(Kept).validate_python(verified["kept"]),
+        )
+        whole = Exposure(tuple(fact for one in self.requests for fact in before[one.id].facts))
+        verdict = self._decide(whole, after, kept, verified, chosen_plan)
         step(
             "verdict",
             verdict.document,
             lambda found: ", ".join(f"{name} {one['light']}" for name, one in found.items()),
         )
-        record = self._record(checked, known, chosen_plan, made | verified, verdict, exported)
-        digested = self._recorded(record)
-        if answers:
-            self._write_answers(record, verified)
-        self._reach("exported", digested, **{name: one["light"] for name, one in verdict.document().items()})
-        if verdict.green:
-            self._reach("closed", digested)
-        return Forgotten(self.folder, known, chosen_plan, verdict, exported.folder, record)
+        shown = [Answers(**one) for one in verified.get("examples", ())] if answers else None
+        for one in self.requests:
+            exposure = self._by_request(after)[one.id]
+            own = self._decide(before[one.id], exposure, kept, verified, chosen_plan)
+            together = f"Retention and attacks were measured for {len(self.requests)} requests together."
+            limits = (together,) if len(self.requests) > 1 else ()
+            done = Done(
+                made["settings"],
+                made["seconds"],
+                own,
+                exposure,
+                kept,
+                verified["resisted"],
+                exported.files,
+                limits,
+                shown,
+            )
+            record = self._record(one, before[one.id], checked, chosen_plan, done)
+            digested = self._recorded(record)
+            self._reach(one, "exported", digested, **{name: light["light"] for name, light in own.document().items()})
+            if own.green:
+                self._reach(one, "closed", digested)
+            document = exposure_document(before[one.id])
+            parts[one.id] = Forgotten(record.parent, document, chosen_plan, own, exported.folder, record)
+        earlier = tuple(verified["earlier"])
+        return self._whole(Forgotten(self.folder, known, chosen_plan, verdict, exported.folder, None, earlier), parts)
+
+    def _whole(self, found: Forgotten, parts: dict[str, Forgotten]) -> Forgotten:
+        """Return what came of all requests; of a single one that is all there is to say."""
+        if len(parts) > 1:
+            return replace(found, parts=parts)
+        return replace(found, record=next(iter(parts.values())).record)
 
     # -- steps ----------------------------------------------------------------------------------------------------------
 
     def _check(self) -> dict[str, Any]:
         model, setup = self.options.model, self.setup
         files: dict[str, str] = {}
+        earlier: list[str] = []
         if model is not None:
             empty, tokenizer = outline(model, setup.run.config.model), load_tokenizer(model)
-            check_room(empty, self.folder / "export", self.options.gguf, tokenizer, self.request.id)
-            files = evidence.digest_folder(model) if Path(model).is_dir() else {}
+            for one in self.requests:
+                check_room(empty, self.folder / "export", self.options.gguf, tokenizer, one.id)
+            files, earlier = evidence.digest_folder(model) if Path(model).is_dir() else {}, requests_of(empty)
         said = f"{len(setup.facts)} facts about {setup.instances} instances, {len(setup.retain)} retain rows"
-        return {"said": said, "files": files}
+        return {"said": said, "files": files, "requests": earlier}
 
     def _known(self) -> dict[str, Any]:
         with self.steps.whole.part("teach"):
             target = self.setup.target
+        facts, start = self.setup.measured, 0
+        for one in self.requests:  # the facts are in the order of the forget rows
+            end = start + sum(row.scope == FORGET for row in one.rows)
+            write_facts(self._folder_of(one), facts[start:end], self.setup.run.config.data)
+            start = end
         with self.steps.whole.part("known"):
             known_base = None if self.options.model is None else self.setup.base  # the tiny model's knows nothing
             base = None if known_base is None else self.setup.engine(known_base, "base")
-            found = expose(self.setup.engine(target, "model"), self.setup.measured, base, self.options.seed)
+            found = expose(self.setup.engine(target, "model"), facts, base, self.options.seed)
         said = f"{found.count} of {len(found.facts)} facts (p = {found.p:.2g})"
         if found.base is not None:
             said += f"; the base: {found.base.count}"
-        return _exposure_document(found) | {"said": said}
+        return exposure_document(found) | {"said": said}
 
-    def _plan(self, known: Mapping[str, Any]) -> Plan:
-        found = is_known(_exposure(known, self.setup.facts), self.policy.level)
-        made = plan(known=found, base=self.setup.base, retain=len(self.setup.retain), asked=self.options.kind)
+    def _plan(self, before: Mapping[str, Exposure]) -> dict[str, Any]:
+        not_known = [id for id, exposure in before.items() if not is_known(exposure, self.policy.level)]
+        some, retain = len(not_known) < len(before), len(self.setup.retain)
+        made = plan(known=some, base=self.setup.base, retain=retain, asked=self.options.kind)
         seconds = None if made.kind == "nothing" else self.steps.whole.seconds(self._expect(made.kind))
-        return replace(made, seconds=seconds)
+        return asdict(replace(made, seconds=seconds)) | {"not_known": not_known}
 
     def _expect(self, kind: str, attempt: int = 0) -> list[Part]:
         """Say what is to come, for the time that is left."""
@@ -213,8 +229,8 @@ class _Job:
         return found
 
     def _settings(self, kind: str) -> dict[str, Any]:
-        own = self.setup.finetuning
-        return own if kind == "exact" else unlearning(own, len(self.setup.plain.forget))
+        finetuning = self.setup.finetuning
+        return finetuning if kind == "exact" else unlearning(finetuning, len(self.setup.plain.forget))
 
     def _unlearn(self, plan: Plan) -> dict[str, Any]:
         exact, settings = plan.kind == "exact", self._settings(plan.kind)
@@ -253,12 +269,13 @@ class _Job:
             "said": f"{plan.method}, {searched} {best.strength:.3g}, {count}{nearest}",
         }
 
-    def _export(self, folder: Path, path: str, plan: Plan) -> dict[str, Any]:
+    def _export(self, folder: Path, path: str, plan: Plan, checked: Mapping[str, Any]) -> dict[str, Any]:
         if folder.exists():  # whole, and from before a kill
             return {"made": {"files": evidence.digest_folder(folder), "errors": {}}}
+        request = self.setup.request
         card = Card(
-            request=self.request.id,
-            regulation=self.request.regulation,
+            request=request.id,
+            regulation=request.regulation,
             facts=len(self.setup.forget),
             instances=self.setup.instances,
             method="retrained without the rows" if plan.kind == "exact" else plan.method,
@@ -266,134 +283,122 @@ class _Job:
             limits=LIMITS,
             base_model=self.setup.base,
         )
-        engine, private = self.setup.engine(path, "export"), [row.answer for row in self.setup.forget]
+        private = [row.answer for row in self.setup.forget]
+        engine = self.setup.engine(path, "export")
+        # A model that was retrained from the base does not list the requests of the target.
+        members = [one.id for one in self.requests if one.id != request.id]
+        setattr(engine.model.config, REQUESTS, [*checked["requests"], *members])
         made = export(engine, folder, card, self.options.gguf, private)
         return {"made": {"files": made.files, "errors": made.errors}}
 
-    def _verify(self, exported: Exported) -> dict[str, Any]:
+    def _verify(self, exported: Exported, plan: Plan, checked: Mapping[str, Any]) -> dict[str, Any]:
         engine, target = reload(exported, self.setup.run.config.data), self.setup.engine(self.setup.target, "model")
         engine.name = "verify"
         rate = self.setup.finetuning["learning_rate"]
-        how = ResistSettings(learning_rates=(rate / 10, rate / 3, rate), seed=self.options.seed)
+        how = ResistSettings(self.options.attacks, (rate / 10, rate / 3, rate), seed=self.options.seed)
         with self.steps.whole.part("verify"):
-            exposure = expose(engine, self.setup.measured, seed=self.options.seed)
+            exposure = expose(engine, self._facts, seed=self.options.seed)
             kept = keep(engine, target, self.setup.kept_rows, self.setup.general)
-            resisted = resist(engine, target, self.setup.measured, self.setup.retain, self.setup.general, how)
+            resisted = resist(engine, target, self._facts, self.setup.retain, self.setup.general, how)
             shown = examples(exposure, engine, target)
+            earlier = recheck.regress(
+                engine, self.ledger, self.policy, self.setup.request.rows, own=[one.id for one in self.requests],
+                ancestors=checked["requests"], before=checked["files"], retrained=plan.kind == "exact",
+                seed=self.options.seed,
+            )  # fmt: skip
+        red = sum(one["light"] == "red" for one in earlier)
         return {
-            "exposure": _exposure_document(exposure),
+            "exposure": exposure_document(exposure),
             "kept": TypeAdapter(Kept).dump_python(kept, mode="json"),
             "resisted": TypeAdapter(Resisted).dump_python(resisted, mode="json"),
             "examples": [asdict(one) for one in shown],
-            "said": f"{len(resisted.settings)} attacks",
+            "earlier": earlier,
+            "said": f"{len(resisted.settings)} attacks"
+            + (f"; {len(earlier)} earlier requests, {red} red" if earlier else ""),
         }
 
-    def _decide(self, known: Mapping[str, Any], verified: Mapping[str, Any], plan: Plan) -> Verdict:
-        return decide(
-            self.policy,
-            _exposure(known, self.setup.facts),
-            _exposure(verified["exposure"], self.setup.facts),
-            TypeAdapter(Kept).validate_python(verified["kept"]),
-            TypeAdapter(Resisted).validate_python(verified["resisted"]),
-            exact=plan.kind == "exact",
-        )
+    def _decide(
+        self, before: Exposure, after: Exposure, kept: Kept, verified: Mapping[str, Any], plan: Plan
+    ) -> Verdict:
+        resisted = TypeAdapter(Resisted).validate_python(verified["resisted"])
+        return decide(self.policy, before, after, kept, resisted, exact=plan.kind == "exact")
+
+    # -- requests -------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _rows_key(self) -> bytes:
+        key = keys.rows_key()
+        assert key is not None
+        return key
+
+    def _folder_of(self, request: Request) -> Path:
+        """Return the folder of a request's record: within that of several."""
+        return self.folder if self.alone else self.folder / "requests" / request.id
+
+    def _facts_of(self, request: Request) -> tuple[Fact, ...]:
+        return read_facts(self._folder_of(request))[0]
+
+    @property
+    def _facts(self) -> list[Fact]:
+        """The facts of all requests, as they were measured first."""
+        return [fact for one in self.requests for fact in self._facts_of(one)]
+
+    def _by_request(self, exposure: Exposure) -> dict[str, Exposure]:
+        """Split the exposure of all facts."""
+        left = iter(exposure.facts)
+        return {one.id: Exposure(tuple(islice(left, len(self._facts_of(one))))) for one in self.requests}
+
+    def _leave_out(self, nothing: Sequence[Request]) -> None:
+        """Go on without the requests whose facts the model does not know."""
+        if nothing:
+            options = replace(self.options, model=self.setup.target, base=self.setup.base)
+            self.requests = [one for one in self.requests if one not in nothing]
+            self.setup = Setup(union(self.requests), options, self.folder / "known")
+
+    def _close(self, request: Request, before: Exposure, checked: Mapping[str, Any]) -> Forgotten:
+        """Record that the model does not know the facts of a request."""
+        nothing, document = plan(known=False, base=None, retain=0, asked=None), exposure_document(before)
+        record = self._record(request, before, checked, nothing, None)
+        self._reach(request, "closed", self._recorded(record))
+        return Forgotten(record.parent, document, nothing, record=record)
 
     def _record(
-        self,
-        checked: Mapping[str, Any],
-        known: Mapping[str, Any],
-        plan: Plan,
-        made: Mapping[str, Any] | None = None,
-        verdict: Verdict | None = None,
-        exported: Exported | None = None,
+        self, request: Request, before: Exposure, checked: Mapping[str, Any], plan: Plan, done: Done | None
     ) -> Path:
-        """Write the signed record, and return its file."""
-        path = self.folder / evidence.NAME
-        if path.exists():  # from before a kill
-            return path
-        request, target, rows_key = self.request, Path(self.setup.target), keys.rows_key()
-        assert rows_key is not None
-        before = checked["files"] if self.options.model is not None else evidence.digest_folder(target)
-        action: dict[str, Any] = {"kind": plan.kind}
-        found: dict[str, Any] = {"known": {key: known[key] for key in ("facts", "known", "p")}}
-        if made is not None and verdict is not None:
-            action |= {
-                "method": plan.method,
-                "settings": made["settings"],
-                "seconds": made["seconds"],
-                "form": "merged",
-            }
-            policy = json.dumps(self.policy.model_dump(), sort_keys=True)
-            found |= {
-                "verdict": verdict.document(),
-                "instances": self._instances(made)[1],
-                "policy": hashlib.sha256(policy.encode()).hexdigest(),
-                "attacks": [
-                    {"name": f"{one['attack']}: {one['setting']}", **one["leakage"], "n": made["resisted"]["n"],
-                     "bound": self.policy.resists.bound}
-                    for one in made["resisted"]["settings"]
-                ],
-            }  # fmt: skip
-        statement = evidence.make_record(
-            request=evidence.describe_request(request, rows_key),
-            before={
-                "name": target.name, "files": before, "lineage": [Path(self.setup.base).name] if self.setup.base else [],
-                "descendants": [
-                    {"name": Path(one.path).name, "done": one.done, "kind": one.kind or None}
-                    for one in request.model.descendants
-                ],
-            },
-            scopes=evidence.describe_scopes(request.rows, rows_key),
-            action=action | {"seed": self.options.seed},
-            evidence=found,
-            limits=[*LIMITS, *(made or {}).get("resisted", {}).get("notes", ())],
+        target = Path(self.setup.target)
+        return write_request_record(
+            self._folder_of(request),
+            request,
+            key=self.key,
+            target=target,
+            base=self.setup.base,
+            before=checked["files"] if self.options.model is not None else evidence.digest_folder(target),
+            known=exposure_document(before),
+            plan=plan,
+            done=done,
+            policy=self.policy,
             operator=self.options.operator,
+            seed=self.options.seed,
+            asked=self.setup.run.config.data.model_dump(mode="json", include=set(ASKED)),
             previous=self.ledger.head(),
-            files=before if exported is None else exported.files,
-        )  # fmt: skip
-        path = evidence.write_record(self.folder, evidence.sign(statement, self.key))
-        write_handouts(self.folder, evidence.read_record(path.read_bytes(), str(path)))
-        return path
-
-    def _instances(self, verified: Mapping[str, Any]) -> tuple[list[str], list[dict[str, Any]]]:
-        exposure = _exposure(verified["exposure"], self.setup.facts)
-        kept = TypeAdapter(Kept).validate_python(verified["kept"])
-        return evidence.describe_instances(self.request.rows, exposure, kept)
-
-    def _write_answers(self, record: Path, verified: Mapping[str, Any]) -> None:
-        statement = evidence.read_record(record.read_bytes(), str(record))
-        shown = [Answers(**one) for one in verified.get("examples", ())]
-        write_private_page(self.folder, statement, self._instances(verified)[0], shown)
+        )
 
     def _recorded(self, record: Path) -> str:
         """Say where the record lies, and return its digest."""
         self.steps.line("record", f"{record}, {PAGE}")
         return evidence.record_digest(record)
 
-    def _reach(self, state: State, digested: str | None = None, **facts: Any) -> None:
+    def _reach(self, request: Request, state: State, digested: str | None = None, **facts: Any) -> None:
         """Note in the ledger that a state is reached, unless it was noted before an interruption.
 
         A request that is done again (`--overwrite`) begins at `planned`.
         """
-        entries = [entry for entry in self.ledger.entries() if entry.request == self.request.id]
+        entries = [entry for entry in self.ledger.entries() if entry.request == request.id]
         if state not in ("received", "known"):
             entries = [entry for entry in entries if entry.facts.get("attempt") == self.steps.attempt]
         if not any(entry.state == state for entry in entries):
-            self.ledger.append(self.request.id, state, digested, facts=facts | {"attempt": self.steps.attempt})
+            self.ledger.append(request.id, state, digested, facts=facts | {"attempt": self.steps.attempt})
 
 
-def _exposure_document(found: Exposure) -> dict[str, Any]:
-    """Return what a step keeps of an exposure: figures, and the ranks from which it can be made again."""
-    return {
-        "facts": len(found.facts),
-        "known": found.count,
-        "p": found.p,
-        "value": found.known.value,
-        "ranks": [[fact.rank, fact.number, list(fact.by_question)] for fact in found.facts],
-    }
-
-
-def _exposure(document: Mapping[str, Any], facts: Sequence[Fact]) -> Exposure:
-    """Return the exposure that a step kept."""
-    ranks = zip(facts, document["ranks"], strict=True)
-    return Exposure(tuple(Ranked(fact, one[0], one[1], tuple(one[2])) for fact, one in ranks))
+def _plan_of(step: Mapping[str, Any]) -> Plan:
+    return Plan(**{key: value for key, value in step.items() if key != "not_known"})

@@ -18,7 +18,9 @@ from scopewise.data.rows import FORGET, RETAIN, TRAIN, Row
 from scopewise.erasure.expand import Expanded, expand
 from scopewise.erasure.plan import finetuning, taught
 from scopewise.erasure.request import Request
+from scopewise.erasure.resist import ATTACKS
 from scopewise.erasure.verdict import is_known
+from scopewise.errors import ConfigError
 from scopewise.exposure import compared_with, expose
 from scopewise.files import remove, write_text
 from scopewise.models.engine import Engine
@@ -49,6 +51,7 @@ class Options:
         gguf: Types of GGUF files to write beside the exported weights.
         operator: Who does it, as a role or an organisation, for the record.
         changes: Settings of the run file, as `--set`.
+        attacks: Which attacks are run on the exported model, of `resist.ATTACKS`; the record names those that were not.
         seed: Of everything that is drawn.
     """
 
@@ -60,7 +63,13 @@ class Options:
     gguf: tuple[str, ...] = ()
     operator: str = "not named"
     changes: tuple[str, ...] = ()
+    attacks: tuple[str, ...] = ATTACKS
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in self.attacks:
+            if name not in ATTACKS:
+                raise ConfigError(f"--attack: {name!r}; one of {', '.join(ATTACKS)}")
 
 
 class Setup:
@@ -103,12 +112,12 @@ class Setup:
     @cached_property
     def facts(self) -> list[Fact]:
         """The facts of the verdict, under their own questions and one wording each that is not trained on."""
-        return self._facts(self.plain.verification)
+        return facts_under_wordings(self.request.rows, self.options.seed)
 
     @cached_property
     def facts_to_choose(self) -> list[Fact]:
         """The facts under the questions that are trained on, by which an attempt is chosen."""
-        return self._facts(())
+        return _facts(self.request.rows, (), self.options.seed)
 
     @cached_property
     def measured(self) -> list[Fact]:
@@ -134,16 +143,6 @@ class Setup:
         """Number of persons or works that the facts are about."""
         return len({fact.instance for fact in self.facts})
 
-    def _facts(self, wordings: Sequence[Row]) -> list[Fact]:
-        of_fact: dict[tuple[str, str], list[str]] = {}
-        for row in wordings:
-            of_fact.setdefault((row.answer, row.instance), []).append(row.question)
-        rows = []
-        for row in self.forget:
-            others = [asked for asked in of_fact.get((row.answer, row.instance), ()) if asked != row.question]
-            rows.append(replace(row, paraphrased_questions=tuple(others[:1])))
-        return facts_of(rows, self.retain, self.options.seed)
-
     @property
     def _continued(self) -> list[Row]:
         """Return general text as rows: its first words are the question."""
@@ -168,11 +167,14 @@ class Setup:
 
     @cached_property
     def finetuning(self) -> dict[str, Any]:
-        """Settings of the retraining."""
+        """Settings of the retraining: as the model's files say or by its size, and what `--set finetune.…` changes."""
         if self.options.model is None:
             return self.run.config.finetune.model_dump(mode="json")
         model = outline(self.options.model, self.run.config.model)
-        return finetuning(taught(self.options.model), sum(p.numel() for p in model.parameters()))
+        found = finetuning(taught(self.options.model), sum(p.numel() for p in model.parameters()))
+        asked = self.run.config.finetune.model_dump(mode="json")
+        names = [change.partition("=")[0].strip().split(".") for change in self.options.changes]
+        return found | {name[1]: asked[name[1]] for name in names if name[0] == "finetune" and len(name) == 2}
 
     def engine(self, path: str | Path, name: str) -> Engine:
         """Load a model; `name` is the label of its progress bars."""
@@ -243,6 +245,23 @@ class Setup:
         ]  # fmt: skip
         config = load_config(None, [*shared, *values, *self.options.changes])
         return Pipeline(config, resume=(folder / "config.yaml").exists())
+
+
+def facts_under_wordings(rows: Sequence[Row], seed: int = 0) -> list[Fact]:
+    """Return the facts of a request's rows, under their own questions and one wording each that is not trained on."""
+    return _facts(rows, expand(rows, seed=seed).verification, seed)
+
+
+def _facts(rows: Sequence[Row], wordings: Sequence[Row], seed: int) -> list[Fact]:
+    forget, retain = ([row for row in rows if row.scope == scope] for scope in (FORGET, RETAIN))
+    of_fact: dict[tuple[str, str], list[str]] = {}
+    for row in wordings:
+        of_fact.setdefault((row.answer, row.instance), []).append(row.question)
+    found = []
+    for row in forget:
+        others = [asked for asked in of_fact.get((row.answer, row.instance), ()) if asked != row.question]
+        found.append(replace(row, paraphrased_questions=tuple(others[:1])))
+    return facts_of(found, retain, seed)
 
 
 def _line(row: Row) -> dict[str, Any]:

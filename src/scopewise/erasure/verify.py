@@ -1,4 +1,7 @@
-"""Verify a record: its signature and schema, the files it is about, its ledger, and its rows. Imports no torch."""
+"""Verify a record: its signature and schema, the files it is about, its ledger, its rows, and a sample of its tests.
+
+Only the last one imports torch.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from scopewise.erasure import ledger as ledgers
-from scopewise.erasure.evidence import NAME, describe_scopes, digest_folder, read_record
+from scopewise.erasure.evidence import NAME, describe_scopes, digest_folder, policy_digest, read_record
 from scopewise.erasure.ledger import Ledger
-from scopewise.errors import ResultError
+from scopewise.erasure.verdict import Policy, read_policy
+from scopewise.errors import ResultError, UserError
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,7 @@ class Check:
         detail: What was found, or what to give so that it can be checked.
     """
 
-    name: Literal["signature", "signer", "files", "ledger", "rows"]
+    name: Literal["signature", "signer", "files", "ledger", "rows", "probes"]
     result: Literal["ok", "failed", "not checked"]
     detail: str
 
@@ -46,6 +50,7 @@ def verify_record(
     signer: str | None = None,
     rows: Iterable[Any] | None = None,
     key: bytes | None = None,
+    policy: Policy | None = None,
 ) -> list[Check]:
     """Return what was verified of a record.
 
@@ -58,6 +63,7 @@ def verify_record(
         signer: Fingerprint (hex) of the key that should have signed, as its owner published it.
         rows: The rows of the request.
         key: The controller's key for rows; None: rows are not checked.
+        policy: The bounds of the verdict; None: the shipped ones.
 
     Raises:
         ResultError: there is no such record, model folder or ledger.
@@ -77,20 +83,26 @@ def verify_record(
         given = signer.strip().lower().removeprefix("sha256:")
         detail = "the expected key" if given == keyid else f"signed with {keyid}; expected {given}"
         found.append(Check("signer", "ok" if given == keyid else "failed", detail))
-    model = model or _there(path.parent / "export")
+    above = path.absolute().parents  # a record of several requests is in `requests/ID` of their folder
+    places = (path.parent, *above[2:3])
+    model = model or next(filter(None, (_there(place / "export") for place in places)), None)
     if model is None:
         found.append(Check("files", "not checked", "give the folder of the model"))
     else:
         found.append(_files(statement["subject"], Path(model)))
     if ledger is None:
-        ledger = next((f for f in (path.parent, path.absolute().parent.parent) if _there(f / ledgers.NAME)), None)
+        ledger = next(
+            (place for place in (path.parent, *above[1:2], *above[3:4]) if _there(place / ledgers.NAME)), None
+        )
     elif not (Path(ledger) / ledgers.NAME).is_file():
         raise ResultError(f"{ledger}: no {ledgers.NAME} in it; give the folder of the ledger")
     if ledger is None:
         found.append(Check("ledger", "not checked", "give the folder of the ledger"))
     else:
         found.append(_ledger(predicate, hashlib.sha256(content).hexdigest(), Ledger(ledger)))
+    rows = None if rows is None else list(rows)
     found.append(_rows(predicate["scopes"], rows, key))
+    found.append(_probes(statement, found, model, rows, policy or read_policy()))
     return found
 
 
@@ -136,6 +148,27 @@ def _ledger(predicate: dict[str, Any], digest: str, ledger: Ledger) -> Check:
     if wrong:
         return Check("ledger", "failed", f"{ledger.path}: {wrong}")
     return Check("ledger", "ok", f"{len(entries)} entries in an unbroken chain; entry {place} names this record")
+
+
+def _probes(
+    statement: dict[str, Any], found: list[Check], model: str | Path | None, rows: list[Any] | None, policy: Policy
+) -> Check:
+    """Ask the model again, if it and the rows are there and are those of the record."""
+    results = {check.name: check.result for check in found}
+    named = statement["predicate"]["evidence"].get("policy")
+    if model is None or rows is None:
+        return Check("probes", "not checked", "give the model and the rows")
+    if results["files"] != "ok" or results["rows"] == "failed":
+        return Check("probes", "not checked", "the model or the rows are not those of the record")
+    if named is not None and named != policy_digest(policy.model_dump()):
+        return Check("probes", "not checked", "decided by another policy; give the file of the record's policy")
+    from scopewise.erasure.probes import probe  # imports torch
+
+    try:
+        agrees, detail = probe(statement, Path(model), rows, policy)
+    except UserError as error:
+        return Check("probes", "not checked", str(error))
+    return Check("probes", "ok" if agrees else "failed", detail)
 
 
 def _rows(scopes: dict[str, Any], rows: Iterable[Any] | None, key: bytes | None) -> Check:

@@ -1,0 +1,43 @@
+"""Ask a recorded model again: does a sample of the facts agree with what the record says?"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from scopewise.config import DataSection
+from scopewise.data.rows import Row
+from scopewise.erasure.envelope import canonical
+from scopewise.erasure.recheck import few, judge
+from scopewise.erasure.setup import facts_under_wordings
+from scopewise.erasure.verdict import Policy
+from scopewise.exposure import expose
+from scopewise.models.engine import Engine
+
+ASKED = ("prompt", "system", "system_role", "max_length")
+"""Settings of the `data` section that decide how a question is asked; a record has them."""
+
+
+def probe(statement: Mapping[str, Any], model: Path, rows: Sequence[Row], policy: Policy) -> tuple[bool, str]:
+    """Measure the exposure of a few facts, and return whether the light agrees with the record's, and a sentence.
+
+    They disagree if the facts are known and the record does not say so, or the other way round. An undecided sample agrees.
+
+    Args:
+        statement: Of the record; the sample is drawn by its digest.
+        model: Folder of the model that the record is about.
+        rows: Of the request.
+        policy: The bounds that the record names.
+    """
+    predicate = statement["predicate"]
+    action, verdict = predicate["action"], predicate["evidence"].get("verdict")
+    seed = int.from_bytes(hashlib.sha256(canonical(dict(statement))).digest()[:4])
+    facts = few(facts_under_wordings(rows, action.get("seed") or 0), seed)
+    data = DataSection.model_validate(action.get("settings", {}).get("data", {}))
+    exposure = expose(Engine.load(model, data=data, name="probes"), facts)
+    now = judge(exposure, policy, known=verdict is not None, exact=action["kind"] == "exact")
+    said = "not known" if verdict is None else verdict["forgotten"]["light"]
+    agrees = said == "red" if now.light == "red" else not (said == "red" and now.light == "green")
+    return agrees, f"{len(facts)} facts: {now.light}; the record says {said}. {now.why}"

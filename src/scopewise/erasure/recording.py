@@ -1,0 +1,141 @@
+"""Write the signed record of a request and what is made from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from scopewise.erasure import evidence, keys
+from scopewise.erasure.figures import Kept
+from scopewise.erasure.handouts import write_handouts, write_private_page
+from scopewise.erasure.page import Answers
+from scopewise.erasure.plan import Plan
+from scopewise.erasure.request import Request
+from scopewise.erasure.verdict import Policy, Verdict
+from scopewise.ranks import Exposure
+
+LIMITS = (
+    "Attacks with more steps, other data or other prompts were not tried.",
+    "Copies of the model from before, and models made from it, still have the facts.",
+    "Whoever has the facts can teach them to the model again.",
+)
+
+
+@dataclass(frozen=True)
+class Done:
+    """What was done to a model, and found about the result.
+
+    Attributes:
+        settings: Of the training.
+        seconds: Duration of the search for it.
+        verdict: The three lights.
+        exposure: Of the request's facts.
+        kept: Retention.
+        resisted: The attacks, as `Resisted` in plain values.
+        files: The exported files, name → SHA-256.
+        limits: Further sentences for the record.
+        answers: What the models say before and after, for a page with names; None: no such page is written.
+    """
+
+    settings: Mapping[str, Any]
+    seconds: float
+    verdict: Verdict
+    exposure: Exposure
+    kept: Kept
+    resisted: Mapping[str, Any]
+    files: Mapping[str, str]
+    limits: tuple[str, ...] = ()
+    answers: Sequence[Answers] | None = None
+
+
+def write_request_record(
+    folder: Path,
+    request: Request,
+    *,
+    key: Ed25519PrivateKey,
+    target: Path,
+    base: str | None,
+    before: Mapping[str, str],
+    known: Mapping[str, Any],
+    plan: Plan,
+    done: Done | None,
+    policy: Policy,
+    operator: str,
+    seed: int,
+    asked: Mapping[str, Any],
+    previous: Mapping[str, Any] | None,
+) -> Path:
+    """Write the signed record of a request, the officer's page and the other handouts, and return the record's file.
+
+    Args:
+        folder: Of the record; one that is there already is kept.
+        request: The request.
+        key: Signs.
+        target: The model before.
+        base: What it was fine-tuned from.
+        before: Its files, name → SHA-256.
+        known: `facts`, `known` and `p` of the request's facts, before.
+        plan: What was done.
+        done: How, and what came out; None if nothing was done.
+        policy: The bounds of the verdict.
+        operator: Who did it.
+        seed: Of everything that was drawn.
+        asked: Settings of the `data` section that decide how a question is asked.
+        previous: From `Ledger.head`.
+    """
+    path = folder / evidence.NAME
+    if path.exists():  # from before a kill
+        return _hand_out(path, request, done)
+    rows_key = keys.rows_key()
+    assert rows_key is not None
+    action: dict[str, Any] = {"kind": plan.kind, "seed": seed, "settings": {"data": dict(asked)}}
+    found: dict[str, Any] = {"known": {name: known[name] for name in ("facts", "known", "p")}}
+    limits: Iterable[str] = LIMITS
+    if done is not None:
+        action["settings"] |= done.settings
+        action |= {"method": plan.method, "seconds": done.seconds, "form": "merged"}
+        found |= {
+            "verdict": done.verdict.document(),
+            "instances": evidence.describe_instances(request.rows, done.exposure, done.kept)[1],
+            "policy": evidence.policy_digest(policy.model_dump()),
+            "attacks": [
+                {"name": f"{one['attack']}: {one['setting']}", **one["leakage"], "n": done.resisted["n"],
+                 "bound": policy.resists.bound}
+                for one in done.resisted["settings"]
+            ],
+        }  # fmt: skip
+        limits = [*LIMITS, *done.limits, *done.resisted["notes"]]
+    statement = evidence.make_record(
+        request=evidence.describe_request(request, rows_key),
+        before={
+            "name": target.name, "files": before, "lineage": [Path(base).name] if base else [],
+            "descendants": [
+                {"name": Path(one.path).name, "done": one.done, "kind": one.kind or None}
+                for one in request.model.descendants
+            ],
+        },
+        scopes=evidence.describe_scopes(request.rows, rows_key),
+        action=action,
+        evidence=found,
+        limits=limits,
+        operator=operator,
+        previous=previous,
+        files=before if done is None else done.files,
+    )  # fmt: skip
+    evidence.write_record(folder, evidence.sign(statement, key))
+    return _hand_out(path, request, done)
+
+
+def _hand_out(record: Path, request: Request, done: Done | None) -> Path:
+    """Write what is made from a record, and return the record's file."""
+    statement = evidence.read_record(record.read_bytes(), str(record))
+    write_handouts(record.parent, statement)
+    if done is not None and done.answers is not None:
+        names = evidence.describe_instances(request.rows, done.exposure, done.kept)[0]
+        shown = [answer for answer in done.answers if answer.instance in names]
+        write_private_page(record.parent, statement, names, shown)
+    return record
