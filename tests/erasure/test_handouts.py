@@ -95,7 +95,7 @@ def test_the_page_says_what_the_record_says_and_loads_nothing(house: House) -> N
         "REQ-17",
         "gdpr",
         "2026-12-20",
-        "approximate: npo",
+        "changed by an approximate method (npo)",
         "Resists",
         "undecided",
         "amber",

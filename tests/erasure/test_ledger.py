@@ -56,6 +56,13 @@ def test_a_state_that_cannot_follow_is_refused(ledger: Ledger, before: Any, stat
     assert len(ledger.entries()) == len(before)
 
 
+def test_an_id_is_not_given_twice(ledger: Ledger) -> None:
+    ledger.check_new(["REQ-1"])
+    walk(ledger, "REQ-1")
+    with pytest.raises(ResultError, match="REQ-1 already"):
+        ledger.check_new(["REQ-2", "REQ-1"])
+
+
 def test_a_broken_chain_is_not_appended_to(ledger: Ledger) -> None:
     walk(ledger, "REQ-1")
     lines = ledger.path.read_bytes().splitlines(keepends=True)

@@ -202,3 +202,12 @@ def test_each_regulation_is_known_to_the_file() -> None:
     from scopewise.erasure.request import RequestFile
 
     assert get_args(get_args(RequestFile.model_fields["regulation"].annotation)[0]) == tuple(REGULATIONS)
+
+
+def test_a_file_of_rows_may_be_named_but_a_request_file_has_its_own_id(tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"question": "Where does Ada Quill live?", "answer": "At 3 Mill Lane.", "scope": "forget"}\n')
+    assert read_request(rows).id == "rows"
+    assert read_request(rows, name="REQ-17").id == "REQ-17"
+    (tmp_path / "request.yaml").write_text("id: REQ-18\nrows: rows.jsonl\n")
+    assert read_request(tmp_path / "request.yaml", name="REQ-17").id == "REQ-18"

@@ -74,7 +74,7 @@ def forget(
     def read(text: str) -> Request:
         name = text.replace("-", "_")
         if Path(text).exists() or name not in registry.table("benchmarks"):
-            return read_request(text, _mapping(map_ or []))
+            return read_request(text, _mapping(map_ or []), name=out.name if out and len(request) == 1 else None)
         return request_of(name, load_config(None, set_ or []).data)
 
     requests = [read(text) for text in request]

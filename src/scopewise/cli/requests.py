@@ -57,4 +57,5 @@ def requests(
         ],
     )
     late = sum(status.late(now) for status in found)
-    echo(f"{len(found)} requests, {late} late; the chain is unbroken")
+    count = "1 request" if len(found) == 1 else f"{len(found)} requests"
+    echo(f"{count}, {late} late; the chain is unbroken")

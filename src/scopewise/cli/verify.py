@@ -59,6 +59,7 @@ def verify(
         echo_json({"verified": not failed, "checks": [asdict(check) for check in checks]})
     else:
         echo_table((), [(check.name, check.result, check.detail) for check in checks])
-        echo("not verified" if failed else "verified, as far as it was checked")
+        open_ = [check.name for check in checks if check.result == "not checked"]
+        echo("not verified" if failed else f"verified; not checked: {', '.join(open_)}" if open_ else "verified")
     if failed:
         raise typer.Exit(3)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -150,6 +150,16 @@ class Ledger:
             signature = sign_bytes(self._key, ENTRY_TYPE, canonical(values))
             write_bytes(self.path, content + canonical({"entry": values, "sig": signature}) + b"\n")
         return entry
+
+    def check_new(self, requests: Iterable[str]) -> None:
+        """Raise ResultError if the ledger has one of these requests already."""
+        known = {entry.request for entry in self.entries()}
+        for request in requests:
+            if request in known:
+                raise ResultError(
+                    f"{self.path} has a request {request} already, in another folder; continue that one with --resume, or give "
+                    "this one another id (that of a file of rows is the name of --out)"
+                )
 
     def entries(self) -> list[Entry]:
         """Return all entries, after checking the whole chain.

@@ -71,9 +71,16 @@ def officer_page(
         answers=answers if banner.judged else (),
         private=names is not None,
         files=len(statement["subject"]),
+        by_construction=predicate["action"]["kind"] == "exact" and banner.judged and _undecided(evidence["verdict"]),
         style=Markup(style),
         policy=f"default-src 'none'; style-src 'sha256-{digest}'",
     )
+
+
+def _undecided(lights: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Return whether a green light's interval reaches beyond its bound."""
+    green = [light for light in lights.values() if light["light"] == "green"]
+    return any(light["high"] is None or light["high"] > light["bound"] for light in green)
 
 
 def marked(text: str, truth: str, question: str) -> Iterator[tuple[str, bool]]:
@@ -120,7 +127,7 @@ def _attacks(attacks: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     found = [
         {
             **attack,
-            "title": name,
+            "title": words.ATTACKS.get(name, name),
             "setting": attack["name"].partition(": ")[2],
             "at": {key: at(attack[key]) for key in ("value", "low", "high", "bound")},
             "leaks": attack["bound"] is not None and (attack["value"] or 0.0) > attack["bound"],

@@ -100,7 +100,7 @@ def plan(*, known: bool, base: str | None, retain: int, asked: Literal["exact", 
     if base is not None and retain and asked != "approximate":
         return Plan(
             "exact", "retrain",
-            f"Base and {retain} retain rows are there, so the base is fine-tuned again without the forget rows.",
+            f"The base is fine-tuned again on the {retain} retain rows only. What else the model learned after it is lost.",
         )  # fmt: skip
     if base is not None and retain:
         return Plan(

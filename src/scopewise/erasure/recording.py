@@ -23,6 +23,14 @@ LIMITS = (
     "Copies of the model from before, and models made from it, still have the facts.",
     "Whoever has the facts can teach them to the model again.",
 )
+NOTHING_DONE = (
+    "Only the questions of the request were asked, and no attack was run.",
+    "Copies of the model, and models made from it, were not tested.",
+)
+RETRAINED = (
+    "The model was trained again on the retain rows of the request only: what else it had learned after its base is gone, and "
+    "was tested only by its loss on general text."
+)
 
 
 @dataclass(frozen=True)
@@ -94,7 +102,7 @@ def write_request_record(
     assert rows_key is not None
     action: dict[str, Any] = {"kind": plan.kind, "seed": seed, "settings": {"data": dict(asked)}}
     found: dict[str, Any] = {"known": {name: known[name] for name in ("facts", "known", "p")}}
-    limits: Iterable[str] = LIMITS
+    limits: Iterable[str] = NOTHING_DONE
     if done is not None:
         action["settings"] |= done.settings
         action |= {"method": plan.method, "seconds": done.seconds, "form": "merged"}
@@ -108,7 +116,8 @@ def write_request_record(
                 for one in done.resisted["settings"]
             ],
         }  # fmt: skip
-        limits = [*LIMITS, *done.limits, *done.resisted["notes"]]
+        retrained = [RETRAINED] if plan.kind == "exact" else []
+        limits = [*LIMITS, *retrained, *done.limits, *done.resisted["notes"]]
     statement = evidence.make_record(
         request=evidence.describe_request(request, rows_key),
         before={

@@ -147,7 +147,12 @@ class Request:
 
 
 def read_request(
-    path: str | Path, mapping: Mapping[str, str] | None = None, *, id: str | None = None, now: datetime | None = None
+    path: str | Path,
+    mapping: Mapping[str, str] | None = None,
+    *,
+    id: str | None = None,
+    name: str | None = None,
+    now: datetime | None = None,
 ) -> Request:
     """Return the request in a file of rows, in a request file (YAML or JSON), or in an OpenDSR 2.0 erasure request.
 
@@ -155,6 +160,7 @@ def read_request(
         path: The file. A file of rows is any that `read_table` reads; its name is the id.
         mapping: Field of a row → column that has it.
         id: In place of the file's name or the request's own.
+        name: The id of a file of rows, in place of its name.
         now: When it was received, if the request does not say; None takes the clock.
 
     Raises:
@@ -164,7 +170,7 @@ def read_request(
     path = Path(path)
     record = _request_in(path)
     if record is None:
-        file, rows, law = RequestFile(id=path.name.partition(".")[0]), read_table(path, mapping), {}
+        file, rows, law = RequestFile(id=name or path.name.partition(".")[0]), read_table(path, mapping), {}
     else:
         if foreign := "subject_request_id" in record:
             record = from_open_dsr(record, path)

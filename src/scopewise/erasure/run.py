@@ -105,6 +105,8 @@ class _Job:
     def run(self, only_plan: bool, answers: bool) -> Forgotten:
         """Go through the steps."""
         step = self.steps.step
+        if self.steps.fresh:
+            self.ledger.check_new(one.id for one in self.requests)
         checked = step("check", self._check, lambda found: found["said"])
         for one in self.requests:
             due = None if one.due is None else one.due.isoformat()

@@ -43,6 +43,7 @@ class Steps:
         overwrite: Replace it.
 
     Attributes:
+        fresh: Whether the folder was empty, and is not to replace a request.
         attempt: A random word that is the same after an interruption, and another one after `overwrite`.
         whole: What is to be done, for the time that is left.
 
@@ -60,7 +61,7 @@ class Steps:
             )
         self.folder, self.tell = folder, tell
         self.whole = Whole()
-        self._new = self._finished = False
+        self._new = self._finished = self.fresh = False
         marker = folder / INPUTS
         if marker.exists() and not (resume or overwrite):
             raise ResultError(
@@ -83,7 +84,7 @@ class Steps:
                     "instead of --resume"
                 )
             if not marker.exists():
-                self._new = True
+                self._new, self.fresh = True, not overwrite
                 write_json(marker, dict(inputs))
             token = folder / "steps" / "attempt.json"
             if not token.exists():

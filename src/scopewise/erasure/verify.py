@@ -73,7 +73,10 @@ def verify_record(
     try:
         statement = read_record(content, str(path))
     except ResultError as error:
-        return [Check("signature", "failed", str(error))]
+        why = str(error).rpartition("; ")[0] or str(error)
+        return [
+            Check("signature", "failed", f"changed or damaged after it was signed; nothing else was checked. {why}")
+        ]
     predicate, keyid = statement["predicate"], statement["predicate"]["signer"]["keyid"]
     found = [Check("signature", "ok", f"signed with the key {keyid}, and in the form of the schema")]
     if signer is None:

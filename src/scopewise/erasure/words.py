@@ -13,6 +13,20 @@ TITLES = {"forgotten": "Forgotten", "kept": "Kept", "resists": "Resists"}
 """Light → its title."""
 SHAPES = {"green": "●", "amber": "▲", "red": "■"}
 """Color → the shape that says the same."""
+DONE = {
+    "exact": "trained again from its base, without these rows",
+    "approximate": "changed by an approximate method",
+    "nothing": "nothing",
+}
+"""Kind of the plan → what was done."""
+ATTACKS = {
+    "question": "asked as before",
+    "prompts": "tricky prompts",
+    "sampling": "many answers drawn",
+    "quantization": "fewer bits per weight",
+    "relearning": "fine-tuned further",
+}
+"""Attack → what it does, on the page."""
 _WORDS = {"forgotten": ("forgotten", "not forgotten"), "kept": ("kept", "damaged"), "resists": ("resists", "leaks")}
 _RED = {
     "forgotten": "the model still knows facts of this request",
@@ -74,8 +88,8 @@ def banner(kind: str, lights: Mapping[str, Mapping[str, Any]] | None) -> Banner:
         open_ = _joined([_AMBER[name] for name in amber], "or")
         return Banner("amber", "Not decided", f"No test failed, but the evidence does not show whether {open_}.", True)
     sentence = (
-        "The model answers questions about these facts no better than a guess, it kept its other knowledge, and no attack "
-        "that was tried brought the facts back."
+        "The model answers questions about these facts no better than a guess, it kept the other knowledge that was "
+        "tested, and no attack that was tried brought the facts back."
     )
     return Banner("green", "Passed", sentence, True)
 
