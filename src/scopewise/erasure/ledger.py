@@ -138,8 +138,7 @@ class Ledger:
                 raise ResultError(
                     f"{request}: {state!r} after {before or 'nothing'}; after that comes one of {allowed}"
                 )
-            public = public_pem(self._key)
-            signer = {"keyid": fingerprint(public), "public_key": public}
+            signer = self._signer(self._key)
             if entries and entries[0].signer != SignerPart(**signer):
                 raise ResultError(f"{self.path}: signed with another key; give that key, or begin in another folder")
             now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
@@ -160,6 +159,40 @@ class Ledger:
                     f"{self.path} has a request {request} already, in another folder; continue that one with --resume, or give "
                     "this one another id (that of a file of rows is the name of --out)"
                 )
+
+    def reach(
+        self,
+        request: str,
+        state: State,
+        digest: str | None = None,
+        *,
+        attempt: str,
+        facts: dict[str, Any] | None = None,
+    ) -> None:
+        """Write an entry that a state is reached, unless this attempt wrote it before an interruption.
+
+        A request that is done again begins at `planned`: the first two states are written once, whatever the attempt.
+
+        Args:
+            request: As in `append`.
+            state: As in `append`.
+            digest: As in `append`.
+            attempt: The same after an interruption, another when the request is done again.
+            facts: As in `append`.
+
+        Raises:
+            ResultError: as `append`.
+        """
+        once = state in ("received", "known")
+        before = [entry for entry in self.entries() if (entry.request, entry.state) == (request, state)]
+        if not any(once or entry.facts.get("attempt") == attempt for entry in before):
+            self.append(request, state, digest, facts=(facts or {}) | {"attempt": attempt})
+
+    def check_key(self) -> None:
+        """Raise ResultError, as `append` would, if the chain is broken or the ledger has another key."""
+        entries = self.entries()
+        if self._key is not None and entries and entries[0].signer != SignerPart(**self._signer(self._key)):
+            raise ResultError(f"{self.path}: signed with another key; give that key, or begin in another folder")
 
     def entries(self) -> list[Entry]:
         """Return all entries, after checking the whole chain.
@@ -225,6 +258,11 @@ class Ledger:
             self.append(status.request, "verified", model, facts=check(status))
         checked = {status.request for status in past}
         return [status for status in self.statuses() if status.request in checked]
+
+    @staticmethod
+    def _signer(key: Ed25519PrivateKey) -> dict[str, str]:
+        public = public_pem(key)
+        return {"keyid": fingerprint(public), "public_key": public}
 
     def _content(self) -> bytes:
         try:

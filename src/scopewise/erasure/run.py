@@ -6,7 +6,6 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
-from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -82,7 +81,7 @@ def forget(
         "id": whole.id,
         "rows": digest([[r.question, r.answer, r.scope, r.split, r.instance] for r in whole.rows]),
         "model": None if options.model is None else model_identity(options.model),
-        "options": asdict(options),
+        "options": asdict(replace(options, minutes=None)),  # another budget may go on with what is there
         "policy": policy.model_dump(),
     }
     with (
@@ -101,6 +100,7 @@ class _Job:
         self.setup = Setup(union(requests), options, steps.folder)
         self.key = keys.signing_key()
         self.ledger = Ledger(self.folder.absolute().parent, self.key)
+        self.ledger.check_key()
 
     def run(self, only_plan: bool, answers: bool) -> Forgotten:
         """Go through the steps."""
@@ -120,7 +120,7 @@ class _Job:
         nothing, chosen_plan = [one for one in self.requests if one.id in planned["not_known"]], _plan_of(planned)
         for one in self.requests:
             kind = "nothing" if one in nothing else chosen_plan.kind
-            self._reach(one, "planned", kind=kind, rows=facts_hmac(self._facts_of(one), self._rows_key))
+            self._reach(one, "planned", kind=kind, rows=facts_hmac(self._facts_of(one), keys.rows_key() or b""))
         if only_plan:
             return Forgotten(self.folder, known, chosen_plan)
         parts = {one.id: self._close(one, before[one.id], checked) for one in nothing}
@@ -221,6 +221,8 @@ class _Job:
         not_known = [id for id, exposure in before.items() if not is_known(exposure, self.policy.level)]
         some, retain = len(not_known) < len(before), len(self.setup.retain)
         made = plan(known=some, base=self.setup.base, retain=retain, asked=self.options.kind)
+        if made.kind != "nothing" and self.options.minutes is not None:
+            work.check_budget(self.steps.whole, made.kind, self._settings(made.kind), self.options.minutes)
         seconds = None if made.kind == "nothing" else self.steps.whole.seconds(self._expect(made.kind))
         return asdict(replace(made, seconds=seconds)) | {"not_known": not_known}
 
@@ -327,12 +329,6 @@ class _Job:
 
     # -- requests -------------------------------------------------------------------------------------------------------
 
-    @cached_property
-    def _rows_key(self) -> bytes:
-        key = keys.rows_key()
-        assert key is not None
-        return key
-
     def _folder_of(self, request: Request) -> Path:
         """Return the folder of a request's record: within that of several."""
         return self.folder if self.alone else self.folder / "requests" / request.id
@@ -391,15 +387,7 @@ class _Job:
         return evidence.record_digest(record)
 
     def _reach(self, request: Request, state: State, digested: str | None = None, **facts: Any) -> None:
-        """Note in the ledger that a state is reached, unless it was noted before an interruption.
-
-        A request that is done again (`--overwrite`) begins at `planned`.
-        """
-        entries = [entry for entry in self.ledger.entries() if entry.request == request.id]
-        if state not in ("received", "known"):
-            entries = [entry for entry in entries if entry.facts.get("attempt") == self.steps.attempt]
-        if not any(entry.state == state for entry in entries):
-            self.ledger.append(request.id, state, digested, facts=facts | {"attempt": self.steps.attempt})
+        self.ledger.reach(request.id, state, digested, attempt=self.steps.attempt, facts=facts)
 
 
 def _plan_of(step: Mapping[str, Any]) -> Plan:

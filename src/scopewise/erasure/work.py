@@ -9,7 +9,8 @@ from scopewise.attacks.prompts import Prompts
 from scopewise.data.facts import Fact
 from scopewise.erasure.resist import ResistSettings, lighter
 from scopewise.erasure.setup import Setup
-from scopewise.eta import Part, training_cost
+from scopewise.errors import ConfigError
+from scopewise.eta import Part, Whole, training_cost
 
 ATTEMPTS = {"exact": 1, "approximate": 3}
 """Attempts that are expected. Ours."""
@@ -46,6 +47,24 @@ def parts(
     if not there("verify"):
         found.append(Part("verify", ("score",), _verified(setup)))
     return found
+
+
+def check_budget(whole: Whole, kind: str, settings: Mapping[str, Any], minutes: float) -> None:
+    """Raise ConfigError if a budget is shorter than one step of the training, judged by the speed so far.
+
+    Args:
+        whole: The request, some parts of which are done.
+        kind: Of the plan.
+        settings: Of the training.
+        minutes: The budget.
+    """
+    batch = settings["batch_size"]
+    step = whole.seconds([Part("train", (kind, "train"), training_cost(batch, 1.0, batch))])
+    if step is not None and 60 * minutes < step:
+        raise ConfigError(
+            f"--budget: {60 * minutes:.2g} seconds; one step of the training takes about {step:.2g}; add --resume and give "
+            "some minutes, or no budget"
+        )
 
 
 def scored(facts: Sequence[Fact]) -> float:
