@@ -44,6 +44,7 @@ check: $(VENV)/.installed
 	$(BIN)/python docs/make_calibration.py --check
 	$(BIN)/python docs/make_architectures.py --check
 	$(BIN)/python docs/make_record.py --check
+	$(BIN)/python docs/make_sequence.py --check
 
 format: $(VENV)/.installed
 	$(BIN)/ruff format .
@@ -58,6 +59,7 @@ docs: $(VENV)/.installed
 	$(BIN)/python docs/make_calibration.py
 	$(BIN)/python docs/make_architectures.py
 	$(BIN)/python docs/make_record.py
+	$(BIN)/python docs/make_sequence.py
 
 site: $(VENV)/.installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

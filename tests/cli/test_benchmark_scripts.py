@@ -56,6 +56,15 @@ def test_growth(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("*.svg"))) == 4
 
 
+@pytest.mark.long
+def test_sequence(tmp_path: Path) -> None:
+    out = tmp_path / "sequence.json"
+    run("sequence.py", "--requests", "2", "--persons", "12", "--kinds", "exact", "--out", str(out))
+    found = json.loads(out.read_text())["sequences"]["exact"]
+    assert [one["requests"] for one in found] == [1, 2]
+    assert all(one["plan"] in ("exact", "nothing") and one["drift"] > 0 for one in found)
+
+
 def test_shares_of_the_time() -> None:
     """A large product is nearly all product, and a large sum is none; what has no kind is the rest."""
     code = """
