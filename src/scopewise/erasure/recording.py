@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from scopewise.erasure import evidence, keys
 from scopewise.erasure.figures import Kept
-from scopewise.erasure.handouts import write_handouts, write_private_page
+from scopewise.erasure.handouts import BOM, write_handouts, write_private_page
 from scopewise.erasure.page import Answers
 from scopewise.erasure.plan import Plan
 from scopewise.erasure.request import Request
@@ -142,7 +142,8 @@ def write_request_record(
 def _hand_out(record: Path, request: Request, done: Done | None) -> Path:
     """Write what is made from a record, and return the record's file."""
     statement = evidence.read_record(record.read_bytes(), str(record))
-    write_handouts(record.parent, statement)
+    if not (record.parent / BOM).exists():  # the last of them
+        write_handouts(record.parent, statement)
     if done is not None and done.answers is not None:
         names = evidence.describe_instances(request.rows, done.exposure, done.kept)[0]
         shown = [answer for answer in done.answers if answer.instance in names]
