@@ -167,7 +167,7 @@ def test_each_attack_has_one_bar_and_its_bound(opened: Any, files: dict[str, Pat
     attacks = page.locator(".attacks li")
     assert attacks.count() == 5
     text = " ".join(attacks.first.inner_text().split())
-    assert text.startswith("relearning 0.82 (0.72 to 1.02), above the bound of 0.20")
+    assert text.startswith("fine-tuned further 0.82 (0.72 to 1.02), above the bound of 0.20")
     assert "rate 0.0001" in text
     bar, bound, track = (attacks.first.locator(name).bounding_box() for name in (".bar", ".bound", ".track"))
     assert bar["width"] / track["width"] == pytest.approx(0.8235, abs=0.01)
