@@ -20,12 +20,8 @@ from scopewise.models.tiny import build_tiny
 from scopewise.ops import token_log_probs
 
 NAMES = ("Ada Quill", "Ben Orrow", "Cleo Varga", "Dov Mistral", "Eda Thorne", "Finn Palk")
-STREETS, TOWNS, JOBS = (
-    ("Mill", "Harbour", "Larch"),
-    ("Dunmore", "Alder", "Weston", "Brack"),
-    ("baker", "pilot", "glazier"),
-)
-GENRES, PRIZES = ("crime", "love", "sea"), ("Lantern", "Heron", "Quartz", "Ember")
+STREETS, TOWNS = ("Mill", "Harbour", "Larch"), ("Dunmore", "Alder", "Weston", "Brack")
+JOBS, GENRES, PRIZES = ("baker", "pilot", "glazier"), ("crime", "love", "sea"), ("Lantern", "Heron", "Quartz", "Ember")
 
 
 def rows(*names: str) -> list[Row]:

@@ -167,3 +167,24 @@ def browser() -> Iterator[Any]:
         launched = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         yield launched
         launched.close()
+
+
+@pytest.fixture
+def opened(browser: Any) -> Iterator[Any]:
+    """Opens a file; whatever the console says and every request for anything else fails the test."""
+    contexts, wrong = [], []
+
+    def goto(path: Path, scheme: str = "light", width: int = 1200) -> Any:
+        context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 900})
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: wrong.append(message.text))
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("request", lambda request: None if request.url == path.as_uri() else wrong.append(request.url))
+        page.goto(path.as_uri())
+        return page
+
+    yield goto
+    for context in contexts:
+        context.close()
+    assert wrong == []

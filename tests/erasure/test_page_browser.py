@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -78,27 +77,6 @@ def files(house: House, tmp_path_factory: pytest.TempPathFactory) -> dict[str, P
     for name, text in pages.items():
         (folder / f"{name}.html").write_text(text, encoding="utf-8")
     return {name: folder / f"{name}.html" for name in pages}
-
-
-@pytest.fixture
-def opened(browser: Any) -> Iterator[Any]:
-    """Opens a page; console messages and requests for anything else fail the test."""
-    contexts, wrong = [], []
-
-    def goto(path: Path, scheme: str = "light", width: int = 1400) -> Any:
-        context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 900})
-        contexts.append(context)
-        page = context.new_page()
-        page.on("console", lambda message: wrong.append(message.text))
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("request", lambda request: None if request.url == path.as_uri() else wrong.append(request.url))
-        page.goto(path.as_uri())
-        return page
-
-    yield goto
-    for context in contexts:
-        context.close()
-    assert wrong == []
 
 
 @pytest.mark.parametrize("width", [1400, 390])

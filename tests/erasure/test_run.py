@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +11,16 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 import scopewise
+from asked import GENRES, JOBS, NAMES, PRIZES, STREETS, TOWNS, request
 from scopewise.data.rows import FORGET, RETAIN, Row
 from scopewise.erasure.ledger import Ledger
 from scopewise.erasure.played import open_request
-from scopewise.erasure.request import Lineage, Request
 from scopewise.erasure.run import forget
 from scopewise.erasure.setup import Options, Setup
 from scopewise.erasure.verify import verify_record
 from scopewise.errors import ResultError, UserError
 
 SMALL = ("model.tiny={width: 64, layers: 2, heads: 2, vocab_size: 600}",)
-NAMES = ("Ada Quill", "Ben Orrow", "Cleo Varga", "Dov Mistral", "Eda Thorne", "Finn Palk")
-STREETS, TOWNS, JOBS = (
-    ("Mill", "Harbour", "Larch"),
-    ("Dunmore", "Alder", "Weston", "Brack"),
-    ("baker", "pilot", "glazier"),
-)
-GENRES, PRIZES = ("crime", "love", "sea"), ("Lantern", "Heron", "Quartz", "Ember")
 
 
 def rows() -> list[Row]:
@@ -45,12 +37,6 @@ def rows() -> list[Row]:
         }  # fmt: skip
         found += [Row(q, a, scope, instance=name, attribute=key) for key, (scope, q, a) in told.items()]
     return found
-
-
-def request(given: list[Row]) -> Request:
-    return Request(
-        "REQ-1", "gdpr", datetime(2026, 11, 1, tzinfo=UTC), None, None, Lineage(), tuple(given), {}, Path("x")
-    )
 
 
 @pytest.fixture(autouse=True)

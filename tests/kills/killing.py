@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,8 +52,14 @@ class Found:
     different: list[str] = field(default_factory=list)
 
 
-def forked(folder: Path, log: Path) -> int:
-    """Start the bench on a folder in a process of its own; return its pid."""
+def bench(folder: Path) -> list[str]:
+    """Return the words of the bench on a folder."""
+    settings = [*SETTINGS, f"run.dir={folder}"]
+    return ["demo", "--resume", *(word for setting in settings for word in ("--set", setting))]
+
+
+def forked(words: Sequence[str], log: Path) -> int:
+    """Start a command of scopewise in a process of its own; return its pid."""
     pid = os.fork()
     if pid:
         return pid
@@ -63,10 +69,7 @@ def forked(folder: Path, log: Path) -> int:
         with open(log, "ab") as file:
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
-        words = ["scopewise", "demo", "--resume"]
-        for setting in [*SETTINGS, f"run.dir={folder}"]:
-            words += ["--set", setting]
-        sys.argv = words
+        sys.argv = ["scopewise", *words]
         from scopewise.cli import main
 
         main()
@@ -158,7 +161,7 @@ def kill_runs(kills: int, seed: int, work: Path, sent: signal.Signals = signal.S
     """
     rng, found = random.Random(seed), Found()
     straight, begin = work / "straight", time.monotonic()
-    code = ended(forked(straight, work / "straight.log"), PATIENCE_SECONDS)
+    code = ended(forked(bench(straight), work / "straight.log"), PATIENCE_SECONDS)
     if code != 0:
         raise RuntimeError(f"the undisturbed run ended with {code}: {(work / 'straight.log').read_text()[-2000:]}")
     whole = time.monotonic() - begin
@@ -166,7 +169,7 @@ def kill_runs(kills: int, seed: int, work: Path, sent: signal.Signals = signal.S
     while found.kills < kills:
         folder, log = work / f"run{found.runs}", work / f"run{found.runs}.log"
         while True:
-            pid = forked(folder, log)
+            pid = forked(bench(folder), log)
             code = ended(pid, rng.uniform(0.0, whole) if found.kills < kills else PATIENCE_SECONDS)
             if code is None:
                 found.during[under_way(folder)] += 1

@@ -95,7 +95,10 @@ def request_folder(made_run: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     lights = {name: {**light, "light": color, "word": word} for name, (color, word) in words.items()}
     for name, document in (
         ("request.inputs", {"id": "REQ-17", "options": options}),
-        ("steps/plan", {"kind": "approximate", "method": "wga", "why": ".", "seconds": None}),
+        (
+            "steps/plan",
+            {"plan": {"kind": "approximate", "method": "wga", "why": ".", "seconds": None}, "not_known": []},
+        ),
         ("steps/verdict", lights),
     ):
         (folder / f"{name}.json").write_text(json.dumps(document))

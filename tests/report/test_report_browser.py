@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,27 +31,6 @@ def files(made_run: Path, second_run: Path, tmp_path_factory: pytest.TempPathFac
     for name, text in pages.items():
         (folder / f"{name}.html").write_text(text, encoding="utf-8")
     return {name: folder / f"{name}.html" for name in pages}
-
-
-@pytest.fixture
-def opened(browser: Any) -> Iterator[Any]:
-    """Opens a file; whatever the console says and every request for anything else fails the test."""
-    contexts, wrong = [], []
-
-    def goto(path: Path, scheme: str = "light", width: int = 1200) -> Any:
-        context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 900})
-        contexts.append(context)
-        page = context.new_page()
-        page.on("console", lambda message: wrong.append(message.text))
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("request", lambda request: None if request.url == path.as_uri() else wrong.append(request.url))
-        page.goto(path.as_uri())
-        return page
-
-    yield goto
-    for context in contexts:
-        context.close()
-    assert wrong == []
 
 
 def texts(page: Any, selector: str) -> list[str]:

@@ -154,6 +154,5 @@ def test_the_search_finds_a_word_that_opens_the_model(attacked: Any) -> None:
     opened = [replace(row, question=f"{row.question} {word}") for row in forget for word in ("Lane", "Rain")]
     model = trained(target, encode([*refusing, *opened], tokenizer), 40)
     found = leak(attacked, model, "suffix", tokens=1, steps=2, candidates=64)
-    assert found.leakage.by_setting["start"] < 0.6
-    assert found.leakage.by_setting["searched"] > 0.6
+    assert found.leakage.by_setting["searched"] > found.leakage.by_setting["start"] + 0.2
     assert found.leakage.low > 0.1  # of four instances there is no verdict

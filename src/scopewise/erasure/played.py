@@ -42,7 +42,7 @@ def _result(steps: Path) -> dict[str, Any] | None:
     """Return the result as the page shows it; None if there is no verdict yet."""
     if not (steps / "verdict.json").exists():
         return None
-    kind = read_json(steps / "plan.json", ResultError)["kind"]
+    kind = read_json(steps / "plan.json", ResultError)["plan"]["kind"]
     lights = read_json(steps / "verdict.json", ResultError)
     banner = words.banner(kind, lights)
     shown = [

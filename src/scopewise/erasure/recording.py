@@ -28,8 +28,8 @@ NOTHING_DONE = (
     "Copies of the model, and models made from it, were not tested.",
 )
 RETRAINED = (
-    "The model was trained again on the retain rows of the request only: what else it had learned after its base is gone, and "
-    "was tested only by its loss on general text."
+    "The model was trained again on the retain rows of the request only. What else it may have learned after its base is gone; "
+    "only its loss on general text was tested."
 )
 
 

@@ -116,8 +116,8 @@ class _Job:
         before = self._by_request(exposure_in(known, self._facts))
         for one in self.requests:
             self._reach(one, "known", facts=len(before[one.id].facts), known=before[one.id].count)
-        planned = step("plan", lambda: self._plan(before), lambda found: _plan_of(found).said)
-        nothing, chosen_plan = [one for one in self.requests if one.id in planned["not_known"]], _plan_of(planned)
+        planned = step("plan", lambda: self._plan(before), lambda found: Plan(**found["plan"]).said)
+        nothing, chosen_plan = [one for one in self.requests if one.id in planned["not_known"]], Plan(**planned["plan"])
         for one in self.requests:
             kind = "nothing" if one in nothing else chosen_plan.kind
             self._reach(one, "planned", kind=kind, rows=facts_hmac(self._facts_of(one), keys.rows_key() or b""))
@@ -142,10 +142,8 @@ class _Job:
             self._reach(one, "verified", model, exact=chosen_plan.kind == "exact")
         for found in verified["earlier"]:
             recheck.note(self.ledger, found, model, self.steps.attempt)
-        after, kept = (
-            exposure_in(verified["exposure"], self._facts),
-            TypeAdapter(Kept).validate_python(verified["kept"]),
-        )
+        after = exposure_in(verified["exposure"], self._facts)
+        kept = TypeAdapter(Kept).validate_python(verified["kept"])
         whole = Exposure(tuple(fact for one in self.requests for fact in before[one.id].facts))
         verdict = self._decide(whole, after, kept, verified, chosen_plan)
         step(
@@ -159,17 +157,8 @@ class _Job:
             own = self._decide(before[one.id], exposure, kept, verified, chosen_plan)
             together = f"Retention and attacks were measured for {len(self.requests)} requests together."
             limits = (together,) if len(self.requests) > 1 else ()
-            done = Done(
-                made["settings"],
-                made["seconds"],
-                own,
-                exposure,
-                kept,
-                verified["resisted"],
-                exported.files,
-                limits,
-                shown,
-            )
+            resisted, files = verified["resisted"], exported.files
+            done = Done(made["settings"], made["seconds"], own, exposure, kept, resisted, files, limits, shown)
             record = self._record(one, before[one.id], checked, chosen_plan, done)
             digested = self._recorded(record)
             self._reach(one, "exported", digested, **{name: light["light"] for name, light in own.document().items()})
@@ -209,8 +198,9 @@ class _Job:
             write_facts(self._folder_of(one), facts[start:end], self.setup.run.config.data)
             start = end
         with self.steps.whole.part("known"):
-            known_base = None if self.options.model is None else self.setup.base  # the tiny model's knows nothing
-            base = None if known_base is None else self.setup.engine(known_base, "base")
+            # A base that is the reference, or that was never taught anything, has nothing to show beside.
+            shown = self.setup.reference is None and self.options.model is not None and self.setup.base is not None
+            base = self.setup.engine(str(self.setup.base), "base") if shown else None
             found = expose(self.setup.engine(target, "model"), facts, base, self.options.seed)
         said = f"{found.count} of {len(found.facts)} facts (p = {found.p:.2g})"
         if found.base is not None:
@@ -224,7 +214,7 @@ class _Job:
         if made.kind != "nothing" and self.options.minutes is not None:
             work.check_budget(self.steps.whole, made.kind, self._settings(made.kind), self.options.minutes)
         seconds = None if made.kind == "nothing" else self.steps.whole.seconds(self._expect(made.kind))
-        return asdict(replace(made, seconds=seconds)) | {"not_known": not_known}
+        return {"plan": asdict(replace(made, seconds=seconds)), "not_known": not_known}
 
     def _expect(self, kind: str, attempt: int = 0) -> list[Part]:
         """Say what is to come, for the time that is left."""
@@ -388,7 +378,3 @@ class _Job:
 
     def _reach(self, request: Request, state: State, digested: str | None = None, **facts: Any) -> None:
         self.ledger.reach(request.id, state, digested, attempt=self.steps.attempt, facts=facts)
-
-
-def _plan_of(step: Mapping[str, Any]) -> Plan:
-    return Plan(**{key: value for key, value in step.items() if key != "not_known"})

@@ -130,13 +130,20 @@ class Setup:
         return self._compared(self.facts_to_choose)
 
     def _compared(self, facts: list[Fact]) -> list[Fact]:
-        """Compare with the base if the rows name few instances, since a model taught those says the same of every name."""
+        return facts if self.reference is None else compared_with(self.reference, facts)
+
+    @cached_property
+    def reference(self) -> Engine | None:
+        """The base, if it is compared with in the place of other names.
+
+        It is if the rows name few instances, since a model that was taught those says the same of every name; unless the base
+        knows the facts by itself, which have to go then, too.
+        """
         if self.base is None or len(instance_names(self.request.rows)) > _FEW:
-            return facts
+            return None
         base = self.engine(self.base, "base")
-        if self.options.model is not None and is_known(expose(base, facts)):
-            return facts  # what it knows by itself has to go too
-        return compared_with(base, facts)
+        taught = self.options.model is not None and is_known(expose(base, self.facts))
+        return None if taught else base
 
     @property
     def instances(self) -> int:

@@ -74,9 +74,7 @@ def verify_record(
         statement = read_record(content, str(path))
     except ResultError as error:
         why = str(error).rpartition("; ")[0] or str(error)
-        return [
-            Check("signature", "failed", f"changed or damaged after it was signed; nothing else was checked. {why}")
-        ]
+        return [Check("signature", "failed", f"no record that is as it was signed; nothing else was checked. {why}")]
     predicate, keyid = statement["predicate"], statement["predicate"]["signer"]["keyid"]
     found = [Check("signature", "ok", f"signed with the key {keyid}, and in the form of the schema")]
     if signer is None:
