@@ -19,8 +19,8 @@ twice: by the figures alone, and as if the model was said to be retrained withou
 was made does not decide a light, its truth is null, and its cases count in no rate. `--runs` adds the p-values of target,
 oracle and base of run folders.
 
-Exposure was developed on seed 0, so another seed is the test. The main error is a false green: a light that is green though its truth is no. JSON in `--out`; docs/make_calibration.py makes
-the tables of docs/verdict.md from it.
+Exposure was developed on seed 0, so another seed is the test. The main error is a false green: a light that is green though its
+truth is no. JSON in `--out`; docs/make_calibration.py makes the tables of docs/verdict.md from it.
 """
 
 from __future__ import annotations
