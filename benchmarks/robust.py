@@ -10,8 +10,10 @@ an earlier call. Markdown on stdout, JSON in `--out`.
 
 All figures are means over seeds with 95 % t intervals. Differences are paired by seed, and their intervals hold for all rows
 together (Bonferroni). Gap = mean absolute distance of Unlearn and Retention Success to the same seed's oracle. Leakage =
-the largest recovery by relearning, as a share of what the un-attacked target knows, with the oracle's as zero. Price = steps
-and tokens of training, as shares of the retraining's, where there is one.
+the largest recovery by relearning, as a share of what the un-attacked target knows, with the oracle's as zero. Drift = KL from
+the target on general text, nats per token. Price = steps and tokens of training, as shares of the retraining's, where there is
+one. "Leads" needs the smallest gap at rest in every pair by Holm over all methods, with intervals over instances and seeds
+(docs/statistics.md); for that the values of all rows are written beside `--out`, as `NAME.rows.json.gz`.
 """
 
 from __future__ import annotations
@@ -26,9 +28,13 @@ from typing import Any
 from scipy import stats
 
 from scopewise.cli import quiet_libraries
+from scopewise.config import RunConfig
 from scopewise.documents import read_json
 from scopewise.errors import ResultError
 from scopewise.files import write_json
+from scopewise.report.comparison import compared
+from scopewise.report.leader import leader
+from scopewise.report.row_values import FILE, pooled, read_row_values, write_row_values
 from scopewise.run_file import load_config
 
 RIVAL = "wga"
@@ -48,7 +54,23 @@ def run(folder: Path, run_file: str, changes: Sequence[str], seed: int, targets:
     pipeline = Pipeline(config, resume=True)
     with pipeline.folder:
         Bench(pipeline).run()
-    attack_run(pipeline.config, redact=True)
+    attacked = attack_run(pipeline.config, redact=True)
+    if not (folder / f"seed{seed}" / "drift.json").exists():
+        write_json(folder / f"seed{seed}" / "drift.json", drifts(pipeline.config, attacked))
+
+
+def drifts(config: RunConfig, attacked: Mapping[str, Any]) -> dict[str, float]:
+    """Return model → drift, of all attacked models of a run and its oracle."""
+    from drift import drift
+    from scopewise.models.engine import Engine
+
+    run = Path(config.run.dir)
+    paths = {
+        row["method"]: run / row["model"] for row in attacked["results"] if row["method"] not in ("target", "oracle")
+    }
+    target, oracle = (getattr(config.model, name) or run / name for name in ("target", "oracle"))
+    first = Engine.load(target)
+    return {name: drift(first, Engine.load(path)) for name, path in {"oracle": oracle, **paths}.items()}
 
 
 def read(folder: Path) -> dict[int, dict[str, dict[str, Any]]]:
@@ -61,6 +83,8 @@ def read(folder: Path) -> dict[int, dict[str, dict[str, Any]]]:
         for row in read_json(path, ResultError)["results"]:
             attacks.setdefault(row["attack"], {})[row["method"]] = row
         leaks, quantized = attacks["relearning"], attacks.get("quantization", {})
+        drift = path.with_name("drift.json")
+        drifted = read_json(drift, ResultError) if drift.exists() else {}
         oracle, retrained = rows["oracle"], rows.get("retrain", {}).get("cost")
         models = {}
         for name, row in rows.items():
@@ -73,7 +97,7 @@ def read(folder: Path) -> dict[int, dict[str, dict[str, Any]]]:
             )
             models[name] = {
                 **values, "gap": sum(away) / len(away), "leakage": leaks.get(name, {}).get("leakage"),
-                "leakage_quantized": quantized.get(name, {}).get("leakage"),
+                "leakage_quantized": quantized.get(name, {}).get("leakage"), "drift": drifted.get(name),
                 "steps_to_recover": leaks.get(name, {}).get("steps_to_recover"), "price": price,
             }  # fmt: skip
         found[results["config"]["run"]["seed"]] = models
@@ -109,8 +133,8 @@ def interval(values: Sequence[float], comparisons: int = 1) -> tuple[float, floa
     return mean, mean - half, mean + half
 
 
-def table(found: Mapping[int, Mapping[str, Mapping[str, Any]]]) -> str:
-    """Return the Markdown table, and the differences to WGA."""
+def table(found: Mapping[int, Mapping[str, Mapping[str, Any]]], leads: Sequence[Mapping[str, Any]] = ()) -> str:
+    """Return the Markdown table, the differences to WGA, and whether a method leads at rest."""
 
     def cell(values: Sequence[float | None], digits: int) -> str:
         known = [value for value in values if value is not None]
@@ -145,6 +169,7 @@ def table(found: Mapping[int, Mapping[str, Mapping[str, Any]]]) -> str:
             mean, low, high = interval(known, len(others))
             said.append(f"{key} {mean:+.2f} [{low:+.2f}, {high:+.2f}]")
         lines.append(f"- {name} - {RIVAL}, paired by seed: {', '.join(said)}")
+    lines += [f"- At rest: {leader(lead)}" for lead in leads]
     lines.append(f"\nSeeds {', '.join(map(str, found))}.")
     return "\n".join(lines)
 
@@ -155,6 +180,7 @@ COLUMNS = {
     "gap": ("gap", 1),
     "leakage": ("leakage", 2),
     "leakage_quantized": ("at 4 and 8 bits", 2),
+    "drift": ("drift", 2),
 }
 """Columns of the table: heading and digits; a column without values is left out."""
 PRICES = {"steps": "retraining's steps", "tokens": "its tokens"}
@@ -178,12 +204,18 @@ def main(words: Sequence[str] | None = None) -> None:
     for seed in [] if given.only_read else given.seeds:
         run(given.folder, given.run_file, given.changes, seed, given.targets)
     found = read(given.folder)
+    made_in = [given.folder / f"seed{seed}" for seed in found]
+    values = pooled([read_row_values(path / FILE) for path in made_in])
+    leads = compared(values)["leads"]
     config = load_config(given.run_file, given.changes)
     if given.out is not None:
-        runs = [read_json(path, ResultError)["manifest"]["commit"] for path in given.folder.glob("seed*/results.json")]
+        runs = [read_json(path / "results.json", ResultError)["manifest"]["commit"] for path in made_in]
         made = {**manifest(config, None), "set": given.changes, "runs_at": sorted(set(runs))}
-        write_json(given.out, {"manifest": made, "config": config.model_dump(mode="json"), "seeds": found})
-    print(table(found))
+        write_json(
+            given.out, {"manifest": made, "config": config.model_dump(mode="json"), "seeds": found, "leads": leads}
+        )
+        write_row_values(given.out.with_suffix(".rows.json.gz"), values)
+    print(table(found, leads))
 
 
 if __name__ == "__main__":

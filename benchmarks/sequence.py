@@ -29,9 +29,9 @@ from typing import Any
 import torch
 
 from calibration import fit, persons
+from drift import drift
 from scopewise.cli import quiet_libraries
 from scopewise.config import TinyConfig
-from scopewise.data.builtin import read_general
 from scopewise.data.facts import Fact, facts_of
 from scopewise.data.rows import RETAIN, Row
 from scopewise.erasure.keep import keep
@@ -102,18 +102,6 @@ def sequence(kind: Any, count: int, private: list[Row], public: list[Row], work:
 def interval(found: Any) -> dict[str, float | None]:
     """Return a value with its interval."""
     return {"value": found.value, "low": found.low, "high": found.high}
-
-
-@torch.no_grad()
-def drift(first: Engine, engine: Engine) -> float:
-    """Return the mean KL (nats per token) from the first model to another, on general text."""
-    total, count = 0.0, 0
-    for row in read_general()[:20]:
-        ids = torch.tensor([first.tokenizer(row.answer)["input_ids"][:200]])
-        p, q = (one.model(input_ids=ids).logits.log_softmax(-1) for one in (first, engine))
-        total += float((p.exp() * (p - q)).sum())
-        count += ids.numel()
-    return total / count
 
 
 def before(out: str, arguments: dict[str, Any]) -> dict[str, Any]:

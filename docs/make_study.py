@@ -25,7 +25,7 @@ def table(name: str) -> str:
     made = document["manifest"]
     commits = ", ".join(commit[:12] for commit in made["runs_at"])
     origin = f"scopewise {made['scopewise']}, commit {commits}, {made['processor']}, {made['date'][:10]}"
-    return f"{_robust().table(document['seeds'])} {origin}."
+    return f"{_robust().table(document['seeds'], document.get('leads', ()))} {origin}."
 
 
 def _robust() -> Any:

@@ -13,6 +13,7 @@ from loading import module_of
 from scopewise.data.rows import FORGET, RETAIN, Row
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
+module_of(FOLDER / "drift.py")  # the scripts import it from their folder
 ROBUST, CEILING = module_of(FOLDER / "robust.py"), module_of(FOLDER / "scope_ceiling.py")
 CHOOSE = module_of(FOLDER / "choose.py")
 
@@ -68,6 +69,30 @@ def test_gaps_and_differences(tmp_path: Path) -> None:
     assert "Seeds 0, 1." in text
 
 
+def recomputed(path: Path) -> None:
+    """Compute a recorded table again from the values of its rows: what each model reached at rest, and who leads."""
+    document = json.loads(path.read_text())
+    values = ROBUST.read_row_values(path.with_suffix(".rows.json.gz"))
+    assert document["leads"] == ROBUST.compared(values)["leads"]
+    means = {
+        (str(model["target_seed"]), model["method"]): {
+            key: sum(model["values"][metric]) / len(model["values"][metric]) for key, metric in ROBUST.METRICS.items()
+        }
+        for model in values["models"]
+    }
+    assert set(means) == {(seed, name) for seed, models in document["seeds"].items() for name in models}
+    for seed, models in document["seeds"].items():
+        for name, model in models.items():
+            own, oracle = means[seed, name], means[seed, "oracle"]
+            assert {key: model[key] for key in own} == pytest.approx(own)
+            assert model["gap"] == pytest.approx(sum(abs(own[key] - oracle[key]) for key in own) / 2)
+
+
+@pytest.mark.parametrize("name", ["robust"])
+def test_recorded_figures_are_those_of_the_rows(name: str) -> None:
+    recomputed(FOLDER / "results" / f"{name}.json")
+
+
 @pytest.mark.slow
 def test_a_seed_runs_with_its_attacks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     changes = [
@@ -80,6 +105,9 @@ def test_a_seed_runs_with_its_attacks(tmp_path: Path, capsys: pytest.CaptureFixt
     ROBUST.main([str(tmp_path / "runs"), "--seeds", "3", "--out", str(out), *sets(changes)])
     models = json.loads(out.read_text())["seeds"]["3"]
     assert set(models) == {"target", "oracle", "reset_fast", "reset_robust", "wga", "retrain"}
+    assert all((model["drift"] is None) == (name == "target") for name, model in models.items())
+    assert models["wga"]["drift"] > 0
+    recomputed(out)
     assert models["oracle"]["gap"] == 0
     assert models["retrain"]["price"]["steps"] == 1
     assert "Seeds 3." in capsys.readouterr().out
