@@ -60,11 +60,16 @@ def tables(document: Mapping[str, Any]) -> str:
             "",
             _table(["model", "facts", "exposure", "p", "smallest", ".05", ".25", ".5", ".75"], untaught),
             "",
-            f"`python benchmarks/calibration.py --attacks {' '.join(document['arguments']['attacks'])}`: commit "
+            f"`python benchmarks/calibration.py{_words(document['arguments'])}`: commit "
             f"{(origin['commit'] or 'unknown')[:12]}, {origin['processor']}, {document['seconds']:.0f} s, "
             f"{origin['date'][:10]}.",
         ]
     )
+
+
+def _words(arguments: Mapping[str, Any]) -> str:
+    attacks = arguments["attacks"]
+    return f" --seed {arguments['seed']}" + (f" --attacks {' '.join(attacks)}" if attacks else "")
 
 
 def _share(color: str, lights: Sequence[str]) -> str:
