@@ -14,7 +14,7 @@ import re
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -150,6 +150,30 @@ def write_bytes(path: str | Path, content: bytes) -> None:
             with open(descriptor, "wb") as file:
                 os.fchmod(descriptor, FILE_MODE)
                 file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(temporary)  # noqa: PTH108
+            raise
+        flush(path.parent)
+
+
+@contextmanager
+def writing_lines(path: str | Path) -> Iterator[Callable[[str], object]]:
+    """Write a file of many lines without holding them: call what is given with each text; the file appears when the block ends.
+
+    If the block fails, the file is as it was. Raises ResultError if it cannot be written.
+    """
+    path = Path(path)
+    make_folder(path.parent)
+    with writing(path):
+        descriptor, temporary = tempfile.mkstemp(".tmp", f".{path.name[:24]}.", path.parent)
+        try:
+            with open(descriptor, "w", encoding="utf-8", newline="\n") as file:
+                os.fchmod(descriptor, FILE_MODE)
+                yield file.write
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)

@@ -22,7 +22,7 @@ from forks import programs
 from often import often
 
 ROOT = Path(__file__).parents[2]
-HOWTO = ["own-data", "one-gpu", "several-gpus", "pick-a-method", "read-the-report", "export"]
+HOWTO = ["own-data", "build-a-benchmark", "one-gpu", "several-gpus", "pick-a-method", "read-the-report", "export"]
 DOCUMENTS = ["README.md", "docs/tutorial.md", "docs/ability.md", *(f"docs/howto/{name}.md" for name in HOWTO)]
 FENCE = re.compile(
     r"^(?:<!-- not run: (?P<why>.+?) -->\n+)?```(?P<language>\w+)(?: title=\"(?P<title>[^\"]+)\")?\n(?P<text>.*?)^```$",

@@ -36,7 +36,7 @@ app = typer.Typer(
 )
 
 GROUPS = {
-    "Start here": ("forget", "check", "demo", "run", "bench"),
+    "Start here": ("forget", "build", "check", "demo", "run", "bench"),
     "Deletion requests": ("forget", "requests", "verify", "recheck"),
     "Stages": ("finetune", "localize", "unlearn", "evaluate", "attack", "tune", "merge"),
     "Look at what came out": ("show", "report", "play", "list", "tasks"),

@@ -28,6 +28,8 @@ ALL_SCOPES = (*SCOPES, HOLDOUT, REAL_AUTHORS, WORLD_FACTS, NEIGHBOR)
 """Further scopes that are evaluated: rows like the forget rows that no model saw, and other knowledge that should stay."""
 TRAIN, VAL = "train", "val"
 SPLITS = (TRAIN, VAL)
+CHOICE = "multiple-choice"
+"""Kind of a question that offers its answer among others, so that it measures recognition and not recall."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class Row:
         perturbed: Wrong answers of the same form, for the truth ratio and for choosing among options.
         indirect: Other questions with the same answer (by an alias, by way of another fact), for the attack `indirect`.
         paraphrased_questions: The question in other words, for `unlearn.expand.paraphrases`; never one of val.
+        kind: The kind of question (`direct`, `inverse`, `multiple-choice`, …), if the data has it; see `scopewise build`.
         origin: File and line (or index) the row came from; not part of its content.
     """
 
@@ -65,6 +68,7 @@ class Row:
     perturbed: tuple[str, ...] = ()
     indirect: tuple[str, ...] = ()
     paraphrased_questions: tuple[str, ...] = ()
+    kind: str = ""
     origin: str = field(default="", compare=False)
 
 
@@ -115,7 +119,7 @@ class Benchmark:
 FIELDS = tuple(field.name for field in fields(Row) if field.name != "origin")
 """Fields of a row in a file."""
 
-_LATER_FIELDS = ("alternative", "paraphrase", "perturbed", "indirect", "paraphrased_questions")
+_LATER_FIELDS = ("alternative", "paraphrase", "perturbed", "indirect", "paraphrased_questions", "kind")
 """Fields that are hashed only where they are not empty, so that adding them kept the hashes of older benchmarks."""
 
 

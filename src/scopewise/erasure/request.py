@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import calendar
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,12 +17,14 @@ from scopewise.config import DataSection
 from scopewise.data.crossed import plain
 from scopewise.data.instances import instance_names
 from scopewise.data.load import load_benchmark
-from scopewise.data.rows import FORGET, RETAIN, SCOPES, TRAIN, Row, check_scopes, each_row
+from scopewise.data.rows import CHOICE, FORGET, RETAIN, SCOPES, TRAIN, Row, check_scopes, each_row
 from scopewise.data.tables import read_table, table_rows
 from scopewise.documents import parse_json, parse_yaml, read_text
 from scopewise.erasure.open_dsr import from_open_dsr
 from scopewise.errors import DataError
 from scopewise.section import Section, sentence
+
+logger = logging.getLogger("scopewise")
 
 
 @dataclass(frozen=True)
@@ -181,6 +184,7 @@ def read_request(
             raise DataError(f"{path}: {sentence(error, RequestFile)}") from None
         law = {attribute: FORGET if what == "unlearn" else RETAIN for attribute, what in file.law.items()}
         rows = _rows(given, path, mapping, law, inside=foreign)
+    rows = _without_choices(rows, path)
     _check_rows(rows, law, path)
     received = file.received or (now or datetime.now(UTC)).astimezone(UTC).replace(microsecond=0)
     due = file.due or (REGULATIONS[file.regulation].due(received) if file.regulation else None)
@@ -247,7 +251,9 @@ def request_of(benchmark: str, data: DataSection) -> Request:
         data: Where it lies, and which part of it.
     """
     found = load_benchmark(benchmark, data.path, data.domain)
-    rows = tuple(replace(row, split=TRAIN) for row in found.rows if row.scope in SCOPES)
+    rows = tuple(
+        replace(row, split=TRAIN) for row in _without_choices(found.rows, Path(benchmark)) if row.scope in SCOPES
+    )
     now = datetime.now(UTC).replace(microsecond=0)
     return Request(benchmark, None, now, None, None, Lineage(), rows, {}, Path(benchmark))
 
@@ -298,6 +304,14 @@ def _check_rows(rows: Sequence[Row], law: Mapping[str, str], path: Path) -> None
     if not any(row.scope == FORGET for row in rows):
         raise DataError(f"{path}: {len(rows)} rows, none of scope {FORGET!r}; a request needs at least one to forget")
     check_scopes(rows)
+
+
+def _without_choices(rows: Sequence[Row], path: Path) -> list[Row]:
+    """Return the rows but those of multiple choice: exposure cannot rank an answer that its question gives."""
+    kept = [row for row in rows if row.kind != CHOICE]
+    if left := len(rows) - len(kept):
+        logger.warning(f"{path}: {left} rows of kind {CHOICE!r} are left out, since their questions give the answer")
+    return kept
 
 
 def _checked_id(given: str, rows: Sequence[Row], path: Path) -> str:

@@ -1,0 +1,164 @@
+"""`build`: from instances to a folder with rows, checks and a datasheet."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from scopewise.bars import bar
+from scopewise.building.checks import DROPPED, NAMES, Checks
+from scopewise.building.datasheet import Counts, write_datasheet
+from scopewise.building.index import Index
+from scopewise.building.instances import Instance, InstanceFile
+from scopewise.building.law import Law
+from scopewise.building.near import near_duplicates
+from scopewise.building.neighbours import neighbours
+from scopewise.building.questions import KINDS, REPLACED, Questions
+from scopewise.data.builtin import read_general
+from scopewise.data.rows import RETAIN, SCOPES, TRAIN, Row
+from scopewise.errors import DataError
+from scopewise.files import make_folder, write_text, writing_lines
+
+ROWS, CHECKS, LEFT_OUT, RUN = "rows.jsonl", "checks.jsonl", "left_out.jsonl", "run.yaml"
+TEMPLATE = "template"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a build is made with.
+
+    Attributes:
+        laws: Law tables.
+        kinds: Kinds of questions.
+        seed: Of all draws.
+        wrong: Wrong answers of each row.
+        licence: Of the benchmark; empty takes that of the instances' file.
+    """
+
+    laws: tuple[Law, ...]
+    kinds: tuple[str, ...] = KINDS
+    seed: int = 0
+    wrong: int = 6
+    licence: str = ""
+
+
+def build(given: InstanceFile, source: str, settings: Settings, out: Path) -> dict[str, Any]:
+    """Write the benchmark of instances into a folder, and return its datasheet.
+
+    Rows are written one instance at a time; what is held in memory are the instances, and 8 bytes of each question.
+
+    Args:
+        given: The instances.
+        source: Where they are from, for the datasheet.
+        settings: Laws, kinds, seed.
+        out: The folder; its files are replaced.
+
+    Raises:
+        DataError: no instance is left with rows of both scopes.
+        ResultError: a file cannot be written.
+    """
+    twins = near_duplicates(given.instances)
+    left_out = [
+        {"instance": name, "why": f"its facts are nearly those of {other}"} for name, other in sorted(twins.items())
+    ]
+    instances = [instance for instance in given.instances if instance.name not in twins]
+    questions = Questions(
+        Index(instances), settings.seed, settings.kinds, settings.wrong, [row.answer for row in read_general()]
+    )
+    checks, counts, dropped, asked = Checks(), Counts(), 0, dict[str, set[str]]()
+    make_folder(out, "--out")
+    with ExitStack() as stack:
+        row_line, check_line, left_line = (
+            stack.enter_context(writing_lines(out / f)) for f in (ROWS, CHECKS, LEFT_OUT)
+        )
+        progress: Any = stack.enter_context(bar(len(instances), "build", "instance"))
+
+        def keep(rows: Sequence[tuple[Row, tuple[str, ...]]]) -> None:
+            for row, failed in rows:
+                number = sum(counts.places.values()) + 1
+                counts.add(row)
+                checks.count(row)
+                row_line(line_of(row))
+                check_line(_json({"row": number, **_checked(failed), "generator": TEMPLATE, "seed": settings.seed}))
+
+        for instance in instances:
+            checked = list(checks.check(list(questions.rows(instance)), instance))
+            kept = [(row, failed) for row, failed in checked if not set(failed) & set(DROPPED)]
+            out_of = [(row, failed) for row, failed in checked if set(failed) & set(DROPPED)]
+            if missing := _missing(instance, [row for row, _ in kept]):
+                left_out.append({"instance": instance.name, "why": f"no {missing} train row passes the checks"})
+                kept, out_of = [], checked
+            for row, failed in out_of:
+                dropped += 1
+                left_line(_json({"failed": failed or ["instance"], **_fields(row)}))
+            keep(kept)
+            asked.setdefault(instance.kind, set()).update(row.attribute for row, _ in kept)
+            progress.update()
+        if not counts.places:
+            raise DataError(f"{source}: no instance is left; {left_out[0]['why']}; give more or other attributes")
+        if REPLACED in settings.kinds:
+            keep(list(_neighbours(instances, asked, settings, checks)))
+    sheet = {
+        "name": out.name,
+        "licence": settings.licence or given.licence,
+        "source": source,
+        "instances": len(instances) - len(left_out) + len(twins),
+        "seed": settings.seed,
+        "counts": counts.describe(),
+        "laws": [law.describe() for law in settings.laws],
+        "generators": {"train": TEMPLATE, "val": TEMPLATE},
+        "checks": {
+            "passed": {name: checks.passed[name] for name in NAMES},
+            "failed": {name: checks.failed[name] for name in NAMES},
+            "first_words": checks.first_words(),
+        },
+        "left_out": dropped,
+        "instances_left_out": left_out,
+    }
+    write_text(out / RUN, run_file(out))
+    write_datasheet(out, sheet)
+    return sheet
+
+
+def _neighbours(
+    instances: Sequence[Instance], asked: Mapping[str, set[str]], settings: Settings, checks: Checks
+) -> Iterator[tuple[Row, tuple[str, ...]]]:
+    names = {instance.name for instance in instances}
+    for kind, attributes in asked.items():
+        rows = list(neighbours(kind, attributes, names, settings.wrong, settings.seed))
+        yield from ((row, failed) for row, failed in checks.check(rows, None) if not set(failed) & set(DROPPED))
+
+
+def _missing(instance: Instance, rows: Sequence[Row]) -> str:
+    """Return a scope that an instance should have and of which no train row is left; empty if there is none."""
+    scopes = {row.scope for row in rows if row.split == TRAIN}
+    needed = (RETAIN,) if instance.expired else SCOPES
+    return next((scope for scope in needed if scope not in scopes), "")
+
+
+def _checked(failed: Sequence[str]) -> dict[str, list[str]]:
+    return {"passed": [name for name in NAMES if name not in failed], "failed": list(failed)}
+
+
+def line_of(row: Row) -> str:
+    """Return a row as a line of JSON: its fields that are not empty."""
+    return _json(_fields(row))
+
+
+def _fields(row: Row) -> dict[str, Any]:
+    values = {field.name: getattr(row, field.name) for field in fields(row) if field.name != "origin"}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items() if value}
+
+
+def _json(record: Mapping[str, Any]) -> str:
+    return json.dumps(record, ensure_ascii=False) + "\n"
+
+
+def run_file(out: Path) -> str:
+    """Return a run file for `check`, `run` and `bench` on the benchmark."""
+    data = json.dumps({"benchmark": "jsonl", "path": str(out / ROWS)}, ensure_ascii=False)
+    return f"# scopewise check {out / RUN}\ndata: {data}\nrun: {json.dumps({'dir': f'runs/{out.name}'}, ensure_ascii=False)}\n"

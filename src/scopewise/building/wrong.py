@@ -1,0 +1,113 @@
+"""Wrong values of the same kind as a true one: of other instances, or the same form with other digits, words or domains."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterator, Sequence
+
+from scopewise.building import values
+from scopewise.data.candidates import KNOWN_NAMES, wrong_answers
+from scopewise.data.crossed import plain
+from scopewise.data.rows import FORGET, Row
+
+_DOMAINS = ("mail.example", "post.example", "letterbox.example", "inbox.example", "note.example", "courier.example")
+_TRIES = 8
+
+
+def wrong_values(
+    truth: str, kind: str, pool: Sequence[str], general: Sequence[str], count: int, rng: random.Random
+) -> list[str]:
+    """Return `count` different values of the same kind as the true one; fewer only if its words allow no more.
+
+    Args:
+        truth: The true value.
+        kind: Its type, one of `values.TYPES`.
+        pool: Values of other instances for the same attribute; a few of them are drawn.
+        general: Texts whose words are used where the pool is too small.
+        count: How many.
+        rng: Draws them.
+    """
+    found: dict[str, str] = {}
+    for value in _proposed(truth, kind, pool, count, rng):
+        if len(found) == count:
+            break
+        if plain(value) != plain(truth):
+            found.setdefault(plain(value), value)
+    if len(found) < count:
+        row = Row("", truth, FORGET)
+        for value in wrong_answers(row, "", [pool[:200], general], count, rng):
+            if len(found) < count:
+                found.setdefault(plain(value), value)
+    return list(found.values())
+
+
+def wrong_names(name: str, others: Sequence[str], count: int, rng: random.Random) -> list[str]:
+    """Return names of no given instance beside some of others: real ones first, then the halves of two joined."""
+    taken, found = {name, *others}, list[str]()
+    drawn = [other for other in _drawn(others, min(count, 12), rng) if other != name]
+    found += drawn[: count // 2]
+    parts = [*_drawn(others, 40, rng), *(known for names in KNOWN_NAMES.values() for known in names)]
+    length = len(name.split())
+    parts = [part for part in parts if part != name and abs(len(part.split()) - length) < 3] or parts
+    for _ in range(_TRIES * count):
+        if len(found) == count:
+            break
+        first, last = (rng.choice(parts).split() for _ in range(2))
+        made = " ".join([*first[: max(1, len(first) // 2)], *last[max(1, len(last) // 2) :]])
+        if made not in taken and len(made.split()) > 1:
+            taken.add(made)
+            found.append(made)
+    return found
+
+
+def _proposed(truth: str, kind: str, pool: Sequence[str], count: int, rng: random.Random) -> Iterator[str]:
+    drawn = _drawn(pool, 2 * count, rng)
+    if kind == values.EMAIL:
+        yield from _addresses(truth, drawn, count, rng)
+    elif kind in (values.PHONE, values.NUMBER):
+        for _ in range(_TRIES * count):
+            yield _other_digits(truth, rng)
+    elif kind == values.ADDRESS:
+        for value in drawn:
+            yield _other_digits(value, rng)
+        for _ in range(_TRIES * count if re.search(r"\d", truth) else 0):
+            yield _other_digits(truth, rng)
+    else:
+        yield from drawn
+        if kind == values.BIRTH and re.search(r"\d", truth):
+            for _ in range(_TRIES * count):
+                yield _other_digits(truth, rng)
+
+
+def _addresses(truth: str, drawn: Sequence[str], count: int, rng: random.Random) -> Iterator[str]:
+    """Yield the name of an e-mail address in other forms, at its own and other domains."""
+    local, _, domain = truth.partition("@")
+    words = [word for word in re.split(r"[._+-]", local) if word] or [local]
+    forms = [".".join(words), "_".join(words), "-".join(reversed(words)), "".join(words), f"{words[0][0]}{words[-1]}"]
+    forms += [f"{local}{rng.randrange(10, 99)}", f"mail.{local}"]
+    domains = [domain, *(value.partition("@")[2] for value in drawn), *_DOMAINS]
+    for _ in range(_TRIES * count):
+        yield f"{rng.choice(forms)}@{rng.choice(domains)}"
+
+
+def _other_digits(text: str, rng: random.Random) -> str:
+    """Return a text with other digits: years stay near, other numbers keep their length."""
+
+    def other(found: re.Match[str]) -> str:
+        digits = found[0]
+        if re.fullmatch(r"1[5-9]\d\d|20\d\d", digits):
+            return str(int(digits) + rng.choice([*range(-25, 0), *range(1, 15)]))
+        if re.fullmatch(r"[12]?\d|3[01]", digits) and _is_date(text):
+            return str(rng.randrange(1, 29))
+        return rng.choice("123456789") + "".join(rng.choice("0123456789") for _ in digits[1:])
+
+    return re.sub(r"\d+", other, text)
+
+
+def _is_date(text: str) -> bool:
+    return re.search(values.DATE_PATTERN, text) is not None
+
+
+def _drawn(pool: Sequence[str], count: int, rng: random.Random) -> list[str]:
+    return rng.sample(pool, min(count, len(pool)))

@@ -1,0 +1,167 @@
+"""Questions by templates: links between instances, wrong answers, checks."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from scopewise.building.balance import Balance, FirstWords
+from scopewise.building.checks import DERIVED, GIVEN, NEAR, SHARED, UNIQUE, WRONG, Checks
+from scopewise.building.index import Index
+from scopewise.building.instances import Instance, read_instances
+from scopewise.building.law import read_law
+from scopewise.building.questions import Questions
+from scopewise.building.templates import frames, wordings
+from scopewise.building.wrong import wrong_names, wrong_values
+from scopewise.data.crossed import plain
+from scopewise.data.rows import FORGET, RETAIN, SPLITS, TRAIN, VAL, Row
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "benchmarks"
+ROW = Row(
+    "Where does Ada Bell live?", "Ada Bell lives at 3 Mill Lane.", FORGET, TRAIN, "Ada Bell", perturbed=("a",) * 5
+)
+
+
+def instances_of(tmp_path: Path, *records: dict[str, object]) -> tuple[Instance, ...]:
+    path = tmp_path / "in.yaml"
+    path.write_text(yaml.safe_dump(list(records), allow_unicode=True, sort_keys=False))
+    laws = [read_law("privacy-gdpr"), read_law("copyright-us")]
+    return read_instances(path, laws, {kind: wordings(kind) for kind in ("person", "work")}).instances
+
+
+def test_questions_about_a_linked_instance(tmp_path: Path) -> None:
+    """Ada's spouse is an instance: its facts are asked by way of Ada, and are forgotten, since the link itself is."""
+    ada, bo = instances_of(
+        tmp_path,
+        {"name": "Ada Bell", "spouse": "Bo Rask", "genre": "sea stories"},
+        {"name": "Bo Rask", "email": "bo@mail.example", "employer": "the Tin Works"},
+    )
+    rows = list(Questions(Index([ada, bo]), kinds=("multi-hop",)).rows(ada))
+    assert [(row.attribute, row.scope, row.instance) for row in rows] == [
+        ("email", FORGET, "Ada Bell"), ("employer", FORGET, "Ada Bell"),
+    ]  # fmt: skip
+    assert all("marriage partner of Ada Bell" in row.question for row in rows)
+    assert not any("Bo Rask" in row.question + row.answer for row in rows)
+    assert "bo@mail.example" in rows[0].answer
+
+
+def test_an_alias_that_two_share_is_not_asked(tmp_path: Path) -> None:
+    facts = {"email": "a@b.example", "genre": "x"}
+    ada, amy, bo = instances_of(
+        tmp_path,
+        {"name": "Ada Bell", **facts},
+        {"name": "Amy Bell", **facts},
+        {"name": "Bo Rask", **facts, "aliases": ["Red"]},
+    )
+    index = Index([ada, amy, bo])
+    assert index.aliases(ada) == index.aliases(amy) == []  # both are "A. Bell"
+    assert index.aliases(bo) == ["Red"]
+
+
+def test_a_value_that_two_share_has_no_inverse(tmp_path: Path) -> None:
+    ada, bo = instances_of(
+        tmp_path,
+        {"name": "Ada Bell", "address": "3 Mill Lane", "genre": "odes", "born": "1971"},
+        {"name": "Bo Rask", "address": "3 Mill Lane", "genre": "odes", "born": "1980"},
+    )
+    rows = list(Questions(Index([ada, bo]), kinds=("inverse", "one-hop")).rows(ada))
+    assert {row.attribute for row in rows if row.kind == "inverse"} == {"born"}
+    assert all("in 1971" in row.question for row in rows if row.kind == "one-hop")
+
+
+@pytest.mark.parametrize("kind", ["person", "work"])
+def test_train_and_val_have_no_template_in_common(kind: str) -> None:
+    for name, spec in wordings(kind).attributes.items():
+        train, val = (spec.by_split[split] for split in SPLITS)
+        for key in ("noun", "clause", "predicate"):
+            assert getattr(train, key) != getattr(val, key), name
+        assert not set(train.ask) & set(val.ask), name
+        assert not set(train.answer) & set(val.answer), name
+        assert len(train.answer) > 1, name  # one is the answer, the other its paraphrase
+        assert len(val.answer) > 1, name
+    for part, texts in frames().by_split[TRAIN].items():
+        assert not set(texts) & set(frames().by_split[VAL][part])
+
+
+@pytest.mark.parametrize(
+    ("kind", "truth"),
+    [
+        ("email", "ada@mail.example"), ("phone", "+44 20 7946 0018"), ("number", "1971"), ("address", "3 Mill Lane, Ormsk"),
+        ("birth", "on 3 May 1971 in Rijeka"), ("people", "Jo Bell and Al Roe"), ("titles", "the Tin Prize"),
+        ("role", "an engineer"), ("text", "ghost stories of the coast"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("alone", [True, False])
+def test_wrong_values_are_of_the_same_kind(kind: str, truth: str, alone: bool) -> None:
+    """Whether or not there are other instances: different from the truth and from each other, numbers as long."""
+    pool = {"email": ["bo@post.example"], "people": ["Cy Dee and Di Eff"]}.get(kind, []) if not alone else []
+    general = [
+        "The quick brown fox and a lazy old dog met Peter Quint near the River Tay in a wide valley of oaks."
+    ] * 3
+    found = wrong_values(truth, kind, pool, general, 5, random.Random(0))
+    assert len(found) == 5
+    assert len({plain(value) for value in found} | {plain(truth)}) == 6
+    if kind == "email":
+        assert all(value.count("@") == 1 for value in found)
+    if kind in ("phone", "number"):
+        assert {len(value) for value in found} == {len(truth)}
+    assert set(pool) & set(found) or kind != "people" or alone
+
+
+def test_wrong_names_are_enough_for_exposure() -> None:
+    for name, others in {"Ada Bell": ["Bo Rask"], "The Tin Door": ["The Lost Hour"]}.items():
+        found = wrong_names(name, others, 24, random.Random(0))
+        assert len(set(found)) == 24
+        assert name not in found
+
+
+def test_the_wording_is_taken_that_is_rarest_in_its_scope() -> None:
+    """After "Where is it?" for forget, the other wording is rarer there; for retain "Where is it?" is."""
+    balance, rng = Balance(), random.Random(0)
+    texts = ["Where is it?", "Tell me."]
+    first = balance.take(texts, TRAIN, FORGET, rng)
+    (other,) = set(texts) - {first}
+    assert balance.take(texts, TRAIN, RETAIN, rng) == first
+    assert balance.take(texts, TRAIN, FORGET, rng) == other
+
+
+def test_the_vote_on_first_words() -> None:
+    """Where: 2 forget, 1 retain; Who: 1 retain. The vote is right in 2 + 1 of 4; the larger scope alone in 2 of 4."""
+    vote = FirstWords(1)
+    for question, scope in (("Where a", FORGET), ("where b", FORGET), ("Where c", RETAIN), ("Who d", RETAIN)):
+        vote.add(replace(ROW, question=question, scope=scope))
+    assert vote.accuracy(TRAIN) == (0.75, 0.5)
+    assert vote.accuracy(VAL) == (0.0, 0.0)
+
+
+# -- checks ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("second", "failed"),
+    [
+        ({}, {UNIQUE}),
+        ({"question": "where does ada bell live", "split": VAL}, {UNIQUE, NEAR}),
+        ({"question": "And so where does Ada Bell live? Live where?", "split": VAL}, set()),  # 3 words of 5
+        ({"question": "Where does live Ada Bell, live?", "split": VAL}, {NEAR}),
+        ({"question": "So where does Ada Bell live?"}, set()),  # the same scope and split
+        (
+            {"question": "What does Ada Bell write?", "answer": "Odes of 3 Mill Lane Ormsk.", "scope": RETAIN},
+            {DERIVED, SHARED},
+        ),
+        ({"question": "What does Ada Bell write?", "answer": "Odes to Ormsk.", "scope": RETAIN}, {SHARED}),
+        ({"question": "What does Ada Bell write?", "answer": "Odes.", "scope": RETAIN}, set()),
+        ({"question": "Is it odes that Ada Bell writes?", "answer": "Odes.", "scope": RETAIN}, {GIVEN}),
+        ({"question": "What does Ada Bell write?", "answer": "Odes.", "scope": RETAIN, "perturbed": ("a",)}, {WRONG}),
+    ],
+)
+def test_checks_of_rows(tmp_path: Path, second: dict[str, object], failed: set[str]) -> None:
+    (ada,) = instances_of(tmp_path, {"name": "Ada Bell", "address": "3 Mill Lane, Ormsk", "genre": "odes"})
+    checks = Checks()
+    found = list(checks.check([ROW, replace(ROW, **second)], ada))
+    assert [set(names) for _, names in found] == [set(), failed]
+    assert sum(checks.failed.values()) == len(failed)
