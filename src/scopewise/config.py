@@ -87,7 +87,7 @@ class TinyConfig(Section):
 
 
 class ModelSection(Section):
-    """The model before fine-tuning: `tiny` (made from scratch), a folder, or a hub name.
+    """The model before fine-tuning: `tiny` (made from scratch), a folder, a GGUF file (extra `gguf`), or a hub name.
 
     `target` is a model that knows all rows, used instead of fine-tuning one; `oracle` is a model that was fine-tuned
     from the same base on the retain rows only. `quantization: nf4` loads the base in 4 bits (QLoRA; needs the extra

@@ -18,7 +18,7 @@ from scopewise.terminal import echo_json, echo_table
 
 @command
 def evaluate(
-    model: Annotated[str, typer.Argument(help="Model folder, adapter folder, or hub name.")],
+    model: Annotated[str, typer.Argument(help="Model folder, adapter folder, GGUF file, or hub name.")],
     run_file: Config = None,
     reference: Annotated[
         Path | None,

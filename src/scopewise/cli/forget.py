@@ -26,7 +26,9 @@ def forget(
     ],
     model: Annotated[
         str | None,
-        typer.Option(help="Folder or hub name of the model; none: a tiny model is fine-tuned on the rows, to try it."),
+        typer.Option(
+            help="Folder, GGUF file or hub name of the model; none: a tiny model is fine-tuned on the rows, to try it."
+        ),
     ] = None,
     base: Annotated[
         str | None, typer.Option(help="The model before fine-tuning; none: what the model's own files say.")

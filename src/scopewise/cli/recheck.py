@@ -15,7 +15,7 @@ from scopewise.terminal import echo, echo_json, echo_table
 @command
 def recheck(
     folder: Annotated[Path, typer.Argument(metavar="LEDGER", help="Folder of a ledger.")],
-    model: Annotated[str, typer.Option("--model", help="Folder or hub name of the later model.")],
+    model: Annotated[str, typer.Option("--model", help="Folder, GGUF file or hub name of the later model.")],
     rows_of: Annotated[
         list[str] | None,
         typer.Option(

@@ -151,23 +151,29 @@ def record_digest(path: Path) -> str:
 
 
 def digest_folder(folder: str | Path) -> dict[str, str]:
-    """Return the SHA-256 (hex) of every file in a folder, by its path in it with slashes.
+    """Return the SHA-256 (hex) of every file in a folder, by its path in it with slashes; or of a GGUF file, by its name.
 
     Raises:
         ResultError: no such folder, no file in it, or something that is neither a file nor a folder, such as a link.
     """
     folder, found = Path(folder), {}
+    if folder.suffix == ".gguf" and folder.is_file():
+        return {folder.name: _digest(folder)}
     if not folder.is_dir():
         raise ResultError(f"{folder}: no such folder; give the folder of the model")
     for path in sorted(folder.rglob("*")):
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
             raise ResultError(f"{path}: a link or a device; only files can be in a record; copy the file itself")
         if path.is_file():
-            with path.open("rb") as file:
-                found[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+            found[path.relative_to(folder).as_posix()] = _digest(path)
     if not found:
         raise ResultError(f"{folder}: no file in it; give the folder of the model")
     return found
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def digest_files(files: Mapping[str, str]) -> str:

@@ -185,7 +185,7 @@ class _Job:
             empty, tokenizer = outline(model, setup.run.config.model), load_tokenizer(model)
             for one in self.requests:
                 check_room(empty, self.folder / "export", self.options.gguf, tokenizer, one.id)
-            files, earlier = evidence.digest_folder(model) if Path(model).is_dir() else {}, requests_of(empty)
+            files, earlier = evidence.digest_folder(model) if Path(model).exists() else {}, requests_of(empty)
         said = f"{len(setup.facts)} facts about {setup.instances} instances, {len(setup.retain)} retain rows"
         return {"said": said, "files": files, "requests": earlier}
 

@@ -37,6 +37,7 @@ from scopewise.models.checked import (
     reading,
     without_false_alarms,
 )
+from scopewise.models.gguf import unpacked
 from scopewise.models.parallel.processes import default_device
 
 
@@ -52,7 +53,7 @@ def load_model(
     """Load a full model or an adapter (with the base it names), from a folder or by hub name.
 
     Args:
-        path: Folder or hub name. One with `adapter_config.json` is an adapter.
+        path: Folder, GGUF file or hub name. One with `adapter_config.json` is an adapter.
         section: How to load it: dtype, quantization, attention, and the revision of the section's own path. None: as it is
             stored.
         revision: Hub revision; None takes the section's.
@@ -70,6 +71,7 @@ def load_model(
     """
     section = section or ModelSection()
     revision = revision or revision_of(path, section)
+    path = unpacked(path)
     base = adapter_base(path, revision)
     if base is not None:
         unrevised = section.model_copy(update={"revision": None})
@@ -104,6 +106,7 @@ def load_classifier(path: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase
 
 def _loaded(auto: Any, path: str | Path, setting: str, kind: str, revision: str = "main", **settings: Any) -> Any:
     """Load a full model, and check that the folder has all of its tensors."""
+    path = unpacked(path, setting)
     local = find_model(path, None if revision == "main" else revision, setting)
     if is_folder(path, setting):
         check_weights(Path(path), setting)
@@ -172,9 +175,10 @@ def four_bits() -> BitsAndBytesConfig:
 
 def load_tokenizer(path: str | Path, revision: str | None = None) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a model, or of an adapter (its own, or its base's)."""
+    path = unpacked(path)
     base = adapter_base(path, revision)
     if base is not None and not (Path(path) / "tokenizer_config.json").exists():
-        path, revision = base, None
+        path, revision = unpacked(base), None
     local = find_model(path, revision)
     if is_folder(path):
         check_tokenizer_class(Path(path))
@@ -199,7 +203,8 @@ def find_model(path: str | Path, revision: str | None = None, setting: str = "mo
         ModelError: there is no such folder, and no such model on the hub, or the hub is out of reach; or the folder holds
             none.
     """
-    advice = "give a folder or hub name of a causal language model"
+    advice = "give a folder, a GGUF file or a hub name of a causal language model"
+    path = unpacked(path, setting)
     if is_folder(path, setting):
         files = ("config.json", "adapter_config.json", "tokenizer_config.json", "tokenizer.json")
         if not any((Path(path) / file).exists() for file in files):
@@ -238,6 +243,7 @@ def is_folder(path: str | Path, setting: str = "model") -> bool:
 
 def adapter_base(path: str | Path, revision: str | None = None) -> str | None:
     """Return the base that an adapter names, from a folder or the hub; None if the path is not an adapter."""
+    path = unpacked(path)
     if is_folder(path):
         file = Path(path) / ADAPTER_CONFIG
     else:

@@ -33,6 +33,7 @@ from scopewise.metrics.base import make_metrics
 from scopewise.metrics.needs.base import need_class
 from scopewise.models.adapters import lora_config, with_adapter
 from scopewise.models.checked import check_weights
+from scopewise.models.gguf import unpacked
 from scopewise.models.load import adapter_base, find_model, is_folder, load_tokenizer, quantized
 from scopewise.models.outline import base_outline, check_lora, check_memory, outline
 from scopewise.models.tiny import build_tokenizer, tiny_shape, tokenizer_texts
@@ -230,8 +231,9 @@ def _check_models(config: RunConfig) -> Any:
 def _check_files(path: str, revision: str | None, setting: str) -> None:
     """Check that a model exists and, in a local folder, that its files are complete; likewise an adapter's base."""
     find_model(path, revision, setting)
-    if is_folder(path, setting):
-        check_weights(Path(path), setting)
+    folder = unpacked(path, setting)
+    if is_folder(folder, setting):
+        check_weights(Path(folder), setting)
     if (base := adapter_base(path, revision)) is not None:
         _check_files(base, None, setting)
 
@@ -308,6 +310,7 @@ def _shape(path: str, revision: str | None) -> Any:
     base = adapter_base(path, revision)
     if base is not None:
         return _shape(base, None)
+    path = str(unpacked(path))
     try:
         return AutoConfig.from_pretrained(path, revision=revision or "main", local_files_only=Path(path).is_dir())
     except (OSError, ValueError, KeyError, TypeError):

@@ -93,12 +93,17 @@ def decisive(config: RunConfig, section: str) -> dict[str, Any]:
 
 
 def model_identity(path: str | Path) -> str:
+_WEIGHTS = (".safetensors", ".gguf")
+
+
     """Return a model's identity: the hash of its stage's record, or else of its path, file sizes and file times."""
     folder = Path(path)
     stage = folder / "stage.json"
     if stage.exists():
         return hashlib.sha256(stage.read_bytes()).hexdigest()
-    files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
+    files = sorted(f for f in folder.iterdir() if f.suffix in _WEIGHTS) if folder.is_dir() else []
+    if folder.suffix == ".gguf" and folder.is_file():
+        files = [folder]
     return digest([str(path), *((f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files)])
 
 
