@@ -66,7 +66,7 @@ def run(source: Path, folder: Path, candidate: str, changes: Sequence[str], seed
 
     known = read_json(source / "results.json", ResultError)["config"]
     data = known["data"]
-    benchmark = load_benchmark(data["benchmark"], data["path"], data["domain"], data["general"])
+    benchmark = load_benchmark(data["benchmark"], data["path"], data["domain"], data["general"], data.get("instances"))
     path = folder / "rows.jsonl"
     if not path.exists():
         rows = rows_to_choose_on(benchmark.rows, seed)

@@ -107,7 +107,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/scope_ceiling.json"))
     given = parser.parse_args()
     data = load_config(given.run_file, given.set).data
-    benchmark = load_benchmark(data.benchmark, data.path, data.domain, data.general)
+    benchmark = load_benchmark(data.benchmark, data.path, data.domain, data.general, data.instances)
     train, val = (
         [row for row in benchmark.rows if row.split == split and row.scope in SCOPES] for split in (TRAIN, VAL)
     )

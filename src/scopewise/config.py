@@ -111,12 +111,14 @@ class DataSection(Section):
 
     `system_role: user` puts the system message before the question, for chat templates without a system role.
 
-    `domain` selects a part of the benchmark; docs/benchmarks.md lists them.
+    `domain` selects a part of the benchmark; docs/benchmarks.md lists them. `instances` keeps only the rows about this many
+    persons or books of each scope, for a quick run.
     """
 
     benchmark: BenchmarkName = "builtin"
     path: str | None = None
     domain: str | None = None
+    instances: int | None = Field(None, ge=1)
     general: str | None = None
     prompt: str = "plain"
     system: str | None = None

@@ -62,7 +62,7 @@ def evaluate(
             logging.getLogger("scopewise").warning("--reference: %s", warning)
     config = with_suite(config)
     data = config.data
-    benchmark = load_benchmark(data.benchmark, data.path, data.domain, data.general)
+    benchmark = load_benchmark(data.benchmark, data.path, data.domain, data.general, data.instances)
     if config.evaluate.ability.tasks:
         load_tasks(config.evaluate.ability)  # check the tasks before any forward
     load = partial(Engine.load, section=config.model, data=data, max_tokens=config.evaluate.max_tokens)

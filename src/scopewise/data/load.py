@@ -9,6 +9,7 @@ from typing import Any
 from scopewise import registry
 from scopewise.config import EvaluateSection, RunConfig
 from scopewise.data.builtin import read_general
+from scopewise.data.instances import first_instances
 from scopewise.data.rows import RETAIN, Benchmark, BrokenLine, Row, each_row, record_lines
 from scopewise.documents import read_text
 from scopewise.errors import DataError
@@ -16,7 +17,11 @@ from scopewise.section import SectionType
 
 
 def load_benchmark(
-    name: str = "builtin", path: str | None = None, domain: str | None = None, general: str | None = None
+    name: str = "builtin",
+    path: str | None = None,
+    domain: str | None = None,
+    general: str | None = None,
+    instances: int | None = None,
 ) -> Benchmark:
     """Load a benchmark and check it.
 
@@ -27,6 +32,7 @@ def load_benchmark(
             benchmark's default (docs/benchmarks.md), for KnowUnDo every domain of the source.
         general: Out-of-distribution text: a `.txt` file (paragraphs, in rows of at most 50 words) or a `.jsonl` file
             of `{"text": …}`; None takes the text shipped with the package.
+        instances: Keep only the rows about this many instances of each scope, as `first_instances` does; None for all.
 
     Returns:
         The checked benchmark: rows of both scopes, and general text.
@@ -39,6 +45,8 @@ def load_benchmark(
     if domain is not None and loader.domains and domain not in loader.domains:
         raise DataError(f"data.domain: {domain!r}; of {name} {registry.allowed(domain, loader.domains)}")
     rows = loader.load(path, domain)
+    if instances is not None:
+        rows = first_instances(rows, instances)
     text = read_general() if general is None else _read_text_rows(Path(general))
     return Benchmark(registry.canonical("benchmarks", name), tuple(rows), tuple(text), loader.taught).check()
 

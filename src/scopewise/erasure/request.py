@@ -250,7 +250,7 @@ def request_of(benchmark: str, data: DataSection) -> Request:
         benchmark: Its name.
         data: Where it lies, and which part of it.
     """
-    found = load_benchmark(benchmark, data.path, data.domain)
+    found = load_benchmark(benchmark, data.path, data.domain, instances=data.instances)
     rows = tuple(
         replace(row, split=TRAIN) for row in _without_choices(found.rows, Path(benchmark)) if row.scope in SCOPES
     )

@@ -87,7 +87,7 @@ def examples_of(config: RunConfig) -> tuple[tuple[Row, ...], str]:
     """Return example rows of both scopes, and why there are none if the benchmark cannot be read."""
     data, rows, why_not = config.data, [], ""
     try:
-        rows = list(load_benchmark(data.benchmark, data.path, data.domain, data.general).rows)
+        rows = list(load_benchmark(data.benchmark, data.path, data.domain, data.general, data.instances).rows)
     except DataError as error:  # the data may not be on this machine; other questions can still be asked
         why_not = str(error)
     found = [row for scope in SCOPES for row in _spread([r for r in rows if r.scope == scope and r.question])]

@@ -146,7 +146,8 @@ def _benchmark(run: Run) -> tuple[Benchmark | None, str]:
     if path is None and name != "builtin":
         return None, unread  # it is on the hub, and a report must not use the network
     try:
-        found = load_benchmark(name, _there(path, run.path), data.get("domain"), _there(data.get("general"), run.path))
+        places = _there(path, run.path), data.get("domain"), _there(data.get("general"), run.path)
+        found = load_benchmark(name, *places, data.get("instances"))
     except (UserError, OSError):
         return None, unread
     changed = (

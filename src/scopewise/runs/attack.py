@@ -89,7 +89,7 @@ def attack_run(
         for name in ("target", "oracle", *models):
             outline(paths[name], config.model)  # so that none is found broken after others were attacked
         data = config.data
-        benchmark = load_benchmark(data.benchmark, data.path, data.domain, data.general)
+        benchmark = load_benchmark(data.benchmark, data.path, data.domain, data.general, data.instances)
         inputs = _inputs(config, settings, benchmark.content_hash(), paths)
         output = run / "attacks.json"
         earlier = schemas.read(output, schemas.AttacksDocument) if output.exists() and not overwrite else None

@@ -77,7 +77,7 @@ def check_run(config: RunConfig, *, length: bool = True) -> Checked:
     data, model, evaluate = config.data, config.model, config.evaluate
     _check_training(config, config.finetune, "finetune")
     check_deepspeed(Retrain(), config.finetune.optim, float(config.finetune.weight_decay))
-    benchmark = load_benchmark(data.benchmark, data.path, data.domain, data.general)
+    benchmark = load_benchmark(data.benchmark, data.path, data.domain, data.general, data.instances)
     check_splits(benchmark, evaluate)
     for row in benchmark.rows if evaluate.metrics else ():
         if row.split in evaluate.direct_splits and row.question:

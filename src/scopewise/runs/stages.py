@@ -42,6 +42,7 @@ NOT_DECISIVE: Mapping[str, str] = {
     "run.dir": "where results are written",
     "data.path": "the content of the rows counts, not their path",
     "data.domain": "the content of the rows counts",
+    "data.instances": "the content of the rows counts",
     "data.general": "the content of the general text counts",
     "model.oracle": "counts in the evaluations that are compared with it, by its identity",
     "finetune.save_steps": "the time of checkpoints does not affect results",
@@ -92,10 +93,10 @@ def decisive(config: RunConfig, section: str) -> dict[str, Any]:
     return {name: value for name, value in values.items() if f"{section}.{name}" not in NOT_DECISIVE}
 
 
-def model_identity(path: str | Path) -> str:
 _WEIGHTS = (".safetensors", ".gguf")
 
 
+def model_identity(path: str | Path) -> str:
     """Return a model's identity: the hash of its stage's record, or else of its path, file sizes and file times."""
     folder = Path(path)
     stage = folder / "stage.json"
