@@ -14,8 +14,9 @@ from scopewise.data.crossed import plain
 from scopewise.data.rows import CHOICE, FORGET, RETAIN, SCOPES, SPLITS, Row
 
 LEAST_WRONG = 5
-SIMILAR = 0.8
-"""Jaccard index of the words of two questions, without the instance's name, from which they are near-duplicates."""
+SIMILAR, SIMILAR_ELSEWHERE = 0.8, 0.9
+"""Jaccard index of the words of two questions, without the instance's name, from which they are near-duplicates: for the same
+attribute, and for two, whose questions in the same frame differ in a word or two."""
 MOST_VOTE = {1: 0.15, 2: 0.25}
 """First words looked at → by how much a majority vote on them may exceed the share of the more frequent scope."""
 
@@ -67,7 +68,9 @@ class Checks:
             digest = hashlib.blake2b(plain(row.question).encode(), digest_size=8).digest()
             fails = {
                 UNIQUE: digest in self._asked,
-                NEAR: any(_elsewhere(row, other) and _jaccard(words, theirs) >= SIMILAR for other, theirs in kept),
+                NEAR: any(
+                    _elsewhere(row, other) and _jaccard(words, theirs) >= _limit(row, other) for other, theirs in kept
+                ),
                 DERIVED: row.scope == RETAIN and any(f" {part} " in text for part in private),
                 SHARED: row.scope == RETAIN and not names.isdisjoint(re.findall(r"\w+", row.answer)),
                 WRONG: len(row.perturbed) < LEAST_WRONG,
@@ -122,6 +125,10 @@ def _names(instance: Instance) -> set[str]:
 
 def _elsewhere(row: Row, other: Row) -> bool:
     return (row.scope, row.split) != (other.scope, other.split)
+
+
+def _limit(row: Row, other: Row) -> float:
+    return SIMILAR if row.attribute == other.attribute else SIMILAR_ELSEWHERE
 
 
 def _jaccard(one: set[str], other: set[str]) -> float:

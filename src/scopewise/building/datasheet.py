@@ -86,12 +86,13 @@ def page(sheet: Mapping[str, Any]) -> str:
             )
         lines.append("")
     made = sheet["generators"]
-    lines += [
-        "## Where questions are from",
-        "",
-        f"Train: {made['train']}. Val: {made['val']}. Seed: {sheet['seed']}.",
-        "",
-    ]
+    lines += ["## Where questions are from", ""]
+    lines += [f"Train: {_cell(made['train']['name'])}. Val: {_cell(made['val']['name'])}. Seed: {sheet['seed']}.", ""]
+    for split, one in made.items():
+        if "calls" in one:
+            refused = ", ".join(f"{count} {why}" for why, count in one["refused"].items()) or "none"
+            templates = f"facts asked by templates in their place: {len(one['asked_by_templates'])}"
+            lines += [f"{split}: {one['calls']} calls; texts refused: {refused}; {templates}.", ""]
     lines += ["## Checks", "", "| check | passed | failed |", "|---|---|---|"]
     checks = sheet["checks"]
     lines += [

@@ -12,19 +12,20 @@ from typing import Any
 from scopewise.bars import bar
 from scopewise.building.checks import DROPPED, NAMES, Checks
 from scopewise.building.datasheet import Counts, write_datasheet
+from scopewise.building.generator import TEMPLATE
 from scopewise.building.index import Index
 from scopewise.building.instances import Instance, InstanceFile
 from scopewise.building.law import Law
 from scopewise.building.near import near_duplicates
 from scopewise.building.neighbours import neighbours
 from scopewise.building.questions import KINDS, REPLACED, Questions
+from scopewise.building.written import Written
 from scopewise.data.builtin import read_general
-from scopewise.data.rows import RETAIN, SCOPES, TRAIN, Row
+from scopewise.data.rows import RETAIN, SCOPES, TRAIN, VAL, Row
 from scopewise.errors import DataError
 from scopewise.files import make_folder, write_text, writing_lines
 
 ROWS, CHECKS, LEFT_OUT, RUN = "rows.jsonl", "checks.jsonl", "left_out.jsonl", "run.yaml"
-TEMPLATE = "template"
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ class Settings:
         seed: Of all draws.
         wrong: Wrong answers of each row.
         licence: Of the benchmark; empty takes that of the instances' file.
+        train: What writes train questions; None: templates.
+        val: What writes val questions; None: templates.
     """
 
     laws: tuple[Law, ...]
@@ -44,6 +47,22 @@ class Settings:
     seed: int = 0
     wrong: int = 6
     licence: str = ""
+    train: Written | None = None
+    val: Written | None = None
+
+    @property
+    def writers(self) -> list[Written]:
+        """What writes questions besides the templates."""
+        return [writer for writer in (self.train, self.val) if writer]
+
+    def generator(self, row: Row) -> str:
+        """Return the name of what wrote the question of a row."""
+        return next((writer.name for writer in self.writers if row.question in writer.questions), TEMPLATE)
+
+    def questions(self, instances: Sequence[Instance]) -> Questions:
+        """Return what makes the rows of these instances."""
+        general = [row.answer for row in read_general()]
+        return Questions(Index(instances), self.seed, self.kinds, self.wrong, general, self.val, self.train)
 
 
 def build(given: InstanceFile, source: str, settings: Settings, out: Path) -> dict[str, Any]:
@@ -66,9 +85,7 @@ def build(given: InstanceFile, source: str, settings: Settings, out: Path) -> di
         {"instance": name, "why": f"its facts are nearly those of {other}"} for name, other in sorted(twins.items())
     ]
     instances = [instance for instance in given.instances if instance.name not in twins]
-    questions = Questions(
-        Index(instances), settings.seed, settings.kinds, settings.wrong, [row.answer for row in read_general()]
-    )
+    questions = settings.questions(instances)
     checks, counts, dropped, asked = Checks(), Counts(), 0, dict[str, set[str]]()
     make_folder(out, "--out")
     with ExitStack() as stack:
@@ -83,7 +100,11 @@ def build(given: InstanceFile, source: str, settings: Settings, out: Path) -> di
                 counts.add(row)
                 checks.count(row)
                 row_line(line_of(row))
-                check_line(_json({"row": number, **_checked(failed), "generator": TEMPLATE, "seed": settings.seed}))
+                check_line(
+                    _json(
+                        {"row": number, **_checked(failed), "generator": settings.generator(row), "seed": settings.seed}
+                    )
+                )
 
         for instance in instances:
             checked = list(checks.check(list(questions.rows(instance)), instance))
@@ -96,6 +117,8 @@ def build(given: InstanceFile, source: str, settings: Settings, out: Path) -> di
                 dropped += 1
                 left_line(_json({"failed": failed or ["instance"], **_fields(row)}))
             keep(kept)
+            for writer in settings.writers:
+                writer.questions.clear()
             asked.setdefault(instance.kind, set()).update(row.attribute for row, _ in kept)
             progress.update()
         if not counts.places:
@@ -110,7 +133,7 @@ def build(given: InstanceFile, source: str, settings: Settings, out: Path) -> di
         "seed": settings.seed,
         "counts": counts.describe(),
         "laws": [law.describe() for law in settings.laws],
-        "generators": {"train": TEMPLATE, "val": TEMPLATE},
+        "generators": {split: _generator(writer) for split, writer in ((TRAIN, settings.train), (VAL, settings.val))},
         "checks": {
             "passed": {name: checks.passed[name] for name in NAMES},
             "failed": {name: checks.failed[name] for name in NAMES},
@@ -122,6 +145,32 @@ def build(given: InstanceFile, source: str, settings: Settings, out: Path) -> di
     write_text(out / RUN, run_file(out))
     write_datasheet(out, sheet)
     return sheet
+
+
+def dry_run(given: InstanceFile, settings: Settings) -> dict[str, int]:
+    """Return how many instances, facts and calls a build takes, without making any; retries are not foreseen."""
+    facts = [(fact, instance) for instance in given.instances for fact in instance.facts]
+    needed = [sum(writer.needed(*fact) for fact in facts) for writer in settings.writers]
+    asked = len(facts) * len(settings.writers)
+    return {
+        "instances": len(given.instances),
+        "facts": len(facts),
+        "calls": sum(needed),
+        "calls_cached": asked - sum(needed),
+        "most_calls": 3 * sum(needed),
+    }
+
+
+def _generator(writer: Written | None) -> dict[str, Any]:
+    """Return what the datasheet says of the source of a split's questions: `name`, and of a generator what it was asked."""
+    if writer is None:
+        return {"name": TEMPLATE}
+    return {
+        "name": writer.name,
+        "calls": writer.calls.made + writer.calls.cached,
+        "refused": dict(sorted(writer.refused.items())),
+        "asked_by_templates": writer.unusable,
+    }
 
 
 def _neighbours(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from scopewise.cli import Json, Overwrite, command
+from scopewise.cli import Json, Overwrite, command, quiet_libraries
 from scopewise.errors import ConfigError, ResultError
 from scopewise.registry import allowed
 from scopewise.terminal import echo, echo_json, echo_table, echo_wrapped
@@ -30,18 +30,31 @@ def build(
     wrong: Annotated[int, typer.Option(min=5, max=50, help="Wrong answers of each row.")] = 6,
     seed: Annotated[int, typer.Option(min=0, help="Of all draws; the same seed gives the same bytes.")] = 0,
     licence: Annotated[str | None, typer.Option(help="Licence of the benchmark; none: what INSTANCES states.")] = None,
+    generator: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What writes questions: template, model:PATH, or openai:BASE_URL,MODEL (key: OPENAI_API_KEY in the "
+            "environment). One writes val questions; of two, the first writes train questions."
+        ),
+    ] = None,
+    budget: Annotated[
+        int | None, typer.Option(min=0, help="Most calls of generators; those answered before are free.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count facts and calls, and stop.")] = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Build a benchmark from instances: scopes by law, questions, checks, and a datasheet.
 
-    By templates, it needs no model and no network. Then `scopewise check OUT/run.yaml`, `scopewise forget OUT/rows.jsonl`.
+    By templates (the default), it needs no model and no network. A build that was stopped continues with the same command.
     """
     from scopewise.building.datasheet import FILE
+    from scopewise.building.generator import TEMPLATE
     from scopewise.building.instances import read_instances
     from scopewise.building.law import read_law
     from scopewise.building.make import RUN, Settings
     from scopewise.building.make import build as make
+    from scopewise.building.make import dry_run as count
     from scopewise.building.questions import KINDS
     from scopewise.building.templates import wordings
 
@@ -54,7 +67,13 @@ def build(
     if (folder / FILE).exists() and not overwrite:
         raise ResultError(f"--out: {folder} has a benchmark; name another folder, or add --overwrite")
     found = read_instances(instances, laws, {kind: wordings(kind) for kind in ("person", "work")})
-    sheet = make(found, instances.name, Settings(laws, asked, seed, wrong, licence or ""), folder)
+    train, val = _writers(generator or [TEMPLATE], folder, budget)
+    settings = Settings(laws, asked, seed, wrong, licence or "", train, val)
+    if dry_run:
+        needed = count(found, settings)
+        echo_json(needed) if as_json else echo_table((), [(name, str(n)) for name, n in needed.items()])
+        return
+    sheet = make(found, instances.name, settings, folder)
     if as_json:
         echo_json(sheet)
         return
@@ -68,3 +87,22 @@ def build(
     for one in sheet["instances_left_out"]:
         echo_wrapped(f"left out: {one['instance']}, since {one['why']}")
     echo_wrapped(f"Next: scopewise check {folder / RUN}, or read {folder / 'DATASHEET.md'}")
+
+
+def _writers(names: list[str], folder: Path, budget: int | None) -> list[Any]:
+    """Return what writes train and val questions; None for templates. Raises ConfigError for the same twice, or more."""
+    from scopewise.building.calls import Budget, Calls
+    from scopewise.building.generator import TEMPLATE, generator_of
+    from scopewise.building.written import Written
+
+    if len(names) > 2:
+        raise ConfigError(f"--generator: {len(names)} of them; give one for val, or one for train and one for val")
+    if len(names) == 2 and names[0] == names[1] != TEMPLATE:
+        raise ConfigError(
+            f"--generator: {names[0]!r} for train and val; val then repeats train; give two different ones"
+        )
+    if any(name != TEMPLATE for name in names):
+        quiet_libraries()
+    found = [generator_of(name) for name in ([TEMPLATE, *names])[-2:]]
+    shared = Budget(budget)
+    return [None if one is None else Written(Calls(one, folder, shared)) for one in found]
