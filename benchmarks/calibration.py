@@ -46,9 +46,9 @@ from scopewise.data.facts import facts_of
 from scopewise.data.load import load_benchmark
 from scopewise.data.prompt import encode
 from scopewise.data.rows import FORGET, RETAIN, Row
-from scopewise.erasure.figures import Kept
+from scopewise.erasure.figures import ATTACKS, Kept
 from scopewise.erasure.keep import keep, retention
-from scopewise.erasure.resist import ATTACKS, ResistSettings, attacked_exposures, lighter, resisted
+from scopewise.erasure.resist import ResistSettings, attacked_exposures, lighter, resisted
 from scopewise.erasure.verdict import decide, read_policy
 from scopewise.exposure import expose
 from scopewise.files import write_json

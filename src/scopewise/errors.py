@@ -5,6 +5,11 @@ class UserError(Exception):
     """Something the user gave is wrong. The text reads `where: given; allowed; what to do`."""
 
 
+def note_kept(error: BaseException) -> None:
+    """Note on an interruption that what is finished is kept; the command line says so with the error."""
+    error.add_note("finished steps are kept, add --resume to continue")
+
+
 class ConfigError(UserError):
     """A run file, a `--set` or an argument is wrong."""
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from asked import NAMES, request, rows, save, teach, untaught
+from forks import python
 from scopewise.cli import app
 from scopewise.cli import forget as _forget  # noqa: F401
 from scopewise.cli import requests as _requests  # noqa: F401
@@ -93,6 +98,99 @@ def test_one_sentence_before_anything_is_made(house: Path, model: Path, wrong: s
     assert not any(text["answer"] in done.output for text in FACTS)
     assert ledger.read_bytes() == before
     assert not out.exists() or not [path for path in out.iterdir() if not path.name.startswith(".")]
+
+
+def test_a_wrong_request_is_said_without_importing_torch(tmp_path: Path) -> None:
+    """Importing torch takes ten seconds; rows and paths are checked before."""
+    (tmp_path / "d.jsonl").write_text('{"question": "Who?", "answer": "Me", "scope": "forgot"}')
+    (tmp_path / "good.jsonl").write_text('{"question": "Who?", "answer": "Me"}')
+    code = (
+        "import sys\nfrom scopewise.cli import main\n"
+        "try:\n    main()\nfinally:\n    assert not {'torch', 'transformers'} & set(sys.modules)"
+    )
+    for words, sentence in {
+        ("d.jsonl",): "d.jsonl:1: unknown scope 'forgot'; allowed are forget (to be removed from the model) and retain",
+        ("gone.jsonl",): "gone.jsonl: no such file; give a file of rows, a request file or the name of a benchmark.",
+        ("bulitin",): "Did you mean 'builtin'?",
+        (
+            "good.jsonl",
+            "--model",
+            "./gone",
+        ): "--model: ./gone; no such folder; give a folder, a GGUF file or a hub name",
+        ("good.jsonl", "--budget", "soon"): "--budget: 'soon'; a time is a number above 0",
+    }.items():
+        done = subprocess.run(
+            [sys.executable, "-c", code, "forget", *words], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+        assert sentence in done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["d.jsonl", "good.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("base", "says"),
+    [
+        ("./gone", "--base: ./gone; no such folder; give a folder, a GGUF file or a hub name"),
+        ("gone", "--base: gone; neither a folder here nor in the hub's cache, and HF_HUB_OFFLINE forbids a download; "),
+        (
+            "empty",
+            "--base: empty; a folder without config.json or adapter_config.json; give a folder, a GGUF file or a hub name",
+        ),
+        ("rows.jsonl", "--base: rows.jsonl; is a file; give a folder, a GGUF file or a hub name"),
+        ("no weights", "--base (model.path): no weights; no model.safetensors in it; copy the folder again"),
+        (None, "--base (as {model} names it): ./gone; no such folder; give a folder, a GGUF file or a hub name"),
+    ],
+)
+def test_a_base_that_is_not_there(
+    house: Path, model: Path, monkeypatch: pytest.MonkeyPatch, base: str | None, says: str
+) -> None:
+    """Nothing is made, and the sentence names the option, or the model whose files name the base."""
+    monkeypatch.chdir(house)
+    (house / "empty").mkdir()
+    (house / "rows.jsonl").write_text("".join(json.dumps(text) + "\n" for text in TEXTS))
+    (house / "no weights").mkdir()
+    (house / "no weights" / "config.json").write_bytes((model / "config.json").read_bytes())
+    given, words = str(model), [] if base is None else ["--base", base]
+    if base is None:
+        given = "adapter"
+        (house / "adapter").mkdir()
+        (house / "adapter" / "adapter_config.json").write_text('{"base_model_name_or_path": "./gone"}')
+    done = CliRunner().invoke(app, ["forget", "rows.jsonl", "--model", given, *words])
+    assert (done.exit_code, done.stderr.count("\n")) == (2, 1), done.output
+    assert says.format(model=given) in done.stderr
+    assert not [path for path in (house / "forgotten").rglob("*") if path.name == "request.inputs.json"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("at", ["imports", "check", "training"])
+def test_an_interruption_says_what_is_kept(house: Path, at: str) -> None:
+    """Before the first finished step nothing is left, and `--resume` is not named; a library may swallow the first signal."""
+    (house / "rows.jsonl").write_text("".join(json.dumps(text) + "\n" for text in TEXTS))
+    out = house / "forgotten" / "rows"
+    when = {
+        "imports": "try:\n    os.kill(os.getpid(), signal.SIGINT)\nexcept KeyboardInterrupt: pass",
+        "check": "import scopewise.erasure.run as run\nrun._Job._check = lambda self: os.kill(os.getpid(), signal.SIGINT)",
+        "training": "",
+    }[at]
+    code = (
+        "import os, signal\nfrom scopewise.cli import main\nfrom scopewise.cli.signals import interrupt_on_signals\n"
+        f"signal.signal(signal.SIGINT, signal.default_int_handler)\ninterrupt_on_signals()\n{when}\nmain()"
+    )
+    words = ["forget", "rows.jsonl", "--set", "model.tiny={width: 32, layers: 2, heads: 2, vocab_size: 400}"]
+    process = subprocess.Popen(
+        [python(), "-c", code, *words], cwd=house, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    if at == "training":
+        end = time.monotonic() + 120
+        while not (out / "run" / "target.partial").exists() and process.poll() is None and time.monotonic() < end:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert (process.returncode, "Traceback" in errors) == (130, False), errors
+    kept = at == "training"
+    text = "finished steps are kept, add --resume to continue" if kept else "nothing was made yet"
+    assert errors.splitlines()[-1] == f"scopewise: interrupted; {text}"
+    assert (out / "steps" / "check.json").exists() == (out / "request.inputs.json").exists() == kept
 
 
 @pytest.mark.slow

@@ -70,13 +70,15 @@ def test_unknown_choice(tmp_path: Path, field: str) -> None:
     path = write(tmp_path / "d.jsonl", FORGET_ROW, {**RETAIN_ROW, field: "test"})
     text = message(path)
     assert text.startswith(f"{path}:2: unknown {field} 'test'; allowed are ")
-    assert ("forget, retain" if field == "scope" else "train, val") in text
+    assert (
+        "forget (to be removed from the model) and retain (to be kept)" if field == "scope" else "train, val"
+    ) in text
 
 
 @pytest.mark.parametrize(("wrong", "near"), [("forgot", "forget"), ("Retain", "retain"), ("neighbour", "neighbor")])
 def test_a_wrong_scope_names_the_nearest(tmp_path: Path, wrong: str, near: str) -> None:
     text = message(write(tmp_path / "d.jsonl", FORGET_ROW, {**RETAIN_ROW, "scope": wrong}))
-    assert f"unknown scope {wrong!r}; allowed are forget, retain," in text
+    assert f"unknown scope {wrong!r}; allowed are forget (to be removed from the model) and retain (to be kept)" in text
     assert text.endswith(f"Did you mean {near!r}?")
 
 

@@ -10,8 +10,9 @@ import torch
 
 from scopewise.data.facts import Fact, facts_of
 from scopewise.data.rows import FORGET, RETAIN, TRAIN, Row
+from scopewise.erasure.figures import ATTACKS
 from scopewise.erasure.keep import keep, retention
-from scopewise.erasure.resist import ATTACKS, ResistSettings, leakage, resist, resisted
+from scopewise.erasure.resist import ResistSettings, leakage, resist, resisted
 from scopewise.erasure.verdict import decide, read_policy
 from scopewise.errors import DataError
 from scopewise.exposure import expose

@@ -176,7 +176,12 @@ WRONG = [
     ("d.csv", b"question,answer,perturbed\nQ,A,[1\n", r"d\.csv:2: broken JSON"),
     ("d.csv", b"question,answer\nQ,caf\xe9\n", r"d\.csv:2: byte "),
     ("d.json", b'[\n {"question": "Q"}', r"d\.json:2: broken JSON"),
-    ("d.json", b'{\n "question": "Q"}', r"d\.json:row 1: field 'answer' is missing"),
+    (
+        "d.json",
+        b'{\n "question": "Q"}',
+        r"d\.json: no column 'answer' among its columns \('question'\); .* --map answer=",
+    ),
+    ("d.csv", b"question,anwser\nQ,A\nR,B\n", r"d\.csv: no column 'answer' among .* Did you mean 'anwser'\?$"),
     (
         "d.json",
         b'[{"question": "Q", "answer": "A"}, 3, 4]',

@@ -23,7 +23,7 @@ from scopewise.cli.failures import (
     path_sentence,
     usage_sentence,
 )
-from scopewise.cli.signals import interrupt_on_signals, signal_of
+from scopewise.cli.signals import again, interrupt_on_signals, signal_of
 from scopewise.errors import UserError
 from scopewise.terminal import close_bars, echo, echo_table, echo_wrapped, escape_streams, escaped
 
@@ -115,8 +115,8 @@ def command(function: Callable[..., Any]) -> Callable[..., Any]:
             _say(str(error))
             raise typer.Exit(2) from None
         except KeyboardInterrupt as error:
-            kept = "; finished stages are kept, add --resume to continue" if "resume" in kwargs else ""
-            _say(f"interrupted{kept}")
+            kept = getattr(error, "__notes__", ["nothing was made yet"] if "resume" in kwargs else [])
+            _say("; ".join(["interrupted", *kept]))
             raise typer.Exit(128 + signal_of(error)) from None
         except BrokenPipeError:
             # The reader of stdout is gone (`| head`), so discard what is left to flush.
@@ -176,6 +176,7 @@ def quiet_libraries() -> None:
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     import transformers
 
+    again()
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     warnings.filterwarnings("ignore", module="(transformers|peft|accelerate|torch)")
@@ -188,8 +189,12 @@ def main() -> None:
     for wrong in filter(None, map(argument_sentence, sys.argv[1:])):
         _say(wrong)
         sys.exit(2)
-    for module in pkgutil.iter_modules(__path__):  # the commands register themselves
-        importlib.import_module(f"{__name__}.{module.name}")
+    try:
+        for module in pkgutil.iter_modules(__path__):  # the commands register themselves
+            importlib.import_module(f"{__name__}.{module.name}")
+    except KeyboardInterrupt as error:
+        _say("interrupted; nothing was made yet")
+        sys.exit(128 + signal_of(error))
     keep_freed_memory()
     if len(sys.argv) == 1:
         overview()

@@ -8,13 +8,15 @@ from typing import Annotated, Any
 import typer
 
 from scopewise import registry
-from scopewise.cli import Json, Overwrite, Resume, Set, command, quiet_libraries
-from scopewise.errors import ConfigError
+from scopewise.cli import Json, Overwrite, Resume, Set, command, quiet_libraries, sets
+from scopewise.cli.signals import again
+from scopewise.errors import ConfigError, DataError
 from scopewise.run_file import load_config
 from scopewise.terminal import echo, echo_json, echo_table, echo_wrapped
 
 
 @command
+@sets(base="model.path", model="model.target")
 def forget(
     request: Annotated[
         list[str],
@@ -67,25 +69,37 @@ def forget(
 
     Exit code 0 if all three lights are green, or if the model did not know the facts; 3 if not.
     """
-    quiet_libraries()
+    from scopewise.erasure.plan import check_models
     from scopewise.erasure.request import Request, read_request, request_of, union
-    from scopewise.erasure.resist import ATTACKS
-    from scopewise.erasure.run import forget
-    from scopewise.erasure.setup import Options
 
     def read(text: str) -> Request:
-        name = text.replace("-", "_")
-        if Path(text).exists() or name not in registry.table("benchmarks"):
+        name, benchmarks = text.replace("-", "_"), registry.table("benchmarks")
+        if not Path(text).exists() and name not in benchmarks:
+            raise DataError(
+                f"{text}: no such file; give a file of rows, a request file or the name of a benchmark."
+                f"{registry.nearest(name, benchmarks)}"
+            )
+        if Path(text).exists():
             return read_request(text, _mapping(map_ or []), name=out.name if out and len(request) == 1 else None)
         return request_of(name, load_config(None, set_ or []).data)
 
     requests = [read(text) for text in request]
     asked = union(requests)
+    limit = None if budget is None else minutes(budget)
+    path, before = model or asked.model.path, base or asked.model.base
+    check_models(path, before, load_config(None, set_ or []).model.revision)
+    # Wrong rows or a wrong path are said at once; the imports below take seconds.
+    quiet_libraries()
+    from scopewise.erasure.figures import ATTACKS
+    from scopewise.erasure.run import forget
+    from scopewise.erasure.setup import Options
+
+    again()
     options = Options(
-        model=model or asked.model.path,
-        base=base or asked.model.base,
+        model=path,
+        base=before,
         kind=None if exact is None else "exact" if exact else "approximate",
-        minutes=None if budget is None else minutes(budget),
+        minutes=limit,
         policy=None if policy is None else str(policy),
         gguf=tuple(gguf or ()),
         operator=operator,

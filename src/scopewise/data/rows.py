@@ -240,9 +240,14 @@ def make_row(record: object, origin: str, **fixed: Any) -> Row:
     for key in ("question", "answer", "scope"):
         if not values[key].strip():
             raise DataError(f"{origin}: field {key!r} is empty; fill it or remove the row")
-    for key, choices in (("scope", ALL_SCOPES), ("split", SPLITS)):
-        if key in values and values[key] not in choices:
-            raise DataError(f"{origin}: unknown {key} {values[key]!r}; {allowed(values[key], choices)}")
+    if values["scope"] not in ALL_SCOPES:
+        raise DataError(
+            f"{origin}: unknown scope {values['scope']!r}; allowed are {FORGET} (to be removed from the model) and "
+            f"{RETAIN} (to be kept); rows that are only measured may also have {', '.join(ALL_SCOPES[2:])}."
+            f"{nearest(values['scope'], ALL_SCOPES)}"
+        )
+    if "split" in values and values["split"] not in SPLITS:
+        raise DataError(f"{origin}: unknown split {values['split']!r}; {allowed(values['split'], SPLITS)}")
     return Row(**values, origin=origin)
 
 

@@ -22,7 +22,7 @@ from scopewise.data.rows import (
 )  # fmt: skip
 from scopewise.documents import parse_json, read_text
 from scopewise.errors import ConfigError, DataError
-from scopewise.registry import allowed
+from scopewise.registry import allowed, nearest
 
 ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 """Endings of files of rows; all but `.parquet` may also be zipped (`.jsonl.gz`)."""
@@ -104,7 +104,15 @@ def table_rows(
             named |= {} if found is None else {"scope": found}
         return named
 
-    return make_rows([(origin, shaped(origin, record)) for origin, record in records], **fixed)
+    found = [(origin, shaped(origin, record)) for origin, record in records]
+    for field in ("question", "answer"):
+        if found and all(isinstance(record, Mapping) and record.get(field) is None for _, record in found):
+            names = ", ".join(repr(column)[:40] for column in list(columns)[:_SHOWN])
+            raise DataError(
+                f"{name}: no column {field!r} among its columns ({names}); add it, or say which column it is, as in "
+                f"--map {field}=response.{nearest(field, set(columns) - set(FIELDS))}"
+            )
+    return make_rows(found, **fixed)
 
 
 def read_records(path: Path, setting: str = "data.path") -> list[tuple[str, object]]:
@@ -117,7 +125,7 @@ def read_records(path: Path, setting: str = "data.path") -> list[tuple[str, obje
     """
     kind = Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
     if path.is_dir():
-        return list(_of_datasets(path))
+        return list(_of_datasets(path, setting))
     if kind == ".parquet":
         return _of_parquet(path)
     if path.exists() and kind not in ("", ".ndjson", *ENDINGS):
@@ -186,11 +194,11 @@ def _of_parquet(path: Path) -> list[tuple[str, object]]:
     return [(f"{path}:row {i}", record) for i, record in enumerate(records, start=1)]
 
 
-def _of_datasets(path: Path) -> Iterator[tuple[str, object]]:
+def _of_datasets(path: Path, setting: str) -> Iterator[tuple[str, object]]:
     if not any((path / name).is_file() for name in ("dataset_info.json", "dataset_dict.json")):
+        other = ", or choose another `data.benchmark`" if setting == "data.path" else ""
         raise DataError(
-            f"{path}: is a folder, and not one that `datasets` saved (save_to_disk); name a file in it, or choose another "
-            "`data.benchmark`"
+            f"{path}: is a folder, and not one that `datasets` saved (save_to_disk); name a file in it{other}"
         )
     from datasets import DatasetDict, load_from_disk  # slow to import, and needed only here
 

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from scopewise.statistics import Interval
 
+ATTACKS = ("question", "quantization", "prompts", "sampling", "relearning")
+"""Kinds of attacks on an exported model."""
+
 
 @dataclass(frozen=True)
 class InstanceLoss:

@@ -12,6 +12,7 @@ from scopewise import schemas
 from scopewise.bars import duration
 from scopewise.documents import read_json
 from scopewise.errors import ConfigError, ModelError
+from scopewise.models.find import find_model
 
 Kind = Literal["nothing", "exact", "approximate"]
 APPROXIMATE = "wga"
@@ -53,6 +54,25 @@ def taught(model: str) -> Taught:
         lora = {key: config[key] for key in ("r", "lora_alpha", "target_modules") if config.get(key)}
         return Taught(config.get("base_model_name_or_path"), {"parameters": "lora"}, lora)
     return Taught()
+
+
+def check_models(model: str | None, base: str | None, revision: str | None = None) -> None:
+    """Check that the model and its base are there: given, or named by the model's own files.
+
+    Args:
+        model: Folder or hub name; None: a tiny model is made.
+        base: The same of the base; None: what the model's files say.
+        revision: Hub revision of the base; of the model if there is no base.
+
+    Raises:
+        ModelError: one is not there.
+    """
+    if model is None:
+        return
+    named = base or taught(model).base
+    find_model(model, None if named else revision, "--model")
+    if named is not None:
+        find_model(named, revision, "--base" if base else f"--base (as {model} names it)")
 
 
 @dataclass(frozen=True)

@@ -173,7 +173,7 @@ def read_request(
     path = Path(path)
     record = _request_in(path)
     if record is None:
-        file, rows, law = RequestFile(id=name or path.name.partition(".")[0]), read_table(path, mapping), {}
+        file, rows, law = RequestFile(id=name or path.name.partition(".")[0]), read_table(path, mapping, setting=""), {}
     else:
         if foreign := "subject_request_id" in record:
             record = from_open_dsr(record, path)
@@ -283,10 +283,13 @@ def _rows(
         records = [(f"{path}:row {i}", record) for i, record in enumerate(given, start=1)]
         return table_rows(records, str(path), mapping, law=law)
     if not isinstance(given, str):
-        raise DataError(f"{path}: rows is {type(given).__name__}; name a file of rows, or write them as a list")
+        what = "no rows" if given is None else f"rows is {type(given).__name__}"
+        raise DataError(f"{path}: {what}; name a file of rows, or write them as a list")
     file = path.parent / given
     if inside and not file.resolve().is_relative_to(path.parent.resolve()):
         raise DataError(f"{path}: rows {given!r} is outside the request's folder; put the file beside the request")
+    if not file.exists():
+        raise DataError(f"{path}: rows {given!r}; no such file; a path begins at the request's folder; correct it")
     return read_table(file, mapping, law=law, setting="rows")
 
 
@@ -301,6 +304,8 @@ def _check_rows(rows: Sequence[Row], law: Mapping[str, str], path: Path) -> None
             )
 
     each_row(((row.origin, row) for row in rows), check)
+    if not rows:
+        raise DataError(f"{path}: no row in it; a request needs at least one question with its answer")
     if not any(row.scope == FORGET for row in rows):
         raise DataError(f"{path}: {len(rows)} rows, none of scope {FORGET!r}; a request needs at least one to forget")
     check_scopes(rows)
@@ -315,6 +320,10 @@ def _without_choices(rows: Sequence[Row], path: Path) -> list[Row]:
 
 
 def _checked_id(given: str, rows: Sequence[Row], path: Path) -> str:
+    if not given:
+        raise DataError(
+            f"{path}: no id; records name a request by it, and it names no person; add one, as in id: REQ-17"
+        )
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", given):
         raise DataError(
             f"{path}: id {given!r}; an id has letters, digits, '.', '_' and '-'; rename the file, or give another"

@@ -21,14 +21,12 @@ from scopewise.config import AttackSection
 from scopewise.data.candidates import same_kind
 from scopewise.data.facts import LEAST_ANSWERS, Fact
 from scopewise.data.rows import Benchmark, Row
-from scopewise.erasure.figures import Attacked, Resisted
+from scopewise.erasure.figures import ATTACKS, Attacked, Resisted
 from scopewise.errors import ModelError
 from scopewise.exposure import answer_scores, expose, exposure_of
 from scopewise.models.engine import Engine
 from scopewise.ranks import Exposure
 from scopewise.statistics import Interval, estimate, holm
-
-ATTACKS = ("question", "quantization", "prompts", "sampling", "relearning")
 
 
 @dataclass(frozen=True)

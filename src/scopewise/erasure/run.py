@@ -26,7 +26,7 @@ from scopewise.erasure.ledger import Ledger, State
 from scopewise.erasure.model_card import Card
 from scopewise.erasure.outcome import Forgotten
 from scopewise.erasure.page import Answers
-from scopewise.erasure.plan import Plan, plan, unlearning
+from scopewise.erasure.plan import Plan, check_models, plan, unlearning
 from scopewise.erasure.probes import ASKED
 from scopewise.erasure.recording import LIMITS, Done, write_request_record
 from scopewise.erasure.request import Request, union
@@ -40,6 +40,7 @@ from scopewise.exposure import expose
 from scopewise.models.load import load_tokenizer
 from scopewise.models.outline import outline
 from scopewise.ranks import Exposure
+from scopewise.run_file import load_config
 from scopewise.runs.stages import digest, model_identity
 
 MOST_ATTEMPTS = {"exact": 3, "approximate": 6}
@@ -75,6 +76,7 @@ def forget(
         UserError: bad input; a sentence. Finished steps stay in the folder.
     """
     policy = read_policy(options.policy)
+    check_models(options.model, options.base, load_config(None, list(options.changes)).model.revision)
     requests = [request] if isinstance(request, Request) else list(request)
     whole = union(requests)
     inputs = {

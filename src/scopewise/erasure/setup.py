@@ -16,9 +16,9 @@ from scopewise.data.facts import Fact, facts_of
 from scopewise.data.instances import instance_names
 from scopewise.data.rows import FORGET, RETAIN, TRAIN, Row
 from scopewise.erasure.expand import Expanded, expand
+from scopewise.erasure.figures import ATTACKS
 from scopewise.erasure.plan import finetuning, taught
 from scopewise.erasure.request import Request
-from scopewise.erasure.resist import ATTACKS
 from scopewise.erasure.verdict import is_known
 from scopewise.errors import ConfigError
 from scopewise.exposure import compared_with, expose
@@ -51,7 +51,7 @@ class Options:
         gguf: Types of GGUF files to write beside the exported weights.
         operator: Who does it, as a role or an organisation, for the record.
         changes: Settings of the run file, as `--set`.
-        attacks: Which attacks are run on the exported model, of `resist.ATTACKS`; the record names those that were not.
+        attacks: Which attacks are run on the exported model, of `figures.ATTACKS`; the record names those that were not.
         seed: Of everything that is drawn.
     """
 

@@ -1,6 +1,6 @@
 """The steps of a request: numbered on the terminal, each kept when it is finished, so that an interrupted request goes on.
 
-A user's error before the first of them leaves the folder empty.
+A user's error or an interruption before the first of them is finished leaves the folder empty.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from scopewise.documents import read_json
-from scopewise.errors import ConfigError, ResultError, UserError
+from scopewise.errors import ConfigError, ResultError, UserError, note_kept
 from scopewise.eta import Whole, active_clock
 from scopewise.files import make_folder, remove, write_json
 from scopewise.lock import HOLDER, LOCK, RunLock
@@ -30,6 +30,28 @@ TITLES = {
 """Step → what the terminal calls it, in their order."""
 INPUTS = "request.inputs.json"
 """File of what all results of a request depend on; a folder that has it is that of a request."""
+
+
+def progress(folder: Path) -> dict[str, str | None]:
+    """Return each step of the request in a folder with what came out of it in words; None of a step that is not finished."""
+    found: dict[str, str | None] = {}
+    for name in list(TITLES)[:-1]:
+        path = folder / "steps" / f"{name}.json"
+        found[name] = _said(name, read_json(path, ResultError)) if path.exists() else None
+    records = [*folder.glob("record.intoto.json"), *folder.glob("requests/*/record.intoto.json")]
+    found["record"] = ", ".join(str(path.relative_to(folder)) for path in sorted(records)) or None
+    return found
+
+
+def _said(name: str, found: Mapping[str, Any]) -> str:
+    match name:
+        case "plan":
+            return str(found["plan"]["why"])
+        case "export":
+            return "export"
+        case "verdict":
+            return ", ".join(f"{light} {one['light']}" for light, one in found.items())
+    return str(found["said"])
 
 
 class Steps:
@@ -98,7 +120,10 @@ class Steps:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        if self._new and kind is not None and issubclass(kind, UserError) and not self._finished:
+        ended = kind is not None and issubclass(kind, UserError | KeyboardInterrupt)
+        if ended and not (self._new and not self._finished) and isinstance(error, KeyboardInterrupt):
+            note_kept(error)
+        if ended and self._new and not self._finished:
             for path in sorted(self.folder.iterdir(), key=lambda p: p.name == INPUTS):
                 if path.name not in (LOCK, HOLDER):
                     remove(path)

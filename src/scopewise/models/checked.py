@@ -26,8 +26,6 @@ from scopewise.documents import read_json
 from scopewise.errors import ModelError, UserError
 from scopewise.tensor_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, damage
 
-_DOCUMENTS = ("config.json", ADAPTER_CONFIG, "tokenizer_config.json", "special_tokens_map.json")
-_PATTERNS = ("generation_config.json", "*.safetensors.index.json")
 _SHOWN = 3
 _LAYERS = 2000
 """More than any model has."""
@@ -97,14 +95,6 @@ def reading(path: str | Path, what: str, advice: str, setting: str = "model") ->
 def first_line(error: Exception) -> str:
     """Return the first line of a library's message."""
     return str(error).strip().split("\n", 1)[0]
-
-
-def check_documents(folder: Path) -> None:
-    """Raise ModelError for a JSON file of a model folder that is invalid or holds no mapping."""
-    files = [folder / name for name in _DOCUMENTS] + [file for name in _PATTERNS for file in folder.glob(name)]
-    for file in files:
-        if file.is_file() and not isinstance(read_json(file, ModelError, nan=True), dict):
-            raise ModelError(f"{file}: not a mapping of names to values; give a folder that was saved by the library")
 
 
 def check_config(config: PreTrainedConfig, path: str | Path, setting: str = "model") -> None:

@@ -23,10 +23,9 @@ from scopewise.errors import ModelError
 from scopewise.files import make_folder, remove, seal, write_json
 from scopewise.lock import changing
 from scopewise.models.checked import check_config, check_loaded, reading
+from scopewise.models.find import gguf_file
 
 _ADVICE = "give a GGUF file of a causal language model that transformers reads, or the folder it was made from"
-_DESCRIBED = ("config.json", "adapter_config.json", "tokenizer_config.json", "tokenizer.json")
-"""Files of a folder that is a model or an adapter itself, whether it also has GGUF files or not."""
 _ROPE = "rope_freqs.weight"
 ORIGIN = "gguf.json"
 """File of an unpacked folder that names the GGUF file, with its SHA-256."""
@@ -51,27 +50,6 @@ def unpacked(path: str | Path, setting: str = "model") -> str | Path:
         return path
     about = file.stat()
     return _unpacked(file.resolve(), about.st_size, about.st_mtime_ns, setting)
-
-
-def gguf_file(path: str | Path, setting: str = "model") -> Path | None:
-    """Return the GGUF file that a model's path names, itself or by its folder; None if it names something else.
-
-    Raises:
-        ModelError: a folder with several GGUF files and no other model.
-    """
-    path = Path(path)
-    try:
-        if path.suffix == ".gguf":
-            return path if path.is_file() else None
-        if not path.is_dir() or any((path / name).exists() for name in _DESCRIBED):
-            return None
-        files = sorted(file for file in path.iterdir() if file.suffix == ".gguf" and file.is_file())
-    except (OSError, ValueError):  # too long, or not readable: refused where the path is used
-        return None
-    if len(files) > 1:
-        names = ", ".join(file.name for file in files[:5]) + (", …" if len(files) > 5 else "")
-        raise ModelError(f"{setting}: {path}; a folder with {len(files)} GGUF files ({names}); give one of the files")
-    return files[0] if files else None
 
 
 @functools.lru_cache(maxsize=64)

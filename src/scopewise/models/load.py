@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
-from huggingface_hub.errors import EntryNotFoundError, HFValidationError, RepositoryNotFoundError
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError
 from peft import PeftModel
 from transformers import (
     AutoConfig,
@@ -28,7 +28,6 @@ from scopewise.models.checked import (
     ADAPTER_WEIGHTS,
     attach,
     check_config,
-    check_documents,
     check_loaded,
     check_tokenizer_class,
     check_weights,
@@ -37,6 +36,7 @@ from scopewise.models.checked import (
     reading,
     without_false_alarms,
 )
+from scopewise.models.find import find_model, is_folder
 from scopewise.models.gguf import unpacked
 from scopewise.models.parallel.processes import default_device
 
@@ -187,58 +187,6 @@ def load_tokenizer(path: str | Path, revision: str | None = None) -> PreTrainedT
             str(path), revision=revision or "main", trust_remote_code=False, local_files_only=local
         )
     return with_padding(tokenizer)
-
-
-def find_model(path: str | Path, revision: str | None = None, setting: str = "model") -> bool:
-    """Return whether a model is on this machine (a folder, or cached while the hub is out of reach).
-
-    The hub is asked once, without the libraries' retries, so that a wrong name is refused at once and not after a minute.
-
-    Args:
-        path: Folder or hub name.
-        revision: Hub revision.
-        setting: The one that names the model, for the sentence.
-
-    Raises:
-        ModelError: there is no such folder, and no such model on the hub, or the hub is out of reach; or the folder holds
-            none.
-    """
-    advice = "give a folder, a GGUF file or a hub name of a causal language model"
-    path = unpacked(path, setting)
-    if is_folder(path, setting):
-        files = ("config.json", "adapter_config.json", "tokenizer_config.json", "tokenizer.json")
-        if not any((Path(path) / file).exists() for file in files):
-            raise ModelError(f"{setting}: {path}; a folder without config.json or adapter_config.json; {advice}")
-        check_documents(Path(path))
-        return True
-    name = str(path)
-    if Path(path).is_absolute() or name.startswith(".") or name.count("/") > 1:
-        raise ModelError(f"{setting}: {path}; no such folder; {advice}")
-    reason = "is on the hub neither as a model nor as an adapter"
-    for file in ("config.json", "adapter_config.json"):
-        try:
-            get_hf_file_metadata(hf_hub_url(name, file, revision=revision), timeout=10)
-            return False
-        except (EntryNotFoundError, RepositoryNotFoundError, HFValidationError):
-            continue
-        except Exception as error:  # the client raises many kinds of errors; all mean that the hub did not answer
-            if isinstance(try_to_load_from_cache(name, file, revision=revision), str):
-                return True
-            reason = f"is no folder here, and the hub did not answer ({type(error).__name__})"
-    raise ModelError(f"{setting}: {path}; {reason}; {advice}")
-
-
-def is_folder(path: str | Path, setting: str = "model") -> bool:
-    """Return whether a path is a folder. Raises ModelError if that cannot be determined (too long, no permission)."""
-    try:
-        if not Path(path).is_dir():
-            return False
-        next(Path(path).iterdir(), None)
-        return True
-    except OSError as error:
-        raise ModelError(
-            f"{setting}: {path}; {error.strerror}; give a folder that can be read, or a hub name"
-        ) from None
 
 
 def adapter_base(path: str | Path, revision: str | None = None) -> str | None:

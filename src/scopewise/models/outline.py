@@ -17,7 +17,8 @@ from scopewise.errors import ConfigError, ModelError
 from scopewise.models.adapters import lora_config, with_adapter
 from scopewise.models.architecture import active_adapter
 from scopewise.models.checked import reading
-from scopewise.models.load import adapter_base, is_folder, load_model, revision_of
+from scopewise.models.find import is_folder
+from scopewise.models.load import adapter_base, load_model, revision_of
 from scopewise.models.tiny import tiny_shape
 
 _LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")

@@ -33,8 +33,9 @@ from scopewise.metrics.base import make_metrics
 from scopewise.metrics.needs.base import need_class
 from scopewise.models.adapters import lora_config, with_adapter
 from scopewise.models.checked import check_weights
+from scopewise.models.find import find_model, is_folder
 from scopewise.models.gguf import unpacked
-from scopewise.models.load import adapter_base, find_model, is_folder, load_tokenizer, quantized
+from scopewise.models.load import adapter_base, load_tokenizer, quantized
 from scopewise.models.outline import base_outline, check_lora, check_memory, outline
 from scopewise.models.tiny import build_tokenizer, tiny_shape, tokenizer_texts
 from scopewise.models.vocabulary import check_vocabulary

@@ -15,7 +15,7 @@ import yaml
 from scopewise import schemas
 from scopewise.config import RunConfig
 from scopewise.documents import read_json
-from scopewise.errors import ConfigError, ResultError, UserError
+from scopewise.errors import ConfigError, ResultError, UserError, note_kept
 from scopewise.files import FOLDER_MODE, flush, make_folder, no_room, remove, seal, write_json, write_text, writing
 from scopewise.lock import HOLDER, LOCK, RunLock, join
 from scopewise.record import manifest, stored
@@ -151,6 +151,8 @@ class RunFolder:
                 self.keep_config()
             if self._made is not None and kind is not None and issubclass(kind, UserError):
                 self._undo(self._made)
+            if isinstance(error, KeyboardInterrupt) and (self.path / "config.yaml").exists():
+                note_kept(error)
         finally:
             self._release()
         if isinstance(error, Exception) and not isinstance(error, UserError) and (reason := no_room(error)):
