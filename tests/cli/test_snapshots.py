@@ -17,14 +17,16 @@ import pytest
 from cryptography.hazmat.primitives import serialization as pem
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from recorded import make_house
+from recorded import make_house, values
 from scopewise import cli, terminal
 from scopewise.cli.bench import print_results
 from scopewise.cli.forget import print_result
 from scopewise.erasure import ledger
+from scopewise.erasure.evidence import make_record, sign, write_record
 from scopewise.erasure.plan import Plan
 from scopewise.erasure.run import Forgotten
 from scopewise.erasure.verdict import Light, Verdict
+from scopewise.files import write_json
 
 HERE = Path(__file__).parent / "snapshots"
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
@@ -134,6 +136,52 @@ def test_verify(printed: Printed, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     make_house(tmp_path)
     monkeypatch.chdir(tmp_path)
     printed("verify", "verify", "REQ")
+
+
+def test_show_of_a_record(printed: Printed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names of attacks are long, and the table still fits."""
+    monkeypatch.setattr(datetime, "datetime", Fixed)
+    key = Ed25519PrivateKey.from_private_bytes(bytes(32))
+    house = make_house(tmp_path)
+    names = ("prompts: background_hint", "relearning: forget rows of others, rate 0.00067, 20 steps")
+    attacks = [{"name": name, "value": 0.31, "low": -0.2, "high": 0.62, "n": 12, "bound": 0.25} for name in names]
+    evidence = {**values(house.rows)["evidence"], "attacks": attacks}
+    made = sign(make_record(**values(house.rows, evidence=evidence)), key)
+    (tmp_path / "long").mkdir()
+    write_record(tmp_path / "long", made)
+    monkeypatch.chdir(tmp_path)
+    printed("show-record", "show", "long")
+
+
+@pytest.mark.parametrize("name", ["unfinished", "several"])
+def test_show_of_a_request(
+    name: str, printed: Printed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Which steps are done, and how to go on; a finished folder of several requests says where their records lie."""
+    monkeypatch.chdir(tmp_path)
+    folder = Path("forgotten") / "REQ-17"
+    said = {"said": "12 facts about 3 instances, 12 retain rows"}
+    plan = {
+        "plan": {"why": "The base is fine-tuned again on the 12 retain rows only. What else the model learned is lost."}
+    }
+    steps = {"check": said, "known": {"said": "9 of 12 facts (p = 1.1e-16)"}, "plan": plan}
+    if name == "several":
+        verdict = {light: {"light": "green"} for light in ("forgotten", "kept", "resists")}
+        steps |= {"unlearn": {"said": "retrain"}, "export": {}, "verify": {"said": "28 attacks"}, "verdict": verdict}
+        write_json(folder / "requests" / "REQ-18" / "record.intoto.json", {})
+        write_json(folder / "requests" / "REQ-17" / "record.intoto.json", {})
+    write_json(folder / "request.inputs.json", {"id": "REQ-17"})
+    for step, found in steps.items():
+        write_json(folder / "steps" / f"{step}.json", found)
+    text = printed(f"show-{name}", "show", str(folder))
+    assert ("--resume" in text) == (name == "unfinished")
+    cli.app(["show", str(folder), "--json"], prog_name="scopewise", standalone_mode=False)
+    found = json.loads(capsys.readouterr().out)
+    assert (found["finished"], found["steps"]["plan"], found["steps"]["unlearn"]) == (
+        name == "several",
+        True,
+        name == "several",
+    )
 
 
 def test_list(printed: Printed) -> None:

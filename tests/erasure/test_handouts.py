@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -16,7 +18,7 @@ import pytest
 
 from changes import flips
 from recorded import LIGHT, ROWS, House, make_house, values
-from scopewise.erasure import evidence, handouts
+from scopewise.erasure import evidence, handouts, keys
 
 ROOT = Path(__file__).parents[2]
 HOSTILE = '<script>alert(1)</script> | `x` [y](javascript:z) "quoted"'
@@ -149,9 +151,9 @@ SCRIPT = re.search(
 )
 
 
-def test_the_script_has_forty_lines_and_needs_no_scopewise() -> None:
+def test_the_script_has_few_lines_and_needs_no_scopewise() -> None:
     assert SCRIPT is not None
-    assert sum(bool(line.strip()) for line in SCRIPT[1].splitlines()) <= 40
+    assert sum(bool(line.strip()) for line in SCRIPT[1].splitlines()) <= 45
     imported = re.findall(r"^(?:import|from) (.+?)(?: import.*)?$", SCRIPT[1], re.MULTILINE)
     assert {name.partition(".")[0] for names in imported for name in names.split(", ")} == {
         *("base64", "hashlib", "json", "sys", "pathlib", "cryptography")
@@ -172,8 +174,73 @@ def test_the_script_verifies(house: House, tmp_path: Path) -> None:
 
     assert run(*arguments) == (0, "verified: the record, the model's files, the ledger\n")
     assert run(*arguments[:2]) == (0, "verified: the record\n")
-    code, text = run(str(house.record), "0" * 64)
-    assert (code, text) == (1, f"NOT VERIFIED: ValueError signed with the key {keyid}\n")
+    other = f"it is signed with the key {keyid}, not with {'0' * 64}"
+    assert run(str(house.record), "0" * 64) == (1, f"NOT VERIFIED: {house.record}: {other}.\n")
+
+
+def test_the_script_says_what_is_wrong_in_a_sentence(house: House, tmp_path: Path) -> None:
+    """Whatever is missing or changed: one line, no traceback, and no name of an exception."""
+    assert SCRIPT is not None
+    script, keyid = tmp_path / "verify_record.py", house.statement["predicate"]["signer"]["keyid"]
+    script.write_text(SCRIPT[1])
+    copied = tmp_path / "model"
+    copied.mkdir()
+    (copied / "config.json").write_bytes(b"{}")
+    (copied / "more.txt").write_bytes(b"")
+    ledger, record, made = house.ledger.path.read_bytes(), house.record.read_bytes(), {}
+    for name, content in {
+        "cut line": ledger[:-40], "cut before": b"".join(ledger.splitlines(keepends=True)[:-1]), "none": b"",
+        "changed": ledger.replace(b'"known"', b'"Known"', 1), "record": record.replace(b'"payload":"ey', b'"payload":"eY'),
+        "no json": b"\x00", "no record": b"[]\n",
+        "unsigned": record.replace(b'"sig":"', b'"sig":"AAAA'),
+    }.items():  # fmt: skip
+        made[name] = tmp_path / name
+        made[name].write_bytes(content)
+    usage = "give the record and the signer's fingerprint; then, if you have them, the model's folder and the ledger"
+    changed, not_named = (
+        "this is not a record, or it was changed",
+        "it does not name this record; it is another ledger, or was",
+    )
+    cases: list[tuple[list[Any], str]] = [
+        ([], usage),
+        ([house.record], usage),
+        ([tmp_path / "gone", keyid], f"{tmp_path / 'gone'}: there is no such file"),
+        ([house.export, keyid], f"{house.export}: there is no such file, or it cannot be read"),
+        *(([made[name], keyid], f"{made[name]}: {changed}") for name in ("record", "no json", "no record", "unsigned")),
+        ([house.record, keyid, tmp_path / "gone"], "gone: missing, changed or added: config.json, model.safetensors"),
+        ([house.record, keyid, copied], "model: missing, changed or added: config.json, model.safetensors, more.txt"),
+        (
+            [house.record, keyid, house.export, tmp_path / "gone"],
+            "gone: there is no such file, or its last line was cut",
+        ),
+        (
+            [house.record, keyid, house.export, made["cut line"]],
+            "cut line: there is no such file, or its last line was cut off",
+        ),
+        ([house.record, keyid, house.export, made["changed"]], "changed: the chain is broken at line 2"),
+        *(([house.record, keyid, house.export, made[name]], f"{name}: {not_named}") for name in ("cut before", "none")),
+    ]
+    for given, says in cases:
+        words = [sys.executable, "-I", str(script), *map(str, given)]
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr, done.stdout.count("\n")) == (1, "", 1), done
+        assert done.stdout.startswith("NOT VERIFIED: ")
+        assert says in done.stdout
+        assert "Error" not in done.stdout
+
+
+def test_the_documented_commands_print_the_fingerprint(house: House) -> None:
+    """`docs/record.md` says how an officer computes it from the key, by openssl or by Python."""
+    text = (ROOT / "docs" / "record.md").read_text()
+    block = next(block for block in re.findall(r"```console\n(.*?)```", text, re.DOTALL) if "openssl" in block)
+    found = re.search(r"\$ (openssl .*?)\n.*?python -c '(.*?)' signing\.pem", block, re.DOTALL)
+    assert found is not None
+    key, keyid = house.folder / "keys" / keys.SIGNING, house.statement["predicate"]["signer"]["keyid"]
+    words = [sys.executable, "-I", "-c", found[2], str(key)]
+    assert subprocess.run(words, capture_output=True, text=True, check=True).stdout == f"{keyid}\n"
+    if shutil.which("openssl"):
+        shell = found[1].replace("~/.config/scopewise/keys/signing.pem", shlex.quote(str(key)))
+        assert keyid in subprocess.run(shell, shell=True, capture_output=True, text=True, check=True).stdout
 
 
 def test_the_script_finds_a_changed_byte(house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
