@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 from pathlib import Path
@@ -13,6 +14,7 @@ from transformers import AutoModelForCausalLM
 import scopewise
 from asked import GENRES, JOBS, NAMES, PRIZES, STREETS, TOWNS, request
 from scopewise.data.rows import FORGET, RETAIN, Row
+from scopewise.erasure.evidence import digest_folder, digest_model, read_record
 from scopewise.erasure.ledger import Ledger
 from scopewise.erasure.played import open_request
 from scopewise.erasure.run import forget
@@ -118,6 +120,41 @@ def test_what_is_not_known_is_not_unlearned(tmp_path: Path, tiny_folder: Path) -
     assert found.exit_code == 0
     assert found.record is not None
     assert json.loads(found.record.with_name("bom.cdx.json").read_text())
+
+
+def hub_cache(folder: Path, model: Path, name: str, commit: str) -> None:
+    """Lay a model out as huggingface_hub does: blobs by their digest, and a snapshot of links to them."""
+    top = folder / f"models--{name.replace('/', '--')}"
+    for part in ("blobs", "refs", f"snapshots/{commit}"):
+        (top / part).mkdir(parents=True)
+    (top / "refs" / "main").write_text(commit)
+    for file in model.iterdir():
+        blob = top / "blobs" / hashlib.sha256(file.read_bytes()).hexdigest()
+        blob.write_bytes(file.read_bytes())
+        (top / "snapshots" / commit / file.name).symlink_to(blob)
+
+
+@pytest.mark.slow
+def test_the_record_of_a_hub_model_names_it_and_its_commit(
+    tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is known, so the subject is the model as it is: its files, and its name and commit as a package URL."""
+    commit = "c0ffee" + "0" * 34
+    hub_cache(tmp_path / "hub", tiny_folder, "someone/tiny", commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    found = forget(request(rows()), Options(model="someone/tiny"), tmp_path / "forgotten" / "REQ-1")
+    assert found.plan.kind == "nothing"
+    assert found.record is not None
+    statement = read_record(found.record.read_bytes(), "record")
+    subject = {entry["name"]: (entry["digest"]["sha256"], entry["uri"]) for entry in statement["subject"]}
+    uri = f"pkg:huggingface/someone/tiny@{commit}"
+    assert subject == {name: (digest, uri) for name, digest in digest_folder(tiny_folder).items()}
+    before = statement["predicate"]["before"]
+    assert (before["name"], before["revision"], before["files"]) == ("someone/tiny", commit, digest_folder(tiny_folder))
+    checks = {check.name: check.result for check in verify_record(found.record, model=tiny_folder)}
+    assert (checks["signature"], checks["files"]) == ("ok", "ok")
+    with pytest.raises(ResultError, match=r"^someone/other: none of its files is in the hub's cache"):
+        digest_model("someone/other")
 
 
 def test_a_wrong_model_leaves_nothing(tmp_path: Path) -> None:

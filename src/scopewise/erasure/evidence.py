@@ -26,6 +26,7 @@ from scopewise.erasure.keys import fingerprint, keyed_hash, public_pem, read_pub
 from scopewise.erasure.record_schema import PREDICATE_TYPE, STATEMENT_TYPE, Statement
 from scopewise.errors import ResultError
 from scopewise.files import write_bytes
+from scopewise.models.find import hub_snapshot
 from scopewise.ranks import Exposure
 from scopewise.record import manifest
 
@@ -58,7 +59,7 @@ def make_record(
 
     Args:
         request: `id`, `regulation`, `received`, `due`, `subject`, as from `describe_request`.
-        before: `name`, `files` (from `digest_folder`), `lineage`, `descendants` (`name`, `done`, `kind`).
+        before: `name`, `files`, `revision` (from `digest_model`), `lineage`, `descendants` (`name`, `done`, `kind`).
         scopes: Scope → `rows`, `instances`, `hmac`, as from `describe_scopes`.
         action: `kind`, `method`, `settings`, `region`, `seed`, `precision`, `form`, `seconds`.
         evidence: `known`, `verdict`, `metrics`, `attacks`, `policy`; `test_result` is added here.
@@ -85,7 +86,9 @@ def make_record(
         "previous": previous or {},
         "retest": retest or (now + datetime.timedelta(days=RETEST_DAYS)).date(),
     }
-    subject = [{"name": name, "digest": {"sha256": digest}} for name, digest in sorted(files.items())]
+    commit = before.get("revision") if dict(files) == before["files"] else None  # an exported file is not on the hub
+    uri = {} if commit is None else {"uri": f"pkg:huggingface/{before['name']}@{commit}"}
+    subject = [{"name": name, "digest": {"sha256": digest}, **uri} for name, digest in sorted(files.items())]
     statement: dict[str, Any] = {
         "_type": STATEMENT_TYPE,
         "subject": subject,
@@ -174,6 +177,31 @@ def digest_folder(folder: str | Path) -> dict[str, str]:
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest_model(path: str, revision: str | None = None) -> dict[str, Any]:
+    """Return the part `before` of a record without what was made of the model: its name, its files' SHA-256, its hub commit.
+
+    Call it after the model was loaded, which downloads the files of a hub model.
+
+    Args:
+        path: Folder, GGUF file or hub name.
+        revision: Hub revision.
+
+    Raises:
+        ResultError: no file of the model is known, so that no record could say which model it is about.
+    """
+    if Path(path).exists():
+        return {"name": Path(path).name, "files": digest_folder(path), "revision": None}
+    folder = hub_snapshot(path, revision)
+    if folder is None:
+        raise ResultError(
+            f"{path}: none of its files is in the hub's cache, so a record could not name them; download it with `hf download "
+            f"{path} --local-dir FOLDER`, and give the folder"
+        )
+    links = [link for link in sorted(folder.rglob("*")) if link.is_file()]
+    files = {link.relative_to(folder).as_posix(): _digest(link) for link in links}
+    return {"name": path, "files": files, "revision": folder.name}
 
 
 def digest_files(files: Mapping[str, str]) -> str:

@@ -51,10 +51,11 @@ class DescendantPart(RecordPart):
 
 
 class BeforePart(RecordPart):
-    """The model before: the SHA-256 of each file, what it was made from, and what was made from it."""
+    """The model before: the SHA-256 of each file, its commit on the hub, what it was made from, and what was made from it."""
 
     name: Text
     files: dict[Text, Sha256]
+    revision: Text | None = None
     lineage: list[Text] = []
     descendants: list[DescendantPart] = []
 
@@ -148,10 +149,11 @@ class AttackPart(RecordPart):
 
 
 class ResourcePart(RecordPart):
-    """An in-toto ResourceDescriptor: a name and its digest."""
+    """An in-toto ResourceDescriptor: a name and its digest; of a hub model's file also the package URL of its commit."""
 
     name: Text
     digest: dict[Literal["sha256"], Sha256]
+    uri: Text | None = None
 
 
 class TestResultPart(RecordPart):

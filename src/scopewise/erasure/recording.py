@@ -65,9 +65,8 @@ def write_request_record(
     request: Request,
     *,
     key: Ed25519PrivateKey,
-    target: Path,
     base: str | None,
-    before: Mapping[str, str],
+    before: Mapping[str, Any],
     known: Mapping[str, Any],
     plan: Plan,
     done: Done | None,
@@ -83,9 +82,8 @@ def write_request_record(
         folder: Of the record; one that is there already is kept.
         request: The request.
         key: Signs.
-        target: The model before.
-        base: What it was fine-tuned from.
-        before: Its files, name → SHA-256.
+        base: What the model before was fine-tuned from.
+        before: `name`, `files` and `revision` of the model before, from `evidence.digest_model`.
         known: `facts`, `known` and `p` of the request's facts, before.
         plan: What was done.
         done: How, and what came out; None if nothing was done.
@@ -121,9 +119,9 @@ def write_request_record(
     statement = evidence.make_record(
         request=evidence.describe_request(request, rows_key),
         before={
-            "name": target.name, "files": before, "lineage": [Path(base).name] if base else [],
+            **before, "lineage": [_named(base)] if base else [],
             "descendants": [
-                {"name": Path(one.path).name, "done": one.done, "kind": one.kind or None}
+                {"name": Path(one.path).name, "done": one.done, "kind": one.kind}
                 for one in request.model.descendants
             ],
         },
@@ -133,10 +131,15 @@ def write_request_record(
         limits=limits,
         operator=operator,
         previous=previous,
-        files=before if done is None else done.files,
+        files=before["files"] if done is None else done.files,
     )  # fmt: skip
     evidence.write_record(folder, evidence.sign(statement, key))
     return _hand_out(path, request, done)
+
+
+def _named(model: str) -> str:
+    """Return a hub name as it is, and of a folder its own name alone."""
+    return Path(model).name if Path(model).exists() or Path(model).is_absolute() else model
 
 
 def _hand_out(record: Path, request: Request, done: Done | None) -> Path:

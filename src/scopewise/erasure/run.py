@@ -37,7 +37,7 @@ from scopewise.erasure.steps import Steps
 from scopewise.erasure.verdict import Policy, Verdict, decide, is_known, read_policy
 from scopewise.eta import Part
 from scopewise.exposure import expose
-from scopewise.models.load import load_tokenizer
+from scopewise.models.load import load_tokenizer, revision_of
 from scopewise.models.outline import outline
 from scopewise.ranks import Exposure
 from scopewise.run_file import load_config
@@ -115,6 +115,8 @@ class _Job:
             self._reach(one, "received", due=due, regulation=one.regulation)
         self._expect("approximate")
         known = step("known", self._known, lambda found: found["said"])
+        local = {"name": Path(self.setup.target).name, "files": checked["files"], "revision": None}
+        checked = {**checked, "before": known["before"] or local}
         before = self._by_request(exposure_in(known, self._facts))
         for one in self.requests:
             self._reach(one, "known", facts=len(before[one.id].facts), known=before[one.id].count)
@@ -207,7 +209,10 @@ class _Job:
         said = f"{found.count} of {len(found.facts)} facts (p = {found.p:.2g})"
         if found.base is not None:
             said += f"; the base: {found.base.count}"
-        return exposure_document(found) | {"said": said}
+        # The files of a hub model are there once it was loaded, those of a folder were digested before.
+        given = self.options.model is not None and Path(target).exists()
+        before = None if given else evidence.digest_model(target, revision_of(target, self.setup.run.config.model))
+        return exposure_document(found) | {"said": said, "before": before}
 
     def _plan(self, before: Mapping[str, Exposure]) -> dict[str, Any]:
         not_known = [id for id, exposure in before.items() if not is_known(exposure, self.policy.level)]
@@ -299,7 +304,7 @@ class _Job:
             shown = examples(exposure, engine, target)
             earlier = recheck.regress(
                 engine, self.ledger, self.policy, self.setup.request.rows, own=[one.id for one in self.requests],
-                ancestors=checked["requests"], before=checked["files"], retrained=plan.kind == "exact",
+                ancestors=checked["requests"], before=checked["before"]["files"], retrained=plan.kind == "exact",
                 seed=self.options.seed,
             )  # fmt: skip
         red = sum(one["light"] == "red" for one in earlier)
@@ -355,14 +360,12 @@ class _Job:
     def _record(
         self, request: Request, before: Exposure, checked: Mapping[str, Any], plan: Plan, done: Done | None
     ) -> Path:
-        target = Path(self.setup.target)
         return write_request_record(
             self._folder_of(request),
             request,
             key=self.key,
-            target=target,
             base=self.setup.base,
-            before=checked["files"] if self.options.model is not None else evidence.digest_folder(target),
+            before=checked["before"],
             known=exposure_document(before),
             plan=plan,
             done=done,

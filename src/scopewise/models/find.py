@@ -66,6 +66,22 @@ def find_model(path: str | Path, revision: str | None = None, setting: str = "mo
     raise ModelError(f"{setting}: {path}; {reason}; {advice}")
 
 
+def hub_snapshot(name: str, revision: str | None = None) -> Path | None:
+    """Return the folder of a hub model's files in the cache, which its commit names; None if there is none.
+
+    It has the files that were downloaded, as links to the cache's blobs.
+
+    Args:
+        name: `owner/name`.
+        revision: Branch, tag or commit; None: `main`.
+    """
+    for file in ("config.json", ADAPTER_CONFIG):
+        found = try_to_load_from_cache(name, file, revision=revision)
+        if isinstance(found, str):
+            return Path(found).parent
+    return None
+
+
 def is_folder(path: str | Path, setting: str = "model") -> bool:
     """Return whether a path is a folder. Raises ModelError if that cannot be determined (too long, no permission)."""
     try:
