@@ -24,6 +24,8 @@ from scopewise.erasure.setup import facts_under_wordings
 from scopewise.erasure.verdict import Light, read_policy
 from scopewise.erasure.verify import Check, verify_record
 from scopewise.errors import DataError
+from scopewise.exposure import compared_with, expose
+from scopewise.models.engine import Engine
 
 POLICY = read_policy()
 
@@ -157,6 +159,19 @@ def test_a_request_whose_folder_is_gone_is_not_green(ledger: Ledger, models: Pat
         recheck.recheck(ledger, str(models / "clean"), POLICY, {"REQ-9": rows()})
 
 
+def test_few_persons_are_compared_with_the_base_again(ledger: Ledger, models: Path) -> None:
+    """Rows in place of a folder: with the base they are measured as they were first, without it against other names."""
+    shutil.rmtree(ledger.path.parent / "REQ-1")
+    given, base = {"REQ-1": rows(*NAMES[:2])}, Engine.load(models / "base")
+    facts, engine = facts_under_wordings(given["REQ-1"]), Engine.load(models / "clean")
+    for path, wanted in ((None, facts), (models / "base", compared_with(base, facts)), (models / "target", facts)):
+        found, _ = recheck.recheck(ledger, str(models / "clean"), POLICY, given, path)
+        assert found[0].now.value == pytest.approx(
+            expose(engine, wanted).known.value
+        )  # the target knows them by itself
+    assert not any(fact.reference for fact in facts_under_wordings(rows(), base=models / "base"))  # of six persons
+
+
 @pytest.mark.parametrize("damage", ["other facts", "broken", "missing", "other rows given", "other key"])
 def test_facts_that_are_not_those_of_the_request_are_not_green(ledger: Ledger, models: Path, damage: str) -> None:
     path, given = ledger.path.parent / "REQ-1" / facts_file.NAME, {}
@@ -209,6 +224,7 @@ def test_probes_agree_with_a_true_record_alone(ledger: Ledger, models: Path) -> 
 
     record = ledger.path.parent / "REQ-1" / evidence.NAME
     assert (probed(record, "clean").name, probed(record, "clean").result) == ("probes", "ok")
+    assert "4 facts, compared with the base: " in probed(record, "clean", base=models / "base").detail
     assert probed(record, "target").result == "not checked"  # other files than the record's
     assert verify_record(record, model=models / "clean")[-1].result == "not checked"  # no rows
     light = {"light": "green", "value": 0.0}

@@ -23,6 +23,10 @@ def recheck(
         ),
     ] = None,
     policy: Annotated[Path | None, typer.Option(help="File with the bounds of the verdict.")] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(help="With --rows-of about at most three persons: the model before fine-tuning, to compare with."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Check which requests of a ledger still hold on a later version of the model, and write that into the ledger.
@@ -46,7 +50,7 @@ def recheck(
         if not (request and equals and file):
             raise ConfigError(f"--rows-of: {text!r}; written as REQUEST=FILE, for example REQ-17=rows.jsonl")
         given[request] = read_request(file, id=request).rows
-    found, together = recheck(ledger, model, read_policy(policy), given)
+    found, together = recheck(ledger, model, read_policy(policy), given, base)
     good = holds(found, together)
     if as_json:
         echo_json(

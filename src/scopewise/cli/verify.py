@@ -33,6 +33,12 @@ def verify(
     policy: Annotated[
         Path | None, typer.Option("--policy", help="File with the bounds of the verdict, if not the shipped ones.")
     ] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(
+            "--base", help="With --rows about at most three persons: the model before fine-tuning, to compare with."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Verify a record: signature, schema, the model's files, the ledger, and which rows it is about.
@@ -53,7 +59,9 @@ def verify(
         if key is None:
             raise ConfigError(f"--rows-key: no rows.key in {rows_key or key_folder()}; name the folder that holds it")
     bounds = read_policy(policy)
-    checks = verify_record(record, model=model, ledger=ledger, signer=signer, rows=read, key=key, policy=bounds)
+    checks = verify_record(
+        record, model=model, ledger=ledger, signer=signer, rows=read, key=key, policy=bounds, base=base
+    )
     failed = any(check.result == "failed" for check in checks)
     if as_json:
         echo_json({"verified": not failed, "checks": [asdict(check) for check in checks]})

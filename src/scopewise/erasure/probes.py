@@ -20,7 +20,9 @@ ASKED = ("prompt", "system", "system_role", "max_length")
 """Settings of the `data` section that decide how a question is asked; a record has them."""
 
 
-def probe(statement: Mapping[str, Any], model: Path, rows: Sequence[Row], policy: Policy) -> tuple[bool, str]:
+def probe(
+    statement: Mapping[str, Any], model: Path, rows: Sequence[Row], policy: Policy, base: str | Path | None = None
+) -> tuple[bool, str]:
     """Measure the exposure of a few facts, and return whether the light agrees with the record's, and a sentence.
 
     They disagree if the facts are known and the record does not say so, or the other way round. An undecided sample agrees.
@@ -30,14 +32,16 @@ def probe(statement: Mapping[str, Any], model: Path, rows: Sequence[Row], policy
         model: Folder of the model that the record is about.
         rows: Of the request.
         policy: The bounds that the record names.
+        base: The model before fine-tuning, as in `facts_under_wordings`.
     """
     predicate = statement["predicate"]
     action, verdict = predicate["action"], predicate["evidence"].get("verdict")
     seed = int.from_bytes(hashlib.sha256(canonical(dict(statement))).digest()[:4])
-    facts = few(facts_under_wordings(rows, action.get("seed") or 0), seed)
+    facts = few(facts_under_wordings(rows, action.get("seed") or 0, base), seed)
     data = DataSection.model_validate(action.get("settings", {}).get("data", {}))
     exposure = expose(Engine.load(model, data=data, name="probes"), facts)
     now = judge(exposure, policy, known=verdict is not None, exact=action["kind"] == "exact")
     said = "not known" if verdict is None else verdict["forgotten"]["light"]
     agrees = said == "red" if now.light == "red" else not (said == "red" and now.light == "green")
-    return agrees, f"{len(facts)} facts: {now.light}; the record says {said}. {now.why}"
+    compared = ", compared with the base" if any(fact.reference for fact in facts) else ""
+    return agrees, f"{len(facts)} facts{compared}: {now.light}; the record says {said}. {now.why}"

@@ -70,7 +70,9 @@ class Rechecked:
     now: Light
 
 
-def past(ledger: Ledger, rows_of: Mapping[str, Sequence[Row]] | None = None) -> list[Past]:
+def past(
+    ledger: Ledger, rows_of: Mapping[str, Sequence[Row]] | None = None, base: str | Path | None = None
+) -> list[Past]:
     """Return the requests of a ledger that have a record, each with its facts.
 
     The facts lie beside the record, which is found by its digest: in a folder next to the ledger, or in `requests/ID` in one.
@@ -78,6 +80,7 @@ def past(ledger: Ledger, rows_of: Mapping[str, Sequence[Row]] | None = None) -> 
     Args:
         ledger: The ledger.
         rows_of: Request → its rows, in place of the facts in its folder.
+        base: The model before fine-tuning, with which few instances of `rows_of` are compared (`facts_under_wordings`).
 
     Raises:
         ResultError: the chain is broken.
@@ -89,14 +92,14 @@ def past(ledger: Ledger, rows_of: Mapping[str, Sequence[Row]] | None = None) -> 
     folder = ledger.path.parent
     records = [path for depth in ("*", "*/requests/*") for path in folder.glob(f"{depth}/{evidence.NAME}")]
     places = {evidence.record_digest(path): path for path in records}
-    return [_past(status, places.get(status.record or ""), rows_of.get(status.request)) for status in found]
+    return [_past(status, places.get(status.record or ""), rows_of.get(status.request), base) for status in found]
 
 
-def _past(status: Status, record: Path | None, rows: Sequence[Row] | None) -> Past:
+def _past(status: Status, record: Path | None, rows: Sequence[Row] | None, base: str | Path | None) -> Past:
     try:
         models = () if record is None else _models(record)
         if rows is not None:
-            facts, data = tuple(facts_under_wordings(rows)), None
+            facts, data = tuple(facts_under_wordings(rows, base=base)), None
         elif record is None:
             return Past(status, why="its folder is gone; give its rows with --rows-of")
         else:
@@ -218,7 +221,11 @@ def note(ledger: Ledger, found: Mapping[str, Any], model: str, by: str) -> None:
 
 
 def recheck(
-    ledger: Ledger, model: str, policy: Policy, rows_of: Mapping[str, Sequence[Row]] | None = None
+    ledger: Ledger,
+    model: str,
+    policy: Policy,
+    rows_of: Mapping[str, Sequence[Row]] | None = None,
+    base: str | Path | None = None,
 ) -> tuple[list[Rechecked], Light | None]:
     """Measure the facts of every request with a record on a later model, and write a `verified` entry for each.
 
@@ -227,6 +234,7 @@ def recheck(
         model: Folder or hub name of the later model.
         policy: The bounds.
         rows_of: As in `past`.
+        base: As in `past`.
 
     Returns:
         Each request, and the light over the facts of all of them, which decides also where each alone has too few
@@ -235,7 +243,7 @@ def recheck(
     Raises:
         UserError: the model cannot be loaded, or as `past`.
     """
-    requests = {one.status.request: one for one in past(ledger, rows_of)}
+    requests = {one.status.request: one for one in past(ledger, rows_of, base)}
     digest = evidence.digest_files(evidence.digest_folder(model)) if Path(model).is_dir() else None
     engine = Engine.load(model, name="recheck")
     found, exposures = dict[str, Rechecked](), list[Exposure]()

@@ -139,7 +139,7 @@ class Setup:
         It is if the rows name few instances, since a model that was taught those says the same of every name; unless the base
         knows the facts by itself, which have to go then, too.
         """
-        if self.base is None or len(instance_names(self.request.rows)) > _FEW:
+        if self.base is None or not _names_few(self.request.rows):
             return None
         base = self.engine(self.base, "base")
         taught = self.options.model is not None and is_known(expose(base, self.facts))
@@ -254,9 +254,25 @@ class Setup:
         return Pipeline(config, resume=(folder / "config.yaml").exists())
 
 
-def facts_under_wordings(rows: Sequence[Row], seed: int = 0) -> list[Fact]:
-    """Return the facts of a request's rows, under their own questions and one wording each that is not trained on."""
-    return _facts(rows, expand(rows, seed=seed).verification, seed)
+def facts_under_wordings(rows: Sequence[Row], seed: int = 0, base: str | Path | None = None) -> list[Fact]:
+    """Return the facts of a request's rows, under their own questions and one wording each that is not trained on.
+
+    Args:
+        rows: Of the request.
+        seed: Of what is drawn.
+        base: Folder or hub name of the model before fine-tuning. If the rows name few instances, it is compared with, as in the
+            first measurement, unless it knows the facts by itself.
+    """
+    facts = _facts(rows, expand(rows, seed=seed).verification, seed)
+    if base is None or not _names_few(rows):
+        return facts
+    engine = Engine.load(base, name="base")
+    return facts if is_known(expose(engine, facts)) else compared_with(engine, facts)
+
+
+def _names_few(rows: Sequence[Row]) -> bool:
+    """Return whether rows name so few instances that the base takes the place of other names."""
+    return len(instance_names(rows)) <= _FEW
 
 
 def _facts(rows: Sequence[Row], wordings: Sequence[Row], seed: int) -> list[Fact]:

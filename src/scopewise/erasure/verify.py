@@ -51,6 +51,7 @@ def verify_record(
     rows: Iterable[Any] | None = None,
     key: bytes | None = None,
     policy: Policy | None = None,
+    base: str | Path | None = None,
 ) -> list[Check]:
     """Return what was verified of a record.
 
@@ -64,6 +65,7 @@ def verify_record(
         rows: The rows of the request.
         key: The controller's key for rows; None: rows are not checked.
         policy: The bounds of the verdict; None: the shipped ones.
+        base: The model before fine-tuning, with which the facts of few instances are compared; None: with other names.
 
     Raises:
         ResultError: there is no such record, model folder or ledger.
@@ -103,7 +105,7 @@ def verify_record(
         found.append(_ledger(predicate, hashlib.sha256(content).hexdigest(), Ledger(ledger)))
     rows = None if rows is None else list(rows)
     found.append(_rows(predicate["scopes"], rows, key))
-    found.append(_probes(statement, found, model, rows, policy or read_policy()))
+    found.append(_probes(statement, found, model, rows, policy or read_policy(), base))
     return found
 
 
@@ -152,7 +154,12 @@ def _ledger(predicate: dict[str, Any], digest: str, ledger: Ledger) -> Check:
 
 
 def _probes(
-    statement: dict[str, Any], found: list[Check], model: str | Path | None, rows: list[Any] | None, policy: Policy
+    statement: dict[str, Any],
+    found: list[Check],
+    model: str | Path | None,
+    rows: list[Any] | None,
+    policy: Policy,
+    base: str | Path | None,
 ) -> Check:
     """Ask the model again, if it and the rows are there and are those of the record."""
     results = {check.name: check.result for check in found}
@@ -166,7 +173,7 @@ def _probes(
     from scopewise.erasure.probes import probe  # imports torch
 
     try:
-        agrees, detail = probe(statement, Path(model), rows, policy)
+        agrees, detail = probe(statement, Path(model), rows, policy, base)
     except UserError as error:
         return Check("probes", "not checked", str(error))
     return Check("probes", "ok" if agrees else "failed", detail)
