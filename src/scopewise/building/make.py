@@ -16,6 +16,7 @@ from scopewise.building.generator import TEMPLATE
 from scopewise.building.index import Index
 from scopewise.building.instances import Instance, InstanceFile
 from scopewise.building.law import Law
+from scopewise.building.layouts import read_rows, write_layout
 from scopewise.building.near import near_duplicates
 from scopewise.building.neighbours import neighbours
 from scopewise.building.questions import KINDS, REPLACED, Questions
@@ -38,6 +39,7 @@ class Settings:
         seed: Of all draws.
         wrong: Wrong answers of each row.
         licence: Of the benchmark; empty takes that of the instances' file.
+        layouts: Other layouts to write.
         train: What writes train questions; None: templates.
         val: What writes val questions; None: templates.
     """
@@ -47,6 +49,7 @@ class Settings:
     seed: int = 0
     wrong: int = 6
     licence: str = ""
+    layouts: tuple[str, ...] = ()
     train: Written | None = None
     val: Written | None = None
 
@@ -142,6 +145,8 @@ def build(given: InstanceFile, source: str, settings: Settings, out: Path) -> di
         "left_out": dropped,
         "instances_left_out": left_out,
     }
+    for layout in settings.layouts:
+        write_layout(layout, lambda: read_rows(out / ROWS), out / layout, out.name, out / ROWS)
     write_text(out / RUN, run_file(out))
     write_datasheet(out, sheet)
     return sheet

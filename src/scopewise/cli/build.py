@@ -30,6 +30,10 @@ def build(
     wrong: Annotated[int, typer.Option(min=5, max=50, help="Wrong answers of each row.")] = 6,
     seed: Annotated[int, typer.Option(min=0, help="Of all draws; the same seed gives the same bytes.")] = 0,
     licence: Annotated[str | None, typer.Option(help="Licence of the benchmark; none: what INSTANCES states.")] = None,
+    layout: Annotated[
+        list[str] | None,
+        typer.Option(help="Also write the rows as knowundo, tofu, open_unlearning or lm_eval. Repeatable."),
+    ] = None,
     generator: Annotated[
         list[str] | None,
         typer.Option(
@@ -52,6 +56,7 @@ def build(
     from scopewise.building.generator import TEMPLATE
     from scopewise.building.instances import read_instances
     from scopewise.building.law import read_law
+    from scopewise.building.layouts import LAYOUTS
     from scopewise.building.make import RUN, Settings
     from scopewise.building.make import build as make
     from scopewise.building.make import dry_run as count
@@ -62,13 +67,17 @@ def build(
     for kind in asked:
         if kind not in KINDS:
             raise ConfigError(f"--kinds: {kind!r}; {allowed(kind, KINDS)}")
+    layouts = tuple(name.replace("-", "_") for name in layout or ())
+    for name in layouts:
+        if name not in LAYOUTS:
+            raise ConfigError(f"--layout: {name!r}; {allowed(name, LAYOUTS)}")
     laws = tuple(read_law(name) for name in law or ["privacy-gdpr"])
     folder = out or Path("benchmarks") / instances.name.partition(".")[0]
     if (folder / FILE).exists() and not overwrite:
         raise ResultError(f"--out: {folder} has a benchmark; name another folder, or add --overwrite")
     found = read_instances(instances, laws, {kind: wordings(kind) for kind in ("person", "work")})
     train, val = _writers(generator or [TEMPLATE], folder, budget)
-    settings = Settings(laws, asked, seed, wrong, licence or "", train, val)
+    settings = Settings(laws, asked, seed, wrong, licence or "", layouts, train, val)
     if dry_run:
         needed = count(found, settings)
         echo_json(needed) if as_json else echo_table((), [(name, str(n)) for name, n in needed.items()])
