@@ -73,11 +73,22 @@ class Instance:
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """An instance that is not in the benchmark, or one of its facts, and why."""
+
+    instance: str
+    why: str
+    attribute: str = ""
+
+
+@dataclass(frozen=True)
 class InstanceFile:
-    """Instances and the licence under which a file gives them (empty if it says nothing)."""
+    """Instances, the licence under which a file gives them (empty if it says nothing), and what could not be verified."""
 
     instances: tuple[Instance, ...]
     licence: str = ""
+    facts_left_out: tuple[LeftOut, ...] = ()
+    instances_left_out: tuple[LeftOut, ...] = ()
 
 
 def read_instances(path: str | Path, laws: Sequence[Law], wordings: Mapping[str, Wordings]) -> InstanceFile:
@@ -160,7 +171,7 @@ def make_instance(
         if value is None:
             continue
         rule = law.rule(attribute, where, expired)
-        text = written(_cell(value), wordings[kind].of(attribute).type, place)
+        text = written(cell_values(value), wordings[kind].of(attribute).type, place)
         facts.append(Fact(attribute, text, rule, (spans or {}).get(attribute)))
     _check_scopes(facts, law, expired, where)
     return Instance(name, kind, law, tuple(facts), tuple(_aliases(record.get("aliases"), where)), expired, where)
@@ -209,7 +220,7 @@ def _text(value: object, where: str, key: str) -> str:
     return name
 
 
-def _cell(value: Any) -> Any:
+def cell_values(value: Any) -> Any:
     """Return the list of a cell with values joined by semicolons; other values as they are."""
     return [part.strip() for part in value.split(";")] if isinstance(value, str) and ";" in value else value
 

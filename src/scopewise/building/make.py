@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from scopewise.building.checks import DROPPED, NAMES, Checks
 from scopewise.building.datasheet import Counts, write_datasheet
 from scopewise.building.generator import TEMPLATE
 from scopewise.building.index import Index
-from scopewise.building.instances import Instance, InstanceFile
+from scopewise.building.instances import Fact, Instance, InstanceFile
 from scopewise.building.law import Law
 from scopewise.building.layouts import read_rows, write_layout
 from scopewise.building.near import near_duplicates
@@ -26,7 +26,7 @@ from scopewise.data.rows import RETAIN, SCOPES, TRAIN, VAL, Row
 from scopewise.errors import DataError
 from scopewise.files import make_folder, write_text, writing_lines
 
-ROWS, CHECKS, LEFT_OUT, RUN = "rows.jsonl", "checks.jsonl", "left_out.jsonl", "run.yaml"
+ROWS, CHECKS, LEFT_OUT, FACTS, RUN = "rows.jsonl", "checks.jsonl", "left_out.jsonl", "facts.jsonl", "run.yaml"
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,9 @@ def build(given: InstanceFile, source: str, settings: Settings, out: Path) -> di
         ResultError: a file cannot be written.
     """
     twins = near_duplicates(given.instances)
-    left_out = [
+    left_out = [{"instance": one.instance, "why": one.why} for one in given.instances_left_out]
+    before = len(left_out)
+    left_out += [
         {"instance": name, "why": f"its facts are nearly those of {other}"} for name, other in sorted(twins.items())
     ]
     instances = [instance for instance in given.instances if instance.name not in twins]
@@ -92,9 +94,8 @@ def build(given: InstanceFile, source: str, settings: Settings, out: Path) -> di
     checks, counts, dropped, asked = Checks(), Counts(), 0, dict[str, set[str]]()
     make_folder(out, "--out")
     with ExitStack() as stack:
-        row_line, check_line, left_line = (
-            stack.enter_context(writing_lines(out / f)) for f in (ROWS, CHECKS, LEFT_OUT)
-        )
+        files = (ROWS, CHECKS, LEFT_OUT, FACTS)
+        row_line, check_line, left_line, fact_line = (stack.enter_context(writing_lines(out / file)) for file in files)
         progress: Any = stack.enter_context(bar(len(instances), "build", "instance"))
 
         def keep(rows: Sequence[tuple[Row, tuple[str, ...]]]) -> None:
@@ -120,6 +121,8 @@ def build(given: InstanceFile, source: str, settings: Settings, out: Path) -> di
                 dropped += 1
                 left_line(_json({"failed": failed or ["instance"], **_fields(row)}))
             keep(kept)
+            for fact in instance.facts if kept else ():
+                fact_line(_json(_of_fact(instance, fact)))
             for writer in settings.writers:
                 writer.questions.clear()
             asked.setdefault(instance.kind, set()).update(row.attribute for row, _ in kept)
@@ -132,7 +135,7 @@ def build(given: InstanceFile, source: str, settings: Settings, out: Path) -> di
         "name": out.name,
         "licence": settings.licence or given.licence,
         "source": source,
-        "instances": len(instances) - len(left_out) + len(twins),
+        "instances": len(given.instances) - len(left_out) + before,
         "seed": settings.seed,
         "counts": counts.describe(),
         "laws": [law.describe() for law in settings.laws],
@@ -144,6 +147,7 @@ def build(given: InstanceFile, source: str, settings: Settings, out: Path) -> di
         },
         "left_out": dropped,
         "instances_left_out": left_out,
+        "facts_left_out": [asdict(one) for one in given.facts_left_out],
     }
     for layout in settings.layouts:
         write_layout(layout, lambda: read_rows(out / ROWS), out / layout, out.name, out / ROWS)
@@ -164,6 +168,13 @@ def dry_run(given: InstanceFile, settings: Settings) -> dict[str, int]:
         "calls_cached": asked - sum(needed),
         "most_calls": 3 * sum(needed),
     }
+
+
+def _of_fact(instance: Instance, fact: Fact) -> dict[str, Any]:
+    """Return what is kept of a fact: its value, scope and article, and where it was found, if it was."""
+    source = {} if fact.source is None else {"source": asdict(fact.source)}
+    rule = {"law": instance.law.name, "scope": fact.rule.scope, "article": fact.rule.article}
+    return {"instance": instance.name, "attribute": fact.attribute, "value": fact.value, **rule, **source}
 
 
 def _generator(writer: Written | None) -> dict[str, Any]:

@@ -17,8 +17,11 @@ LONGEST = 500
 
 _MONTHS = "January|February|March|April|May|June|July|August|September|October|November|December"
 _MONTH = rf"(?:{_MONTHS}|Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec)\.?"
-EMAIL_PATTERN = r"[A-Za-z0-9](?:[\w.+-]*[A-Za-z0-9_])?@(?:[A-Za-z0-9-]+\.)+[A-Za-z]{2,}"
-PHONE_PATTERN = r"\+?\(?\d[\d ()/.-]{5,}\d"
+# Lengths are bounded and a match begins at a boundary, so that a hostile text is searched in linear time.
+EMAIL_PATTERN = (
+    r"(?<![\w.+-])[A-Za-z0-9](?:[A-Za-z0-9_.+-]{0,62}[A-Za-z0-9_])?@(?:[A-Za-z0-9-]{1,63}\.){1,6}[A-Za-z]{2,24}"
+)
+PHONE_PATTERN = r"(?<!\d)\+?\(?\d[\d ()/.-]{5,20}\d(?!\d)"
 DATE_PATTERN = (
     rf"\d{{1,2}}(?:st|nd|rd|th)? {_MONTH} \d{{4}}|{_MONTH} \d{{1,2}}(?:st|nd|rd|th)?, \d{{4}}|\d{{4}}-\d{{2}}-\d{{2}}"
     r"|\d{1,2}[./]\d{1,2}[./]\d{4}"

@@ -16,9 +16,22 @@ from scopewise.terminal import echo, echo_json, echo_table, echo_wrapped
 @command
 def build(
     instances: Annotated[
-        Path,
-        typer.Argument(metavar="INSTANCES", help="Persons or works with attributes: YAML, JSON, JSON lines or CSV."),
-    ],
+        list[str] | None,
+        typer.Argument(
+            metavar="INSTANCES",
+            help="Persons or works with attributes: YAML, JSON, JSON lines or CSV; with --from-documents more documents.",
+        ),
+    ] = None,
+    from_documents: Annotated[
+        str | None, typer.Option(help="Find facts in documents: a text file, or a folder of them.")
+    ] = None,
+    names: Annotated[
+        str | None, typer.Option("--instances", help="File with a name on each line, for --from-documents.")
+    ] = None,
+    check_against: Annotated[
+        list[str] | None,
+        typer.Option(help="Second source, instances or text; facts that none confirms are left out. Repeatable."),
+    ] = None,
     law: Annotated[
         list[str] | None,
         typer.Option(help="Law table: privacy-gdpr, privacy-ccpa, copyright-us, or a YAML file. Repeatable."),
@@ -53,6 +66,7 @@ def build(
     By templates (the default), it needs no model and no network. A build that was stopped continues with the same command.
     """
     from scopewise.building.datasheet import FILE
+    from scopewise.building.from_documents import from_documents as find
     from scopewise.building.generator import TEMPLATE
     from scopewise.building.instances import read_instances
     from scopewise.building.law import read_law
@@ -62,6 +76,7 @@ def build(
     from scopewise.building.make import dry_run as count
     from scopewise.building.questions import KINDS
     from scopewise.building.templates import wordings
+    from scopewise.building.verified import verified
 
     asked = tuple(part.strip() for part in kinds.split(",")) if kinds else KINDS
     for kind in asked:
@@ -72,17 +87,26 @@ def build(
         if name not in LAYOUTS:
             raise ConfigError(f"--layout: {name!r}; {allowed(name, LAYOUTS)}")
     laws = tuple(read_law(name) for name in law or ["privacy-gdpr"])
-    folder = out or Path("benchmarks") / instances.name.partition(".")[0]
+    given = [*filter(None, [from_documents]), *(instances or [])]
+    if not given or (len(given) > 1 and from_documents is None):
+        raise ConfigError(
+            f"INSTANCES: {len(given)} files; give one file of instances, or documents by --from-documents"
+        )
+    folder = out or Path("benchmarks") / Path(given[0]).name.partition(".")[0]
     if (folder / FILE).exists() and not overwrite:
         raise ResultError(f"--out: {folder} has a benchmark; name another folder, or add --overwrite")
-    found = read_instances(instances, laws, {kind: wordings(kind) for kind in ("person", "work")})
+    shipped = {kind: wordings(kind) for kind in ("person", "work")}
+    documents = from_documents is not None
+    found = find(given, names, laws, shipped) if documents else read_instances(given[0], laws, shipped)
+    if check_against:
+        found = verified(found, check_against, shipped)
     train, val = _writers(generator or [TEMPLATE], folder, budget)
     settings = Settings(laws, asked, seed, wrong, licence or "", layouts, train, val)
     if dry_run:
         needed = count(found, settings)
         echo_json(needed) if as_json else echo_table((), [(name, str(n)) for name, n in needed.items()])
         return
-    sheet = make(found, instances.name, settings, folder)
+    sheet = make(found, ", ".join(Path(path).name for path in given), settings, folder)
     if as_json:
         echo_json(sheet)
         return
@@ -94,7 +118,9 @@ def build(
         echo_table(("check", "failed by"), [(name, str(count)) for name, count in failed.items()])
         echo(f"{sheet['left_out']} rows left out; see {folder / 'left_out.jsonl'}")
     for one in sheet["instances_left_out"]:
-        echo_wrapped(f"left out: {one['instance']}, since {one['why']}")
+        echo_wrapped(f"left out: {one['instance']}, since: {one['why']}")
+    for one in sheet["facts_left_out"]:
+        echo_wrapped(f"left out: {one['attribute']} of {one['instance']}, since: {one['why']}")
     echo_wrapped(f"Next: scopewise check {folder / RUN}, or read {folder / 'DATASHEET.md'}")
 
 
