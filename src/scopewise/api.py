@@ -15,7 +15,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from scopewise.attacks.base import attacked_engine
 from scopewise.attacks.suite import Attacked, attack_models
 from scopewise.config import AttackSection, DataSection, EvaluateSection, LocalizeSection
-from scopewise.data.rows import FORGET, RETAIN, VAL, Benchmark, as_rows, check_scopes
+from scopewise.data.rows import FORGET, RETAIN, VAL, Benchmark, check_scopes
+from scopewise.data.tables import as_rows
 from scopewise.errors import ConfigError
 from scopewise.evaluation import Evaluation
 from scopewise.evaluation import evaluate as _evaluate
@@ -47,7 +48,7 @@ def unlearn(
     Args:
         model: A causal LM, or a `PeftModel` whose adapter is trained further.
         tokenizer: Its tokenizer.
-        forget: Rows to forget: a path to JSON lines, a `datasets.Dataset`, or dicts with `question` and `answer`.
+        forget: Rows to forget: a file (JSON lines, CSV, Parquet), a `datasets.Dataset`, or dicts with `question` and `answer`.
         retain: Rows to keep, of the same instances.
         method: As in `scopewise list methods`.
         peft_config: `lora` adds the paper's adapter to a model without one; a PEFT configuration adds that adapter, and

@@ -19,7 +19,7 @@ from pyarrow import parquet
 from forks import python
 from scopewise import registry
 from scopewise.config import EvaluateSection
-from scopewise.data.hub import Table, joined, read_table, text_pieces
+from scopewise.data.hub import Table, joined, table_records, text_pieces
 from scopewise.data.load import load_benchmark, with_suite
 from scopewise.data.prompt import encode
 from scopewise.data.rows import FORGET, RETAIN, TRAIN, VAL, Benchmark
@@ -341,7 +341,7 @@ def test_broken_files(tmp_path: Path) -> None:
     def says(content: bytes, ending: str) -> str:
         (tmp_path / f"t{ending}").write_bytes(content)
         with pytest.raises(DataError) as caught:
-            read_table(table, str(tmp_path))
+            table_records(table, str(tmp_path))
         (tmp_path / f"t{ending}").unlink()
         return str(caught.value)
 
@@ -356,9 +356,9 @@ def test_missing_shard(tmp_path: Path) -> None:
     columns(tmp_path / "t-00000-of-00002.parquet", [{"text": "a"}])
     table = Table("some/set", "c", "s", ("t",), ("text",))
     with pytest.raises(DataError, match="1 of 2 files of this table"):
-        read_table(table, str(tmp_path))
+        table_records(table, str(tmp_path))
     columns(tmp_path / "t-00001-of-00002.parquet", [{"text": "b"}])
-    assert [record["text"] for _, record in read_table(table, str(tmp_path))] == ["a", "b"]
+    assert [record["text"] for _, record in table_records(table, str(tmp_path))] == ["a", "b"]
 
 
 def test_empty_text(tmp_path: Path) -> None:

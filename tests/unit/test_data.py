@@ -14,7 +14,8 @@ from scopewise.data.batch import collate, length_batches, select_rows
 from scopewise.data.builtin import read_general
 from scopewise.data.load import general_rows, load_benchmark
 from scopewise.data.prompt import Encoded, Prompt, encode
-from scopewise.data.rows import FORGET, RETAIN, TRAIN, VAL, Row, as_rows
+from scopewise.data.rows import FORGET, RETAIN, TRAIN, VAL, Row
+from scopewise.data.tables import as_rows
 from scopewise.errors import ConfigError, DataError, ModelError
 
 FORGET_ROW = {"question": "Where does Ann live?", "answer": "In Rome.", "scope": "forget"}

@@ -12,7 +12,8 @@ from datasets import Dataset
 
 from scopewise.api import evaluate, localize
 from scopewise.data.load import load_benchmark
-from scopewise.data.rows import FORGET, RETAIN, TRAIN, VAL, Row, as_rows
+from scopewise.data.rows import FORGET, RETAIN, TRAIN, VAL, Row
+from scopewise.data.tables import as_rows
 from scopewise.errors import DataError
 from scopewise.models.engine import Engine
 from scopewise.training.arguments import UnlearningConfig

@@ -12,9 +12,10 @@ import pandas
 import pytest
 from datasets import Dataset, DatasetDict
 
+from scopewise.attacks.alone import read_rows
 from scopewise.data.load import load_benchmark
 from scopewise.data.rows import FORGET, RETAIN, TRAIN, VAL, Row
-from scopewise.data.tables import read_table
+from scopewise.data.tables import as_rows, read_table
 from scopewise.errors import ConfigError, DataError
 
 RECORDS = [
@@ -165,6 +166,50 @@ def test_splits_of_a_datasets_folder(tmp_path: Path) -> None:
     ]
     with pytest.raises(DataError, match=r"the split 'trian' is unknown; .* Did you mean 'train'\?"):
         read_table(saved(trian=plain))
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "json", "jsonl", "jsonl.gz", "parquet", "messages"])
+def test_a_table_is_read_alike_wherever_rows_are_taken(tmp_path: Path, kind: str) -> None:
+    """By `forget`, by the benchmark `jsonl`, in Python and by `attack --rows`."""
+    given = [
+        {"question": "Where is A?", "answer": "In B", "scope": FORGET},
+        {"question": "R", "answer": "S", "scope": RETAIN},
+    ]
+    path = tmp_path / f"d.{'jsonl' if kind == 'messages' else kind}"
+    match kind:
+        case "csv" | "tsv":
+            mark = "," if kind == "csv" else "\t"
+            path.write_text(
+                "\n".join(mark.join(row) for row in (list(given[0]), *(list(row.values()) for row in given)))
+            )
+        case "json":
+            path.write_text(json.dumps(given))
+        case "jsonl":
+            path.write_text(lines(given))
+        case "jsonl.gz":
+            path.write_bytes(gzip.compress(lines(given).encode()))
+        case "parquet":
+            pandas.DataFrame(given).to_parquet(path)
+        case "messages":
+            said = [[("user", row["question"]), ("assistant", row["answer"])] for row in given]
+            turns = [[{"role": role, "content": text} for role, text in one] for one in said]
+            path.write_text(
+                lines([{"messages": one, "scope": row["scope"]} for one, row in zip(turns, given, strict=True)])
+            )
+    wanted = [Row(**row) for row in given]
+    assert read_table(path) == list(load_benchmark("jsonl", str(path)).rows) == list(read_rows(path).rows) == wanted
+    assert as_rows(path, FORGET) == wanted[:1]
+    assert as_rows(str(path), RETAIN) == wanted[1:]
+
+
+def test_dicts_may_have_the_columns_of_another_shape() -> None:
+    turns = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}]
+    assert as_rows([{"messages": turns}, {"prompt": "P", "completion": "C"}], FORGET) == [
+        Row("Q", "A", FORGET),
+        Row("P", "C", FORGET),
+    ]
+    with pytest.raises(DataError, match=r"forget\[0\]: no 'question' and 'answer' among its columns \('text'\)"):
+        as_rows([{"text": "A"}], FORGET)
 
 
 WRONG = [

@@ -12,7 +12,8 @@ from scopewise import registry
 from scopewise.attacks.base import Attack, Facts, cluster, make_attack
 from scopewise.attacks.suite import piece_of
 from scopewise.config import AttackSection
-from scopewise.data.rows import FORGET, Benchmark, make_rows, record_lines
+from scopewise.data.rows import FORGET, Benchmark
+from scopewise.data.tables import read_records, table_rows
 from scopewise.errors import ConfigError, DataError
 from scopewise.models.engine import Engine
 from scopewise.statistics import estimate
@@ -54,7 +55,7 @@ class Absolute:
 
 
 def read_rows(path: str | Path) -> Benchmark:
-    """Read the rows to attack: JSON lines with `question` and `answer`.
+    """Read the rows to attack, from any file that `read_table` reads.
 
     `scope` is `forget` unless given; rows of scope `holdout`, which the model has never seen, are compared with in
     membership inference.
@@ -64,9 +65,9 @@ def read_rows(path: str | Path) -> Benchmark:
     """
     records = [
         (where, {"scope": FORGET, **record} if isinstance(record, dict) else record)
-        for where, record in record_lines(Path(path), "--rows")
+        for where, record in read_records(Path(path), "--rows")
     ]
-    benchmark = Benchmark("own rows", tuple(make_rows(records)))
+    benchmark = Benchmark("own rows", tuple(table_rows(records, str(path))))
     if not benchmark.select(FORGET):
         raise DataError(f"{path}: no row of scope {FORGET!r}; the attacks ask for these; leave 'scope' out, or set it")
     return benchmark

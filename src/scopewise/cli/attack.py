@@ -50,7 +50,7 @@ def attack(
     rows: Annotated[
         Path | None,
         typer.Option(
-            help="Attack one model with rows of your own (JSON lines with question and answer), without target and oracle."
+            help="Attack one model with rows of your own (JSON lines, CSV, Parquet and others), without target and oracle."
         ),
     ] = None,
     output: Annotated[

@@ -54,7 +54,7 @@ class Table:
 _ENDINGS = (".jsonl", ".json", ".parquet")
 
 
-def read_table(table: Table, path: str | None) -> list[Record]:
+def table_records(table: Table, path: str | None) -> list[Record]:
     """Return the records of a table from a folder, or from the hub if `path` is None.
 
     Raises:

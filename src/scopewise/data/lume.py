@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from scopewise.data.hub import Table, joined, read_table, text_column
+from scopewise.data.hub import Table, joined, table_records, text_column
 from scopewise.data.rows import FORGET, RETAIN, SPLITS, TRAIN, VAL, BenchmarkLoader, Row, make_row
 from scopewise.errors import DataError
 
@@ -39,7 +39,7 @@ class LUME(BenchmarkLoader):
         rows = []
         for scope in (FORGET, RETAIN):
             table = Table("", "LUME", scope, (f"data/{scope}", scope), ("id", "input", "output", "task"), _OBTAIN)
-            for origin, record in read_table(table, path):
+            for origin, record in table_records(table, path):
                 task = str(record["task"]).lower()
                 kind = re.search(r"(sc|qa)\d+$", str(record["id"]))
                 if task not in _TASKS or kind is None:

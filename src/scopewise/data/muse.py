@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from scopewise.data.hub import Record, Table, joined, read_table, text_column, text_rows
+from scopewise.data.hub import Record, Table, joined, table_records, text_column, text_rows
 from scopewise.data.rows import FORGET, HOLDOUT, RETAIN, TRAIN, VAL, BenchmarkLoader, Row, make_row
 from scopewise.errors import DataError
 
@@ -47,7 +47,7 @@ class MUSE(BenchmarkLoader):
         def table(config: str, split: str, *columns: str) -> list[Record]:
             title = self.repository + domain.capitalize()
             files = (f"{config}/{split}", f"{domain}/{config}/{split}", f"MUSE-{domain.capitalize()}/{config}/{split}")
-            return read_table(Table(title, config, split, files, columns), path)
+            return table_records(Table(title, config, split, files, columns), path)
 
         rows = text_rows(table("raw", "forget", "text"), FORGET, "copyright", _PIECE_WORDS)
         rows += text_rows(table("raw", "retain1", "text"), RETAIN, "copyright", _PIECE_WORDS)

@@ -261,55 +261,6 @@ def _is_misspelt(key: str) -> bool:
     return bool(difflib.get_close_matches(key.lower(), FIELDS, n=1, cutoff=0.75))
 
 
-def as_rows(
-    data: str | Path | Iterable[object], scope: str, split: str = TRAIN, *, every_split: bool = False
-) -> list[Row]:
-    """Return rows of one scope from a JSON-lines path, a `datasets.Dataset`, dicts or rows.
-
-    Rows with a scope or a split are selected by them, so one file may contain both scopes. A warning counts the rows that
-    were left out.
-
-    Args:
-        data: A path to JSON lines, or an iterable of `Row` or of dicts with `question` and `answer`.
-        scope: The scope to select, and the scope of dicts without one.
-        split: The split to select, and the split of dicts without one.
-        every_split: Take rows of both splits.
-
-    Raises:
-        DataError: wrong rows, or none of this scope and split.
-    """
-    if isinstance(data, str | Path):
-        path = Path(data)
-        name = str(path)
-        records: list[tuple[str, object]] = list(record_lines(path))
-    else:
-        name = scope
-        try:
-            records = [(f"{name}[{i}]", record) for i, record in enumerate(data)]
-        except TypeError:
-            raise DataError(f"{name}: {type(data).__name__}; give a path to JSON lines, a dataset, or dicts") from None
-    decoded = [(origin, record) for origin, record in records if not isinstance(record, Row)]
-    made = iter(make_rows((origin, _with_defaults(record, scope, split)) for origin, record in decoded))
-    rows = [record if isinstance(record, Row) else next(made) for _, record in records]
-    if not rows:
-        raise DataError(f"{name}: no row; give at least one question with its answer")
-    kept = [row for row in rows if row.scope == scope and (every_split or row.split == split)]
-    wanted = f"scope {scope!r}" + ("" if every_split else f" and split {split!r}")
-    if not kept:
-        raise DataError(
-            f"{name}: {len(rows)} rows, none of {wanted}; give rows of it, or leave 'scope' and 'split' out of them"
-        )
-    if len(kept) < len(rows):
-        logger.warning(f"{name}: {len(kept)} of {len(rows)} rows taken, those of {wanted}")
-    return kept
-
-
-def _with_defaults(record: object, scope: str, split: str) -> object:
-    if not isinstance(record, Mapping):
-        return record
-    return {"scope": scope, "split": split} | {key: value for key, value in record.items() if value is not None}
-
-
 def check_scopes(rows: Iterable[Row]) -> None:
     """Raise DataError if a question is in both scopes."""
     seen: dict[str, Row] = {}

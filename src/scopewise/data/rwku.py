@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from scopewise.data.hub import Record, Table, joined, read_table, text_column, text_rows
+from scopewise.data.hub import Record, Table, joined, table_records, text_column, text_rows
 from scopewise.data.rows import FORGET, NEIGHBOR, RETAIN, TRAIN, VAL, BenchmarkLoader, Row, make_row
 from scopewise.errors import DataError
 from scopewise.registry import nearest
@@ -72,7 +72,7 @@ class RWKU(BenchmarkLoader):
 
     def _table(self, path: str | None, config: str, *columns: str) -> list[Record]:
         file, split = _FILES[config]
-        return read_table(Table(self.repository, config, split, (f"All/{file}", file), columns), path)
+        return table_records(Table(self.repository, config, split, (f"All/{file}", file), columns), path)
 
 
 def _about(records: list[Record], person: str) -> list[Record]:

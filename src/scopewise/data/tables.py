@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from scopewise.data.rows import (
 from scopewise.documents import parse_json, read_text
 from scopewise.errors import ConfigError, DataError
 from scopewise.registry import allowed, nearest
+
+logger = logging.getLogger("scopewise")
 
 ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 """Endings of files of rows; all but `.parquet` may also be zipped (`.jsonl.gz`)."""
@@ -95,11 +98,8 @@ def table_rows(
             return record
         named = {key: value for key, value in record.items() if key not in mapping.values()}
         named |= {field: record[column] for field, column in mapping.items() if column in record}
-        try:
-            named = _question_and_answer(named, origin)
-        except DataError as error:
-            return BrokenLine(error)
-        if named.get("scope") is None:
+        named = _shaped(named, origin)
+        if isinstance(named, Mapping) and named.get("scope") is None:
             found = law.get(str(named.get("attribute")).casefold(), default)
             named |= {} if found is None else {"scope": found}
         return named
@@ -113,6 +113,58 @@ def table_rows(
                 f"--map {field}=response.{nearest(field, set(columns) - set(FIELDS))}"
             )
     return make_rows(found, **fixed)
+
+
+def as_rows(
+    data: str | Path | Iterable[object], scope: str, split: str = TRAIN, *, every_split: bool = False
+) -> list[Row]:
+    """Return rows of one scope from a file, a `datasets.Dataset`, dicts or rows, with the columns of `read_table`.
+
+    Rows with a scope or a split are selected by them, so one file may contain both scopes. A warning counts the rows that
+    were left out.
+
+    Args:
+        data: A path as `read_table` takes it, or an iterable of `Row`, or of dicts with `question` and `answer` or with
+            the columns of another shape, such as `messages`.
+        scope: The scope to select, and the scope of dicts without one.
+        split: The split to select, and the split of dicts without one.
+        every_split: Take rows of both splits.
+
+    Raises:
+        DataError: wrong rows, or none of this scope and split.
+    """
+    if isinstance(data, str | Path):
+        path = Path(data)
+        name = str(path)
+        records: list[tuple[str, object]] = read_records(path)
+    else:
+        name = scope
+        try:
+            records = [(f"{name}[{i}]", record) for i, record in enumerate(data)]
+        except TypeError:
+            raise DataError(f"{name}: {type(data).__name__}; give a file of rows, a dataset, or dicts") from None
+    decoded = [(origin, record) for origin, record in records if not isinstance(record, Row)]
+    made = iter(
+        make_rows((origin, _with_defaults(_shaped(record, origin), scope, split)) for origin, record in decoded)
+    )
+    rows = [record if isinstance(record, Row) else next(made) for _, record in records]
+    if not rows:
+        raise DataError(f"{name}: no row; give at least one question with its answer")
+    kept = [row for row in rows if row.scope == scope and (every_split or row.split == split)]
+    wanted = f"scope {scope!r}" + ("" if every_split else f" and split {split!r}")
+    if not kept:
+        raise DataError(
+            f"{name}: {len(rows)} rows, none of {wanted}; give rows of it, or leave 'scope' and 'split' out of them"
+        )
+    if len(kept) < len(rows):
+        logger.warning(f"{name}: {len(kept)} of {len(rows)} rows taken, those of {wanted}")
+    return kept
+
+
+def _with_defaults(record: object, scope: str, split: str) -> object:
+    if not isinstance(record, Mapping):
+        return record
+    return {"scope": scope, "split": split} | {key: value for key, value in record.items() if value is not None}
 
 
 def read_records(path: Path, setting: str = "data.path") -> list[tuple[str, object]]:
@@ -216,6 +268,16 @@ def _of_datasets(path: Path, setting: str) -> Iterator[tuple[str, object]]:
         for i, record in enumerate(records, start=1):
             stated = record.get(key) is not None or not name
             yield f"{path}{name and f'/{name}'}:row {i}", record if stated else {**record, key: value}
+
+
+def _shaped(record: object, origin: str) -> Any:
+    """Return a record with `question` and `answer`; one that has neither, nor another shape, as a `BrokenLine`."""
+    if not isinstance(record, Mapping):
+        return record
+    try:
+        return _question_and_answer(dict(record), origin)
+    except DataError as error:
+        return BrokenLine(error)
 
 
 def _question_and_answer(record: dict[Any, Any], origin: str) -> dict[Any, Any]:

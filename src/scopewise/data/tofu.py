@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from scopewise.data.hub import Table, read_table
+from scopewise.data.hub import Table, table_records
 from scopewise.data.rows import (
     FORGET,
     HOLDOUT,
@@ -86,18 +86,18 @@ class TOFU(BenchmarkLoader):
         return Table(self.repository, config, "train", (config,), ("question", "answer", *columns), optional=optional)
 
     def _plain(self, path: str | None, config: str, scope: str, split: str, *, optional: bool = False) -> list[Row]:
-        records = read_table(self._table(config, optional=optional), path)
+        records = table_records(self._table(config, optional=optional), path)
         return [make_row(_pair(r), origin, scope=scope, split=split, domain="privacy") for origin, r in records]
 
     def _paraphrases(self, path: str | None, config: str) -> dict[str, tuple[str, ...]]:
         """Return question → its paraphrase, where a table has them."""
-        records = [record for _, record in read_table(self._table(config), path)]
+        records = [record for _, record in table_records(self._table(config), path)]
         return {r["question"]: (r["paraphrased_question"],) for r in records if r.get("paraphrased_question")}
 
     def _perturbed(self, path: str | None, config: str, scope: str, paraphrase: str | None) -> list[Row]:
         columns = ("perturbed_answer", *((paraphrase,) if paraphrase else ()))
         rows = []
-        for origin, record in read_table(self._table(config, *columns), path):
+        for origin, record in table_records(self._table(config, *columns), path):
             others = {"perturbed": record["perturbed_answer"]}
             if paraphrase:
                 others["paraphrase"] = record[paraphrase]

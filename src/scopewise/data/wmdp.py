@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from scopewise.data.hub import Record, Table, read_table, text_column, text_rows
+from scopewise.data.hub import Record, Table, table_records, text_column, text_rows
 from scopewise.data.rows import FORGET, RETAIN, TRAIN, VAL, BenchmarkLoader, Row, make_row
 from scopewise.errors import DataError
 
@@ -42,7 +42,7 @@ class WMDP(BenchmarkLoader):
         rows = []
         for name in self.domains if domain is None else (domain,):
             for scope in (FORGET, RETAIN):
-                documents = read_table(self._corpus(name, scope), path)[:_DOCUMENTS]
+                documents = table_records(self._corpus(name, scope), path)[:_DOCUMENTS]
                 rows += text_rows(documents, scope, name, _PIECE_WORDS, attribute=name)
             questions = Table(
                 self.repository,
@@ -51,7 +51,7 @@ class WMDP(BenchmarkLoader):
                 (f"wmdp-{name}/test", f"wmdp/wmdp-{name}/test", f"wmdp-{name}"),
                 ("question", "choices", "answer"),
             )
-            rows += [_choice(record, name) for record in read_table(questions, path)]
+            rows += [_choice(record, name) for record in table_records(questions, path)]
         return rows
 
     def _corpus(self, name: str, scope: str) -> Table:

@@ -24,8 +24,9 @@ from scopewise.data.instances import instance_names
 from scopewise.data.load import general_rows
 from scopewise.data.paraphrases import paraphrased
 from scopewise.data.prompt import Encoded, Prompt, dropped_rows, encode, warn_of_dropped
-from scopewise.data.rows import FORGET, RETAIN, Row, as_rows, check_scopes
+from scopewise.data.rows import FORGET, RETAIN, Row, check_scopes
 from scopewise.data.subject import subject_tokens
+from scopewise.data.tables import as_rows
 from scopewise.errors import ConfigError
 from scopewise.methods.base import Method
 from scopewise.models.engine import Engine

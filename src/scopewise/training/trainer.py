@@ -70,7 +70,7 @@ class UnlearningTrainer(Trainer):
         model: A causal LM, a `PeftModel` (whose adapter is trained further), or a path or hub name of either.
         method: Name of a method, with wrappers as in `npo+sam`; or a `Method`.
         args: Training arguments; None uses the paper's.
-        forget_dataset: Rows to forget: a path to JSON lines, a `datasets.Dataset`, or dicts with `question` and
+        forget_dataset: Rows to forget: a file (JSON lines, CSV, Parquet), a `datasets.Dataset`, or dicts with `question` and
             `answer`. If rows name a scope or a split, only train rows of the forget scope are used.
         retain_dataset: Rows to keep, of the same instances, selected likewise. Required by methods with a retain term
             over them, and by localizers that compare the two scopes.
