@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from scopewise import schemas
+from scopewise.allocator import release_memory
 from scopewise.bars import showing
 from scopewise.config import RunConfig, UnlearnSection
 from scopewise.data.rows import FORGET, RETAIN, SCOPES, TRAIN
@@ -151,11 +152,14 @@ class Bench:
 
     @contextmanager
     def _doing(self, name: str) -> Iterator[None]:
-        """Do a part of the benchmark."""
+        """Do a part of the benchmark, and release its memory."""
         number = next((i for i, part in enumerate(self._planned, start=1) if part.name == name), None)
         self.whole.call(f"{number}/{len(self._planned)} {name}" if number else name)
-        with self.whole.part(name):
-            yield
+        try:
+            with self.whole.part(name):
+                yield
+        finally:
+            release_memory()
 
     def _parts(self) -> list[Part]:
         """Return what has to be done, in order; what is there already costs nothing."""
