@@ -7,10 +7,12 @@ import os
 import subprocess
 import xml.etree.ElementTree
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from forks import python
+from scopewise.models.load import save_model
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -21,6 +23,17 @@ def run(script: str, *arguments: str) -> str:
     done = subprocess.run(words, capture_output=True, text=True, env=environment, timeout=400, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
+
+
+def test_world_facts(tiny: Any, tmp_path: Path) -> None:
+    """With an untrained model: every fact of the chosen instances has a rank, and nearly none is known."""
+    save_model(*tiny, tmp_path / "tiny")
+    given = ("--model", str(tmp_path / "tiny"), "--prompt", "plain", "--instances", "2")
+    shown = run("world_facts.py", *given, "--out", str(tmp_path / "found.json"))
+    facts = json.loads((tmp_path / "found.json").read_text())["facts"]
+    assert len(facts) == 3 * 2 * 4
+    assert all(1 <= fact["rank"] <= fact["number"] for fact in facts)
+    assert "| countries | capital | 21 |" in shown
 
 
 @pytest.mark.long

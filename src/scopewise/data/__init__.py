@@ -2,6 +2,7 @@
 
 BENCHMARKS: dict[str, str] = {
     "builtin": "scopewise.data.builtin:Builtin",
+    "world_facts": "scopewise.data.world_facts:WorldFacts",
     "knowundo": "scopewise.data.knowundo:KnowUnDo",
     "tofu": "scopewise.data.tofu:TOFU",
     "muse": "scopewise.data.muse:MUSE",
