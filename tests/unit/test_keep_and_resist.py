@@ -97,6 +97,22 @@ def test_attacks_find_what_the_target_knows_and_nothing_in_the_oracle(attack_wor
     assert found.notes == ("prompts: not run.", "sampling: not run.", "relearning: not run.")
 
 
+def test_a_copy_that_still_knows_is_found(attack_world: AttackWorld) -> None:
+    """A GGUF file that is given away with a model is judged as the model is: here the model forgot, and its copy did not."""
+    target, oracle = attack_world.engine("target"), attack_world.engine("oracle")
+    tested, how = facts(attack_world), replace(QUICK, attacks=("question", "quantization"))
+    found = resist(oracle, target, tested, [], [], how, [("GGUF q8_0, as exported", target)])
+    worst = found.worst
+    assert worst is not None
+    assert (worst.attack, worst.setting, worst.leakage.value) == (
+        "quantization",
+        "GGUF q8_0, as exported",
+        pytest.approx(1),
+    )
+    light = decide(read_policy(), expose(target, tested), expose(oracle, tested), None, found).resists
+    assert (light.light, light.worst[0]) == ("red", "quantization: GGUF q8_0, as exported")
+
+
 def test_one_instance_is_split_by_fact(attack_world: AttackWorld) -> None:
     target = attack_world.engine("target")
     tested = [replace(fact, instance="one") for fact in facts(attack_world)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -61,6 +61,7 @@ def resist(
     retain: Sequence[Row],
     general: Sequence[Row],
     settings: ResistSettings | None = None,
+    copies: Iterable[tuple[str, Engine]] = (),
 ) -> Resisted:
     """Attack a model in several ways, and measure the exposure of its facts under each.
 
@@ -75,6 +76,8 @@ def resist(
         retain: Retain rows.
         general: Texts without a question.
         settings: Which attacks, and how strong.
+        copies: Name and engine of each quantized copy that is given away with the model, such as a GGUF file; they are
+            settings of the attack `quantization`.
 
     Returns:
         No settings, and a note, if the target does not know the facts: then there is no scale.
@@ -88,6 +91,11 @@ def resist(
             notes.append(f"{attack}, {setting}: the attacked model's logits are not numbers.")
         elif 2 * len(exposure.facts) >= len(tested):
             found.append((attack, setting, exposure))
+    for name, copy in copies if "quantization" in settings.attacks else ():
+        if (exposure := _exposed(copy, tested, settings.seed)) is None:
+            notes.append(f"quantization, {name}: the model's logits are not numbers.")
+        else:
+            found.append(("quantization", name, exposure))
     return resisted(before, found, notes)
 
 

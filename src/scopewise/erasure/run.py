@@ -300,7 +300,9 @@ class _Job:
         with self.steps.whole.part("verify"):
             exposure = expose(engine, self._facts, seed=self.options.seed)
             kept = keep(engine, target, self.setup.kept_rows, self.setup.general)
-            resisted = resist(engine, target, self._facts, self.setup.retain, self.setup.general, how)
+            data = self.setup.run.config.data
+            copies = ((f"GGUF {kind}, as exported", reload(exported, data, kind)) for kind in self.options.gguf)
+            resisted = resist(engine, target, self._facts, self.setup.retain, self.setup.general, how, copies)
             shown = examples(exposure, engine, target)
             earlier = recheck.regress(
                 engine, self.ledger, self.policy, self.setup.request.rows, own=[one.id for one in self.requests],
