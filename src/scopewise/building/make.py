@@ -40,6 +40,7 @@ class Settings:
         wrong: Wrong answers of each row.
         licence: Of the benchmark; empty takes that of the instances' file.
         layouts: Other layouts to write.
+        models: Target, and base if there is one, that are asked whether they know the facts that must go.
         train: What writes train questions; None: templates.
         val: What writes val questions; None: templates.
     """
@@ -50,6 +51,7 @@ class Settings:
     wrong: int = 6
     licence: str = ""
     layouts: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
     train: Written | None = None
     val: Written | None = None
 
@@ -149,6 +151,10 @@ def build(given: InstanceFile, source: str, settings: Settings, out: Path) -> di
         "instances_left_out": left_out,
         "facts_left_out": [asdict(one) for one in given.facts_left_out],
     }
+    if settings.models:
+        from scopewise.building.known import known  # it imports torch, which other builds do not need
+
+        sheet["known"] = known(out / ROWS, settings.models, out, settings.seed)
     for layout in settings.layouts:
         write_layout(layout, lambda: read_rows(out / ROWS), out / layout, out.name, out / ROWS)
     write_text(out / RUN, run_file(out))

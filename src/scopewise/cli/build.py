@@ -47,6 +47,12 @@ def build(
         list[str] | None,
         typer.Option(help="Also write the rows as knowundo, tofu, open_unlearning or lm_eval. Repeatable."),
     ] = None,
+    check_model: Annotated[
+        str | None, typer.Option(help="Measure whether this model, the target, knows the facts that must go.")
+    ] = None,
+    base: Annotated[
+        str | None, typer.Option(help="With --check-model: the model before fine-tuning, which should not know them.")
+    ] = None,
     generator: Annotated[
         list[str] | None,
         typer.Option(
@@ -86,6 +92,11 @@ def build(
     for name in layouts:
         if name not in LAYOUTS:
             raise ConfigError(f"--layout: {name!r}; {allowed(name, LAYOUTS)}")
+    if base and not check_model:
+        raise ConfigError(f"--base: {base}, and no --check-model; give the target, too, or leave the base out")
+    models = tuple(filter(None, (check_model, base)))
+    if models:
+        quiet_libraries()
     laws = tuple(read_law(name) for name in law or ["privacy-gdpr"])
     given = [*filter(None, [from_documents]), *(instances or [])]
     if not given or (len(given) > 1 and from_documents is None):
@@ -101,7 +112,7 @@ def build(
     if check_against:
         found = verified(found, check_against, shipped)
     train, val = _writers(generator or [TEMPLATE], folder, budget)
-    settings = Settings(laws, asked, seed, wrong, licence or "", layouts, train, val)
+    settings = Settings(laws, asked, seed, wrong, licence or "", layouts, models, train, val)
     if dry_run:
         needed = count(found, settings)
         echo_json(needed) if as_json else echo_table((), [(name, str(n)) for name, n in needed.items()])
@@ -117,6 +128,8 @@ def build(
     if failed or sheet["left_out"]:
         echo_table(("check", "failed by"), [(name, str(count)) for name, count in failed.items()])
         echo(f"{sheet['left_out']} rows left out; see {folder / 'left_out.jsonl'}")
+    for one in sheet.get("known", {}).get("models", ()):
+        echo_wrapped(f"{one['model']}: knows {one['known']} of {sheet['known']['facts']} forget facts by exposure")
     for one in sheet["instances_left_out"]:
         echo_wrapped(f"left out: {one['instance']}, since: {one['why']}")
     for one in sheet["facts_left_out"]:
