@@ -39,7 +39,7 @@ GROUPS = {
     "Start here": ("forget", "build", "check", "demo", "run", "bench"),
     "Deletion requests": ("forget", "requests", "verify", "recheck"),
     "Stages": ("finetune", "localize", "unlearn", "evaluate", "attack", "tune", "merge"),
-    "Look at what came out": ("show", "report", "play", "list", "tasks"),
+    "Look at what came out": ("show", "report", "play", "review", "list", "tasks"),
 }
 """Heading → commands under it in `scopewise --help`, each at its first place; the others stand at the end."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import socket as sockets
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from importlib import resources
 from socket import socket
@@ -99,7 +99,7 @@ def make_app(playground: Playground, *, key: str, host: str) -> Starlette:
         )
 
     async def ask(request: Request) -> Any:
-        question = await _sent(request, AskRequest)
+        question = await sent(request, AskRequest)
 
         async def events() -> AsyncGenerator[dict[str, Any], None]:
             async with one_at_a_time:
@@ -117,14 +117,19 @@ def make_app(playground: Playground, *, key: str, host: str) -> Starlette:
         return EventStream(events())
 
     async def report(request: Request) -> Response:
-        return JSONResponse(playground.report(await _sent(request, Report)))
+        return JSONResponse(playground.report(await sent(request, Report)))
 
-    routes = [Route(path, _file(name, kind)) for path, (name, kind) in PAGE.items()]
+    routes = [Route(path, page_file("scopewise.play", name, kind)) for path, (name, kind) in PAGE.items()]
     routes += [
         Route("/api/run", show_run),
         Route("/api/ask", ask, methods=["POST"]),
         Route("/api/report", report, methods=["POST"]),
     ]
+    return protected(routes, key=key, host=host)
+
+
+def protected(routes: Sequence[Route], *, key: str, host: str) -> Starlette:
+    """Return an application of these routes that only its own page can use; see `Access`. User errors become JSON."""
     return Starlette(
         routes=routes,
         middleware=[Middleware(Access, key=key, host=host)],
@@ -132,7 +137,7 @@ def make_app(playground: Playground, *, key: str, host: str) -> Starlette:
     )
 
 
-async def _sent(request: Request, kind: type[Sent]) -> Sent:
+async def sent(request: Request, kind: type[Sent]) -> Sent:
     """Return the request's body. Only JSON is accepted, which a form on another site cannot send."""
     if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
         raise UserError("content-type: not application/json; send JSON")
@@ -144,8 +149,9 @@ async def _sent(request: Request, kind: type[Sent]) -> Sent:
     return kind.model_validate_json(body)
 
 
-def _file(name: str, kind: str) -> Callable[[Request], Awaitable[Response]]:
-    content = (resources.files("scopewise.play") / "page" / name).read_bytes()
+def page_file(package: str, name: str, kind: str) -> Callable[[Request], Awaitable[Response]]:
+    """Return what sends a file of a package's folder `page`."""
+    content = (resources.files(package) / "page" / name).read_bytes()
 
     async def send_file(request: Request) -> Response:
         return Response(content, media_type=kind)
@@ -192,6 +198,18 @@ def serve(run: PlayRun, opened: socket, host: str, announce: Callable[[str], Non
         for name in first:
             playground.load(name)
             progress.update()
+    serve_app(lambda key: make_app(playground, key=key, host=host), opened, host, announce)
+
+
+def serve_app(make: Callable[[str], Starlette], opened: socket, host: str, announce: Callable[[str], None]) -> None:
+    """Answer until interrupted.
+
+    Args:
+        make: Returns the application for a key, which requests must carry.
+        opened: The socket from `listen`.
+        host: The host given to `listen`.
+        announce: Called with the address to open, which contains the key.
+    """
     key = secrets.token_urlsafe(24)
     shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # a browser cannot open a wildcard address
     name = f"[{shown}]" if ":" in shown else shown
@@ -199,7 +217,7 @@ def serve(run: PlayRun, opened: socket, host: str, announce: Callable[[str], Non
     # The part after # stays in the browser: it is in no request line, no log and no Referer.
     announce(f"http://{name}:{port}/#{key}")
     config = uvicorn.Config(
-        make_app(playground, key=key, host=host),
+        make(key),
         log_level="warning",
         access_log=False,
         server_header=False,
