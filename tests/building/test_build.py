@@ -127,6 +127,21 @@ def test_a_request_takes_the_rows_but_multiple_choice(persons: Path, caplog: pyt
     assert min(len(fact.wrong) for fact in facts) >= LEAST_ANSWERS
 
 
+def test_the_request_of_one_person(tmp_path: Path) -> None:
+    """Only the person's forget rows are to be forgotten; others' and the person's own public ones are kept."""
+    arguments = ("build", PERSONS, "--out", tmp_path / "out", "--kinds", "direct,paraphrase", "--request")
+    assert run(*arguments, "Dagny Thorvaldsen").exit_code == 0
+    request = read_request(tmp_path / "out" / "requests" / "1.jsonl")
+    forget = [row for row in request.rows if row.scope == FORGET]
+    assert {row.instance for row in forget} == {"Dagny Thorvaldsen"}
+    assert {row.attribute for row in forget} == {"parents", "email", "address"}
+    kept = [row for row in request.rows if row.scope == RETAIN]
+    assert len(forget) + len(kept) == 216  # 12 persons x 6 attributes x (2 direct + 1 paraphrase)
+    done = run(*arguments, "Dagny", "--overwrite")
+    assert done.exit_code == 2
+    assert "--request: 'Dagny'" in done.output
+
+
 def test_books_of_which_one_is_out_of_copyright(tmp_path: Path) -> None:
     done = run("build", BOOKS, "--law", "copyright-us", "--out", tmp_path / "books")
     assert done.exit_code == 0, done.output

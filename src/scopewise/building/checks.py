@@ -61,7 +61,7 @@ class Checks:
         """
         private = _private(instance) if instance else []
         names = _names(instance) if instance else set()
-        kept: list[tuple[Row, set[str]]] = []
+        kept: dict[tuple[str, str], list[tuple[str, set[str]]]] = {}
         own = set(plain(instance.name).split()) if instance else set()
         for row in rows:
             text, words = f" {plain(f'{row.question} {row.answer}')} ", set(plain(row.question).split()) - own
@@ -69,7 +69,10 @@ class Checks:
             fails = {
                 UNIQUE: digest in self._asked,
                 NEAR: any(
-                    _elsewhere(row, other) and _jaccard(words, theirs) >= _limit(row, other) for other, theirs in kept
+                    _is_near(words, theirs, SIMILAR if attribute == row.attribute else SIMILAR_ELSEWHERE)
+                    for place, others in kept.items()
+                    if place != (row.scope, row.split)
+                    for attribute, theirs in others
                 ),
                 DERIVED: row.scope == RETAIN and any(f" {part} " in text for part in private),
                 SHARED: row.scope == RETAIN and not names.isdisjoint(re.findall(r"\w+", row.answer)),
@@ -81,7 +84,7 @@ class Checks:
                 (self.failed if check in failed else self.passed)[check] += 1
             if not any(check in DROPPED for check in failed):
                 self._asked.add(digest)
-                kept.append((row, words))
+                kept.setdefault((row.scope, row.split), []).append((row.attribute, words))
             yield row, failed
 
     def count(self, row: Row) -> None:
@@ -123,13 +126,10 @@ def _names(instance: Instance) -> set[str]:
     )
 
 
-def _elsewhere(row: Row, other: Row) -> bool:
-    return (row.scope, row.split) != (other.scope, other.split)
-
-
-def _limit(row: Row, other: Row) -> float:
-    return SIMILAR if row.attribute == other.attribute else SIMILAR_ELSEWHERE
-
-
-def _jaccard(one: set[str], other: set[str]) -> float:
-    return len(one & other) / len(one | other) if one or other else 1.0
+def _is_near(one: set[str], other: set[str], limit: float) -> bool:
+    """Return whether the Jaccard index of two sets is at least a limit; most pairs differ too much in size alone."""
+    smaller, larger = sorted((len(one), len(other)))
+    if smaller < limit * larger:
+        return False
+    common = len(one & other)
+    return common >= limit * (smaller + larger - common)

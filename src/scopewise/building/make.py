@@ -16,15 +16,16 @@ from scopewise.building.generator import TEMPLATE
 from scopewise.building.index import Index
 from scopewise.building.instances import Fact, Instance, InstanceFile
 from scopewise.building.law import Law
-from scopewise.building.layouts import read_rows, write_layout
+from scopewise.building.layouts import read_rows, write_layout, write_request
 from scopewise.building.near import near_duplicates
 from scopewise.building.neighbours import neighbours
 from scopewise.building.questions import KINDS, REPLACED, Questions
 from scopewise.building.written import Written
 from scopewise.data.builtin import read_general
 from scopewise.data.rows import RETAIN, SCOPES, TRAIN, VAL, Row
-from scopewise.errors import DataError
+from scopewise.errors import ConfigError, DataError
 from scopewise.files import make_folder, write_text, writing_lines
+from scopewise.registry import allowed
 
 ROWS, CHECKS, LEFT_OUT, FACTS, RUN = "rows.jsonl", "checks.jsonl", "left_out.jsonl", "facts.jsonl", "run.yaml"
 
@@ -41,6 +42,7 @@ class Settings:
         licence: Of the benchmark; empty takes that of the instances' file.
         layouts: Other layouts to write.
         models: Target, and base if there is one, that are asked whether they know the facts that must go.
+        requests: Names of instances of each of which a request's rows are written, in `requests/1.jsonl` and so on.
         train: What writes train questions; None: templates.
         val: What writes val questions; None: templates.
     """
@@ -52,6 +54,7 @@ class Settings:
     licence: str = ""
     layouts: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
+    requests: tuple[str, ...] = ()
     train: Written | None = None
     val: Written | None = None
 
@@ -92,6 +95,10 @@ def build(given: InstanceFile, source: str, settings: Settings, out: Path) -> di
         {"instance": name, "why": f"its facts are nearly those of {other}"} for name, other in sorted(twins.items())
     ]
     instances = [instance for instance in given.instances if instance.name not in twins]
+    known_names = {instance.name for instance in instances}
+    for name in settings.requests:
+        if name not in known_names:
+            raise ConfigError(f"--request: {name!r}; {allowed(name, sorted(known_names))}")
     questions = settings.questions(instances)
     checks, counts, dropped, asked = Checks(), Counts(), 0, dict[str, set[str]]()
     make_folder(out, "--out")
@@ -155,6 +162,8 @@ def build(given: InstanceFile, source: str, settings: Settings, out: Path) -> di
         from scopewise.building.known import known  # it imports torch, which other builds do not need
 
         sheet["known"] = known(out / ROWS, settings.models, out, settings.seed)
+    for number, name in enumerate(settings.requests, 1):
+        write_request(read_rows(out / ROWS), name, out / "requests" / f"{number}.jsonl")  # no name in the path
     for layout in settings.layouts:
         write_layout(layout, lambda: read_rows(out / ROWS), out / layout, out.name, out / ROWS)
     write_text(out / RUN, run_file(out))

@@ -47,6 +47,10 @@ def build(
         list[str] | None,
         typer.Option(help="Also write the rows as knowundo, tofu, open_unlearning or lm_eval. Repeatable."),
     ] = None,
+    request: Annotated[
+        list[str] | None,
+        typer.Option(help="Name of an instance: also write the rows of its deletion request, for forget. Repeatable."),
+    ] = None,
     check_model: Annotated[
         str | None, typer.Option(help="Measure whether this model, the target, knows the facts that must go.")
     ] = None,
@@ -112,7 +116,7 @@ def build(
     if check_against:
         found = verified(found, check_against, shipped)
     train, val = _writers(generator or [TEMPLATE], folder, budget)
-    settings = Settings(laws, asked, seed, wrong, licence or "", layouts, models, train, val)
+    settings = Settings(laws, asked, seed, wrong, licence or "", layouts, models, tuple(request or ()), train, val)
     if dry_run:
         needed = count(found, settings)
         echo_json(needed) if as_json else echo_table((), [(name, str(n)) for name, n in needed.items()])
