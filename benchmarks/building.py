@@ -2,8 +2,8 @@
 
     python benchmarks/building.py [--sizes 1000,3000,…] [--plot docs/growth/building.svg]
 
-Each size is built in a process of its own. Linear: the time per 1,000 instances does not grow. Bounded: rows are written one
-instance at a time, so what grows is the instances themselves, their index, and 8 bytes of each question.
+Each size is built in a process of its own. Time is linear if that per 1,000 instances does not grow. Rows are written one
+instance at a time, so what grows in memory is the instances themselves, their index, and 8 bytes of each question.
 """
 
 from __future__ import annotations
