@@ -3,9 +3,9 @@
     python benchmarks/choose.py runs/robust/seed0 runs/choose [--candidates 0.35:0.2:0.33 ...] [--set KEY=VALUE] [--out FILE]
 
 The first folder is a finished run of `benchmarks/robust.py`, whose base, target and oracle are used. A fifth of its forget
-train rows are held out; forget rows of val are not read at all. A candidate is ALPHA:FORGET_WEIGHT:EPOCHS, the settings of
-`wga+reset`, the last as a share of the fine-tuning's epochs. Each is a run of its own in the second folder, and is attacked;
-what is complete is kept. Markdown on stdout, JSON in `--out`.
+train rows are held out; forget rows of val are not read at all. A candidate is [METHOD:]ALPHA:FORGET_WEIGHT:EPOCHS: settings
+of `METHOD+reset`, with WGA if none is named, and epochs as a share of the fine-tuning's. Each is a run of its own in the
+second folder, and is attacked; what is complete is kept. Markdown on stdout, JSON in `--out`.
 
 Gap: mean of the absolute distances of Unlearn (held-out forget rows) and Retention Success (retain rows of val, which a recipe
 trains on) to the oracle. Leakage: the relearning sweep over the forget train rows.
@@ -45,10 +45,17 @@ def rows_to_choose_on(rows: Sequence[Row], seed: int) -> list[Row]:
     return [*(replace(row, split=VAL if i in held else TRAIN) for i, row in enumerate(forget)), *retain]
 
 
+def parts(candidate: str) -> tuple[str, float, float, float]:
+    """Return a candidate's method, alpha, forget weight and epochs. ValueError if it is something else."""
+    *method, alpha, weight, epochs = candidate.split(":")
+    (name,) = method or ("wga",)
+    return f"{name}+reset", float(alpha), float(weight), float(epochs)
+
+
 def settings_of(candidate: str, source: Mapping[str, Any]) -> list[str]:
-    """Return the settings of a candidate's run. ValueError if it is not three numbers."""
-    alpha, weight, epochs = map(float, candidate.split(":"))
-    recipe = Recipe("wga+reset", epochs, "", {"forget_weight": weight}, {"reset": {"alpha": alpha}})
+    """Return the settings of a candidate's run."""
+    method, alpha, weight, epochs = parts(candidate)
+    recipe = Recipe(method, epochs, "", {"forget_weight": weight}, {"reset": {"alpha": alpha}})
     taught = [f"finetune.{key}={json.dumps(one)}" for key, one in source["finetune"].items()]
     made = recipe.settings(load_config(None, taught).finetune)
     return [
@@ -64,6 +71,7 @@ def run(source: Path, folder: Path, candidate: str, changes: Sequence[str], seed
     from scopewise.runs.bench import Bench
     from scopewise.runs.pipeline import Pipeline
 
+    method = parts(candidate)[0]
     known = read_json(source / "results.json", ResultError)["config"]
     data = known["data"]
     benchmark = load_benchmark(data["benchmark"], data["path"], data["domain"], data["general"], data.get("instances"))
@@ -81,25 +89,28 @@ def run(source: Path, folder: Path, candidate: str, changes: Sequence[str], seed
     with pipeline.folder:
         rows_found = {row["method"]: row for row in Bench(pipeline).run()["rows"]}
     leaks = {row["method"]: row["leakage"] for row in attack_run(pipeline.config, redact=True)["results"]}
-    oracle, found = ([rows_found[name]["metrics"][key] for key in KEYS] for name in ("oracle", "wga+reset"))
+    oracle, found = ([rows_found[name]["metrics"][key] for key in KEYS] for name in ("oracle", method))
     gap = sum(abs(a - b) for a, b in zip(found, oracle, strict=True)) / 2
     return {
         "unlearn": found[0],
         "retention": found[1],
         "gap": gap,
-        "leakage": leaks["wga+reset"],
+        "leakage": leaks[method],
         "oracle": oracle,
-        "steps": rows_found["wga+reset"]["cost"]["steps"],
+        "steps": rows_found[method]["cost"]["steps"],
     }
 
 
 def table(found: Mapping[str, Mapping[str, Any]]) -> str:
     """Return the Markdown table."""
-    lines = ["| alpha | forget_weight | epochs | steps | Unlearn | Retention | gap | leakage |", "|" + "---:|" * 8]
+    lines = [
+        "| method | alpha | forget_weight | epochs | steps | Unlearn | Retention | gap | leakage |",
+        "|" + "---:|" * 9,
+    ]
     for candidate, one in found.items():
         leakage = "" if one["leakage"] is None else f"{one['leakage']:.2f}"
         cells = f"{one['steps']} | {one['unlearn']:.1f} | {one['retention']:.1f} | {one['gap']:.1f} | {leakage}"
-        lines.append(f"| {' | '.join(candidate.split(':'))} | {cells} |")
+        lines.append(f"| {' | '.join(map(str, parts(candidate)))} | {cells} |")
     oracle = next(iter(found.values()))["oracle"]
     return "\n".join([*lines, "", f"Oracle: {oracle[0]:.1f} / {oracle[1]:.1f}."])
 

@@ -109,6 +109,12 @@ def work(cost: Mapping[str, Any], key: str) -> float:
     return float(cost["steps"] * cost["seconds_per_step"] if key == "seconds" else cost.get(key, math.nan))
 
 
+def _place(name: str, found: Mapping[int, Mapping[str, Mapping[str, Any]]]) -> tuple[bool, bool, float]:
+    """Return what the rows are sorted by: the target, the oracle, then by the mean gap."""
+    gap = statistics.fmean(models[name]["gap"] for models in found.values())
+    return name != "target", name != "oracle", gap
+
+
 def _recovered(models: Sequence[Mapping[str, Any]]) -> str:
     """Return after how many steps of relearning half of what the target knows is back: `5`, `5 to 10` or `> 40`."""
     known = [model["steps_to_recover"] for model in models if model["steps_to_recover"]]
@@ -143,7 +149,7 @@ def table(found: Mapping[int, Mapping[str, Mapping[str, Any]]], leads: Sequence[
         mean, low, high = interval(known)
         return f"{mean:.{digits}f}" if len(known) < 2 else f"{mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
-    names = list(next(iter(found.values())))
+    names = sorted(next(iter(found.values())), key=lambda name: _place(name, found))
     shown = {key: value for key, value in COLUMNS.items() if any(m[n][key] for m in found.values() for n in names)}
     priced = any(m[n]["price"] for m in found.values() for n in names)
     heads = (
@@ -159,6 +165,8 @@ def table(found: Mapping[int, Mapping[str, Mapping[str, Any]]], leads: Sequence[
         lines.append(f"| {name} | {' | '.join(cells)} |")
     lines.append("")
     others = [name for name in names if name not in (RIVAL, "target", "oracle")] if RIVAL in names else []
+    if len(others) > MOST:
+        others = []
     for name in others:
         pairs = [(models[name], models[RIVAL]) for models in found.values()]
         said = []
@@ -170,7 +178,7 @@ def table(found: Mapping[int, Mapping[str, Mapping[str, Any]]], leads: Sequence[
             said.append(f"{key} {mean:+.2f} [{low:+.2f}, {high:+.2f}]")
         lines.append(f"- {name} - {RIVAL}, paired by seed: {', '.join(said)}")
     lines += [f"- At rest: {leader(lead)}" for lead in leads]
-    lines.append(f"\nSeeds {', '.join(map(str, found))}.")
+    lines.append(f"\n{'Seeds' if len(found) > 1 else 'Seed'} {', '.join(map(str, found))}.")
     return "\n".join(lines)
 
 
@@ -183,6 +191,8 @@ COLUMNS = {
     "drift": ("drift", 2),
 }
 """Columns of the table: heading and digits; a column without values is left out."""
+MOST = 10
+"""Models whose differences to WGA are written out; of more, the sentence on who leads at rest says what can be said."""
 PRICES = {"steps": "retraining's steps", "tokens": "its tokens"}
 """Columns of the price, as shares of the retraining's. Seconds are not among them: other work on the machine changes them."""
 

@@ -67,6 +67,8 @@ def test_gaps_and_differences(tmp_path: Path) -> None:
     )
     assert "- reset_fast - wga, paired by seed: gap -7.50 [-20.23, +5.23], leakage -0.65" in text
     assert "Seeds 0, 1." in text
+    order = ["target", "oracle", "retrain", "reset_fast", "wga"]  # by the gap: 1, 2.5, 10
+    assert [line.split()[1] for line in text.splitlines() if line.startswith("| ")][1:] == order
 
 
 def recomputed(path: Path) -> None:
@@ -88,7 +90,7 @@ def recomputed(path: Path) -> None:
             assert model["gap"] == pytest.approx(sum(abs(own[key] - oracle[key]) for key in own) / 2)
 
 
-@pytest.mark.parametrize("name", ["robust"])
+@pytest.mark.parametrize("name", ["robust", "leaderboard"])
 def test_recorded_figures_are_those_of_the_rows(name: str) -> None:
     recomputed(FOLDER / "results" / f"{name}.json")
 
@@ -110,7 +112,7 @@ def test_a_seed_runs_with_its_attacks(tmp_path: Path, capsys: pytest.CaptureFixt
     recomputed(out)
     assert models["oracle"]["gap"] == 0
     assert models["retrain"]["price"]["steps"] == 1
-    assert "Seeds 3." in capsys.readouterr().out
+    assert "Seed 3." in capsys.readouterr().out
     again = [*changes, "unlearn.parameters=lora", "bench.methods=[npo]", "attack.attacks=[relearning, quantization]"]
     ROBUST.main(
         [str(tmp_path / "other"), "--seeds", "3", "--targets", str(tmp_path / "runs"), "--out", str(out), *sets(again)]
@@ -163,11 +165,11 @@ def test_candidates_run_on_a_finished_run(tmp_path: Path, capsys: pytest.Capture
             "finetune.num_train_epochs=2", "bench.methods=[wga, retrain]"]  # fmt: skip
     ROBUST.main([str(tmp_path / "runs"), "--seeds", "0", *sets([*shared, *tiny])])
     out = tmp_path / "found.json"
-    CHOOSE.main([str(tmp_path / "runs/seed0"), str(tmp_path / "choose"), "--candidates", "0.5:0.1:0.25", "--out", str(out),
+    CHOOSE.main([str(tmp_path / "runs/seed0"), str(tmp_path / "choose"), "--candidates", "ihl:0.5:0.1:0.25", "--out", str(out),
                  *sets(shared)])  # fmt: skip
     (one,) = json.loads(out.read_text())["candidates"].values()
     assert one["gap"] >= 0
-    assert "| 0.5 | 0.1 | 0.25 |" in capsys.readouterr().out
+    assert "| ihl+reset | 0.5 | 0.1 | 0.25 |" in capsys.readouterr().out
 
 
 def sets(changes: list[str]) -> list[str]:
