@@ -14,6 +14,7 @@ from scopewise.building.checks import DERIVED, GIVEN, NEAR, SHARED, UNIQUE, WRON
 from scopewise.building.index import Index
 from scopewise.building.instances import Instance, read_instances
 from scopewise.building.law import read_law
+from scopewise.building.private import ForgetValues
 from scopewise.building.questions import Questions
 from scopewise.building.templates import frames, wordings
 from scopewise.building.wrong import wrong_names, wrong_values
@@ -161,7 +162,41 @@ def test_the_vote_on_first_words() -> None:
 )
 def test_checks_of_rows(tmp_path: Path, second: dict[str, object], failed: set[str]) -> None:
     (ada,) = instances_of(tmp_path, {"name": "Ada Bell", "address": "3 Mill Lane, Ormsk", "genre": "odes"})
-    checks = Checks()
+    checks = Checks(ForgetValues([ada]))
     found = list(checks.check([ROW, replace(ROW, **second)], ada))
     assert [set(names) for _, names in found] == [set(), failed]
     assert sum(checks.failed.values()) == len(failed)
+
+
+def test_a_value_of_another_instance_must_go_too(tmp_path: Path) -> None:
+    """Ada's address and one child of hers are no facts to keep of others; her spouse's name is one where she is not named."""
+    ada, bo, cy = persons = instances_of(
+        tmp_path,
+        {
+            "name": "Ada Bell",
+            "address": "3 Mill Lane",
+            "spouse": "Cy Dee",
+            "children": ["Bo", "Di Bell"],
+            "genre": "odes",
+        },
+        {"name": "Bo Rask", "address": "3 Mill Lane", "genre": "odes"},
+        {"name": "Cy Dee", "email": "cy@mail.example", "genre": "notes from 3 Mill Lane"},
+    )
+    checks = Checks(ForgetValues(persons))
+    failed = {
+        row.answer: DERIVED in names
+        for one in persons
+        for row, names in checks.check(list(Questions(Index(persons)).rows(one)), one)
+    }
+    assert failed["Cy Dee writes notes from 3 Mill Lane."]
+    assert not failed["Bo Rask writes odes."]
+    assert not failed["Ada Bell lives at 3 Mill Lane."]
+    row = replace(ROW, scope=RETAIN, perturbed=("a",) * 5)
+    said = [
+        (cy, "Cy Dee writes odes.", False), (cy, "Cy Dee of Ada Bell.", True), (bo, "Bo Rask writes odes.", False),
+        (bo, "A life of Di Bell.", True), (bo, "It is cy@mail.example.", True), (ada, "Cy Dee.", True),
+    ]  # fmt: skip
+    for number, (one, answer, wanted) in enumerate(said):
+        asked = replace(row, question=f"Number {number}?", answer=answer, instance=one.name)
+        ((_, names),) = checks.check([asked], one)
+        assert (DERIVED in names) is wanted, answer

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from scopewise.building.balance import FirstWords
 from scopewise.building.instances import Instance
+from scopewise.building.private import ForgetValues
 from scopewise.data.crossed import plain
 from scopewise.data.rows import CHOICE, FORGET, RETAIN, SCOPES, SPLITS, Row
 
@@ -26,7 +27,7 @@ UNIQUE, NEAR, DERIVED, SHARED, WRONG, GIVEN = (
 NAMES = {
     UNIQUE: "The question is in no other scope or split, and only once.",
     NEAR: "No question of the same instance in another scope or split is nearly the same.",
-    DERIVED: "A retain row repeats no forget value (four words of it, or all of a shorter one).",
+    DERIVED: "A retain row repeats no forget value of any instance (four words of it, all of a shorter one, or one person).",
     SHARED: "A retain row has no name in common with a forget value.",
     WRONG: f"It has at least {LEAST_WRONG} wrong answers.",
     GIVEN: "The question does not give the answer (multiple choice does, by its kind).",
@@ -42,11 +43,13 @@ class Checks:
     It keeps 8 bytes of each question, and counts.
 
     Attributes:
+        private: The values of all instances that must go.
         passed: Check → rows.
         failed: Check → rows.
         votes: The majority vote on first words, by how many of them.
     """
 
+    private: ForgetValues
     passed: Counter[str] = field(default_factory=Counter)
     failed: Counter[str] = field(default_factory=Counter)
     votes: tuple[FirstWords, ...] = field(default_factory=lambda: tuple(map(FirstWords, MOST_VOTE)))
@@ -59,12 +62,11 @@ class Checks:
             rows: Of the instance.
             instance: None for rows about none of the benchmark's instances.
         """
-        private = _private(instance) if instance else []
         names = _names(instance) if instance else set()
         kept: dict[tuple[str, str], list[tuple[str, set[str]]]] = {}
         own = set(plain(instance.name).split()) if instance else set()
         for row in rows:
-            text, words = f" {plain(f'{row.question} {row.answer}')} ", set(plain(row.question).split()) - own
+            words = set(plain(row.question).split()) - own
             digest = hashlib.blake2b(plain(row.question).encode(), digest_size=8).digest()
             fails = {
                 UNIQUE: digest in self._asked,
@@ -74,7 +76,7 @@ class Checks:
                     if place != (row.scope, row.split)
                     for attribute, theirs in others
                 ),
-                DERIVED: row.scope == RETAIN and any(f" {part} " in text for part in private),
+                DERIVED: row.scope == RETAIN and any(True for _ in self.private.owners(row)),
                 SHARED: row.scope == RETAIN and not names.isdisjoint(re.findall(r"\w+", row.answer)),
                 WRONG: len(row.perturbed) < LEAST_WRONG,
                 GIVEN: row.kind != CHOICE and f" {plain(row.answer)} " in f" {plain(row.question)} ",
@@ -106,16 +108,6 @@ class Checks:
                     "passed": passed,
                 }
         return found
-
-
-def _private(instance: Instance) -> list[str]:
-    """Return each four words in a row of the values to be forgotten; of shorter values all."""
-    own, found = plain(instance.name), list[str]()
-    for fact in instance.facts:
-        words = plain(fact.value).split()
-        if fact.rule.scope == FORGET and " ".join(words) != own:
-            found += [" ".join(words[i : i + 4]) for i in range(max(1, len(words) - 3))]
-    return list(dict.fromkeys(found))
 
 
 def _names(instance: Instance) -> set[str]:

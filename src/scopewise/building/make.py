@@ -19,6 +19,7 @@ from scopewise.building.law import Law
 from scopewise.building.layouts import read_rows, write_layout, write_request
 from scopewise.building.near import near_duplicates
 from scopewise.building.neighbours import neighbours
+from scopewise.building.private import ForgetValues
 from scopewise.building.questions import KINDS, REPLACED, Questions
 from scopewise.building.written import Written
 from scopewise.data.builtin import read_general
@@ -100,7 +101,7 @@ def build(given: InstanceFile, source: str, settings: Settings, out: Path) -> di
         if name not in known_names:
             raise ConfigError(f"--request: {name!r}; {allowed(name, sorted(known_names))}")
     questions = settings.questions(instances)
-    checks, counts, dropped, asked = Checks(), Counts(), 0, dict[str, set[str]]()
+    checks, counts, dropped, asked = Checks(ForgetValues(instances)), Counts(), 0, dict[str, set[str]]()
     make_folder(out, "--out")
     with ExitStack() as stack:
         files = (ROWS, CHECKS, LEFT_OUT, FACTS)
