@@ -109,6 +109,15 @@ def page(sheet: Mapping[str, Any]) -> str:
     if dropped := sheet.get("facts_left_out"):
         lines += ["", "Facts that no second source confirms, left out:", ""]
         lines += [f"- {_cell(one['instance'])}, {_cell(one['attribute'])}: {_cell(one['why'])}" for one in dropped]
+    if requests := sheet.get("requests"):
+        lines += [
+            "",
+            "## Deletion requests",
+            "",
+            "| of | forget rows | retain rows | left out, since they repeat a value |",
+        ]
+        lines += ["|---|---|---|---|"]
+        lines += [f"| {_cell(r['instance'])} | {r['forget']} | {r['retain']} | {r['shared']} |" for r in requests]
     if known := sheet.get("known"):
         lines += [
             "",

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from scopewise.data.rows import CHOICE, FORGET, NEIGHBOR, RETAIN, SPLITS, TRAIN, VAL, Row, make_row
+from scopewise.data.rows import FORGET, NEIGHBOR, RETAIN, SPLITS, TRAIN, VAL, Row, make_row
 from scopewise.documents import parse_json
 from scopewise.errors import DataError
 from scopewise.files import write_text, writing_lines
@@ -126,21 +126,6 @@ def _columns(row: Row) -> dict[str, Any]:
         "perturbed_answer": list(row.perturbed),
         "paraphrased_question": asked[0] if asked else row.question,
     }
-
-
-def write_request(rows: Iterable[Row], name: str, path: Path) -> None:
-    """Write the rows of a deletion request of one instance, for `scopewise forget`.
-
-    Its forget rows have to go. All other rows stay, those of other instances too, since nobody asked to forget them.
-    """
-    with writing_lines(path) as write:
-        for row in rows:
-            if row.scope in _UNLEARN and row.kind != CHOICE:
-                asked = row.scope == FORGET and row.instance == name
-                kept = {"scope": row.scope if asked else RETAIN, "split": row.split, "kind": row.kind}
-                texts = {"question": row.question, "answer": row.answer, "perturbed": list(row.perturbed)}
-                about = {"instance": row.instance, "attribute": row.attribute, "domain": row.domain}
-                write(json.dumps({**texts, **kept, **about}, ensure_ascii=False) + "\n")
 
 
 def read_rows(path: Path) -> Iterator[Row]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, fields
@@ -16,17 +17,20 @@ from scopewise.building.generator import TEMPLATE
 from scopewise.building.index import Index
 from scopewise.building.instances import Fact, Instance, InstanceFile
 from scopewise.building.law import Law
-from scopewise.building.layouts import read_rows, write_layout, write_request
+from scopewise.building.layouts import read_rows, write_layout
 from scopewise.building.near import near_duplicates
 from scopewise.building.neighbours import neighbours
 from scopewise.building.private import ForgetValues
 from scopewise.building.questions import KINDS, REPLACED, Questions
+from scopewise.building.requests import write_request
 from scopewise.building.written import Written
 from scopewise.data.builtin import read_general
 from scopewise.data.rows import RETAIN, SCOPES, TRAIN, VAL, Row
 from scopewise.errors import ConfigError, DataError
 from scopewise.files import make_folder, write_text, writing_lines
 from scopewise.registry import allowed
+
+logger = logging.getLogger("scopewise")
 
 ROWS, CHECKS, LEFT_OUT, FACTS, RUN = "rows.jsonl", "checks.jsonl", "left_out.jsonl", "facts.jsonl", "run.yaml"
 
@@ -141,7 +145,7 @@ def build(given: InstanceFile, source: str, settings: Settings, out: Path) -> di
             raise DataError(f"{source}: no instance is left; {left_out[0]['why']}; give more or other attributes")
         if REPLACED in settings.kinds:
             keep(list(_neighbours(instances, asked, settings, checks)))
-    sheet = {
+    sheet: dict[str, Any] = {
         "name": out.name,
         "licence": settings.licence or given.licence,
         "source": source,
@@ -164,7 +168,14 @@ def build(given: InstanceFile, source: str, settings: Settings, out: Path) -> di
 
         sheet["known"] = known(out / ROWS, settings.models, out, settings.seed)
     for number, name in enumerate(settings.requests, 1):
-        write_request(read_rows(out / ROWS), name, out / "requests" / f"{number}.jsonl")  # no name in the path
+        path = out / "requests" / f"{number}.jsonl"  # no name in the path
+        request = write_request(read_rows(out / ROWS), name, instances, path)
+        sheet.setdefault("requests", []).append(request)
+        if request["shared"]:
+            logger.warning(
+                f"{path}: {request['shared']} rows of others repeat a value that must go and are left out, since a model "
+                "cannot both keep and lose a shared fact"
+            )
     for layout in settings.layouts:
         write_layout(layout, lambda: read_rows(out / ROWS), out / layout, out.name, out / ROWS)
     write_text(out / RUN, run_file(out))

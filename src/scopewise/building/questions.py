@@ -142,8 +142,7 @@ class _OfFact:
         for link, other in self.of.index.linked(self.instance):
             if link is not self.fact:
                 continue
-            noun = self.spec.by_split[VAL].noun
-            subject = f"the {noun} of {self.instance.name}"
+            subject = subject_of(self.instance, link)
             for fact in other.facts:
                 if fact.value.casefold() in self.instance.name.casefold():
                     continue
@@ -230,6 +229,11 @@ class _OfFact:
             paraphrased_questions=paraphrased_questions,
             kind=kind,
         )
+
+
+def subject_of(instance: Instance, link: Fact) -> str:
+    """Return how a multi-hop question names the instance that a fact of another one names: "the marriage partner of Ada"."""
+    return f"the {wordings(instance.kind).of(link.attribute).by_split[VAL].noun} of {instance.name}"
 
 
 def _about(row: Row, instance: Instance) -> Row:
