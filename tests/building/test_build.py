@@ -161,6 +161,28 @@ def test_an_existing_benchmark_is_kept(persons: Path) -> None:
     assert (persons / "rows.jsonl").read_bytes() == before
 
 
+def test_a_new_build_removes_the_files_of_the_earlier_one_alone(tmp_path: Path) -> None:
+    """A file of the reader's stays, also in a folder of the build; so does a file outside that a datasheet lists."""
+    out = tmp_path / "out"
+    arguments = ("build", PERSONS, "--out", out, "--kinds", "direct", "--overwrite")
+    more = ("--layout", "tofu", "--layout", "open_unlearning", "--request", "Dagny Thorvaldsen")
+    assert run(*arguments, *more).exit_code == 0
+    (out / "tofu" / "mine.txt").write_text("mine")
+    (tmp_path / "outside.txt").write_text("outside")
+    sheet = json.loads((out / "datasheet.json").read_text())
+    assert {file.relative_to(out).as_posix() for file in out.rglob("*") if file.is_file()} == {
+        *sheet["files"],
+        "tofu/mine.txt",
+    }
+    sheet["files"] += ["../outside.txt", str(tmp_path / "outside.txt"), "tofu", "none", "a\0b", 3]
+    (out / "datasheet.json").write_text(json.dumps(sheet))
+    done = run(*arguments)
+    assert done.exit_code == 0, done.output
+    left = {file.relative_to(out).as_posix() for file in out.rglob("*")}
+    assert left == {*json.loads((out / "datasheet.json").read_text())["files"], "tofu", "tofu/mine.txt"}
+    assert (tmp_path / "outside.txt").exists()
+
+
 def test_a_failed_build_leaves_nothing(tmp_path: Path) -> None:
     """The only attribute of each scope is the same for all: the second person is a near-duplicate, the first derivable."""
     path = tmp_path / "in.yaml"

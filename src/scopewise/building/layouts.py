@@ -20,8 +20,8 @@ Rows = Callable[[], Iterable[Row]]
 _UNLEARN = {FORGET: "unlearn", RETAIN: "retention"}
 
 
-def write_layout(layout: str, rows: Rows, folder: Path, name: str, source: Path) -> None:
-    """Write the rows in another layout.
+def write_layout(layout: str, rows: Rows, folder: Path, name: str, source: Path) -> list[Path]:
+    """Write the rows in another layout, and return the files.
 
     Args:
         layout: One of `LAYOUTS`.
@@ -30,14 +30,16 @@ def write_layout(layout: str, rows: Rows, folder: Path, name: str, source: Path)
         name: Of the benchmark.
         source: The file of rows, for the harness.
     """
-    LAYOUTS[layout](rows, folder, re.sub(r"\W+", "_", name) or "benchmark", source)
+    return LAYOUTS[layout](rows, folder, re.sub(r"\W+", "_", name) or "benchmark", source)
 
 
-def _knowundo(rows: Rows, folder: Path, name: str, source: Path) -> None:
+def _knowundo(rows: Rows, folder: Path, name: str, source: Path) -> list[Path]:
     """Write the hub's layout: a folder for each domain, `[{"train": […], "val": […]}]` for each scope."""
+    files = list[Path]()
     for domain in sorted({row.domain for row in rows()}):
         for scope, stem in _UNLEARN.items():
-            with writing_lines(folder / domain / f"{stem}.json") as write:
+            files.append(folder / domain / f"{stem}.json")
+            with writing_lines(files[-1]) as write:
                 for before, split in zip(("[{", ", "), SPLITS, strict=True):
                     write(f'{before}"{split}": [')
                     found = (row for row in rows() if (row.domain, row.scope, row.split) == (domain, scope, split))
@@ -46,9 +48,10 @@ def _knowundo(rows: Rows, folder: Path, name: str, source: Path) -> None:
                         write((",\n" if number else "\n") + json.dumps(record, ensure_ascii=False))
                     write("\n]")
                 write("}]\n")
+    return files
 
 
-def _tofu(rows: Rows, folder: Path, name: str, source: Path) -> None:
+def _tofu(rows: Rows, folder: Path, name: str, source: Path) -> list[Path]:
     """Write the hub's layout of TOFU, with the names of `forget10`, whatever the share of the forget rows is.
 
     `_perturbed` sets have the train questions that have a paraphrased answer. Well-known instances are `real_authors` and, if
@@ -64,16 +67,16 @@ def _tofu(rows: Rows, folder: Path, name: str, source: Path) -> None:
         "real_authors_perturbed": lambda row: row.scope == NEIGHBOR and (row.domain == "privacy" or len(kinds) == 1),
         "world_facts_perturbed": lambda row: row.scope == NEIGHBOR and (row.domain == "copyright" or len(kinds) == 1),
     }
-    _write_sets(rows, files, folder, ".json")
+    return _write_sets(rows, files, folder, ".json")
 
 
-def _open_unlearning(rows: Rows, folder: Path, name: str, source: Path) -> None:
+def _open_unlearning(rows: Rows, folder: Path, name: str, source: Path) -> list[Path]:
     """Write `data/NAME/*.jsonl` and `configs/data/datasets/NAME_QA_*.yaml`, to be copied into a checkout of OpenUnlearning."""
     files: dict[str, Callable[[Row], bool]] = {
         f"{scope}{'' if split == TRAIN else '_val'}": _in(scope, split) for scope in _UNLEARN for split in SPLITS
     }
     files["full"] = lambda row: row.scope in _UNLEARN
-    _write_sets(rows, files, folder / "data" / name, ".jsonl")
+    written = _write_sets(rows, files, folder / "data" / name, ".jsonl")
     for stem in files:
         title = f"{name}_QA_{stem}"
         text = (
@@ -81,10 +84,12 @@ def _open_unlearning(rows: Rows, folder: Path, name: str, source: Path) -> None:
             f"      data_files: data/{name}/{stem}.jsonl\n      split: train\n"
             "    question_key: question\n    answer_key: answer\n    max_length: 512\n"
         )
-        write_text(folder / "configs" / "data" / "datasets" / f"{title}.yaml", text)
+        written.append(folder / "configs" / "data" / "datasets" / f"{title}.yaml")
+        write_text(written[-1], text)
+    return written
 
 
-def _lm_eval(rows: Rows, folder: Path, name: str, source: Path) -> None:
+def _lm_eval(rows: Rows, folder: Path, name: str, source: Path) -> list[Path]:
     """Write a task of lm-evaluation-harness, with the metrics of `scopewise evaluate` on the val rows."""
     text = (
         f"task: {name}\nclass: !function scopewise.ability.scope_task.ScopeTask\nmetadata:\n  version: 1.0\n"
@@ -92,9 +97,10 @@ def _lm_eval(rows: Rows, folder: Path, name: str, source: Path) -> None:
         f"  split: {VAL}\n  max_new_tokens: 64\n"
     )
     write_text(folder / f"{name}.yaml", text)
+    return [folder / f"{name}.yaml"]
 
 
-LAYOUTS: Mapping[str, Callable[[Rows, Path, str, Path], None]] = {
+LAYOUTS: Mapping[str, Callable[[Rows, Path, str, Path], list[Path]]] = {
     "knowundo": _knowundo,
     "tofu": _tofu,
     "open_unlearning": _open_unlearning,
@@ -106,7 +112,7 @@ def _in(scope: str, split: str) -> Callable[[Row], bool]:
     return lambda row: (row.scope, row.split) == (scope, split)
 
 
-def _write_sets(rows: Rows, files: Mapping[str, Callable[[Row], bool]], folder: Path, ending: str) -> None:
+def _write_sets(rows: Rows, files: Mapping[str, Callable[[Row], bool]], folder: Path, ending: str) -> list[Path]:
     with ExitStack() as stack:
         lines = {stem: stack.enter_context(writing_lines(folder / f"{stem}{ending}")) for stem in files}
         for row in rows():
@@ -114,6 +120,7 @@ def _write_sets(rows: Rows, files: Mapping[str, Callable[[Row], bool]], folder: 
             for stem, takes in files.items():
                 if takes(row):
                     lines[stem](text)
+    return [folder / f"{stem}{ending}" for stem in files]
 
 
 def _columns(row: Row) -> dict[str, Any]:

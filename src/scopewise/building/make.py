@@ -12,7 +12,8 @@ from typing import Any
 
 from scopewise.bars import bar
 from scopewise.building.checks import DROPPED, NAMES, Checks
-from scopewise.building.datasheet import Counts, write_datasheet
+from scopewise.building.datasheet import FILE, PAGE, Counts, write_datasheet
+from scopewise.building.earlier import files_of, remove
 from scopewise.building.generator import TEMPLATE
 from scopewise.building.index import Index
 from scopewise.building.instances import Fact, Instance, InstanceFile
@@ -87,7 +88,7 @@ def build(given: InstanceFile, source: str, settings: Settings, out: Path) -> di
         given: The instances.
         source: Where they are from, for the datasheet.
         settings: Laws, kinds, seed.
-        out: The folder; its files are replaced.
+        out: The folder; the files of an earlier build in it are replaced or removed, and other files stay.
 
     Raises:
         DataError: no instance is left with rows of both scopes.
@@ -107,6 +108,7 @@ def build(given: InstanceFile, source: str, settings: Settings, out: Path) -> di
     questions = settings.questions(instances)
     checks, counts, dropped, asked = Checks(ForgetValues(instances)), Counts(), 0, dict[str, set[str]]()
     make_folder(out, "--out")
+    before_files = files_of(out)
     with ExitStack() as stack:
         files = (ROWS, CHECKS, LEFT_OUT, FACTS)
         row_line, check_line, left_line, fact_line = (stack.enter_context(writing_lines(out / file)) for file in files)
@@ -163,22 +165,27 @@ def build(given: InstanceFile, source: str, settings: Settings, out: Path) -> di
         "instances_left_out": left_out,
         "facts_left_out": [asdict(one) for one in given.facts_left_out],
     }
+    made = [out / name for name in (ROWS, CHECKS, LEFT_OUT, FACTS, RUN, FILE, PAGE)]
     if settings.models:
+        from scopewise.building.known import FILE as KNOWN
         from scopewise.building.known import known  # it imports torch, which other builds do not need
 
         sheet["known"] = known(out / ROWS, settings.models, out, settings.seed)
+        made.append(out / KNOWN)
     for number, name in enumerate(settings.requests, 1):
-        path = out / "requests" / f"{number}.jsonl"  # no name in the path
-        request = write_request(read_rows(out / ROWS), name, instances, path)
+        made.append(out / "requests" / f"{number}.jsonl")  # no name in the path
+        request = write_request(read_rows(out / ROWS), name, instances, made[-1])
         sheet.setdefault("requests", []).append(request)
         if request["shared"]:
             logger.warning(
-                f"{path}: {request['shared']} rows of others repeat a value that must go and are left out, since a model "
+                f"{made[-1]}: {request['shared']} rows of others repeat a value that must go and are left out, since a model "
                 "cannot both keep and lose a shared fact"
             )
     for layout in settings.layouts:
-        write_layout(layout, lambda: read_rows(out / ROWS), out / layout, out.name, out / ROWS)
+        made += write_layout(layout, lambda: read_rows(out / ROWS), out / layout, out.name, out / ROWS)
+    sheet["files"] = sorted(file.relative_to(out).as_posix() for file in made)
     write_text(out / RUN, run_file(out))
+    remove(out, set(before_files) - set(sheet["files"]))
     write_datasheet(out, sheet)
     return sheet
 
