@@ -75,8 +75,8 @@ def facts_of(
         rng = random.Random(f"{seed} {row.question} {row.answer}")
         name = instance if renamed(row.question, instance, "\0") != row.question and instance != row.question else ""
         allowed = [
-            f"{other.question} {other.answer}" for other, own in zip(every, instances, strict=True)
-            if own == instance and other in others
+            f"{other.question} {other.answer}" for other, own in zip(others, instances[len(rows):], strict=True)
+            if own == instance
         ]  # fmt: skip
         elsewhere = [other for other, own in zip(rows, instances, strict=False) if own != instance]
         pools = [
