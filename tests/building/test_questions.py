@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+import re
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -111,6 +113,28 @@ def test_wrong_values_are_of_the_same_kind(kind: str, truth: str, alone: bool) -
     if kind in ("phone", "number"):
         assert {len(value) for value in found} == {len(truth)}
     assert set(pool) & set(found) or kind != "people" or alone
+
+
+@pytest.mark.parametrize(
+    ("date", "form"),
+    [
+        ("1964-01-31", "%Y-%m-%d"), ("31 January 1964", "%d %B %Y"), ("January 21, 1964", "%B %d, %Y"),
+        ("3 Feb 1964", "%d %b %Y"), ("21.01.1964", "%d.%m.%Y"), ("12/31/1964", "%m/%d/%Y"), ("2/3/1964", "%d/%m/%Y"),
+        ("2/3/1964", "%m/%d/%Y"),
+    ],
+)  # fmt: skip
+def test_wrong_dates_are_real_dates_in_the_same_notation(date: str, form: str) -> None:
+    """Also beside a place; 1966-76-31 is none. An ordinal fits its day."""
+    found = wrong_values(f"on {date} in Rijeka", "birth", [], [], 50, random.Random(0))
+    assert len(found) == 50
+    for value in found:
+        made = datetime.strptime(value, f"on {form} in Rijeka")
+        assert -25 <= made.year - 1964 <= 14
+    ordinals = wrong_values("on May 3rd, 1971", "birth", [], [], 30, random.Random(0))
+    assert all(
+        re.fullmatch(r"on [A-Z][a-z]+ (\d*1?1th|1[23]th|(2?1)st|(2?2)nd|(2?3)rd|\d*[04-9]th), \d{4}", one)
+        for one in ordinals
+    )
 
 
 def test_wrong_names_are_enough_for_exposure() -> None:

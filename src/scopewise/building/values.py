@@ -15,8 +15,10 @@ TYPES = (TEXT, PEOPLE, TITLES, EMAIL, PHONE, ADDRESS, NUMBER, BIRTH, ROLE, CLAUS
 LONGEST = 500
 """Characters of a value; a longer one is no fact but a text."""
 
-_MONTHS = "January|February|March|April|May|June|July|August|September|October|November|December"
-_MONTH = rf"(?:{_MONTHS}|Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec)\.?"
+MONTHS = (
+    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December",
+)  # fmt: skip
+_MONTH = rf"(?:{'|'.join(MONTHS)}|Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec)\.?"
 # Lengths are bounded and a match begins at a boundary, so that a hostile text is searched in linear time.
 EMAIL_PATTERN = (
     r"(?<![\w.+-])[A-Za-z0-9](?:[A-Za-z0-9_.+-]{0,62}[A-Za-z0-9_])?@(?:[A-Za-z0-9-]{1,63}\.){1,6}[A-Za-z]{2,24}"

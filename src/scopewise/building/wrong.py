@@ -92,21 +92,50 @@ def _addresses(truth: str, drawn: Sequence[str], count: int, rng: random.Random)
 
 
 def _other_digits(text: str, rng: random.Random) -> str:
-    """Return a text with other digits: years stay near, other numbers keep their length."""
+    """Return a text with other digits: dates stay real dates in their notation, years near, other numbers of their length."""
+    parts, end = list[str](), 0
+    for found in re.finditer(values.DATE_PATTERN, text):
+        parts += [_other_numbers(text[end : found.start()], rng), _other_date(found[0], rng)]
+        end = found.end()
+    return "".join([*parts, _other_numbers(text[end:], rng)])
 
+
+def _other_numbers(text: str, rng: random.Random) -> str:
     def other(found: re.Match[str]) -> str:
         digits = found[0]
         if re.fullmatch(r"1[5-9]\d\d|20\d\d", digits):
-            return str(int(digits) + rng.choice([*range(-25, 0), *range(1, 15)]))
-        if re.fullmatch(r"[12]?\d|3[01]", digits) and _is_date(text):
-            return str(rng.randrange(1, 29))
+            return str(_near_year(int(digits), rng))
         return rng.choice("123456789") + "".join(rng.choice("0123456789") for _ in digits[1:])
 
     return re.sub(r"\d+", other, text)
 
 
-def _is_date(text: str) -> bool:
-    return re.search(values.DATE_PATTERN, text) is not None
+def _other_date(date: str, rng: random.Random) -> str:
+    """Return another date: a year near it, and a day and a month from 1 to 12 where numbers could be either."""
+    day, month = rng.randrange(1, 29), rng.randrange(1, 13)
+    spelled = re.search(r"[A-Z][a-z]+", date)
+
+    def other(found: re.Match[str]) -> str:
+        digits = found[0]
+        if len(digits) == 4:
+            return str(_near_year(int(digits), rng))
+        number = day if spelled or int(digits) > 12 else rng.randrange(1, 13)
+        return f"{number:0{len(digits)}}" if digits.startswith("0") or "-" in date else str(number)
+
+    made = re.sub(r"\d+", other, date)
+    made = re.sub(r"(\d)(?:st|nd|rd|th)\b", lambda m: m[1] + _ordinal(day), made)
+    if spelled:
+        name = values.MONTHS[month - 1]
+        made = re.sub(r"[A-Z][a-z]+", name if spelled[0] in values.MONTHS else name[:3], made, count=1)
+    return made
+
+
+def _ordinal(day: int) -> str:
+    return "th" if day in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(day % 10, "th")
+
+
+def _near_year(year: int, rng: random.Random) -> int:
+    return year + rng.choice([*range(-25, 0), *range(1, 15)])
 
 
 def _drawn(pool: Sequence[str], count: int, rng: random.Random) -> list[str]:
