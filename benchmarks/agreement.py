@@ -4,10 +4,10 @@
 
 RUN is a bench on the released privacy domain: its `target` was taught the released rows of all persons, and `base` none. The
 persons' attributes, read by hand from the released answers, are in `tests/data/knowundo_persons.yaml`; `scopewise build` makes
-the questions by templates, which do not know the released ones. Measured are the share of forget facts that the target knows by
-exposure on the built questions (goal: 80 %), and whether models are ordered alike
-by the released val rows about these persons and by the built ones: Spearman's rank correlation of the share of answer tokens
-that are right, with a 95 % interval of a bootstrap over persons.
+the questions by templates, which do not know the released ones. Two figures come out: the share of forget facts that the target
+knows by exposure on the built questions (goal: 80 %), and whether the released val rows about these persons and the built ones
+order models alike: Spearman's rank correlation of the share of answer tokens that are right, with a 95 % interval of a
+bootstrap over persons.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from scopewise.errors import ResultError
 
@@ -141,23 +141,8 @@ def write_text(path: str | Path, text: str) -> None:
 
 def write_bytes(path: str | Path, content: bytes) -> None:
     """Write a binary file as `write_text` does. Raises ResultError if it cannot be written."""
-    path = Path(path)
-    make_folder(path.parent)
-    with writing(path):
-        # An unpredictable name, opened exclusively, so that a planted link is never followed.
-        descriptor, temporary = tempfile.mkstemp(".tmp", f".{path.name[:24]}.", path.parent)
-        try:
-            with open(descriptor, "wb") as file:
-                os.fchmod(descriptor, FILE_MODE)
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            with suppress(OSError):
-                os.unlink(temporary)  # noqa: PTH108
-            raise
-        flush(path.parent)
+    with _replacing(path, "wb") as file:
+        file.write(content)
 
 
 @contextmanager
@@ -166,16 +151,24 @@ def writing_lines(path: str | Path) -> Iterator[Callable[[str], object]]:
 
     If the block fails, the file is as it was. Raises ResultError if it cannot be written.
     """
+    with _replacing(path, "w", encoding="utf-8", newline="\n") as file:
+        yield file.write
+
+
+@contextmanager
+def _replacing(path: str | Path, mode: str, **how: str) -> Iterator[IO[Any]]:
+    """Open a new file that takes the place of the old one when the block ends, and is deleted if the block fails."""
     path = Path(path)
     make_folder(path.parent)
     with writing(path):
+        # An unpredictable name, opened exclusively, so that a planted link is never followed.
         descriptor, temporary = tempfile.mkstemp(".tmp", f".{path.name[:24]}.", path.parent)
         try:
-            with open(descriptor, "w", encoding="utf-8", newline="\n") as file:
+            with open(descriptor, mode, **how) as file:  # type: ignore[call-overload]
                 os.fchmod(descriptor, FILE_MODE)
-                yield file.write
+                yield file
                 file.flush()
-                os.fsync(file.fileno())
+                os.fsync(descriptor)
             os.replace(temporary, path)
         except BaseException:
             with suppress(OSError):

@@ -111,6 +111,11 @@ COLORS = {"green": "green", "ok": "green", "amber": "yellow", "red": "red", "fai
 """Word → its color on a terminal, which says nothing that the word does not say."""
 
 
+def counted(number: int | None, what: str) -> str:
+    """Return a number with its noun: `1 row`, `2 rows`."""
+    return f"{number} {what}" + ("" if number == 1 else "s")
+
+
 def echo_wrapped(text: str) -> None:
     """Print sentences, wrapped between words to the width of the terminal."""
     width = shutil.get_terminal_size().columns

@@ -16,8 +16,8 @@ from scopewise.data.rows import CHOICE, FORGET, RETAIN, SCOPES, SPLITS, Row
 
 LEAST_WRONG = 5
 SIMILAR, SIMILAR_ELSEWHERE = 0.8, 0.9
-"""Jaccard index of the words of two questions, without the instance's name, from which they are near-duplicates: for the same
-attribute, and for two, whose questions in the same frame differ in a word or two."""
+"""Jaccard index of the words of two questions, without the instance's name, from which they are near-duplicates: of one
+attribute, and of two. The second is higher, since the same frame asked for two attributes differs in a word or two only."""
 MOST_VOTE = {1: 0.15, 2: 0.25}
 """First words looked at → by how much a majority vote on them may exceed the share of the more frequent scope."""
 

@@ -13,6 +13,7 @@ from scopewise.data.rows import Row
 from scopewise.documents import read_json
 from scopewise.errors import DataError
 from scopewise.files import write_json, write_text
+from scopewise.terminal import counted
 
 FILE, PAGE, FORMAT = "datasheet.json", "DATASHEET.md", 1
 
@@ -60,8 +61,8 @@ def page(sheet: Mapping[str, Any]) -> str:
     counts = sheet["counts"]
     lines = [f"# {_cell(sheet['name'])}", ""]
     lines += [
-        f"{counts['rows']} questions about {sheet['instances']} instances, built by `scopewise build` from "
-        f"`{_cell(sheet['source'])}`. Licence: {_cell(sheet['licence'] or 'not stated')}.",
+        f"{counted(counts['rows'], 'question')} about {counted(sheet['instances'], 'instance')}, built by "
+        f"`scopewise build` from `{_cell(sheet['source'])}`. Licence: {_cell(sheet['licence'] or 'not stated')}.",
         "",
         "The scopes make the benchmark plausible; they are no legal advice.",
         "",
@@ -107,7 +108,7 @@ def page(sheet: Mapping[str, Any]) -> str:
     lines += ["", f"Left out: {sheet['left_out']} rows (`left_out.jsonl` says why)."]
     lines += [f"- {_cell(one['instance'])}: {_cell(one['why'])}" for one in sheet["instances_left_out"]]
     if dropped := sheet.get("facts_left_out"):
-        lines += ["", "Facts that no second source confirms, left out:", ""]
+        lines += ["", "Facts left out:", ""]
         lines += [f"- {_cell(one['instance'])}, {_cell(one['attribute'])}: {_cell(one['why'])}" for one in dropped]
     if requests := sheet.get("requests"):
         lines += [

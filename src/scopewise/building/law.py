@@ -120,7 +120,9 @@ def read_law(name: str) -> Law:
 def _read(name: str, above: tuple[str, ...]) -> Law:
     path = SHIPPED / f"{name}.yaml" if name in shipped_laws() else Path(name)
     if path.suffix not in (".yaml", ".yml"):
-        raise ConfigError(f"--law: {name!r}; {allowed(name, shipped_laws())}, or a YAML file of your own")
+        raise ConfigError(
+            f"--law: {name!r}; not a YAML file of your own, and of the shipped tables {allowed(name, shipped_laws())}"
+        )
     record = parse_yaml(read_text(path, DataError, "--law"), str(path), DataError)
     if not isinstance(record, dict):
         raise DataError(f"{path}: {type(record).__name__}; a law table has the keys name, title, domain and attributes")

@@ -10,7 +10,7 @@ import typer
 from scopewise.cli import Json, Overwrite, command, quiet_libraries
 from scopewise.errors import ConfigError, ResultError
 from scopewise.registry import allowed
-from scopewise.terminal import echo, echo_json, echo_table, echo_wrapped
+from scopewise.terminal import counted, echo, echo_json, echo_table, echo_wrapped
 
 
 @command
@@ -126,7 +126,7 @@ def build(
         echo_json(sheet)
         return
     counts = sheet["counts"]
-    echo_wrapped(f"{folder}: {counts['rows']} rows about {sheet['instances']} instances")
+    echo_wrapped(f"{folder}: {counted(counts['rows'], 'row')} about {counted(sheet['instances'], 'instance')}")
     echo_table(("rows", ""), [(name, str(count)) for name, count in counts["places"].items()])
     failed = {name: count for name, count in sheet["checks"]["failed"].items() if count}
     if failed or sheet["left_out"]:

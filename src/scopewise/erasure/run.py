@@ -42,6 +42,7 @@ from scopewise.models.outline import outline
 from scopewise.ranks import Exposure
 from scopewise.run_file import load_config
 from scopewise.runs.stages import digest, model_identity
+from scopewise.terminal import counted
 
 MOST_ATTEMPTS = {"exact": 3, "approximate": 6}
 """Models that the search tries. Ours."""
@@ -190,7 +191,8 @@ class _Job:
             for one in self.requests:
                 check_room(empty, self.folder / "export", self.options.gguf, tokenizer, one.id)
             files, earlier = evidence.digest_folder(model) if Path(model).exists() else {}, requests_of(empty)
-        said = f"{len(setup.facts)} facts about {setup.instances} instances, {len(setup.retain)} retain rows"
+        facts, instances = counted(len(setup.facts), "fact"), counted(setup.instances, "instance")
+        said = f"{facts} about {instances}, {counted(len(setup.retain), 'retain row')}"
         return {"said": said, "files": files, "requests": earlier}
 
     def _known(self) -> dict[str, Any]:

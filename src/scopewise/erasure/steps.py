@@ -119,11 +119,11 @@ class Steps:
     def __enter__(self) -> Steps:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        ended = kind is not None and issubclass(kind, UserError | KeyboardInterrupt)
-        if ended and not (self._new and not self._finished) and isinstance(error, KeyboardInterrupt):
+    def __exit__(self, _kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        empty = self._new and not self._finished
+        if isinstance(error, KeyboardInterrupt) and not empty:
             note_kept(error)
-        if ended and self._new and not self._finished:
+        if isinstance(error, UserError | KeyboardInterrupt) and empty:
             for path in sorted(self.folder.iterdir(), key=lambda p: p.name == INPUTS):
                 if path.name not in (LOCK, HOLDER):
                     remove(path)

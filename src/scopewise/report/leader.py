@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from scopewise.statistics import CONFIDENCE, LEAST_INSTANCES, LEAST_SEEDS
+from scopewise.terminal import counted
 
 _NAMED = 3
 """Rivals that a sentence names."""
@@ -35,8 +36,8 @@ def leader(lead: Mapping[str, Any], start: str = "") -> str:
     if lead["reason"] == "one method":
         return f"{start}No method leads: {best} is the only one."
     why = {
-        "few seeds": f"with {_count(lead['seeds'], 'seed')}; at least {LEAST_SEEDS} are needed",
-        "few instances": f"the rows are about {_count(lead['instances'], 'instance')}; at least {LEAST_INSTANCES} are needed",
+        "few seeds": f"with {counted(lead['seeds'], 'seed')}; at least {LEAST_SEEDS} are needed",
+        "few instances": f"the rows are about {counted(lead['instances'], 'instance')}; at least {LEAST_INSTANCES} are needed",
         "no rows": "there are no intervals, because the results lack the values of single rows",
     }.get(lead["reason"]) or f"{_names(_not_behind(lead['rivals']))} cannot be distinguished from it"
     return f"{start}No method leads: {best} {place}, but {why}."
@@ -52,7 +53,3 @@ def _names(names: Sequence[str]) -> str:
     if len(names) > _NAMED:
         shown.append(f"{len(names) - _NAMED} more")
     return " and ".join([*([", ".join(shown[:-1])] if shown[:-1] else []), *shown[-1:]])
-
-
-def _count(number: int | None, what: str) -> str:
-    return f"{number} {what}" + ("" if number == 1 else "s")
