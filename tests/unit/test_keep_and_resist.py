@@ -12,7 +12,7 @@ from scopewise.data.facts import Fact, facts_of
 from scopewise.data.rows import FORGET, RETAIN, TRAIN, Row
 from scopewise.erasure.figures import ATTACKS
 from scopewise.erasure.keep import keep, retention
-from scopewise.erasure.resist import ResistSettings, leakage, resist, resisted
+from scopewise.erasure.resist import ResistSettings, halves, leakage, resist, resisted
 from scopewise.erasure.verdict import decide, read_policy
 from scopewise.errors import DataError
 from scopewise.exposure import expose
@@ -115,10 +115,42 @@ def test_a_copy_that_still_knows_is_found(attack_world: AttackWorld) -> None:
 
 def test_one_instance_is_split_by_fact(attack_world: AttackWorld) -> None:
     target = attack_world.engine("target")
-    tested = [replace(fact, instance="one") for fact in facts(attack_world)]
-    found = resist(target, target, tested, [], [], replace(QUICK, attacks=("relearning",), steps=1))
+    one = [replace(fact, instance="one") for fact in facts(attack_world)]
+    tested = [replace(fact, row=replace(fact.row, attribute=f"fact {i}")) for i, fact in enumerate(one)]
+    alone = replace(QUICK, attacks=("relearning",), steps=1)
+    assert any("one fact" in note for note in resist(target, target, one, [], [], alone).notes)  # all of one attribute
+    found = resist(target, target, tested, [], [], alone)
     assert [one.setting for one in found.settings] == ["forget rows of others, rate 0.001, 1 steps"]
     assert (found.n, found.settings[0].leakage.high) == (1, None)
+
+
+def test_a_fact_in_other_words_stays_in_its_half() -> None:
+    """Three facts in three wordings each: with attributes, and by the words of the answers alone."""
+    said = {
+        "email": ("Ada uses {}.", "Write to Ada at {}.", "Her mail goes to {}."),
+        "address": ("Ada lives at {}.", "Her home is {}.", "She is found at {}."),
+        "parents": ("Ada is the child of {}.", "Her parents are {}.", "She was raised by {}."),
+    }
+    values = {"email": "ada@fen.example", "address": "14 Heron Quay, Lund", "parents": "Zdravko and Marisela"}
+    for named in (True, False):
+        told = [
+            Fact(
+                Row(f"What of {i}?", text.format(values[key]), FORGET, attribute=key if named else ""),
+                "Ada",
+                "Ada",
+                (),
+                (),
+                (),
+            )
+            for key, texts in said.items()
+            for i, text in enumerate(texts)
+        ]
+        for seed in range(5):
+            first, second = halves(told, seed)
+            assert len(first) == 3
+            assert len(second) == 6
+            of = [next(key for key in values if values[key] in fact.row.answer) for fact in first]
+            assert len(set(of)) == 1
 
 
 def test_a_target_that_does_not_know_has_no_scale() -> None:

@@ -108,8 +108,8 @@ def wrong_answers(row: Row, kept: str, pools: Sequence[Sequence[str]], count: in
     Returns:
         Fewer than `count`, or none, where the answer has no word of its own.
     """
-    stay = {*_COMMON, *_words(kept), *_words(row.question)}
-    slots = [word for word in dict.fromkeys(re.findall(r"\w+", row.answer)) if word.lower() not in stay]
+    stay = _staying(row, kept)
+    slots = own_words(row, kept)
     taken = {word.lower() for word in slots} | stay
     enough = count if len(slots) == 1 else min(count, _ALIKE)
     choices = {word: _choices(word, pools, taken, enough) for word in slots}
@@ -122,6 +122,16 @@ def wrong_answers(row: Row, kept: str, pools: Sequence[Sequence[str]], count: in
         if plain(made) != truth:
             found.setdefault(plain(made), made)
     return list(found.values())
+
+
+def own_words(row: Row, kept: str) -> list[str]:
+    """Return the words of a row's answer that carry its fact: not those of the question, of `kept`, or of every sentence."""
+    stay = _staying(row, kept)
+    return [word for word in dict.fromkeys(re.findall(r"\w+", row.answer)) if word.lower() not in stay]
+
+
+def _staying(row: Row, kept: str) -> set[str]:
+    return {*_COMMON, *_words(kept), *_words(row.question)}
 
 
 def _choices(

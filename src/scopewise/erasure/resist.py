@@ -18,7 +18,7 @@ from scopewise.attacks.quantization import round_symmetric, rounded
 from scopewise.attacks.relearning import attacker, trained
 from scopewise.attacks.weights import block_weights
 from scopewise.config import AttackSection
-from scopewise.data.candidates import same_kind
+from scopewise.data.candidates import own_words, same_kind
 from scopewise.data.facts import LEAST_ANSWERS, Fact
 from scopewise.data.rows import Benchmark, Row
 from scopewise.erasure.figures import ATTACKS, Attacked, Resisted
@@ -86,6 +86,8 @@ def resist(
     tested = lighter(facts, settings)
     before = expose(target, tested, seed=settings.seed)
     found, notes = [], [f"{name}: not run." for name in ATTACKS if name not in settings.attacks]
+    if "relearning" in settings.attacks and not all(halves(facts, settings.seed)):
+        notes.append("relearning, forget rows of others: not run, since there is one fact only.")
     for attack, setting, exposure in attacked_exposures(engine, tested, facts, retain, general, settings):
         if exposure is None:
             notes.append(f"{attack}, {setting}: the attacked model's logits are not numbers.")
@@ -156,12 +158,12 @@ def attacked_exposures(
     if "sampling" in settings.attacks:
         yield "sampling", f"best of {settings.samples}", _sampled(engine, tested, settings)
     if "relearning" in settings.attacks:
-        halves = [[fact.row for fact in half] for half in _halves(facts, settings.seed)]
+        rows_of = [[fact.row for fact in half] for half in halves(facts, settings.seed)]
         for rate in settings.learning_rates:
-            if all(halves):
+            if all(rows_of):
                 yield from _joined(
                     _relearned(engine, held, "forget rows of others", _among(tested, other, settings), rate, settings)
-                    for held, other in (halves, halves[::-1])
+                    for held, other in (rows_of, rows_of[::-1])
                 )
             for name, rows in (("retain rows", retain), ("general text", general)):
                 if rows:
@@ -235,14 +237,30 @@ def _joined(parts: Iterator[Iterator[Step]]) -> Iterator[Step]:
         yield attack, setting, None if one is None or other is None else Exposure((*one.facts, *other.facts))
 
 
-def _halves(facts: Sequence[Fact], seed: int) -> tuple[list[Fact], list[Fact]]:
-    """Split facts in halves by instance; by fact if all are of one instance."""
+def halves(facts: Sequence[Fact], seed: int) -> tuple[list[Fact], list[Fact]]:
+    """Split facts in halves by instance; if all are of one, by what they say, so that none is trained on in other words."""
     several = len({fact.instance for fact in facts}) > 1
-    key: Callable[[Fact], str] = (lambda f: f.instance) if several else (lambda f: f.row.answer)
-    groups = list(dict.fromkeys(key(fact) for fact in facts))
+    of = [fact.instance for fact in facts] if several else _said_alike(facts)
+    groups = list(dict.fromkeys(of))
     random.Random(seed).shuffle(groups)
     chosen = set(groups[: len(groups) // 2])
-    return [f for f in facts if key(f) in chosen], [f for f in facts if key(f) not in chosen]
+    return (
+        [fact for fact, group in zip(facts, of, strict=True) if group in chosen],
+        [fact for fact, group in zip(facts, of, strict=True) if group not in chosen],
+    )
+
+
+def _said_alike(facts: Sequence[Fact]) -> list[int]:
+    """Return a number for each fact: equal for those of one attribute, and for answers that share half of their own words."""
+    words = [{word.lower() for word in own_words(fact.row, fact.name)} for fact in facts]
+    of = list(range(len(facts)))
+    for i, one in enumerate(facts):
+        for k in range(i):
+            alike = one.row.attribute != "" and one.row.attribute == facts[k].row.attribute
+            fewer = min(len(words[i]), len(words[k]))
+            if alike or one.row.answer == facts[k].row.answer or 2 * len(words[i] & words[k]) >= max(fewer, 1):
+                of = [of[k] if group == of[i] else group for group in of]
+    return of
 
 
 def _among(tested: Sequence[Fact], rows: Sequence[Row], settings: ResistSettings) -> list[Fact]:
