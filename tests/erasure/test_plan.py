@@ -7,7 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from scopewise.erasure.plan import Taught, finetuning, learning_rate, plan, taught, unlearning
+from scopewise.erasure.plan import (
+    Taught,
+    finetuning,
+    learning_rate,
+    plan,
+    searched,
+    taught,
+    unlearning,
+    with_strength,
+)
 from scopewise.errors import ConfigError
 
 
@@ -21,7 +30,7 @@ def test_nothing_is_done_about_what_is_not_known() -> None:
     [
         ("base", 9, None, "exact", "retrain"),
         ("base", 9, "exact", "exact", "retrain"),
-        ("base", 9, "approximate", "approximate", "wga"),
+        ("base", 9, "approximate", "approximate", "reset_robust"),
         (None, 9, None, "approximate", "wga"),
         ("base", 0, None, "approximate", "wga"),
     ],
@@ -55,6 +64,23 @@ def test_settings_by_size() -> None:
     assert (found["parameters"], found["learning_rate"]) == ("lora", 1e-2)
     own = {"parameters": "all", "learning_rate": 3e-4, "num_train_epochs": 7.0}
     assert finetuning(Taught("base", own), 4_000_000) == own
-    begin = unlearning(found, 100)
+    begin = unlearning("wga", found, 100, 300)
     assert begin["learning_rate"] == pytest.approx(2e-3)
     assert begin["num_train_epochs"] == pytest.approx(60 / 7)
+
+
+def test_a_recipe_learns_the_retain_rows_again_however_few_rows_go() -> None:
+    """Batches of 10: retraining takes 20 epochs of 30 steps, and the recipe .69 of that; 10 forget rows are a step an epoch."""
+    finetune = {"parameters": "all", "learning_rate": 2e-3, "num_train_epochs": 20.0, "batch_size": 10}
+    few, many = (unlearning("reset_robust", finetune, forget, 300) for forget in (10, 3000))
+    assert few["num_train_epochs"] == pytest.approx(0.69 * 600)
+    assert many["num_train_epochs"] == pytest.approx(10)  # half of the fine-tuning's
+    assert few["learning_rate"] == 2e-3
+    assert few["retain_rows"] == "taught"
+    assert (searched("reset_robust"), searched("wga"), searched("retrain")) == (
+        "forget_weight", "learning_rate", "num_train_epochs",
+    )  # fmt: skip
+    stronger = with_strength(few, "forget_weight", 7.0)
+    assert stronger["method_args"] == {"forget_weight": 7.0}
+    assert stronger["wrapper_args"] == few["wrapper_args"]
+    assert with_strength(finetune, "learning_rate", 1.0) == finetune | {"learning_rate": 1.0}

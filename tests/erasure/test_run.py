@@ -12,7 +12,8 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 import scopewise
-from asked import GENRES, JOBS, NAMES, PRIZES, STREETS, TOWNS, request
+from asked import GENRES, JOBS, NAMES, PRIZES, STREETS, TOWNS, request, teach, untaught
+from asked import rows as asked_rows
 from scopewise.data.rows import FORGET, RETAIN, Row
 from scopewise.erasure.evidence import digest_folder, digest_model, read_record
 from scopewise.erasure.ledger import Ledger
@@ -108,6 +109,28 @@ def test_exact_retraining_is_exported_judged_and_recorded(tmp_path: Path) -> Non
     states = [entry.state for entry in Ledger(tmp_path).entries()]
     assert states.count("planned") == states.count("exported") == 2
     assert states.count("received") == 1
+
+
+@pytest.mark.slow
+def test_an_approximate_method_with_base_and_rows_is_a_recipe(tmp_path: Path) -> None:
+    """Its forget weight is searched, and the record has the settings that were chosen."""
+    base = untaught(tmp_path / "base")
+    teach(*base, asked_rows(), tmp_path / "target", 120)
+    taught = ("finetune.learning_rate=0.01", "finetune.num_train_epochs=60", "finetune.batch_size=32")
+    options = Options(
+        model=str(tmp_path / "target"), base=str(tmp_path / "base"), kind="approximate", changes=taught,
+        attacks=("question",),
+    )  # fmt: skip
+    told: list[str] = []
+    found = forget(request(asked_rows()), options, tmp_path / "forgotten" / "REQ-1", tell=told.append)
+    assert (found.plan.kind, found.plan.method) == ("approximate", "reset_robust")
+    assert "reset_robust, forget_weight" in next(line for line in told if line.startswith("4/8"))
+    assert found.verdict is not None
+    assert found.verdict.forgotten.light != "red"
+    assert found.record is not None
+    action = read_record(found.record.read_bytes(), "record")["predicate"]["action"]
+    assert action["method"] == "reset_robust"
+    assert action["settings"]["wrapper_args"] == {"reset": {"alpha": 0.7}}
 
 
 @pytest.mark.slow

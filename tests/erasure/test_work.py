@@ -33,7 +33,7 @@ def setup(tiny: tuple[Any, Any], tmp_path: Path) -> Setup:
 
 
 def expected(setup: Setup, kind: str, *there: str, attempt: int = 0) -> list[Part]:
-    settings = unlearning(setup.finetuning, len(setup.plain.forget))
+    settings = unlearning("wga", setup.finetuning, len(setup.plain.forget), len(setup.retain))
     return work.parts(setup, lambda name: name in there, kind, settings, attempt)
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from scopewise.data.candidates import other_names, renamed, wrong_answers
-from scopewise.data.facts import LEAST_ANSWERS, Fact, facts_of
+from scopewise.data.facts import LEAST_ANSWERS, Fact, facts_of, together
 from scopewise.data.rows import FORGET, RETAIN, Row
 from scopewise.errors import DataError
 from scopewise.exposure import answer_scores, compared_with, expose, unexpected
@@ -129,6 +130,41 @@ def test_facts_are_the_same_for_the_same_seed_and_have_enough_answers() -> None:
         assert fact.row.answer not in fact.wrong
         street = fact.row.answer.split()[-2]
         assert all(street in answer for answer in fact.wrong), "a word of the retain rows may be known"
+
+
+def test_wordings_of_one_fact_are_one_fact() -> None:
+    """Two wordings of each address, one of them of another street for the first person, who then has two facts."""
+    rows, retain = people(4)
+    worded = [
+        Row(
+            f"State the home of {r.instance}.",
+            f"{r.instance} is at home at {r.answer[3:]}",
+            FORGET,
+            instance=r.instance,
+        )
+        for r in rows
+    ]
+    named = [replace(row, attribute="address") for row in (*rows, *worded)]
+    named[4] = replace(named[4], answer=f"{named[4].instance} is at home at 99 Harbour Steps.")
+    facts = facts_of(named, retain)
+    found = together(facts)
+    assert [len(fact.rows) for fact in found] == [1, 2, 2, 2, 1]
+    assert found[1].questions == (named[1].question, named[5].question)
+    assert found[1].row == named[1]
+    assert [row for fact in found for row in fact.rows] == [named[i] for i in (0, 1, 5, 2, 6, 3, 7, 4)]
+    assert together(found) == found
+    assert len(together(facts_of([*rows, *rows], retain))) == 4  # equal answers, without an attribute
+
+
+def test_wrong_answers_that_are_given_do_not_make_others_too_few() -> None:
+    """Wrong answers are drawn from others' answers, some of which are among those given."""
+    of = {f"Ada {last}": f"{1000 + 37 * i}" for i, last in enumerate(("Quill", "Orrow", "Varga", "Palk", "Uster"))}
+    rows = [
+        Row(f"What is the code of {n}?", f"It is {c}.", FORGET, instance=n, attribute="code",
+            perturbed=tuple(f"It is {other}." for other in of.values() if other != c))
+        for n, c in of.items()
+    ]  # fmt: skip
+    assert all(len(set(fact.wrong)) == 24 for fact in facts_of(rows, []))
 
 
 def test_three_persons_are_enough() -> None:

@@ -144,7 +144,7 @@ def _choices(
     for pool in pools:
         if len(set(alike)) >= count:
             break
-        new = [w for text in pool for w in re.findall(r"[^\W\d_]+", text) if w.lower() not in taken]
+        new = [w for text in pool for w in _lettered(text) if w.lower() not in taken]
         new = [w for w in new if w[0].isupper() == word[0].isupper()]
         alike += [w for w in new if _ending(w) == _ending(word)]
         same += new if len(set(same)) < count else []
@@ -157,15 +157,24 @@ def _numbers(
 ) -> Callable[[random.Random], str]:
     """Return a function that draws another number of as many digits: from the pools, or digits at random."""
     form = re.sub(r"\d", "0", word)
-    alike = [
-        w for pool in pools for text in pool for w in re.findall(r"\w*\d\w*", text) if re.sub(r"\d", "0", w) == form
-    ]
+    alike = [w for pool in pools for text in pool for w in _numbered(text) if re.sub(r"\d", "0", w) == form]
     alike = [w for w in alike if w.lower() not in taken]
     if len(set(alike)) >= count:
         return lambda rng: rng.choice(alike)
     return lambda rng: "".join(_other_digit(letter, i == 0, rng) for i, letter in enumerate(word))
 
 
+@lru_cache(2**16)  # the same texts are read for each word of each answer
+def _lettered(text: str) -> tuple[str, ...]:
+    return tuple(re.findall(r"[^\W\d_]+", text))
+
+
+@lru_cache(2**16)
+def _numbered(text: str) -> tuple[str, ...]:
+    return tuple(re.findall(r"\w*\d\w*", text))
+
+
+@lru_cache(2**16)
 def _ending(word: str) -> str:
     """Return the ending that tells a word's part of speech, roughly; none of a name."""
     return "" if word[0].isupper() else next((e for e in _ENDINGS if word.endswith(e) and len(word) > len(e) + 1), "")

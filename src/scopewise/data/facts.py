@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from scopewise.data.builtin import read_general
-from scopewise.data.candidates import other_names, renamed, same_kind, wrong_answers
+from scopewise.data.candidates import other_names, own_words, renamed, same_kind, wrong_answers
 from scopewise.data.crossed import plain
 from scopewise.data.instances import instance_names, instance_of
 from scopewise.data.rows import Row
@@ -24,9 +24,10 @@ class Fact:
 
     Attributes:
         row: The question and the true answer.
+        others: Further rows that say the same in other words (`together`).
         instance: The person or book.
         name: The instance's name as it is in the question; empty if it is not.
-        questions: The question, then its paraphrases.
+        questions: The question, then its paraphrases, and those of `others`.
         wrong: Wrong answers, different from each other.
         names: Other names, under which true and wrong answers are scored for comparison.
         reference: Log-likelihood of the true and of each wrong answer by another model, for each question; it takes the place
@@ -40,6 +41,12 @@ class Fact:
     wrong: tuple[str, ...]
     names: tuple[str, ...]
     reference: tuple[tuple[float, ...], ...] = ()
+    others: tuple[Row, ...] = ()
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """All rows that state the fact."""
+        return (self.row, *self.others)
 
 
 def facts_of(
@@ -86,10 +93,11 @@ def facts_of(
             text,
         ]
         wrong = list(dict.fromkeys(answer for answer in row.perturbed if plain(answer) != plain(row.answer)))[:answers]
-        kept, count = " ".join([name, *allowed]), answers - len(wrong)
+        kept = " ".join([name, *allowed])
+        count = answers if len(wrong) < answers else 0  # some of them may be among those given
         made = wrong_answers(row, f"{kept} {common}", pools, count, rng)
         made = made if len(made) >= count else wrong_answers(row, kept, pools, count, rng)
-        wrong += [answer for answer in made if answer not in wrong]
+        wrong = list(dict.fromkeys([*wrong, *made]))[:answers]
         if len(wrong) < LEAST_ANSWERS:
             raise DataError(
                 f"{row.origin or row.question}: {len(wrong)} wrong answers of the same kind; exposure needs {LEAST_ANSWERS}; "
@@ -99,6 +107,39 @@ def facts_of(
         questions = tuple(dict.fromkeys((row.question, *row.paraphrased_questions)))
         found.append(Fact(row, instance, name, questions, tuple(wrong), tuple(others_names)))
     return found
+
+
+def together(facts: Sequence[Fact]) -> list[Fact]:
+    """Return facts of which no two say the same: rows about one instance that do are one fact with several questions.
+
+    They do if the answers are equal, or if the attribute is the same and the answers share half of the words that carry a fact.
+    A test of exposure counts each fact once; several wordings of one would be counted as independent evidence.
+
+    Args:
+        facts: From `facts_of`. Of those that say the same, the first gives the answer.
+    """
+    found: dict[int, Fact] = {}
+    words = [own_words(fact.row, fact.name) for fact in facts]
+    for i, fact in enumerate(facts):
+        first = next(
+            (k for k, one in found.items() if one.instance == fact.instance and _same(i, k, facts, words)), None
+        )
+        if first is None:
+            found[i] = fact
+        else:
+            one = found[first]
+            questions = tuple(dict.fromkeys((*one.questions, *fact.questions)))
+            found[first] = replace(one, questions=questions, others=(*one.others, fact.row))
+    return list(found.values())
+
+
+def _same(i: int, k: int, facts: Sequence[Fact], words: Sequence[Sequence[str]]) -> bool:
+    one, other = facts[i].row, facts[k].row
+    if plain(one.answer) == plain(other.answer):
+        return True
+    first, second = ({word.lower() for word in words[n]} for n in (i, k))
+    fewer = min(len(first), len(second))
+    return one.attribute == other.attribute != "" and 2 * len(first & second) >= fewer > 0
 
 
 def _common_words(rows: Sequence[Row], instances: Sequence[str]) -> str:

@@ -40,8 +40,8 @@ def read_facts(folder: Path) -> tuple[tuple[Fact, ...], DataSection]:
 
 
 def facts_hmac(facts: Sequence[Fact], key: bytes) -> str:
-    """Return the HMAC of the facts' rows, the same as that of the forget rows in a record (one row per fact)."""
-    return str(describe_scopes([fact.row for fact in facts], key)["forget"]["hmac"])
+    """Return the HMAC of the facts' rows, the same as that of the forget rows in a record."""
+    return str(describe_scopes([row for fact in facts for row in fact.rows], key)["forget"]["hmac"])
 
 
 def exposure_document(found: Exposure) -> dict[str, Any]:

@@ -10,13 +10,17 @@ from typing import Any, Literal
 
 from scopewise import schemas
 from scopewise.bars import duration
+from scopewise.config import FinetuneSection
 from scopewise.documents import read_json
 from scopewise.errors import ConfigError, ModelError
 from scopewise.models.find import find_model
+from scopewise.recipes import RECIPES
 
 Kind = Literal["nothing", "exact", "approximate"]
 APPROXIMATE = "wga"
-"""The approximate method: of the published losses the one with the smallest gap to the oracle (docs/attack-study.md)."""
+"""The approximate method without a base: of the published losses one of the nearest to the oracle (docs/attack-study.md)."""
+RECIPE = "reset_robust"
+"""The approximate method with base and retain rows: of our recipes the one that resists relearning best."""
 _SIZES = ((3e7, 1e-3), (3e8, 3e-4), (2e9, 1e-4), (math.inf, 2e-5))
 """Largest number of parameters, and a learning rate at which all parameters of such a model are fine-tuned."""
 _LORA_RATE = 10
@@ -122,12 +126,16 @@ def plan(*, known: bool, base: str | None, retain: int, asked: Literal["exact", 
             "exact", "retrain",
             f"The base is fine-tuned again on the {retain} retain rows only. What else the model learned after it is lost.",
         )  # fmt: skip
+    method = approximate(base, retain)
     if base is not None and retain:
-        return Plan(
-            "approximate", APPROXIMATE, "As asked: an approximate method, although exact retraining is possible."
-        )
+        return Plan("approximate", method, "As asked: an approximate method, although exact retraining is possible.")
     missing = "no base" if base is None else "no retain rows"
-    return Plan("approximate", APPROXIMATE, f"Exact retraining is not possible ({missing}).")
+    return Plan("approximate", method, f"Exact retraining is not possible ({missing}).")
+
+
+def approximate(base: str | None, retain: int) -> str:
+    """Return the approximate method for what is there."""
+    return RECIPE if base is not None and retain else APPROXIMATE
 
 
 def finetuning(found: Taught, parameters: int) -> dict[str, Any]:
@@ -148,22 +156,48 @@ def finetuning(found: Taught, parameters: int) -> dict[str, Any]:
     }
 
 
-def unlearning(finetune: Mapping[str, Any], rows: int, batch_size: int = 16) -> dict[str, Any]:
-    """Return settings of the `unlearn` section to begin with: a fifth of the fine-tuning's learning rate, at least 60 steps.
+def unlearning(
+    method: str, finetune: Mapping[str, Any], forget: int, retain: int, batch_size: int = 16
+) -> dict[str, Any]:
+    """Return settings of the `unlearn` section to begin with.
+
+    A recipe has its own, and as many steps as it had in the study for each of a retraining's: so it learns the retain rows
+    again, however few rows have to go. Else a fifth of the fine-tuning's learning rate, and at least 60 steps.
 
     Args:
+        method: Of the plan: a method or a recipe.
         finetune: From `finetuning`.
-        rows: Number of forget rows.
-        batch_size: Forget rows per step.
+        forget: Number of forget rows.
+        retain: Number of retain rows.
+        batch_size: Forget rows per step, if it is not a recipe.
     """
-    epochs = max(4.0, _LEAST_STEPS / math.ceil(rows / batch_size))
+    if (recipe := RECIPES.get(method)) is not None:
+        section = FinetuneSection.model_validate(finetune)
+        rows = section.batch_size * section.gradient_accumulation_steps
+        steps = recipe.price * section.num_train_epochs * math.ceil(retain / rows)
+        found = recipe.settings(section)
+        return found | {"num_train_epochs": max(found["num_train_epochs"], steps / math.ceil(forget / rows))}
     return {
-        "method": APPROXIMATE,
+        "method": method,
         "parameters": finetune["parameters"],
         "learning_rate": finetune["learning_rate"] / 5,
-        "num_train_epochs": epochs,
+        "num_train_epochs": max(4.0, _LEAST_STEPS / math.ceil(forget / batch_size)),
         "batch_size": batch_size,
     }
+
+
+def searched(method: str) -> str:
+    """Return what the search varies: a retraining's epochs, the forget weight of a recipe, or a method's learning rate."""
+    if method == "retrain":
+        return "num_train_epochs"
+    return "forget_weight" if method in RECIPES else "learning_rate"
+
+
+def with_strength(settings: Mapping[str, Any], name: str, value: float) -> dict[str, Any]:
+    """Return the settings with another value of what is searched."""
+    if name == "forget_weight":
+        return {**settings, "method_args": {**settings["method_args"], name: value}}
+    return {**settings, name: value}
 
 
 def learning_rate(parameters: int, what: Literal["all", "lora"]) -> float:

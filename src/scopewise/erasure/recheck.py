@@ -192,7 +192,7 @@ def regress(
         id = one.status.request
         if id in own or not (id in ancestors or (before and before in one.models)):
             continue
-        apart = not any((fact.row.question, fact.row.answer) in trained for fact in one.facts)
+        apart = not any((row.question, row.answer) in trained for fact in one.facts for row in fact.rows)
         without = retrained or trained_without(ledger, id, evidence.digest_files(before))
         exact = bool(one.facts) and one.known and apart and without
         if one.facts:

@@ -136,6 +136,7 @@ class Request:
         rows: What to forget and what to keep.
         law: Attribute → `forget` or `retain`, as the request states it.
         source: The file that was read.
+        parts: Of several in one (`union`), the number of forget rows of each, in order.
     """
 
     id: str
@@ -147,6 +148,7 @@ class Request:
     rows: tuple[Row, ...] = field(repr=False)
     law: Mapping[str, str]
     source: Path
+    parts: tuple[int, ...] = ()
 
 
 def read_request(
@@ -232,14 +234,15 @@ def union(requests: Sequence[Request]) -> Request:
         for row in one.rows
         if row.scope != FORGET and plain(row.question) not in forgotten
     }
-    forget = (row for one in requests for row in one.rows if row.scope == FORGET)
+    forget = [[row for row in one.rows if row.scope == FORGET] for one in requests]
     regulations = {one.regulation for one in requests}
     return replace(
         first,
         id=f"{first.id[:80]}-and-{len(requests) - 1}-more",
         regulation=first.regulation if len(regulations) == 1 else None,
         model=Lineage(path=first.model.path, base=first.model.base),
-        rows=(*forget, *kept),
+        rows=(*(row for own in forget for row in own), *kept),
+        parts=tuple(len(own) for own in forget),
     )
 
 

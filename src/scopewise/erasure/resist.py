@@ -158,7 +158,7 @@ def attacked_exposures(
     if "sampling" in settings.attacks:
         yield "sampling", f"best of {settings.samples}", _sampled(engine, tested, settings)
     if "relearning" in settings.attacks:
-        rows_of = [[fact.row for fact in half] for half in halves(facts, settings.seed)]
+        rows_of = [[row for fact in half for row in fact.rows] for half in halves(facts, settings.seed)]
         for rate in settings.learning_rates:
             if all(rows_of):
                 yield from _joined(

@@ -14,7 +14,6 @@ from pydantic import TypeAdapter
 
 from scopewise.bars import showing
 from scopewise.data.facts import Fact
-from scopewise.data.rows import FORGET
 from scopewise.erasure import evidence, keys, recheck, work
 from scopewise.erasure.examples import examples
 from scopewise.erasure.export import REQUESTS, Exported, check_room, export, reload, requests_of
@@ -26,7 +25,7 @@ from scopewise.erasure.ledger import Ledger, State
 from scopewise.erasure.model_card import Card
 from scopewise.erasure.outcome import Forgotten
 from scopewise.erasure.page import Answers
-from scopewise.erasure.plan import Plan, check_models, plan, unlearning
+from scopewise.erasure.plan import Plan, approximate, check_models, plan, searched, unlearning, with_strength
 from scopewise.erasure.probes import ASKED
 from scopewise.erasure.recording import LIMITS, Done, write_request_record
 from scopewise.erasure.request import Request, union
@@ -198,11 +197,9 @@ class _Job:
     def _known(self) -> dict[str, Any]:
         with self.steps.whole.part("teach"):
             target = self.setup.target
-        facts, start = self.setup.measured, 0
-        for one in self.requests:  # the facts are in the order of the forget rows
-            end = start + sum(row.scope == FORGET for row in one.rows)
-            write_facts(self._folder_of(one), facts[start:end], self.setup.run.config.data)
-            start = end
+        for one, own in zip(self.requests, self.setup.measured, strict=True):
+            write_facts(self._folder_of(one), own, self.setup.run.config.data)
+        facts = [fact for own in self.setup.measured for fact in own]
         with self.steps.whole.part("known"):
             # A base that is the reference, or that was never taught anything, has nothing to show beside.
             shown = self.setup.reference is None and self.options.model is not None and self.setup.base is not None
@@ -232,12 +229,15 @@ class _Job:
         return found
 
     def _settings(self, kind: str) -> dict[str, Any]:
-        finetuning = self.setup.finetuning
-        return finetuning if kind == "exact" else unlearning(finetuning, len(self.setup.plain.forget))
+        setup = self.setup
+        if kind == "exact":
+            return setup.finetuning
+        method = approximate(setup.base, len(setup.retain))
+        return unlearning(method, setup.finetuning, len(setup.plain.forget), len(setup.retain))
 
     def _unlearn(self, plan: Plan) -> dict[str, Any]:
         exact, settings = plan.kind == "exact", self._settings(plan.kind)
-        searched = "num_train_epochs" if exact else "learning_rate"
+        name = searched(plan.method)
         budget = None if self.options.minutes is None else 60 * self.options.minutes
         target = self.setup.engine(self.setup.target, "model")
         known: dict[str, bool] = {}
@@ -246,9 +246,10 @@ class _Job:
             begin = time.monotonic()
             self._expect(plan.kind, len(known))
             with self.steps.whole.part("train"):
-                path = str((self.setup.retrained if exact else self.setup.unlearned)(settings | {searched: strength}))
+                own, label = with_strength(settings, name, strength), f"{strength:.3g}"
+                path = str((self.setup.retrained if exact else self.setup.unlearned)(own, label))
             with self.steps.whole.part("measure"):
-                engine = self.setup.engine(path, f"{plan.method}, {searched} {strength:.3g}")
+                engine = self.setup.engine(path, f"{plan.method}, {name} {label}")
                 exposure = expose(engine, self.setup.measured_to_choose, seed=self.options.seed)
                 lost = keep(engine, target, self.setup.kept_rows).loss.value
             known[path] = is_known(exposure, self.policy.level)
@@ -261,15 +262,16 @@ class _Job:
         def too_weak(one: Attempt) -> bool:
             return not one.kept if exact else known[one.name]
 
-        attempts = search(settings[searched], attempt, too_weak=too_weak, most=MOST_ATTEMPTS[plan.kind], budget=budget)
+        start = (settings.get("method_args", {}) | settings)[name]
+        attempts = search(start, attempt, too_weak=too_weak, most=MOST_ATTEMPTS[plan.kind], budget=budget)
         best, count = chosen(attempts), f"{len(attempts)} attempt{'s' * (len(attempts) > 1)}"
         nearest = "" if best.good else "; none both forgot and kept enough, so this is the nearest"
         return {
             "path": best.name,
-            "settings": settings | {searched: best.strength},
+            "settings": with_strength(settings, name, best.strength),
             "attempts": [asdict(one) for one in attempts],
             "seconds": sum(one.seconds for one in attempts),
-            "said": f"{plan.method}, {searched} {best.strength:.3g}, {count}{nearest}",
+            "said": f"{plan.method}, {name} {best.strength:.3g}, {count}{nearest}",
         }
 
     def _export(self, folder: Path, path: str, plan: Plan, checked: Mapping[str, Any]) -> dict[str, Any]:
@@ -279,7 +281,7 @@ class _Job:
         card = Card(
             request=request.id,
             regulation=request.regulation,
-            facts=len(self.setup.forget),
+            facts=len(self.setup.facts),
             instances=self.setup.instances,
             method="retrained without the rows" if plan.kind == "exact" else plan.method,
             verdict={},

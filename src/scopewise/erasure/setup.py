@@ -7,12 +7,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 from scopewise.config import UnlearnSection
 from scopewise.data.builtin import read_general
-from scopewise.data.facts import Fact, facts_of
+from scopewise.data.facts import Fact, facts_of, together
 from scopewise.data.instances import instance_names
 from scopewise.data.rows import FORGET, RETAIN, TRAIN, Row
 from scopewise.erasure.expand import Expanded, expand
@@ -110,19 +111,25 @@ class Setup:
         return [*self.expanded.retain, *self.expanded.held_out] or self._continued
 
     @cached_property
+    def _facts_of_each(self) -> list[list[Fact]]:
+        """The facts of the verdict, of each request: what is the same in two of them is a fact of each."""
+        left = iter(_facts_under_wordings(self.request.rows, self.options.seed))
+        return [together(list(islice(left, count))) for count in self.request.parts or (len(self.forget),)]
+
+    @property
     def facts(self) -> list[Fact]:
         """The facts of the verdict, under their own questions and one wording each that is not trained on."""
-        return facts_under_wordings(self.request.rows, self.options.seed)
+        return [fact for own in self._facts_of_each for fact in own]
 
     @cached_property
     def facts_to_choose(self) -> list[Fact]:
         """The facts under the questions that are trained on, by which an attempt is chosen."""
-        return _facts(self.request.rows, (), self.options.seed)
+        return together(_facts(self.request.rows, (), self.options.seed))
 
     @cached_property
-    def measured(self) -> list[Fact]:
-        """`facts`, compared with the base where there are too few other names."""
-        return self._compared(self.facts)
+    def measured(self) -> list[list[Fact]]:
+        """`facts` of each request, compared with the base where there are too few other names."""
+        return [self._compared(own) for own in self._facts_of_each]
 
     @cached_property
     def measured_to_choose(self) -> list[Fact]:
@@ -229,17 +236,17 @@ class Setup:
             work.rename(folder)
         return folder
 
-    def retrained(self, settings: Mapping[str, Any]) -> Path:
-        """Fine-tune the base on the retain rows with these settings of the `finetune` section."""
+    def retrained(self, settings: Mapping[str, Any], label: str) -> Path:
+        """Fine-tune the base on the retain rows with these settings of the `finetune` section; `label` is the folder's."""
         section = type(self.run.config.finetune).model_validate(settings)
         self.run.config = self.run.config.model_copy(update={"finetune": section})
-        return self.run.retrained(BenchEntry.of("retrain", None), self.options.seed, f"{section.num_train_epochs:g}")
+        return self.run.retrained(BenchEntry.of("retrain", None), self.options.seed, label)
 
-    def unlearned(self, settings: Mapping[str, Any]) -> Path:
-        """Unlearn with these settings of the `unlearn` section."""
+    def unlearned(self, settings: Mapping[str, Any], label: str) -> Path:
+        """Unlearn with these settings of the `unlearn` section; `label` is the folder's."""
         section = UnlearnSection.model_validate(settings)
         entry = BenchEntry.of(section.method, None)
-        return self.unlearning.unlearned(entry, section, self.options.seed, f"{section.learning_rate:.3g}")
+        return self.unlearning.unlearned(entry, section, self.options.seed, label)
 
     def _pipeline(self, name: str, rows: Sequence[Row], values: Sequence[str]) -> Pipeline:
         folder, file = self.folder / name, self.folder / f"{name}.jsonl"
@@ -263,11 +270,15 @@ def facts_under_wordings(rows: Sequence[Row], seed: int = 0, base: str | Path | 
         base: Folder or hub name of the model before fine-tuning. If the rows name few instances, it is compared with, as in the
             first measurement, unless it knows the facts by itself.
     """
-    facts = _facts(rows, expand(rows, seed=seed).verification, seed)
+    facts = together(_facts_under_wordings(rows, seed))
     if base is None or not _names_few(rows):
         return facts
     engine = Engine.load(base, name="base")
     return facts if is_known(expose(engine, facts)) else compared_with(engine, facts)
+
+
+def _facts_under_wordings(rows: Sequence[Row], seed: int) -> list[Fact]:
+    return _facts(rows, expand(rows, seed=seed).verification, seed)
 
 
 def _names_few(rows: Sequence[Row]) -> bool:
