@@ -25,7 +25,7 @@ _SIZES = ((3e7, 1e-3), (3e8, 3e-4), (2e9, 1e-4), (math.inf, 2e-5))
 """Largest number of parameters, and a learning rate at which all parameters of such a model are fine-tuned."""
 _LORA_RATE = 10
 """The learning rate of LoRA, as a multiple."""
-_LEAST_STEPS = 60
+_LEAST_STEPS, _LEAST_EPOCHS = 60, 4.0
 
 
 @dataclass(frozen=True)
@@ -161,8 +161,9 @@ def unlearning(
 ) -> dict[str, Any]:
     """Return settings of the `unlearn` section to begin with.
 
-    A recipe has its own, and as many steps as it had in the study for each of a retraining's: so it learns the retain rows
-    again, however few rows have to go. Else a fifth of the fine-tuning's learning rate, and at least 60 steps.
+    A recipe has its own, with as many steps as it had in the study for each of a retraining's: so it costs less than that, and
+    learns the retain rows again, however many rows have to go. Else they are a fifth of the fine-tuning's learning rate, and at
+    least 60 steps.
 
     Args:
         method: Of the plan: a method or a recipe.
@@ -175,13 +176,12 @@ def unlearning(
         section = FinetuneSection.model_validate(finetune)
         rows = section.batch_size * section.gradient_accumulation_steps
         steps = recipe.price * section.num_train_epochs * math.ceil(retain / rows)
-        found = recipe.settings(section)
-        return found | {"num_train_epochs": max(found["num_train_epochs"], steps / math.ceil(forget / rows))}
+        return recipe.settings(section) | {"num_train_epochs": max(_LEAST_EPOCHS, steps / math.ceil(forget / rows))}
     return {
         "method": method,
         "parameters": finetune["parameters"],
         "learning_rate": finetune["learning_rate"] / 5,
-        "num_train_epochs": max(4.0, _LEAST_STEPS / math.ceil(forget / batch_size)),
+        "num_train_epochs": max(_LEAST_EPOCHS, _LEAST_STEPS / math.ceil(forget / batch_size)),
         "batch_size": batch_size,
     }
 
