@@ -57,7 +57,7 @@ def test_an_adapter_names_its_base(tmp_path: Path) -> None:
 
 
 def test_settings_by_size() -> None:
-    """4 million parameters: 1e-3; LoRA ten times that; 100 forget rows at 16 a step are 7 steps, so 60 / 7 epochs."""
+    """4 million parameters: 1e-3; LoRA ten times that; 100 forget rows at 8 a step are 13 steps, so 120 / 13 epochs."""
     assert learning_rate(4_000_000, "all") == 1e-3
     assert learning_rate(7_000_000_000, "all") == 2e-5
     found = finetuning(Taught(None, {"parameters": "lora"}), 4_000_000)
@@ -66,14 +66,14 @@ def test_settings_by_size() -> None:
     assert finetuning(Taught("base", own), 4_000_000) == own
     begin = unlearning("wga", found, 100, 300)
     assert begin["learning_rate"] == pytest.approx(2e-3)
-    assert begin["num_train_epochs"] == pytest.approx(60 / 7)
+    assert begin["num_train_epochs"] == pytest.approx(120 / 13)
 
 
 def test_a_recipe_takes_a_share_of_the_steps_of_retraining() -> None:
-    """Batches of 10: retraining takes 20 epochs of 30 steps, and the recipe .69 of that; 10 forget rows are a step an epoch,
-    and 3000 are 300, of which there are at least 4 epochs."""
+    """Batches of 10: retraining takes 20 epochs of 30 steps, and the recipe .69 of that; 5 forget rows are a step an epoch
+    (with as many retain rows), and 3000 are 600, of which there are at least 4 epochs."""
     finetune = {"parameters": "all", "learning_rate": 2e-3, "num_train_epochs": 20.0, "batch_size": 10}
-    few, many = (unlearning("reset_robust", finetune, forget, 300) for forget in (10, 3000))
+    few, many = (unlearning("reset_robust", finetune, forget, 300) for forget in (5, 3000))
     assert few["num_train_epochs"] == pytest.approx(0.69 * 600)
     assert many["num_train_epochs"] == pytest.approx(4)
     assert few["learning_rate"] == 2e-3

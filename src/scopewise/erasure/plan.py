@@ -25,7 +25,7 @@ _SIZES = ((3e7, 1e-3), (3e8, 3e-4), (2e9, 1e-4), (math.inf, 2e-5))
 """Largest number of parameters, and a learning rate at which all parameters of such a model are fine-tuned."""
 _LORA_RATE = 10
 """The learning rate of LoRA, as a multiple."""
-_LEAST_STEPS, _LEAST_EPOCHS = 60, 4.0
+_LEAST_STEPS, _LEAST_EPOCHS = 120, 4.0
 
 
 @dataclass(frozen=True)
@@ -163,25 +163,27 @@ def unlearning(
 
     A recipe has its own, with as many steps as it had in the study for each of a retraining's: so it costs less than that, and
     learns the retain rows again, however many rows have to go. Else they are a fifth of the fine-tuning's learning rate, and at
-    least 60 steps.
+    least 120 steps.
 
     Args:
         method: Of the plan: a method or a recipe.
         finetune: From `finetuning`.
         forget: Number of forget rows.
         retain: Number of retain rows.
-        batch_size: Forget rows per step, if it is not a recipe.
+        batch_size: Rows per step of both scopes, if it is not a recipe.
     """
     if (recipe := RECIPES.get(method)) is not None:
         section = FinetuneSection.model_validate(finetune)
         rows = section.batch_size * section.gradient_accumulation_steps
-        steps = recipe.price * section.num_train_epochs * math.ceil(retain / rows)
-        return recipe.settings(section) | {"num_train_epochs": max(_LEAST_EPOCHS, steps / math.ceil(forget / rows))}
+        steps = (
+            recipe.price * section.num_train_epochs * math.ceil(retain / rows)
+        )  # a step has as many rows of each scope
+        return recipe.settings(section) | {"num_train_epochs": max(_LEAST_EPOCHS, steps / math.ceil(2 * forget / rows))}
     return {
         "method": method,
         "parameters": finetune["parameters"],
         "learning_rate": finetune["learning_rate"] / 5,
-        "num_train_epochs": max(_LEAST_EPOCHS, _LEAST_STEPS / math.ceil(forget / batch_size)),
+        "num_train_epochs": max(_LEAST_EPOCHS, _LEAST_STEPS / math.ceil(2 * forget / batch_size)),
         "batch_size": batch_size,
     }
 
