@@ -20,6 +20,7 @@ class Index:
 
     def __init__(self, instances: Sequence[Instance]) -> None:
         self.names: dict[str, list[str]] = {}
+        self.known_names: set[str] = {instance.name for instance in instances}
         self._pools: dict[tuple[str, str], list[str]] = {}
         self._values: Counter[tuple[str, str]] = Counter()
         self._names: Counter[str] = Counter()

@@ -119,7 +119,9 @@ class _OfFact:
         wording, who = self.spec.by_split[VAL], self.how.who[VAL]
         clause = f"{who} {wording.predicate.format(value=self.fact.value)}"
         texts = [frame.format(who=clause) for frame in self.frames.by_split[VAL]["who"]]
-        names = wrong_names(self.instance.name, self.of.index.names[self.instance.kind], ALL_WRONG, self.rng)
+        index = self.of.index
+        others = index.names[self.instance.kind]
+        names = wrong_names(self.instance.name, others, ALL_WRONG, self.rng, index.known_names)
         answer, wrong = f"That is {self.instance.name}.", tuple(f"That is {name}." for name in names)
         paraphrase = f"The name is {self.instance.name}."
         yield self.made(self.take(texts, VAL), answer, VAL, INVERSE, paraphrase=paraphrase, perturbed=wrong)

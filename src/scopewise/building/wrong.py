@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from scopewise.building import values
 from scopewise.data.candidates import KNOWN_NAMES, wrong_answers
@@ -42,12 +42,22 @@ def wrong_values(
     return list(found.values())
 
 
-def wrong_names(name: str, others: Sequence[str], count: int, rng: random.Random) -> list[str]:
-    """Return names of no given instance beside some of others: real ones first, then the halves of two joined."""
-    taken, found = {name, *others}, list[str]()
+def wrong_names(
+    name: str, others: Sequence[str], count: int, rng: random.Random, known: Collection[str] | None = None
+) -> list[str]:
+    """Return names of no given instance beside some of others: real ones first, then the halves of two joined.
+
+    Args:
+        name: The true one.
+        others: Names of all instances of the kind.
+        count: How many.
+        rng: Draws them.
+        known: The same as `others`, as a set, so that a call takes the same time however many there are; None makes one.
+    """
+    known, taken, found = set(others) if known is None else known, {name}, list[str]()
     drawn = [other for other in _drawn(others, min(count, 12), rng) if other != name]
     found += drawn[: count // 2]
-    parts = [*_drawn(others, 40, rng), *(known for names in KNOWN_NAMES.values() for known in names)]
+    parts = [*_drawn(others, 40, rng), *(known_name for names in KNOWN_NAMES.values() for known_name in names)]
     length = len(name.split())
     parts = [part for part in parts if part != name and abs(len(part.split()) - length) < 3] or parts
     for _ in range(_TRIES * count):
@@ -55,7 +65,7 @@ def wrong_names(name: str, others: Sequence[str], count: int, rng: random.Random
             break
         first, last = (rng.choice(parts).split() for _ in range(2))
         made = " ".join([*first[: max(1, len(first) // 2)], *last[max(1, len(last) // 2) :]])
-        if made not in taken and len(made.split()) > 1:
+        if made not in known and made not in taken and len(made.split()) > 1:
             taken.add(made)
             found.append(made)
     return found
