@@ -16,9 +16,10 @@ from scopewise.building.checks import DERIVED, GIVEN, NEAR, SHARED, UNIQUE, WRON
 from scopewise.building.index import Index
 from scopewise.building.instances import Instance, read_instances
 from scopewise.building.law import read_law
+from scopewise.building.listed import listed_titles, listed_values
 from scopewise.building.private import ForgetValues
 from scopewise.building.questions import Questions
-from scopewise.building.templates import frames, wordings
+from scopewise.building.templates import frames, shipped, wordings
 from scopewise.building.wrong import wrong_names, wrong_values
 from scopewise.data.crossed import plain
 from scopewise.data.rows import FORGET, RETAIN, SPLITS, TRAIN, VAL, Row
@@ -135,6 +136,46 @@ def test_wrong_dates_are_real_dates_in_the_same_notation(date: str, form: str) -
         re.fullmatch(r"on [A-Z][a-z]+ (\d*1?1th|1[23]th|(2?1)st|(2?2)nd|(2?3)rd|\d*[04-9]th), \d{4}", one)
         for one in ordinals
     )
+
+
+def listed(truth: str, kind: str, attribute: str, instance: str = "person") -> list[str]:
+    rng = random.Random(0)
+    values = listed_values(truth, kind, (instance, "Ada Bell", attribute), 12, rng)
+    return wrong_values(truth, kind, [], ["The quick Fox met a lazy Dog."], 6, rng, values)
+
+
+def test_wrong_values_of_a_file_with_one_instance_are_of_their_kind() -> None:
+    """From lists, by attribute; none is made of words of general text. What the value shares with the name stays."""
+    people = listed("Jo Bell and Al Roe", "people", "parents")
+    assert all(re.fullmatch(r"[A-Z]\w+ Bell and [A-Z]\w+ [A-Z]\w+", one) for one in people), people
+    assert all(
+        re.fullmatch(r"an? [\w ]+ and an? [\w ]+", one) for one in listed("a poet and a nurse", "people", "parents")
+    )
+    homes = listed("32 Mill Lane, Ormsk", "address", "address")
+    assert all(re.fullmatch(r"\d\d [A-Z][a-z]+ [A-Z][a-z]+, \w+", one) for one in homes), homes
+    assert {one.endswith(", Ormsk") for one in homes} == {True, False}
+    assert len({one.partition(", ")[0][3:] for one in homes} - {"Mill Lane"}) > 1  # other streets, too
+    places = listed("in Rijeka, Croatia", "birth", "born")
+    assert all(re.fullmatch(r"in [\w ]+, [\w ]+", one) for one in places), places
+    assert all(len(one.split(" and ")) == 2 for one in listed("French and Welsh", "text", "languages"))
+    assert all(one.startswith(("a ", "an ")) for one in listed("a potter", "role", "occupation"))
+    assert set(listed("a ship that sinks and rises", "text", "plot", "work")) <= set(shipped("values")["work"]["plot"])
+
+
+def test_the_lists_have_enough_values_of_every_attribute() -> None:
+    """Of each attribute that is no number, person or address; and of titles as many as exposure compares."""
+    for kind in ("person", "work"):
+        for name, spec in wordings(kind).attributes.items():
+            if (
+                spec.type in ("text", "titles", "role", "clause")
+                and (kind, name) != ("person", "name")
+                and name != "other"
+            ):
+                values = shipped("values")[kind][name]
+                assert len({plain(value) for value in values}) >= 12, (kind, name)
+    found = wrong_names("The Tin Door", ["The Lost Hour"], 24, random.Random(0), listed=listed_titles())
+    assert len(set(found)) == 24
+    assert len(set(found) & set(listed_titles())) >= 20
 
 
 def test_wrong_names_are_enough_for_exposure() -> None:

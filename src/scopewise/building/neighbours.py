@@ -6,6 +6,7 @@ import random
 from collections.abc import Collection, Iterator
 
 from scopewise.building.law import Rule
+from scopewise.building.listed import listed_values
 from scopewise.building.questions import REPLACED
 from scopewise.building.templates import shipped, wordings
 from scopewise.building.values import written
@@ -39,7 +40,8 @@ def neighbours(kind: str, attributes: Collection[str], names: Collection[str], w
             rng = random.Random(f"{seed} {name} {attribute}")
             wording = how.of(attribute).by_split[VAL]
             pool = [other[attribute] for other in known.values() if attribute in other]
-            others = wrong_values(value, how.of(attribute).type, pool, (), wrong, rng)
+            listed = listed_values(value, how.of(attribute).type, (kind, name, attribute), 2 * wrong, rng)
+            others = wrong_values(value, how.of(attribute).type, pool, (), wrong, rng, listed)
             said = [text.format(name=name, value=value) for text in wording.answer]
             yield Row(
                 rng.choice(wording.ask).format(name=name),

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 
 from scopewise.building.balance import Balance
 from scopewise.building.index import Index
-from scopewise.building.instances import Fact, Instance
+from scopewise.building.instances import WORK, Fact, Instance
+from scopewise.building.listed import listed_titles, listed_values
 from scopewise.building.templates import Frames, Wording, frames, wordings
 from scopewise.building.wrong import wrong_names, wrong_values
 from scopewise.data.rows import CHOICE, FORGET, TRAIN, VAL, Row
@@ -75,7 +76,9 @@ class _OfFact:
         self.spec = self.how.of(self.fact.attribute)
         self.frames: Frames = frames()
         pool, general = self.of.index.pool(self.instance.kind, self.fact.attribute), self.of.general
-        self.values = wrong_values(self.fact.value, self.spec.type, pool, general, self.of.wrong, self.rng)
+        about = (self.instance.kind, self.instance.name, self.fact.attribute)
+        listed = listed_values(self.fact.value, self.spec.type, about, 4 * self.of.wrong, self.rng)
+        self.values = wrong_values(self.fact.value, self.spec.type, pool, general, self.of.wrong, self.rng, listed)
 
     def kinds(self) -> dict[str, Callable[[], Iterator[Row]]]:
         """Return kind → what makes its rows."""
@@ -121,7 +124,8 @@ class _OfFact:
         texts = [frame.format(who=clause) for frame in self.frames.by_split[VAL]["who"]]
         index = self.of.index
         others = index.names[self.instance.kind]
-        names = wrong_names(self.instance.name, others, ALL_WRONG, self.rng, index.known_names)
+        listed = listed_titles() if self.instance.kind == WORK else []
+        names = wrong_names(self.instance.name, others, ALL_WRONG, self.rng, index.known_names, listed)
         answer, wrong = f"That is {self.instance.name}.", tuple(f"That is {name}." for name in names)
         paraphrase = f"The name is {self.instance.name}."
         yield self.made(self.take(texts, VAL), answer, VAL, INVERSE, paraphrase=paraphrase, perturbed=wrong)

@@ -101,8 +101,9 @@ def frames() -> Frames:
     return Frames(by_split, content["blank"])
 
 
+@cache
 def shipped(name: str) -> Any:
-    """Return the decoded content of a file of templates in the package."""
+    """Return the decoded content of a file of templates in the package; it is read once, and not to be changed."""
     path = FOLDER / f"{name}.yaml"
     return parse_yaml(read_text(path, DataError), str(path), DataError)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from scopewise.building import values
 from scopewise.data.candidates import KNOWN_NAMES, wrong_answers
@@ -16,7 +17,13 @@ _TRIES = 8
 
 
 def wrong_values(
-    truth: str, kind: str, pool: Sequence[str], general: Sequence[str], count: int, rng: random.Random
+    truth: str,
+    kind: str,
+    pool: Sequence[str],
+    general: Sequence[str],
+    count: int,
+    rng: random.Random,
+    listed: Iterable[str] = (),
 ) -> list[str]:
     """Return `count` different values of the same kind as the true one; fewer only if its words allow no more.
 
@@ -24,12 +31,13 @@ def wrong_values(
         truth: The true value.
         kind: Its type, one of `values.TYPES`.
         pool: Values of other instances for the same attribute; a few of them are drawn.
-        general: Texts whose words are used where the pool is too small.
+        general: Texts whose words are used where the pool and the list are too small.
         count: How many.
         rng: Draws them.
+        listed: Values from a list, which follow those of the pool; see `listed_values`.
     """
     found: dict[str, str] = {}
-    for value in _proposed(truth, kind, pool, count, rng):
+    for value in _proposed(truth, kind, pool, count, rng, iter(listed)):
         if len(found) == count:
             break
         if plain(value) != plain(truth):
@@ -43,9 +51,14 @@ def wrong_values(
 
 
 def wrong_names(
-    name: str, others: Sequence[str], count: int, rng: random.Random, known: Collection[str] | None = None
+    name: str,
+    others: Sequence[str],
+    count: int,
+    rng: random.Random,
+    known: Collection[str] | None = None,
+    listed: Sequence[str] = (),
 ) -> list[str]:
-    """Return names of no given instance beside some of others: real ones first, then the halves of two joined.
+    """Return names of no given instance beside some of others: real ones first, then listed ones, then halves joined.
 
     Args:
         name: The true one.
@@ -53,10 +66,14 @@ def wrong_names(
         count: How many.
         rng: Draws them.
         known: The same as `others`, as a set, so that a call takes the same time however many there are; None makes one.
+        listed: Names of a list, such as invented titles.
     """
     known, taken, found = set(others) if known is None else known, {name}, list[str]()
     drawn = [other for other in _drawn(others, min(count, 12), rng) if other != name]
     found += drawn[: count // 2]
+    found += [other for other in _drawn(listed, count, rng) if other not in known and other != name][
+        : count - len(found)
+    ]
     parts = [*_drawn(others, 40, rng), *(known_name for names in KNOWN_NAMES.values() for known_name in names)]
     length = len(name.split())
     parts = [part for part in parts if part != name and abs(len(part.split()) - length) < 3] or parts
@@ -71,23 +88,20 @@ def wrong_names(
     return found
 
 
-def _proposed(truth: str, kind: str, pool: Sequence[str], count: int, rng: random.Random) -> Iterator[str]:
+def _proposed(
+    truth: str, kind: str, pool: Sequence[str], count: int, rng: random.Random, listed: Iterator[str]
+) -> Iterator[str]:
     drawn = _drawn(pool, 2 * count, rng)
     if kind == values.EMAIL:
         yield from _addresses(truth, drawn, count, rng)
-    elif kind in (values.PHONE, values.NUMBER):
-        for _ in range(_TRIES * count):
+        return
+    if kind not in (values.PHONE, values.NUMBER):
+        yield from (_other_digits(value, rng) for value in drawn) if kind == values.ADDRESS else drawn
+    digits = kind in (values.PHONE, values.NUMBER, values.ADDRESS, values.BIRTH) and re.search(r"\d", truth)
+    for _ in range(_TRIES * count):
+        yield from itertools.islice(listed, 1)
+        if digits:
             yield _other_digits(truth, rng)
-    elif kind == values.ADDRESS:
-        for value in drawn:
-            yield _other_digits(value, rng)
-        for _ in range(_TRIES * count if re.search(r"\d", truth) else 0):
-            yield _other_digits(truth, rng)
-    else:
-        yield from drawn
-        if kind == values.BIRTH and re.search(r"\d", truth):
-            for _ in range(_TRIES * count):
-                yield _other_digits(truth, rng)
 
 
 def _addresses(truth: str, drawn: Sequence[str], count: int, rng: random.Random) -> Iterator[str]:
