@@ -83,8 +83,8 @@ def test_no_scope_shows_in_the_first_words(persons: Path, rows: tuple[Row, ...])
 
 
 def test_rows_of_every_kind(rows: tuple[Row, ...]) -> None:
-    """Those of `multi-hop` need a linked instance; `test_questions.py` has one."""
-    assert {row.kind for row in rows} == set(KINDS) - {"multi-hop"}
+    """Those of `multi-hop` and `shared-fact` need linked instances; `test_questions.py` has some."""
+    assert {row.kind for row in rows} == set(KINDS) - {"multi-hop", "shared-fact"}
     assert all(len(row.perturbed) >= 5 for row in rows)
     assert all(plain(wrong) != plain(row.answer) for row in rows for wrong in row.perturbed)
     assert {row.scope for row in rows if row.kind == "subject-replaced"} == {NEIGHBOR}

@@ -77,6 +77,27 @@ def test_a_value_that_two_share_has_no_inverse(tmp_path: Path) -> None:
     assert all("in 1971" in row.question for row in rows if row.kind == "one-hop")
 
 
+def test_a_value_that_two_share_is_asked_by_way_of_either(tmp_path: Path) -> None:
+    """Same home (forget) and same school (retain): each of the two is asked for by the other; not what three or one have."""
+    facts = {"address": "3 Mill Lane", "education": "Fernhall", "genre": "odes"}
+    persons = instances_of(
+        tmp_path,
+        {"name": "Ada Bell", **facts, "born": "1971"},
+        {"name": "Bo Rask", **facts},
+        {"name": "Cy Dee", "email": "cy@mail.example", "genre": "odes"},
+    )
+    questions = Questions(Index(persons), kinds=("shared-fact",))
+    rows = [row for one in persons for row in questions.rows(one)]
+    assert [(row.instance, row.attribute, row.scope, row.answer) for row in rows] == [
+        ("Ada Bell", "address", FORGET, "That is Bo Rask."), ("Ada Bell", "education", RETAIN, "That is Bo Rask."),
+        ("Bo Rask", "address", FORGET, "That is Ada Bell."), ("Bo Rask", "education", RETAIN, "That is Ada Bell."),
+    ]  # fmt: skip
+    assert all(f"which person besides {row.instance} " in row.question for row in rows)
+    assert "has a home at 3 Mill Lane" in rows[0].question
+    assert {row.split for row in rows} == {VAL}
+    assert all(len(row.perturbed) == 24 and f"That is {row.instance}." not in row.perturbed for row in rows)
+
+
 @pytest.mark.parametrize("kind", ["person", "work"])
 def test_train_and_val_have_no_template_in_common(kind: str) -> None:
     for name, spec in wordings(kind).attributes.items():

@@ -32,6 +32,11 @@ class Index:
             for fact in instance.facts:
                 self._pools.setdefault((instance.kind, fact.attribute), []).append(fact.value)
                 self._values[fact.attribute, plain(fact.value)] += 1
+        self._pairs: dict[tuple[str, str], list[str]] = {}
+        for instance in instances:
+            for fact in instance.facts:
+                if self._values[key := (fact.attribute, plain(fact.value))] == 2:
+                    self._pairs.setdefault(key, []).append(instance.name)
 
     def pool(self, kind: str, attribute: str) -> list[str]:
         """Return the values of all instances of a kind for an attribute."""
@@ -40,6 +45,11 @@ class Index:
     def is_unique(self, fact: Fact) -> bool:
         """Return whether no other instance has the same value for the attribute."""
         return self._values[fact.attribute, plain(fact.value)] == 1
+
+    def other_owner(self, fact: Fact, instance: Instance) -> str:
+        """Return the name of the one other instance with the same value for the attribute; empty if there are none or more."""
+        names = self._pairs.get((fact.attribute, plain(fact.value)), [])
+        return next((name for name in names if name != instance.name), "")
 
     def aliases(self, instance: Instance) -> list[str]:
         """Return other names that no other instance has: the given ones, else initials with the last name of a person."""

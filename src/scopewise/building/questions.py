@@ -15,8 +15,8 @@ from scopewise.building.wrong import wrong_names, wrong_values
 from scopewise.data.rows import CHOICE, FORGET, TRAIN, VAL, Row
 
 DIRECT, PARAPHRASE, CLOZE, INVERSE, ONE_HOP = "direct", "paraphrase", "cloze", "inverse", "one-hop"
-ALIAS, MULTI_HOP, REPLACED = "alias", "multi-hop", "subject-replaced"
-KINDS = (DIRECT, PARAPHRASE, CLOZE, INVERSE, ONE_HOP, ALIAS, MULTI_HOP, CHOICE, REPLACED)
+ALIAS, MULTI_HOP, SHARED, REPLACED = "alias", "multi-hop", "shared-fact", "subject-replaced"
+KINDS = (DIRECT, PARAPHRASE, CLOZE, INVERSE, ONE_HOP, ALIAS, MULTI_HOP, CHOICE, SHARED, REPLACED)
 """Kinds of questions; `direct` and one cloze are of train, all others of val."""
 ALL_WRONG = 24
 """Wrong names of an inverse question. Exposure needs 20, and cannot make them, since a name has no word of its kind."""
@@ -85,6 +85,7 @@ class _OfFact:
         return {
             DIRECT: self.direct, CLOZE: self.cloze, PARAPHRASE: self.paraphrase, INVERSE: self.inverse,
             ALIAS: self.alias, ONE_HOP: self.one_hop, MULTI_HOP: self.multi_hop, CHOICE: self.choice,
+            SHARED: self.shared,
         }  # fmt: skip
 
     # -- kinds --------------------------------------------------------------------------------------------------------
@@ -119,16 +120,13 @@ class _OfFact:
         """The value is given, and the instance asked for; only of values that one instance has and that do not name it."""
         if not self.of.index.is_unique(self.fact) or self.instance.name.casefold() in self.fact.value.casefold():
             return
-        wording, who = self.spec.by_split[VAL], self.how.who[VAL]
-        clause = f"{who} {wording.predicate.format(value=self.fact.value)}"
-        texts = [frame.format(who=clause) for frame in self.frames.by_split[VAL]["who"]]
-        index = self.of.index
-        others = index.names[self.instance.kind]
-        listed = listed_titles() if self.instance.kind == WORK else []
-        names = wrong_names(self.instance.name, others, ALL_WRONG, self.rng, index.known_names, listed)
-        answer, wrong = f"That is {self.instance.name}.", tuple(f"That is {name}." for name in names)
-        paraphrase = f"The name is {self.instance.name}."
-        yield self.made(self.take(texts, VAL), answer, VAL, INVERSE, paraphrase=paraphrase, perturbed=wrong)
+        yield self.who(self.how.who[VAL], self.instance.name, INVERSE)
+
+    def shared(self) -> Iterator[Row]:
+        """The value is given, and the other instance asked for that has it, too; only of values that two instances have."""
+        other = self.of.index.other_owner(self.fact, self.instance)
+        if other and self.instance.name.casefold() not in self.fact.value.casefold():
+            yield self.who(f"{self.how.who[VAL]} besides {self.instance.name}", other, SHARED)
 
     def alias(self) -> Iterator[Row]:
         """A val question that names the instance by another of its names."""
@@ -204,6 +202,18 @@ class _OfFact:
         return self.made(
             question, own, split, kind, paraphrase=other, perturbed=wrong, paraphrased_questions=paraphrased_questions
         )  # fmt: skip
+
+    def who(self, who: str, name: str, kind: str) -> Row:
+        """Return a val row whose question gives the value and whose answer is a name."""
+        clause = f"{who} {self.spec.by_split[VAL].predicate.format(value=self.fact.value)}"
+        texts = [frame.format(who=clause) for frame in self.frames.by_split[VAL]["who"]]
+        index = self.of.index
+        listed = listed_titles() if self.instance.kind == WORK else []
+        others = index.names[self.instance.kind]
+        names = wrong_names(name, others, ALL_WRONG + 1, self.rng, index.known_names, listed)
+        wrong = tuple(f"That is {one}." for one in names if one != self.instance.name)[:ALL_WRONG]
+        answer, paraphrase = f"That is {name}.", f"The name is {name}."
+        return self.made(self.take(texts, VAL), answer, VAL, kind, paraphrase=paraphrase, perturbed=wrong)
 
     def said(self, wording: Wording, number: int, name: str, value: str) -> str:
         """Return a sentence that says the fact with a value."""
