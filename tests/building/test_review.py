@@ -87,6 +87,47 @@ def test_verdicts_are_merged_and_kept_in_the_datasheet(bench: Path) -> None:
         merge(bench, path)
 
 
+def test_requests_and_layouts_follow_a_merge(bench: Path, tmp_path: Path) -> None:
+    """The refused row is gone from both, the edited one has its new texts; the datasheet counts anew."""
+    out, persons = tmp_path / "out", bench.parent / "three.yaml"
+    persons.write_text((ROOT / "examples" / "benchmarks" / "persons.yaml").read_text().split("  - name: Silvester")[0])
+    arguments = ["build", str(persons), "--out", str(out), "--kinds", "direct,paraphrase", "--layout", "tofu"]
+    done = CliRunner().invoke(cli.app, [*arguments, "--request", "Odalys Brankovic"])
+    assert done.exit_code == 0, done.output
+    before = read_datasheet(out)["requests"][0]
+    rows = load_benchmark("jsonl", str(out / "rows.jsonl")).rows
+    mine = [
+        i
+        for i, row in enumerate(rows, 1)
+        if (row.instance, row.scope, row.split) == (before["instance"], "forget", "train")
+    ]
+    edit = {"verdict": "edit", "new_question": "Whose child may Odalys be?", "new_answer": "Nobody's."}
+    filled(out, **{f"r{mine[0]}": {"verdict": "no"}, f"r{mine[1]}": edit})
+    merge(out, out / FILE)
+    request = load_benchmark("jsonl", str(out / "requests" / "1.jsonl")).rows
+    asked = {row.question: row.answer for row in request}
+    assert rows[mine[0] - 1].question not in asked
+    assert rows[mine[1] - 1].question not in asked
+    assert asked["Whose child may Odalys be?"] == "Nobody's."
+    after = read_datasheet(out)["requests"][0]
+    assert (after["forget"], after["retain"]) == (before["forget"] - 1, before["retain"])
+    tofu = [json.loads(line)["question"] for line in (out / "tofu" / "forget10.json").read_text().splitlines()]
+    assert "Whose child may Odalys be?" in tofu
+    assert rows[mine[0] - 1].question not in tofu
+
+
+def test_a_request_that_is_no_request_any_more(bench: Path) -> None:
+    sheet = json.loads((bench / "datasheet.json").read_text())
+    sheet["requests"] = [{"instance": "Odalys Brankovic", "forget": 1, "retain": 1, "shared": 0}]
+    (bench / "datasheet.json").write_text(json.dumps(sheet))
+    (bench / "requests").mkdir()
+    (bench / "requests" / "1.jsonl").write_text("[]\n")
+    path, before = filled(bench, r1={"verdict": "no"}), (bench / "rows.jsonl").read_bytes()
+    with pytest.raises(DataError, match="no row of a request"):
+        merge(bench, path)
+    assert (bench / "rows.jsonl").read_bytes() == before
+
+
 def test_a_cell_that_a_spreadsheet_would_calculate_is_quoted_and_read_back(bench: Path, tmp_path: Path) -> None:
     one = sampled(bench, 1)[0]
     texts = ["=1+1", "+44 20", "-x", "@sum", "'quoted", 'a "b", c']

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ from scopewise.building.private import ForgetValues
 from scopewise.building.questions import MULTI_HOP, subject_of
 from scopewise.data.crossed import plain
 from scopewise.data.rows import CHOICE, FORGET, RETAIN, SCOPES, Row
+from scopewise.documents import parse_json, read_text
+from scopewise.errors import DataError
 from scopewise.files import writing_lines
 
 
@@ -57,3 +59,27 @@ def write_request(rows: Iterable[Row], name: str, instances: Sequence[Instance],
             line = {**texts, "scope": scope, "split": row.split, "kind": row.kind, **about}
             write(json.dumps(line, ensure_ascii=False) + "\n")
     return {"instance": name, **count}
+
+
+def reviewed_request(path: Path, changed: Mapping[tuple[str, str], Row | None]) -> list[dict[str, Any]]:
+    """Return the lines of a request after a review: edited rows have their new texts, and rows that were refused are gone.
+
+    Args:
+        path: The file that `write_request` wrote.
+        changed: (Instance, question before) → the edited row; None for one that was refused.
+
+    Raises:
+        DataError: the file is no longer such a file.
+    """
+    found = []
+    for number, text in enumerate(read_text(path, DataError).splitlines(), 1):
+        line = parse_json(text, f"{path}:{number}", DataError)
+        if not isinstance(line, dict) or not {"instance", "question", "scope"} <= line.keys():
+            raise DataError(f"{path}:{number}: no row of a request; build the benchmark again, or remove the file")
+        key = (str(line["instance"]), str(line["question"]))
+        row = changed.get(key)
+        if key not in changed:
+            found.append(line)
+        elif row is not None:
+            found.append({**line, "question": row.question, "answer": row.answer})
+    return found

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from scopewise.building.datasheet import Counts, read_datasheet, write_datasheet
-from scopewise.building.layouts import read_rows
+from scopewise.building.layouts import LAYOUTS, read_rows, write_layout
 from scopewise.building.make import CHECKS, LEFT_OUT, ROWS, line_of
+from scopewise.building.requests import reviewed_request
 from scopewise.building.values import is_safe
 from scopewise.data.crossed import plain
 from scopewise.data.rows import SCOPES, TRAIN, Row
@@ -113,8 +114,8 @@ def read_review(path: Path) -> list[Reviewed]:
 def merge(folder: Path, path: Path) -> dict[str, Any]:
     """Apply a review file to a benchmark, and return its new datasheet, which counts the verdicts.
 
-    Rows with `no` move to `left_out.jsonl`, edits take the place of the old texts, and `checks.jsonl` has each verdict. Other
-    layouts are not written anew.
+    Rows with `no` move to `left_out.jsonl`, edits take the place of the old texts, and `checks.jsonl` has each verdict. The
+    rows of requests are edited and left out in the same way, and other layouts are written anew.
 
     Raises:
         DataError: the file does not fit the benchmark (any more), an edited question is there already, or an instance would
@@ -124,6 +125,7 @@ def merge(folder: Path, path: Path) -> dict[str, Any]:
     verdicts = {one.row: one for one in read_review(path)}
     _check(folder, path, verdicts)
     counts, reviews = Counts(), Counter[str]()
+    changed = dict[tuple[str, str], Row | None]()
     left = [parse_json(line, str(folder / LEFT_OUT), DataError) for _, line in _numbered(folder / LEFT_OUT)]
     with ExitStack() as stack:
         row_line, check_line, left_line = (
@@ -133,8 +135,11 @@ def merge(folder: Path, path: Path) -> dict[str, Any]:
             one = verdicts.get(number)
             if one and one.verdict == NO:
                 left.append({"failed": ["review"], **json.loads(line_of(row))})
+                changed[row.instance, row.question] = None
                 continue
-            row = edited(row, one) if one else row
+            if one and one.verdict == EDIT:
+                before, row = row, edited(row, one)
+                changed[before.instance, before.question] = row
             counts.add(row)
             row_line(line_of(row))
             check = parse_json(line, f"{folder / CHECKS}:{number}", DataError) | {"row": sum(counts.places.values())}
@@ -144,11 +149,32 @@ def merge(folder: Path, path: Path) -> dict[str, Any]:
             check_line(json.dumps(check, ensure_ascii=False) + "\n")
         for record in left:
             left_line(json.dumps(record, ensure_ascii=False) + "\n")
+        requests = [
+            _review_request(folder, n, one, changed, stack) for n, one in enumerate(sheet.get("requests", ()), 1)
+        ]
     reviews[NO] = sum("review" in record["failed"] for record in left)
     named = {"yes": reviews[YES], "no": reviews[NO], "edited": reviews[EDIT], "not reviewed": reviews[""]}
     sheet |= {"counts": counts.describe(), "review": named, "left_out": len(left)}
+    sheet |= {"requests": requests} if requests else {}
+    for layout in LAYOUTS:
+        if any(str(name).startswith(f"{layout}/") for name in sheet.get("files", ())):
+            write_layout(layout, lambda: read_rows(folder / ROWS), folder / layout, folder.name, folder / ROWS)
     write_datasheet(folder, sheet)
     return sheet
+
+
+def _review_request(
+    folder: Path, number: int, request: dict[str, Any], changed: Mapping[tuple[str, str], Row | None], stack: ExitStack
+) -> dict[str, Any]:
+    """Write the rows of a request after the review when the stack ends, and return what the datasheet says of it."""
+    path = folder / "requests" / f"{number}.jsonl"
+    if not path.is_file():
+        return request
+    rows = reviewed_request(path, changed)
+    write = stack.enter_context(writing_lines(path))
+    for line in rows:
+        write(json.dumps(line, ensure_ascii=False) + "\n")
+    return request | {scope: sum(line["scope"] == scope for line in rows) for scope in SCOPES}
 
 
 def _numbered(path: Path) -> Iterator[tuple[int, str]]:
