@@ -171,6 +171,39 @@ def test_facts_that_a_second_source_does_not_confirm_are_listed(tmp_path: Path, 
     assert [one.instance for one in found.instances_left_out] == ["Bo Rask"]
 
 
+def test_a_second_source_may_write_values_and_names_otherwise(tmp_path: Path) -> None:
+    """An alias in either source, and a date in another notation, confirm; another e-mail address is listed with both places."""
+    (tmp_path / "second.yaml").write_text(
+        "[{name: A. M. Bell, aliases: [Ada Bell], address: '3 mill lane, Ormsk', genre: sea stories, born: 1971-05-03, "
+        "email: x@y.ex}]"
+    )
+    found = verified(given(tmp_path), [str(tmp_path / "second.yaml")], WORDINGS)
+    assert set(facts_of(found)["Ada Bell"]) == {"address", "genre", "born"}
+    (email,) = (one for one in found.facts_left_out if one.attribute == "email" and one.instance == "Ada Bell")
+    (first, here), (second, there) = email.values
+    assert (first, second) == ("ada@mail.example", "x@y.ex")
+    assert "in.csv" in here
+    assert "second.yaml" in there
+
+
+def test_values_that_documents_give_differently_are_listed_with_their_places(tmp_path: Path) -> None:
+    """Two e-mail addresses are a conflict; one date in two notations is none."""
+    (tmp_path / "names.txt").write_text("Ada Bell\n")
+    (tmp_path / "a.txt").write_text("Ada Bell, born on 3 May 1971, ada@mail.example. Call +44 20 7946 0018.\n")
+    (tmp_path / "b.txt").write_text("Ada Bell, born 1971-05-03, bell@post.example, call 020 7946 0018.\n")
+    arguments = ["build", "--from-documents", str(tmp_path / "a.txt"), str(tmp_path / "b.txt")]
+    arguments += ["--instances", str(tmp_path / "names.txt"), "--out", str(tmp_path / "out")]
+    done = CliRunner().invoke(cli.app, arguments)
+    assert done.exit_code == 0, done.output
+    (left, *others) = map(json.loads, (tmp_path / "out" / "left_out.jsonl").read_text().splitlines())
+    assert (left["failed"], left["instance"], left["attribute"]) == (["conflict"], "Ada Bell", "email")
+    assert [one["value"] for one in left["values"]] == ["ada@mail.example", "bell@post.example"]
+    document, _, place = left["values"][1]["place"].rpartition(":")
+    start, end = map(int, place.split("-"))
+    assert Path(document).read_text()[start:end] == "bell@post.example"
+    assert not any("conflict" in one["failed"] for one in others)
+
+
 def test_a_source_that_confirms_nothing(tmp_path: Path) -> None:
     (tmp_path / "other.txt").write_text("Nobody is named here.")
     with pytest.raises(DataError, match="--check-against"):

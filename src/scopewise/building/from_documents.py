@@ -19,9 +19,9 @@ from scopewise.building.instances import (
     with_unique_names,
 )
 from scopewise.building.law import Law
+from scopewise.building.same import same_value
 from scopewise.building.templates import Wordings
 from scopewise.building.values import DATE_PATTERN, EMAIL_PATTERN, PHONE_PATTERN
-from scopewise.data.crossed import plain
 from scopewise.documents import read_text
 from scopewise.errors import ConfigError, DataError
 
@@ -52,8 +52,8 @@ def from_documents(
     """Return the persons of documents with the facts found near their names.
 
     A fact belongs to the last name before it in the same paragraph, or else to the first after it, at most 300 characters
-    away. If documents give two different values, neither can be verified, and the fact is left out; so is a person without
-    facts of both scopes.
+    away. If documents give two different values, neither can be verified, and the fact is left out, with both; so is a person
+    without facts of both scopes. The same value in two forms is one (`same_value`).
 
     Args:
         paths: Text files, or folders of them (`*.txt`, `*.md`).
@@ -72,14 +72,18 @@ def from_documents(
     for name, others in aliases.items():
         given, spans = dict[str, Any](), dict[str, Span]()
         for attribute in _FOUND:
-            values = {plain(one.value): one for one in found if (one.name, one.attribute) == (name, attribute)}
+            kind, values = wordings[PERSON].of(attribute).type, list[_Found]()
+            for one in found:
+                if (one.name, one.attribute) != (name, attribute):
+                    continue
+                if not any(same_value(one.value, other.value, kind) for other in values):
+                    values.append(one)
             if len(values) > 1:
-                why = (
-                    f"{len(values)} different values in {', '.join(sorted({v.span.document for v in values.values()}))}"
-                )
-                left_facts.append(LeftOut(name, why, attribute))
+                why = f"{len(values)} different values in {', '.join(sorted({v.span.document for v in values}))}"
+                places = tuple((v.value, f"{v.span.document}:{v.span.start}-{v.span.end}") for v in values)
+                left_facts.append(LeftOut(name, why, attribute, places))
             elif values:
-                (one,) = values.values()
+                (one,) = values
                 given[attribute], spans[attribute] = one.value, one.span
         where = f"{next(iter(spans.values())).document if spans else 'documents'}"
         try:

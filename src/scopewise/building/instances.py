@@ -74,11 +74,19 @@ class Instance:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """An instance that is not in the benchmark, or one of its facts, and why."""
+    """An instance that is not in the benchmark, or one of its facts, and why.
+
+    Attributes:
+        instance: Its name.
+        why: The reason.
+        attribute: Of the fact; empty for the whole instance.
+        values: If sources give different values: each value and its place.
+    """
 
     instance: str
     why: str
     attribute: str = ""
+    values: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -174,7 +182,7 @@ def make_instance(
         text = written(cell_values(value), wordings[kind].of(attribute).type, place)
         facts.append(Fact(attribute, text, rule, (spans or {}).get(attribute)))
     _check_scopes(facts, law, expired, where)
-    return Instance(name, kind, law, tuple(facts), tuple(_aliases(record.get("aliases"), where)), expired, where)
+    return Instance(name, kind, law, tuple(facts), tuple(aliases_of(record.get("aliases"), where)), expired, where)
 
 
 def with_unique_names(instances: Sequence[Instance]) -> Iterator[Instance]:
@@ -203,7 +211,8 @@ def _check_scopes(facts: Sequence[Fact], law: Law, expired: bool, where: str) ->
             )
 
 
-def _aliases(value: object, where: str) -> list[str]:
+def aliases_of(value: object, where: str) -> list[str]:
+    """Return the names of a record's `aliases`: a list, or a text with semicolons. Raises DataError for anything else."""
     value = [part.strip() for part in value.split(";")] if isinstance(value, str) else value or []
     if not isinstance(value, list):
         raise DataError(f"{where}: aliases is {type(value).__name__}; give a list of names")

@@ -112,6 +112,11 @@ def build(given: InstanceFile, source: str, settings: Settings, out: Path) -> di
     with ExitStack() as stack:
         files = (ROWS, CHECKS, LEFT_OUT, FACTS)
         row_line, check_line, left_line, fact_line = (stack.enter_context(writing_lines(out / file)) for file in files)
+        for fact_left in given.facts_left_out:
+            if fact_left.values:
+                found = [{"value": value, "place": place} for value, place in fact_left.values]
+                record = {"failed": ["conflict"], "instance": fact_left.instance, "attribute": fact_left.attribute}
+                left_line(_json({**record, "values": found}))
         progress: Any = stack.enter_context(bar(len(instances), "build", "instance"))
 
         def keep(rows: Sequence[tuple[Row, tuple[str, ...]]]) -> None:
@@ -163,7 +168,9 @@ def build(given: InstanceFile, source: str, settings: Settings, out: Path) -> di
         },
         "left_out": dropped,
         "instances_left_out": left_out,
-        "facts_left_out": [asdict(one) for one in given.facts_left_out],
+        "facts_left_out": [
+            {"instance": one.instance, "why": one.why, "attribute": one.attribute} for one in given.facts_left_out
+        ],
     }
     made = [out / name for name in (ROWS, CHECKS, LEFT_OUT, FACTS, RUN, FILE, PAGE)]
     if settings.models:

@@ -154,7 +154,7 @@ def merge(folder: Path, path: Path) -> dict[str, Any]:
         ]
     reviews[NO] = sum("review" in record["failed"] for record in left)
     named = {"yes": reviews[YES], "no": reviews[NO], "edited": reviews[EDIT], "not reviewed": reviews[""]}
-    sheet |= {"counts": counts.describe(), "review": named, "left_out": len(left)}
+    sheet |= {"counts": counts.describe(), "review": named, "left_out": sum("question" in record for record in left)}
     sheet |= {"requests": requests} if requests else {}
     for layout in LAYOUTS:
         if any(str(name).startswith(f"{layout}/") for name in sheet.get("files", ())):
