@@ -44,6 +44,11 @@ def test_the_target_knows_what_the_base_does_not(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in (tmp_path / "out" / "known.jsonl").read_text().splitlines()]
     assert len(lines) == 9
     assert sum(line["models"][0]["known"] for line in lines) == target["known"]
+    read = json.loads((tmp_path / "out" / "datasheet.json").read_text())["read"]
+    assert read["model"] == str(tmp_path / "base")  # the target may answer by what it was taught
+    assert read["rows"] > 0
+    assert "finds the answer of" in " ".join(done.output.split())
+    assert "Read by a model" in (tmp_path / "out" / "DATASHEET.md").read_text()
     assert "What models know" in (tmp_path / "out" / "DATASHEET.md").read_text()
 
 

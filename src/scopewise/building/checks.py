@@ -32,6 +32,12 @@ NAMES = {
     WRONG: f"It has at least {LEAST_WRONG} wrong answers.",
     GIVEN: "The question does not give the answer (multiple choice does, by its kind).",
 }
+FOUND, ENTAILED = "answer-found", "not-entailed"
+READ_NAMES = {
+    FOUND: "Given the fact, the model ranks the answer before the wrong ones.",
+    ENTAILED: "Given the forget facts of the instance, the answer of a retain row does not become the likeliest one.",
+}
+"""Checks by a model, with `--check-model`; see `read_by_model`."""
 DROPPED = (UNIQUE, NEAR, DERIVED, GIVEN)
 """Checks that a row must pass to be in the benchmark; a row that fails another one is kept and marked."""
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from scopewise.building.checks import NAMES
+from scopewise.building.checks import NAMES, READ_NAMES
 from scopewise.data.rows import Row
 from scopewise.documents import read_json
 from scopewise.errors import DataError
@@ -129,6 +129,17 @@ def page(sheet: Mapping[str, Any]) -> str:
         ]
         lines += ["| model | known | mean NLL of the answers, nats |", "|---|---|---|"]
         lines += [f"| {_cell(one['model'])} | {one['known']} | {one['nll']:.2f} |" for one in known["models"]]
+    if read := sheet.get("read"):
+        lines += [
+            "",
+            "## Read by a model",
+            "",
+            f"{_cell(read['model'])} read {counted(read['rows'], 'row')}; {read['unread']} did not fit its context.",
+            "",
+            "| check | passed | failed |",
+            "|---|---|---|",
+        ]
+        lines += [f"| {READ_NAMES[name]} | {one['passed']} | {one['failed']} |" for name, one in read["checks"].items()]
     if review := sheet.get("review"):
         lines += ["", "## Review by a person", "", ", ".join(f"{count} {what}" for what, count in review.items()) + "."]
     return "\n".join(lines) + "\n"

@@ -47,7 +47,8 @@ class Settings:
         wrong: Wrong answers of each row.
         licence: Of the benchmark; empty takes that of the instances' file.
         layouts: Other layouts to write.
-        models: Target, and base if there is one, that are asked whether they know the facts that must go.
+        models: Target, and base if there is one, that are asked whether they know the facts that must go; the last one also
+            reads the rows.
         requests: Names of instances of each of which a request's rows are written, in `requests/1.jsonl` and so on.
         train: What writes train questions; None: templates.
         val: What writes val questions; None: templates.
@@ -176,9 +177,12 @@ def build(given: InstanceFile, source: str, settings: Settings, out: Path) -> di
     if settings.models:
         from scopewise.building.known import FILE as KNOWN
         from scopewise.building.known import known  # it imports torch, which other builds do not need
+        from scopewise.building.read_by_model import read_by_model
 
         sheet["known"] = known(out / ROWS, settings.models, out, settings.seed)
         made.append(out / KNOWN)
+        # By the base if there is one: the target may answer by what it was taught, without the context.
+        sheet["read"] = read_by_model(out / ROWS, out / CHECKS, instances, settings.models[-1])
     for number, name in enumerate(settings.requests, 1):
         made.append(out / "requests" / f"{number}.jsonl")  # no name in the path
         request = write_request(read_rows(out / ROWS), name, instances, made[-1])

@@ -52,10 +52,16 @@ def build(
         typer.Option(help="Name of an instance: also write the rows of its deletion request, for forget. Repeatable."),
     ] = None,
     check_model: Annotated[
-        str | None, typer.Option(help="Measure whether this model, the target, knows the facts that must go.")
+        str | None,
+        typer.Option(
+            help="Measure whether this model, the target, knows what must go, and finds the answers if it reads the facts."
+        ),
     ] = None,
     base: Annotated[
-        str | None, typer.Option(help="With --check-model: the model before fine-tuning, which should not know them.")
+        str | None,
+        typer.Option(
+            help="With --check-model: the model before fine-tuning, which should not know them. It reads in the target's place."
+        ),
     ] = None,
     generator: Annotated[
         list[str] | None,
@@ -134,6 +140,12 @@ def build(
         echo(f"{sheet['left_out']} rows left out; see {folder / 'left_out.jsonl'}")
     for one in sheet.get("known", {}).get("models", ()):
         echo_wrapped(f"{one['model']}: knows {one['known']} of {sheet['known']['facts']} forget facts by exposure")
+    if read := sheet.get("read"):
+        found, entailed = read["checks"].values()
+        echo_wrapped(
+            f"{read['model']}: finds the answer of {found['passed']} of {counted(read['rows'], 'row')} if it reads the "
+            f"fact, and concludes {entailed['failed']} retain answers from forget facts"
+        )
     for one in sheet["instances_left_out"]:
         echo_wrapped(f"left out: {one['instance']}, since: {one['why']}")
     for one in sheet["facts_left_out"]:
