@@ -25,11 +25,11 @@ def test_the_script_writes_sizes_and_a_plot(tmp_path: Path) -> None:
     assert (tmp_path / "b.svg").read_text().startswith("<?xml")
 
 
-def test_the_recorded_growth_is_far_from_quadratic() -> None:
-    """From 1,000 to 10,000 instances, CPU time and memory per 1,000 do not double; quadratic would be tenfold."""
+def test_the_recorded_growth_is_linear() -> None:
+    """From 1,000 to 10,000 instances, CPU time and memory per 1,000 grow by less than a fifth; quadratic would be tenfold."""
     sizes = json.loads((BENCHMARKS / "results" / "building.json").read_text())["sizes"]
     first, last = sizes[0], sizes[-1]
     assert last["instances"] >= 10 * first["instances"]
-    assert last["cpu_seconds_per_1000"] < 2 * first["cpu_seconds_per_1000"]
-    assert last["megabytes_per_1000"] < 2 * first["megabytes_per_1000"]
+    assert last["cpu_seconds_per_1000"] < 1.2 * first["cpu_seconds_per_1000"]
+    assert last["megabytes_per_1000"] < 1.2 * first["megabytes_per_1000"]
     assert all(one["passed"] for one in last["first_words"].values())
