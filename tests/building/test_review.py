@@ -158,6 +158,31 @@ def test_a_review_file_that_does_not_fit(bench: Path, cells: dict[str, str], giv
     assert before == ((bench / "rows.jsonl").read_bytes(), (bench / "datasheet.json").read_bytes())
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "given"),
+    [
+        ("rows.jsonl", None, "cannot be read"),
+        ("checks.jsonl", "", "0 lines"),
+        ("checks.jsonl", b"\xff", "cannot be read"),
+        ("left_out.jsonl", '{"failed": 3}\n', "no row that was left out"),
+        ("datasheet.json", '{"format": 1}', "not as `scopewise build` wrote it"),
+    ],
+)
+def test_a_benchmark_whose_files_were_changed(bench: Path, name: str, text: str | bytes | None, given: str) -> None:
+    """The review is refused with a sentence that names the file, and nothing is changed."""
+    path = filled(bench, r1={"verdict": "no"})
+    if text is None:
+        (bench / name).unlink()
+    else:
+        (bench / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    before = {file.name: file.read_bytes() for file in bench.iterdir()}
+    with pytest.raises(DataError) as caught:
+        merge(bench, path)
+    assert given in str(caught.value)
+    assert str(bench / name) in str(caught.value)
+    assert before == {file.name: file.read_bytes() for file in bench.iterdir()}
+
+
 def test_an_edit_that_asks_what_another_row_asks(bench: Path) -> None:
     other = questions(bench)[4]
     path = filled(bench, r1={"verdict": "edit", "new_question": other})

@@ -41,6 +41,8 @@ _FIRST = (
     ("localize", "run.yaml", "--model", "runs/done/target", "--set", "run.dir=runs/weights")
     + ("--localizer", "random", "--set", "localize.localizer_args.unit=weight"),
     ("evaluate", "runs/done/target", "run.yaml", "--output", "evaluation.json", "--cache", "cache"),
+    ("build", "persons.yaml", "--out", "built", "--kinds", "direct,paraphrase", "--request", "Ada Bell"),
+    ("review", "built", "--no-page"),
 )
 
 
@@ -96,7 +98,35 @@ def rows() -> list[dict[str, object]]:
     return found + [{**row, "question": f"Please: {row['question']}", "split": "val"} for row in found]
 
 
+PERSONS = {
+    "licence": "CC0-1.0",
+    "instances": [
+        {
+            "name": "Ada Bell",
+            "parents": ["Jo Bell", "Al Roe"],
+            "email": "ada@mail.example",
+            "genre": "odes",
+            "born": "1971",
+        },
+        {"name": "Bo Rask", "address": "9 Long Row, Veld", "genre": "sea stories", "aliases": ["Red"]},
+    ],
+}
+"""Persons for `build`."""
+LAW = {
+    "name": "house",
+    "title": "House rules",
+    "domain": "privacy",
+    "extends": "privacy-gdpr",
+    "attributes": {"shoe_size": {"scope": "forget", "article": "Rule 1", "sentence": "Nobody needs to know it."}},
+}
+"""A law table of one's own."""
+
+
 def _write(folder: Path) -> None:
+    (folder / "persons.yaml").write_text(yaml.safe_dump(PERSONS, sort_keys=False))
+    (folder / "house.yaml").write_text(yaml.safe_dump(LAW, sort_keys=False))
+    (folder / "names.txt").write_text("Ada Bell; A. M. Bell\nBo Rask\n")
+    (folder / "letter.txt").write_text("Ada Bell, born on 3 May 1971 and married, is reached at ada@mail.example.\n")
     lines = {
         "rows.jsonl": rows(),
         "general.jsonl": [

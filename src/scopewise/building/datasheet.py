@@ -56,6 +56,16 @@ def read_datasheet(folder: Path) -> dict[str, Any]:
     return sheet
 
 
+def check_datasheet(folder: Path, sheet: Mapping[str, Any]) -> None:
+    """Raise DataError if something is missing in a datasheet, or of another kind, so that its page cannot be written."""
+    try:
+        page(sheet)
+    except (KeyError, TypeError, AttributeError, ValueError, IndexError):
+        raise DataError(
+            f"{folder / FILE}: not as `scopewise build` wrote it; build the benchmark again, with --overwrite"
+        ) from None
+
+
 def page(sheet: Mapping[str, Any]) -> str:
     """Return the datasheet in Markdown."""
     counts = sheet["counts"]

@@ -137,6 +137,16 @@ def _columns(row: Row) -> dict[str, Any]:
 
 def read_rows(path: Path) -> Iterator[Row]:
     """Yield the rows of a file that `scopewise build` wrote, one at a time. Raises DataError if one is wrong."""
-    with open(path, encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            yield make_row(parse_json(line, f"{path}:{number}", DataError), f"{path}:{number}")
+    for number, line in numbered_lines(path):
+        yield make_row(parse_json(line, f"{path}:{number}", DataError), f"{path}:{number}")
+
+
+def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield the lines of a file of a benchmark with their numbers, from 1. Raises DataError if it cannot be read."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            yield from enumerate(file, 1)
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"{path}: cannot be read ({type(error).__name__}); build the benchmark again, with --overwrite"
+        ) from None

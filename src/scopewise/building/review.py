@@ -14,8 +14,8 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from scopewise.building.datasheet import Counts, read_datasheet, write_datasheet
-from scopewise.building.layouts import LAYOUTS, read_rows, write_layout
+from scopewise.building.datasheet import Counts, check_datasheet, read_datasheet, write_datasheet
+from scopewise.building.layouts import LAYOUTS, numbered_lines, read_rows, write_layout
 from scopewise.building.make import CHECKS, LEFT_OUT, ROWS, line_of
 from scopewise.building.requests import reviewed_request
 from scopewise.building.values import is_safe
@@ -122,16 +122,17 @@ def merge(folder: Path, path: Path) -> dict[str, Any]:
             lose its train rows of a scope; the benchmark is then unchanged.
     """
     sheet = read_datasheet(folder)
+    check_datasheet(folder, sheet)
     verdicts = {one.row: one for one in read_review(path)}
     _check(folder, path, verdicts)
     counts, reviews = Counts(), Counter[str]()
     changed = dict[tuple[str, str], Row | None]()
-    left = [parse_json(line, str(folder / LEFT_OUT), DataError) for _, line in _numbered(folder / LEFT_OUT)]
+    left = _left_out(folder / LEFT_OUT)
     with ExitStack() as stack:
         row_line, check_line, left_line = (
             stack.enter_context(writing_lines(folder / name)) for name in (ROWS, CHECKS, LEFT_OUT)
         )
-        for row, (number, line) in zip(read_rows(folder / ROWS), _numbered(folder / CHECKS), strict=True):
+        for row, (number, line) in zip(read_rows(folder / ROWS), numbered_lines(folder / CHECKS), strict=True):
             one = verdicts.get(number)
             if one and one.verdict == NO:
                 left.append({"failed": ["review"], **json.loads(line_of(row))})
@@ -142,7 +143,7 @@ def merge(folder: Path, path: Path) -> dict[str, Any]:
                 changed[before.instance, before.question] = row
             counts.add(row)
             row_line(line_of(row))
-            check = parse_json(line, f"{folder / CHECKS}:{number}", DataError) | {"row": sum(counts.places.values())}
+            check = _check_of(folder / CHECKS, number, line) | {"row": sum(counts.places.values())}
             if one and one.verdict:
                 check |= {"review": one.verdict} | ({"note": one.note} if one.note else {})
             reviews[check.get("review", "")] += 1
@@ -177,9 +178,23 @@ def _review_request(
     return request | {scope: sum(line["scope"] == scope for line in rows) for scope in SCOPES}
 
 
-def _numbered(path: Path) -> Iterator[tuple[int, str]]:
-    with open(path, encoding="utf-8") as file:
-        yield from enumerate(file, 1)
+def _left_out(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of what was left out. Raises DataError if one is no such line."""
+    found = []
+    for number, line in numbered_lines(path):
+        record = parse_json(line, f"{path}:{number}", DataError)
+        if not isinstance(record, dict) or not isinstance(record.get("failed"), list):
+            raise DataError(f"{path}:{number}: no row that was left out; build the benchmark again, with --overwrite")
+        found.append(record)
+    return found
+
+
+def _check_of(path: Path, number: int, line: str) -> dict[str, Any]:
+    """Return the checks of a row. Raises DataError if the line has none."""
+    record = parse_json(line, f"{path}:{number}", DataError)
+    if not isinstance(record, dict):
+        raise DataError(f"{path}:{number}: no checks of a row; build the benchmark again, with --overwrite")
+    return record
 
 
 def edited(row: Row, one: Reviewed) -> Row:
@@ -211,6 +226,10 @@ def _check(folder: Path, path: Path, verdicts: Mapping[int, Reviewed]) -> None:
                 f"{path}: row {number}: the question is also that of row {first}; word one of them otherwise"
             )
         left |= {place} if row.split == TRAIN else set()
+    if (checked := sum(1 for _ in numbered_lines(folder / CHECKS))) != last:
+        raise DataError(
+            f"{folder / CHECKS}: {checked} lines, and {folder / ROWS} has {last}; build the benchmark again, with --overwrite"
+        )
     if beyond := [number for number in verdicts if number > last]:
         raise DataError(
             f"{path}: row {beyond[0]}, and {folder / ROWS} has {last}; write the file anew, with --overwrite"

@@ -16,6 +16,7 @@ from ..schema import misspelt
 GOOD: dict[str, tuple[str, ...]] = {
     "attack": ("runs/done",),
     "bench": ("run.yaml",),
+    "build": ("persons.yaml",),
     "check": ("run.yaml",),
     "demo": (),
     "evaluate": ("model", "run.yaml"),
@@ -27,6 +28,7 @@ GOOD: dict[str, tuple[str, ...]] = {
     "recheck": ("ledger",),
     "report": ("runs/done",),
     "requests": ("ledger",),
+    "review": ("built",),
     "run": ("run.yaml",),
     "show": ("runs/done",),
     "tasks": (),
