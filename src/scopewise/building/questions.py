@@ -210,7 +210,8 @@ class _OfFact:
         index = self.of.index
         listed = listed_titles() if self.instance.kind == WORK else []
         others = index.names[self.instance.kind]
-        names = wrong_names(name, others, ALL_WRONG + 1, self.rng, index.known_names, listed)
+        count = ALL_WRONG + (name != self.instance.name)  # one of them may be the instance's own, which is left out
+        names = wrong_names(name, others, count, self.rng, index.known_names, listed)
         wrong = tuple(f"That is {one}." for one in names if one != self.instance.name)[:ALL_WRONG]
         answer, paraphrase = f"That is {name}.", f"The name is {name}."
         return self.made(self.take(texts, VAL), answer, VAL, kind, paraphrase=paraphrase, perturbed=wrong)

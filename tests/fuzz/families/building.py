@@ -32,7 +32,8 @@ def _instances(ground: Path, random: Random) -> Iterator[Input]:
             document = change(copy.deepcopy(PERSONS))
             yield Input(f"instances: {what}", _BUILD, {"persons.yaml": to_yaml(document)})
             if isinstance(document, dict) and isinstance(document.get("instances"), list):
-                name = random.choice(["persons.json", "persons.jsonl"])
+                only = document.keys() <= {"licence", "instances"}  # JSON lines have the instances alone
+                name = random.choice(["persons.json", "persons.jsonl" if only else "persons.json"])
                 lines = b"\n".join(json.dumps(one).encode() for one in document["instances"])
                 content = lines if name.endswith("l") else to_json(document)
                 if content.strip():
