@@ -57,6 +57,11 @@ def test_tofu_is_read_back(folder: Path, own: Benchmark) -> None:
             (r.question, r.paraphrase, r.perturbed) for r in asked
         ]
     assert {row.scope for row in found.rows} == {FORGET, RETAIN, "real_authors", "world_facts"}
+    asked_of = {
+        scope: {row.question for row in found.rows if row.scope == scope} for scope in ("real_authors", "world_facts")
+    }
+    assert not asked_of["real_authors"] & asked_of["world_facts"]
+    assert all(len(row.perturbed) >= 3 for row in found.rows if row.scope in asked_of)
     forget = found.select(FORGET, TRAIN)
     assert any(row.paraphrased_questions for row in forget)
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from scopewise.data.rows import FORGET, NEIGHBOR, RETAIN, SPLITS, TRAIN, VAL, Row, make_row
+from scopewise.data.world_facts import WorldFacts
 from scopewise.documents import parse_json
 from scopewise.errors import DataError
 from scopewise.files import write_text, writing_lines
@@ -54,8 +55,9 @@ def _knowundo(rows: Rows, folder: Path, name: str, source: Path) -> list[Path]:
 def _tofu(rows: Rows, folder: Path, name: str, source: Path) -> list[Path]:
     """Write the hub's layout of TOFU, with the names of `forget10`, whatever the share of the forget rows is.
 
-    `_perturbed` sets have the train questions that have a paraphrased answer. Well-known instances are `real_authors` and, if
-    they are works, `world_facts`; if there are only those of one kind, both sets have them.
+    `_perturbed` sets have the train questions that have a paraphrased answer. Well-known persons are `real_authors`, and
+    well-known works `world_facts`. If the benchmark has neighbours of one kind only, the other set has scientists or countries
+    of the benchmark `world_facts`, since TOFU's model utility needs all three.
     """
     kinds = {row.domain for row in rows() if row.scope == NEIGHBOR}
     files: dict[str, Callable[[Row], bool]] = {
@@ -64,10 +66,18 @@ def _tofu(rows: Rows, folder: Path, name: str, source: Path) -> list[Path]:
         "retain90": lambda row: (row.scope, row.split) == (RETAIN, TRAIN),
         "forget10_perturbed": lambda row: (row.scope, row.split) == (FORGET, TRAIN) and bool(row.paraphrase),
         "retain_perturbed": lambda row: (row.scope, row.split) == (RETAIN, TRAIN) and bool(row.paraphrase),
-        "real_authors_perturbed": lambda row: row.scope == NEIGHBOR and (row.domain == "privacy" or len(kinds) == 1),
-        "world_facts_perturbed": lambda row: row.scope == NEIGHBOR and (row.domain == "copyright" or len(kinds) == 1),
+        "real_authors_perturbed": lambda row: row.scope == NEIGHBOR and row.domain == "privacy",
+        "world_facts_perturbed": lambda row: row.scope == NEIGHBOR and row.domain == "copyright",
     }
-    return _write_sets(rows, files, folder, ".json")
+    more = {
+        stem: [row for row in WorldFacts().load(None, facts) if row.split == VAL]
+        for stem, domain, facts in (
+            ("real_authors_perturbed", "privacy", "scientists"),
+            ("world_facts_perturbed", "copyright", "countries"),
+        )
+        if domain not in kinds
+    }
+    return _write_sets(rows, files, folder, ".json", more)
 
 
 def _open_unlearning(rows: Rows, folder: Path, name: str, source: Path) -> list[Path]:
@@ -112,7 +122,14 @@ def _in(scope: str, split: str) -> Callable[[Row], bool]:
     return lambda row: (row.scope, row.split) == (scope, split)
 
 
-def _write_sets(rows: Rows, files: Mapping[str, Callable[[Row], bool]], folder: Path, ending: str) -> list[Path]:
+def _write_sets(
+    rows: Rows,
+    files: Mapping[str, Callable[[Row], bool]],
+    folder: Path,
+    ending: str,
+    more: Mapping[str, Sequence[Row]] | None = None,
+) -> list[Path]:
+    """Write for each file the rows that it takes, then those that it has in `more`, and return the files."""
     with ExitStack() as stack:
         lines = {stem: stack.enter_context(writing_lines(folder / f"{stem}{ending}")) for stem in files}
         for row in rows():
@@ -120,6 +137,9 @@ def _write_sets(rows: Rows, files: Mapping[str, Callable[[Row], bool]], folder: 
             for stem, takes in files.items():
                 if takes(row):
                     lines[stem](text)
+        for stem, others in (more or {}).items():
+            for row in others:
+                lines[stem](json.dumps(_columns(row), ensure_ascii=False) + "\n")
     return [folder / f"{stem}{ending}" for stem in files]
 
 
