@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+from collections import Counter
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -53,6 +54,17 @@ def test_questions_about_a_linked_instance(tmp_path: Path) -> None:
     assert "bo@mail.example" in rows[0].answer
 
 
+def test_nobody_is_a_wrong_answer_about_oneself(tmp_path: Path) -> None:
+    """The other values of `spouse` are the names of the two themselves."""
+    ada, bo = instances_of(
+        tmp_path,
+        {"name": "Ada Bell", "spouse": "Bo Rask", "genre": "sea stories"},
+        {"name": "Bo Rask", "spouse": "Ada Bell", "genre": "odes"},
+    )
+    for row in Questions(Index([ada, bo]), kinds=("cloze",)).rows(ada):
+        assert "Ada Bell." not in row.perturbed
+
+
 def test_an_alias_that_two_share_is_not_asked(tmp_path: Path) -> None:
     facts = {"email": "a@b.example", "genre": "x"}
     ada, amy, bo = instances_of(
@@ -96,6 +108,33 @@ def test_a_value_that_two_share_is_asked_by_way_of_either(tmp_path: Path) -> Non
     assert "has a home at 3 Mill Lane" in rows[0].question
     assert {row.split for row in rows} == {VAL}
     assert all(len(row.perturbed) == 24 and f"That is {row.instance}." not in row.perturbed for row in rows)
+
+
+def test_kinds_take_turns() -> None:
+    """With three kinds for each fact: direct and paraphrase once, and a third, evenly as far as facts allow it."""
+    laws = [read_law("privacy-gdpr")]
+    persons = read_instances(EXAMPLES / "persons.yaml", laws, {"person": wordings("person")}).instances
+    made = Questions(Index(persons), per_fact=3)
+    rows = [row for one in persons for row in made.rows(one)]
+    facts = Counter((row.instance, row.attribute) for row in rows if (row.kind, row.split) != ("cloze", VAL))
+    assert len(facts) == 72  # 12 persons x 6 attributes
+    assert set(facts.values()) == {3}
+    count = Counter((row.scope, row.kind) for row in rows if row.split == VAL)
+    for scope in (FORGET, RETAIN):
+        assert count[scope, "paraphrase"] == 36
+        assert {kind: n for (own, kind), n in count.items() if own == scope and kind != "paraphrase"} == dict.fromkeys(
+            ("cloze", "inverse", "alias", "one-hop", "multiple-choice"), 7
+        ) | {"cloze": 8}
+    assert Counter(row.kind for row in rows if row.split == TRAIN) == {"direct": 72, "cloze": 16}
+    assert all(row.paraphrased_questions for row in rows if row.kind == "direct")
+
+
+def test_one_kind_for_each_fact_is_the_direct_question() -> None:
+    persons = read_instances(
+        EXAMPLES / "persons.yaml", [read_law("privacy-gdpr")], {"person": wordings("person")}
+    ).instances
+    rows = list(Questions(Index(persons), per_fact=1).rows(persons[0]))
+    assert [row.kind for row in rows] == ["direct"] * 6
 
 
 @pytest.mark.parametrize("kind", ["person", "work"])

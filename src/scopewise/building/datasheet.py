@@ -98,7 +98,10 @@ def page(sheet: Mapping[str, Any]) -> str:
         lines.append("")
     made = sheet["generators"]
     lines += ["## Where questions are from", ""]
-    lines += [f"Train: {_cell(made['train']['name'])}. Val: {_cell(made['val']['name'])}. Seed: {sheet['seed']}.", ""]
+    lines += [
+        f"Train: {_cell(made['train']['name'])}. Val: {_cell(made['val']['name'])}. Seed: {sheet['seed']}.{_limits(sheet)}",
+        "",
+    ]
     for split, one in made.items():
         if "calls" in one:
             refused = ", ".join(f"{count} {why}" for why, count in one["refused"].items()) or "none"
@@ -153,6 +156,13 @@ def page(sheet: Mapping[str, Any]) -> str:
     if review := sheet.get("review"):
         lines += ["", "## Review by a person", "", ", ".join(f"{count} {what}" for what, count in review.items()) + "."]
     return "\n".join(lines) + "\n"
+
+
+def _limits(sheet: Mapping[str, Any]) -> str:
+    """Return how many wrong answers and kinds of questions were asked for; empty for a sheet that does not say."""
+    kinds = sheet.get("per_fact")
+    limit = "" if kinds is None else f" Kinds for each fact, which take turns: {kinds}."
+    return f" Wrong answers of a row: {sheet['wrong']}.{limit}" if "wrong" in sheet else ""
 
 
 def _table(what: str, counts: Mapping[str, int]) -> list[str]:

@@ -45,6 +45,7 @@ class Settings:
         kinds: Kinds of questions.
         seed: Of all draws.
         wrong: Wrong answers of each row.
+        per_fact: Most kinds for each fact, which take turns; None: all.
         licence: Of the benchmark; empty takes that of the instances' file.
         layouts: Other layouts to write.
         models: Target, and base if there is one, that are asked whether they know the facts that must go; the last one also
@@ -58,6 +59,7 @@ class Settings:
     kinds: tuple[str, ...] = KINDS
     seed: int = 0
     wrong: int = 6
+    per_fact: int | None = None
     licence: str = ""
     layouts: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
@@ -77,7 +79,8 @@ class Settings:
     def questions(self, instances: Sequence[Instance]) -> Questions:
         """Return what makes the rows of these instances."""
         general = [row.answer for row in read_general()]
-        return Questions(Index(instances), self.seed, self.kinds, self.wrong, general, self.val, self.train)
+        index = Index(instances)
+        return Questions(index, self.seed, self.kinds, self.wrong, self.per_fact, general, self.val, self.train)
 
 
 def build(given: InstanceFile, source: str, settings: Settings, out: Path) -> dict[str, Any]:
@@ -159,6 +162,8 @@ def build(given: InstanceFile, source: str, settings: Settings, out: Path) -> di
         "source": source,
         "instances": len(given.instances) - len(left_out) + before,
         "seed": settings.seed,
+        "wrong": settings.wrong,
+        "per_fact": settings.per_fact,
         "counts": counts.describe(),
         "laws": [law.describe() for law in settings.laws],
         "generators": {split: _generator(writer) for split, writer in ((TRAIN, settings.train), (VAL, settings.val))},

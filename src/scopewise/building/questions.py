@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from scopewise.building.balance import Balance
@@ -34,6 +35,7 @@ class Questions:
         seed: Of all draws.
         kinds: Kinds of questions to make.
         wrong: Wrong answers of each row.
+        per_fact: Most kinds for each fact, with one direct question: direct, paraphrase, and others that take turns; None: all.
         general: Texts whose words stand in for those of too few other instances.
         other_val: Questions of another generator for val, in the place of the templates' paraphrases; None: templates.
         other_train: The same for train.
@@ -43,19 +45,37 @@ class Questions:
     seed: int = 0
     kinds: Sequence[str] = KINDS
     wrong: int = 6
+    per_fact: int | None = None
     general: Sequence[str] = ()
     other_val: Asked | None = None
     other_train: Asked | None = None
     _balance: Balance = field(default_factory=Balance)
+    _turns: Counter[tuple[str, str, str]] = field(default_factory=Counter)
 
     def rows(self, instance: Instance) -> Iterator[Row]:
         """Yield the rows of an instance: facts in the order of the file, train before val, kinds in order."""
         for fact in instance.facts:
             rng = random.Random(f"{self.seed} {instance.name} {fact.attribute} {fact.value}")
-            made = _OfFact(self, instance, fact, rng)
-            for kind, make in made.kinds().items():
-                if kind in self.kinds:
-                    yield from make()
+            makes = _OfFact(self, instance, fact, rng).kinds()
+            asked = [kind for kind in makes if kind in self.kinds]
+            if self.per_fact is None:
+                for kind in asked:
+                    yield from makes[kind]()
+            else:
+                yield from self._in_turn(asked, makes, (instance.kind, fact.rule.scope))
+
+    def _in_turn(
+        self, asked: Sequence[str], makes: Mapping[str, Callable[[], Iterator[Row]]], place: tuple[str, str]
+    ) -> Iterator[Row]:
+        """Yield the rows of `per_fact` kinds: direct, paraphrase, then those that facts of this place have had least often."""
+        first = [kind for kind in (DIRECT, PARAPHRASE) if kind in asked]
+        others = sorted((kind for kind in asked if kind not in first), key=lambda kind: self._turns[*place, kind])
+        left = self.per_fact or 0
+        for kind in [*first, *others]:
+            if left and (rows := list(makes[kind]())):  # a fact may allow no question of a kind
+                self._turns[*place, kind] += 1
+                left -= 1
+                yield from rows
 
     def take(self, texts: Sequence[str], split: str, scope: str, rng: random.Random) -> str:
         """Return a wording whose first words do not tell the scope; see `Balance`."""
@@ -75,7 +95,8 @@ class _OfFact:
         self.how = wordings(self.instance.kind)
         self.spec = self.how.of(self.fact.attribute)
         self.frames: Frames = frames()
-        pool, general = self.of.index.pool(self.instance.kind, self.fact.attribute), self.of.general
+        pool = [v for v in self.of.index.pool(self.instance.kind, self.fact.attribute) if v != self.instance.name]
+        general = self.of.general
         about = (self.instance.kind, self.instance.name, self.fact.attribute)
         listed = listed_values(self.fact.value, self.spec.type, about, 4 * self.of.wrong, self.rng)
         self.values = wrong_values(self.fact.value, self.spec.type, pool, general, self.of.wrong, self.rng, listed)
@@ -91,12 +112,12 @@ class _OfFact:
     # -- kinds --------------------------------------------------------------------------------------------------------
 
     def direct(self) -> Iterator[Row]:
-        """Two train questions, each with two other wordings."""
+        """Two train questions (one, if the kinds of a fact are limited), each with two other wordings."""
         asked = list(self.of.other_train(self.fact, self.instance)) if self.of.other_train else []
         options = asked or self.asked(TRAIN, self.instance.name)
         first = self.take(options, TRAIN)
         left = [text for text in options if text != first]
-        second = self.take(left, TRAIN) if left else None
+        second = self.take(left, TRAIN) if left and self.of.per_fact is None else None
         others = self.rng.sample(rest, min(4, len(rest))) if (rest := [t for t in left if t != second]) else []
         for number, question in enumerate(filter(None, (first, second))):
             yield self.row(question, TRAIN, DIRECT, number, paraphrased_questions=tuple(others[number::2]))

@@ -40,6 +40,13 @@ def build(
         Path | None, typer.Option(help="Folder of the benchmark; none: benchmarks/NAME of INSTANCES.")
     ] = None,
     kinds: Annotated[str | None, typer.Option(help="Kinds of questions, with commas; none: all.")] = None,
+    per_fact: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Most kinds for each fact, one direct question among them; the others take turns. None: all kinds.",
+        ),
+    ] = None,
     wrong: Annotated[int, typer.Option(min=5, max=50, help="Wrong answers of each row.")] = 6,
     seed: Annotated[int, typer.Option(min=0, help="Of all draws; the same seed gives the same bytes.")] = 0,
     licence: Annotated[str | None, typer.Option(help="Licence of the benchmark; none: what INSTANCES states.")] = None,
@@ -122,7 +129,9 @@ def build(
     if check_against:
         found = verified(found, check_against, shipped)
     train, val = _writers(generator or [TEMPLATE], folder, budget)
-    settings = Settings(laws, asked, seed, wrong, licence or "", layouts, models, tuple(request or ()), train, val)
+    settings = Settings(
+        laws, asked, seed, wrong, per_fact, licence or "", layouts, models, tuple(request or ()), train, val
+    )
     if dry_run:
         needed = count(found, settings)
         echo_json(needed) if as_json else echo_table((), [(name, str(n)) for name, n in needed.items()])
