@@ -94,7 +94,7 @@ def test_inverse_questions_of_values_that_one_instance_has() -> None:
 
 
 def test_nothing_verified_is_trained_on_and_every_row_says_where_it_is_from() -> None:
-    """On the built-in benchmark: of 75 forget train rows each has two wordings of both kinds, besides the val rows."""
+    """On the built-in benchmark: of the forget train rows each has two wordings of both kinds, besides the val rows."""
     rows = load_benchmark("builtin").rows
     found = expand(rows)
     forget, val = ([r for r in rows if r.scope == FORGET and r.split == split] for split in (TRAIN, VAL))
@@ -183,10 +183,9 @@ def test_what_repeats_a_forget_answer(text: str, leaks: bool) -> None:
 
 
 def test_a_neighbour_that_repeats_a_forget_answer_is_left_out(engine: Any) -> None:
-    """The answer to forget is made to be what the model says of Ada's work: that neighbour is not kept."""
+    """The answer to forget is made to be what the model says to another question: that neighbour is not kept."""
     before = expand([ADA], engine, neighbours=40, max_nll=1e9)
-    said = {row.question: row.answer for row in (*before.retain, *before.held_out)}
-    secret = said["What is Ada King known for?"]
+    secret = next(row.answer for row in (*before.retain, *before.held_out) if plain(row.answer))  # not broken bytes
     after = expand([replace(ADA, answer=secret)], engine, neighbours=40, max_nll=1e9)
     kept = [*after.retain, *after.held_out]
     assert kept

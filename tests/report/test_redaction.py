@@ -361,6 +361,16 @@ def test_answers_of_worst_leaks_are_known_and_no_network_is_asked(
     assert "could not be read again" in note_of(html)
 
 
+@pytest.mark.parametrize("name", ["builtin", "builtin_full", "world_facts"])
+def test_rows_of_the_package_are_read_again(made_run: Path, name: str) -> None:
+    run = replace(
+        read_runs([made_run])[0], results={**read_runs([made_run])[0].results, "config": {"data": {"benchmark": name}}}
+    )
+    html = render([run], redact=True)
+    assert "could not be read again" not in note_of(html)
+    assert "have changed since the run" in note_of(html)
+
+
 def test_hashes_without_a_salt_do_not_stand_in_the_page(made_run: Path) -> None:
     """Whoever knows all rows but one could try that one out on a hash of them all."""
     run = read_runs([made_run])[0]

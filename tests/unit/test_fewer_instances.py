@@ -58,7 +58,7 @@ def test_of_any_benchmark() -> None:
 
 
 def test_more_than_there_are() -> None:
-    with pytest.raises(DataError, match=r"^data\.instances: 99; there are 20 in a scope;"):
+    with pytest.raises(DataError, match=r"^data\.instances: 99; there are 18 in a scope;"):
         load_benchmark("builtin", instances=99)
 
 

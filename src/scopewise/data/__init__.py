@@ -2,6 +2,7 @@
 
 BENCHMARKS: dict[str, str] = {
     "builtin": "scopewise.data.builtin:Builtin",
+    "builtin_full": "scopewise.data.builtin:BuiltinFull",
     "world_facts": "scopewise.data.world_facts:WorldFacts",
     "knowundo": "scopewise.data.knowundo:KnowUnDo",
     "tofu": "scopewise.data.tofu:TOFU",

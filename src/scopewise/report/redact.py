@@ -143,7 +143,7 @@ def _benchmark(run: Run) -> tuple[Benchmark | None, str]:
     )
     data = (run.results.get("config") or {}).get("data") or {}
     name, path = data.get("benchmark", "builtin"), data.get("path")
-    if path is None and name not in ("builtin", "world_facts"):
+    if path is None and name not in ("builtin", "builtin_full", "world_facts"):
         return None, unread  # it is on the hub, and a report must not use the network
     try:
         places = _there(path, run.path), data.get("domain"), _there(data.get("general"), run.path)
