@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,3 +50,22 @@ def test_the_recorded_study() -> None:
     assert max(known["base"], known["oracle"]) <= 4
     assert found["rank_correlation"]["forget"]["low"] > 0.7
     assert len(found["models_compared"]) >= 30
+
+
+def test_the_other_forms_take_the_same_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The usual wording and the released questions have the true value and the wrong ones of the built row, and no others."""
+    monkeypatch.setattr(sys, "path", [str(BENCHMARKS), *sys.path])
+    tries = module_of(BENCHMARKS / "agreement_tries.py")
+    rows, values = tries.built(6)
+    facts = forget_facts(iter(rows))
+    fact = next(one for one in facts if one.row.attribute == "email")
+    email = values[fact.instance, "email"]
+    wrong = [text.split()[-1] for text in fact.wrong]
+    asked = tries.usual(fact, values)
+    assert asked.row.answer == f"{fact.instance}'s email address is {email}."
+    assert [text.split()[-1] for text in asked.wrong] == wrong
+    row = replace(fact.row, question=f"How is {fact.instance} reached?", answer=f"Write to {email} at any time.")
+    (own,) = tries.released([fact], values, [row])
+    assert own.row.answer == f"Write to {email}"
+    assert [f"{text.split()[-1]}." for text in own.wrong] == wrong
+    assert {len(one.questions) for one in tries.reworded(rows)} == {3}
