@@ -2,10 +2,10 @@
 
     python benchmarks/agreement_tries.py RUN [--data ../shared/data/knowundo_privacy]
 
-RUN is that of `agreement.py`. Each form asks for the 30 forget facts of the ten persons in another way, and counts those that
-the target knows by exposure, and those that the oracle does, which is chance. The last form asks the released questions, for the
-20 e-mail and home addresses, with the same wrong answers. Exposure compares with other names; beside it, the true answer is ranked
-by its mean log-likelihood per token alone.
+RUN is that of `agreement.py`. Each form asks for the 30 forget facts of the ten persons in another way, and counts those
+that the target knows by exposure, and those that the oracle does, which is chance. The last form asks the released questions,
+for the 20 e-mail and home addresses, with the same wrong answers. Exposure compares with other names; beside it, the true
+answer is ranked by its mean log-likelihood per token alone.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from scopewise.building.known import LEVEL, forget_facts
 from scopewise.building.law import read_law
 from scopewise.building.make import ROWS, Settings, build
 from scopewise.building.templates import wordings
-from scopewise.data.facts import Fact, facts_of
+from scopewise.data.facts import Fact
 from scopewise.data.load import load_benchmark
-from scopewise.data.rows import FORGET, RETAIN, TRAIN, Row
+from scopewise.data.rows import FORGET, TRAIN, Row
 from scopewise.exposure import compared_with, expose
 from scopewise.models.engine import Engine
 from scopewise.record import manifest
@@ -66,13 +66,9 @@ def usual(fact: Fact, values: dict[tuple[str, str], str]) -> Fact:
     )
 
 
-def reworded(rows: Sequence[Row]) -> list[Fact]:
-    """Return the facts of `forget_facts`, each under its question and the two other wordings of its row."""
-    first, retain = dict[tuple[str, str], Row](), dict[tuple[str, str], Row]()
-    for row in rows:
-        if row.split == TRAIN and row.scope in (FORGET, RETAIN):
-            (first if row.scope == FORGET else retain).setdefault((row.instance, row.attribute), row)
-    return facts_of(list(first.values()), list(retain.values()))
+def single(rows: Sequence[Row]) -> list[Fact]:
+    """Return the facts of `forget_facts`, each under one question."""
+    return forget_facts(replace(row, paraphrased_questions=()) for row in rows)
 
 
 def released(facts: Sequence[Fact], values: dict[tuple[str, str], str], rows: Sequence[Row]) -> list[Fact]:
@@ -110,7 +106,7 @@ def main() -> None:
     given = parser.parse_args()
     engines = {name: Engine.load(given.run / name, name=name) for name in ("target", "oracle")}
     (few, values), (many, _) = built(6), built(24)
-    own, near = forget_facts(iter(few)), forget_facts(iter(many))
+    own, near = single(few), single(many)
     train = [
         row
         for row in load_benchmark("knowundo", given.data, "privacy").rows
@@ -122,7 +118,7 @@ def main() -> None:
         "24 wrong answers of the builder": near,
         "usual wording, 24 wrong answers of the builder": [usual(fact, values) for fact in near],
         "base as the reference": compared_with(Engine.load(given.run / "base", name="base"), own),
-        "three wordings": reworded(few),
+        "three wordings": forget_facts(iter(few)),
         "released questions, 24 wrong answers of the builder": released(near, values, train),
     }
     result: dict[str, Any] = {"manifest": manifest(None, None), "level": LEVEL, "forms": {}}
