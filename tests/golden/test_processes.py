@@ -31,7 +31,7 @@ from scopewise.training.sampler import PairedSampler, Rows, parts_by_length
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "src" / "scopewise" / "configs" / "accelerate"
 COMMON = [
-    "lora.lora_dropout=0", "lora.r=2", "unlearn.batch_size=16", "unlearn.num_train_epochs=1", "unlearn.learning_rate=1e-3",
+    "lora.lora_dropout=0", "lora.r=2", "unlearn.batch_size=16", "unlearn.num_train_epochs=1.5", "unlearn.learning_rate=1e-3",
     "unlearn.save_steps=2", "evaluate.splits=[val]", "evaluate.direct_splits=[]", "evaluate.max_new_tokens=2",
     "localize.max_tokens=1024",
 ]  # fmt: skip
@@ -113,7 +113,7 @@ def same(one: Path, two: Path, method: str, resumed: bool = False) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("method", often(["memflex", "rmu", "npo+sam+inner_relearning"], {"rmu"}))
 def test_two_processes_do_what_one_does(method: str, target: Path, tmp_path: Path) -> None:
-    """RMU's loss is on states that no forward returns. 75 forget rows in steps of 8: the last one is filled."""
+    """RMU's loss is on states that no forward returns. 60 forget rows in steps of 8: the last one is filled."""
     both = [start(target, tmp_path / str(n), method, n) for n in (1, 2)]
     for process in both:
         finish(process)

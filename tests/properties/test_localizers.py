@@ -104,12 +104,12 @@ def test_random_region_has_exactly_the_size(unit: str, trained_adapter: Any, enc
             assert {module_of(n) for n in region.names} & {e.module for e in region.entries if not e.chosen} == set()
 
 
-def test_gradient_region_is_at_least_half_of_the_modules(trained_adapter: Any, encoded: Any) -> None:
-    """Each quantile condition leaves three quarters of the 14 modules (2 layers of 7), so both leave at least half."""
+def test_both_conditions_of_a_gradient_region_leave_modules(trained_adapter: Any, encoded: Any) -> None:
+    """Each quantile condition leaves three quarters of the 14 modules (2 layers of 7), 10 at least, so both leave 6."""
     region = localized("gradient", trained_adapter[0], encoded)
     modules = {e.module for e in region.entries}
     assert len(modules) == 14
-    assert len({e.module for e in region.entries if e.chosen}) >= 7
+    assert len({e.module for e in region.entries if e.chosen}) >= 6
     mu, sigma = region.settings["mu_used"], region.settings["sigma_used"]
     for entry in region.entries:
         assert entry.chosen == (entry.cosine < mu and entry.magnitude > sigma)

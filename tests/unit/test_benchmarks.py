@@ -525,10 +525,10 @@ def test_parts_are_measured_as_if_they_were_alone(tiny: Any, forget: Any, retain
             )
 
 
-def test_a_parts_texts_have_its_own_length_and_end_at_its_stop(tiny: Any, forget: Any, retain: Any) -> None:
+def test_a_parts_texts_have_its_own_length_and_end_at_its_stop(tiny: Any, benchmark_rows: Any) -> None:
     """Answers are made to be what the model writes in so many tokens, up to a letter: all match exactly, and only so."""
     base: dict[str, Any] = {"metrics": ["exact_match_generated"], "splits": ["val"], "direct_splits": []}
-    items = encode([*forget, *retain], tiny[1])
+    items = encode([row for row in benchmark_rows[::3] if row.scope in (FORGET, RETAIN)], tiny[1])
     written = [texts[0] for texts in Engine(*tiny).generate([item.prompt_ids for item in items], 20)]
     stop = max("aeinost", key=lambda c: sum(c in text for text in written))
     cut = [text.partition(stop)[0].strip() for text in written]
@@ -538,7 +538,7 @@ def test_a_parts_texts_have_its_own_length_and_end_at_its_stop(tiny: Any, forget
         if any(c.isalnum() for c in text)
     )
     assert {FORGET} < {row.scope for row in rows}
-    assert sum(a != b for a, b in zip(cut, written, strict=True)) > 3
+    assert sum(a != b for a, b in zip(cut, written, strict=True)) > 0
 
     def matches(**part: Any) -> float:
         settings = EvaluateSection.model_validate({**base, "max_new_tokens": 2, "parts": {"part": part}})

@@ -165,7 +165,9 @@ def test_the_end_of_sequence_has_no_part_in_gradients_and_hits(
     model, tokenizer = tiny
     if not has_end:
         tokenizer.eos_token = None
-    rows = [replace(row, scope=scope) for row, scope in zip(benchmark_rows, (FORGET, HOLDOUT), strict=False)]
+    rows = [
+        replace(row, scope=scope, split="val") for row, scope in zip(benchmark_rows, (FORGET, HOLDOUT), strict=False)
+    ]
     scores: list[list[float]] = []
     monkeypatch.setattr(
         MembershipMetric,

@@ -222,7 +222,8 @@ def test_alternatives_are_put_as_the_rows_are(tiny: Any, tmp_path: Path) -> None
     made.prepare()
     text = Prompt("chat", system="Be kind.", system_role="user").text(Row("Where is A?", "", FORGET), tokenizer)
     for items in (made.train_dataset.forget, made.train_dataset.preferred):  # type: ignore[union-attr]
-        assert tokenizer.decode(items[0].prompt_ids) == text
+        # A tokenizer may join the last space to the answer.
+        assert tokenizer.decode(items[0].prompt_ids).rstrip() == text.rstrip()
 
 
 def test_rows_of_a_dataset() -> None:

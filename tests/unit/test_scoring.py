@@ -272,7 +272,7 @@ def test_a_model_that_never_stops_is_stopped(tiny: Any, encoded: Any) -> None:
     model, tokenizer = tiny
     model.generation_config.eos_token_id = None
     text = generate(forward_of(model), tokenizer, [encoded[0][0].prompt_ids], 5)[0][0]
-    assert len(tokenizer(text)["input_ids"]) <= 8
+    assert 0 < len(text) <= 5 * max(map(len, tokenizer.get_vocab()))
 
 
 def test_evaluation_from_a_cache_forwards_nothing(
