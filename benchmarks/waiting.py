@@ -3,7 +3,7 @@
     python benchmarks/waiting.py [--busy 0 3] [--rounds 5] [--steps 6] [--out FILE]
 
 Trains a Llama of random weights (6 layers, width 256) for some steps in a process of its own: as OpenMP waits by default, with
-sleeping threads (`OMP_WAIT_POLICY=passive`, as the command sets it), and with one thread. Beside it run as many processes that
+sleeping threads (`OMP_WAIT_POLICY=passive`), and with one thread. Beside it run as many processes that
 do nothing but count as `--busy` says. The three take turns. Median seconds of a step.
 """
 
