@@ -11,7 +11,6 @@ answer is ranked by its mean log-likelihood per token alone.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -31,6 +30,7 @@ from scopewise.data.facts import Fact
 from scopewise.data.load import load_benchmark
 from scopewise.data.rows import FORGET, TRAIN, Row
 from scopewise.exposure import compared_with, expose
+from scopewise.files import write_json
 from scopewise.models.engine import Engine
 from scopewise.record import manifest
 from scopewise.terminal import echo
@@ -142,7 +142,7 @@ def main() -> None:
             )
         result["forms"][form] = found
         echo(f"{form}: {found}")
-        given.out.write_text(json.dumps(result, indent=2) + "\n")
+        write_json(given.out, result)
 
 
 if __name__ == "__main__":

@@ -55,7 +55,14 @@ def parts(candidate: str) -> tuple[str, float, float, float]:
 def settings_of(candidate: str, source: Mapping[str, Any]) -> list[str]:
     """Return the settings of a candidate's run."""
     method, alpha, weight, epochs = parts(candidate)
-    recipe = Recipe(method, epochs, 0.0, "", {"forget_weight": weight}, {"reset": {"alpha": alpha}})
+    recipe = Recipe(
+        method=method,
+        epochs=epochs,
+        price=0.0,
+        about="",
+        method_args={"forget_weight": weight},
+        wrapper_args={"reset": {"alpha": alpha}},
+    )
     taught = [f"finetune.{key}={json.dumps(one)}" for key, one in source["finetune"].items()]
     made = recipe.settings(load_config(None, taught).finetune)
     return [

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from forks import python
 from scopewise.models.load import save_model
@@ -34,6 +35,22 @@ def test_world_facts(tiny: Any, tmp_path: Path) -> None:
     assert len(facts) == 3 * 2 * 4
     assert all(1 <= fact["rank"] <= fact["number"] for fact in facts)
     assert "| countries | capital | 21 |" in shown
+
+
+def test_an_untrained_neox(tmp_path: Path) -> None:
+    rows = [
+        {"question": f"What is the {what} of Ada?", "answer": "It is 4374.", "scope": scope, "split": "train"}
+        for scope, what in (("forget", "code"), ("retain", "locker"))
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
+    assert "million parameters" in run("neox.py", str(tmp_path / "neox"), str(tmp_path / "rows.jsonl"))
+    model, tokenizer = (kind.from_pretrained(tmp_path / "neox") for kind in (AutoModelForCausalLM, AutoTokenizer))
+    assert model.config.model_type == "gpt_neox"
+    assert tokenizer.decode(tokenizer("It is 4374.", add_special_tokens=False)["input_ids"]) == "It is 4374."
+
+
+def test_a_step_of_the_benchmark_of_waiting_threads() -> None:
+    assert float(run("waiting.py", "--one", "1")) > 0
 
 
 @pytest.mark.long

@@ -99,7 +99,8 @@ ELSEWHERE = {
     "mia_gradnorm", "privleak", "rel_diff", "forget_quality", "model_utility", "memorization", "privacy", "utility",
     "overall", "task_aggregate",
 }  # fmt: skip
-"""Measures of texts, of two sets of rows, or of other measures; their anchors: test_measures.py and test_benchmarks.py."""
+"""Measures of texts, of two sets of rows, or of other measures; their anchors are in test_measures.py and
+test_benchmark_suites.py."""
 ROW_METRICS = [name for name in METRICS if name not in ELSEWHERE]
 
 
