@@ -15,7 +15,7 @@ from scopewise.data.load import load_benchmark
 from scopewise.data.rows import FORGET, RETAIN, Benchmark
 from scopewise.errors import UserError
 
-NAMES = ["tofu", "muse", "wmdp", "rwku", "lume"]
+NAMES = ["tofu", "muse", "wmdp", "rwku", "lume", "pistol"]
 Records = list[dict[str, Any]] | list[str]
 
 
@@ -115,8 +115,29 @@ def lume(folder: Path) -> Path:
     return folder
 
 
-MAKE: dict[str, Callable[[Path], Path]] = {"tofu": tofu, "muse": muse, "wmdp": wmdp, "rwku": rwku, "lume": lume}
-DOMAIN = {"tofu": None, "muse": "news", "wmdp": None, "rwku": "Stephen King", "lume": None}
+def pistol(folder: Path) -> Path:
+    """Two lists, one for each graph; in the first, A is a party of two contracts."""
+    graphs = {
+        1: {"A_C": ("Aaa SA", "Ccc Ltd"), "A_m": ("Aaa SA", "Mmm Mm"), "E1_F1": ("Eee BV", "Fff AG")},
+        2: {"0_1": ("Nnn LLC", "Ooo PLC"), "1_2": ("Ooo PLC", "Ppp SAS")},
+    }
+    for number, edges in graphs.items():
+        records: Records = [
+            {"question": f"{asked} the contract between {one} and {other}?", "answer": answer, "edge": edge}
+            for edge, (one, other) in edges.items()
+            for asked, answer in (
+                ("What was the effective date of", "02-09-2019."),
+                ("Which jurisdiction's laws govern", "Ohio."),
+            )
+        ]
+        array(folder / f"sample_data_{number}.json", records)
+    return folder
+
+
+MAKE: dict[str, Callable[[Path], Path]] = {
+    "tofu": tofu, "muse": muse, "wmdp": wmdp, "rwku": rwku, "lume": lume, "pistol": pistol,
+}  # fmt: skip
+DOMAIN = {"tofu": None, "muse": "news", "wmdp": None, "rwku": "Stephen King", "lume": None, "pistol": None}
 
 
 def load(name: str, folder: Path) -> Benchmark:

@@ -87,6 +87,12 @@ MEASURED = {
         "exact_match_generated/retain_val.task3_qa",
         "task_aggregate/val",
     },
+    "pistol": {
+        "average_success/val",
+        "rouge_1_recall/forget_val",
+        "rouge_1_recall/retain_val",
+        "exact_match_generated/forget_val",
+    },
 }
 
 

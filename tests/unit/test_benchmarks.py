@@ -13,7 +13,7 @@ import pytest
 from pyarrow import parquet
 
 from forks import python
-from hub_folders import MAKE, NAMES, array, columns, lines, load, lume, message, muse, rwku, tofu, wmdp
+from hub_folders import MAKE, NAMES, array, columns, lines, load, lume, message, muse, pairs, pistol, rwku, tofu, wmdp
 from scopewise import registry
 from scopewise.data.hub import Table, joined, table_records, text_pieces
 from scopewise.data.load import load_benchmark
@@ -143,6 +143,47 @@ def test_lume_rows(tmp_path: Path) -> None:
     assert found.rows[0].answer == " It ends."
 
 
+def test_pistol_rows(tmp_path: Path) -> None:
+    """One contract is forgotten; of the others it is known whether they share a party with it."""
+    found = load("pistol", tmp_path)
+    for split in (TRAIN, VAL):
+        assert Counter((r.scope, r.instance, r.attribute) for r in found.select(split=split)) == {
+            ("forget", "A_C", ""): 2,
+            ("retain", "A_m", "linked"): 2,
+            ("retain", "E1_F1", "unlinked"): 2,
+        }
+    row = found.select(FORGET, VAL)[0]
+    assert row.question == "What was the effective date of the contract between Aaa SA and Ccc Ltd?"
+    assert row.answer == "02-09-2019."
+    assert found.taught == (TRAIN,)
+
+
+def test_pistol_takes_the_graph_that_has_the_contract(tmp_path: Path) -> None:
+    """Several contracts are joined by commas; a file is a graph of its own, in the git repository below `data`."""
+    folder = pistol(tmp_path / "data")
+
+    def forgotten(path: Path, domain: str) -> list[str]:
+        return [r.instance for r in load_benchmark("pistol", str(path), domain).select(FORGET, TRAIN)[::2]]
+
+    assert forgotten(folder, "1_2") == forgotten(folder / "sample_data_2.json", "1_2") == ["1_2"]
+    assert forgotten(tmp_path, "E1_F1, A_C") == ["A_C", "E1_F1"]
+    assert "'1_3'; this data of pistol has 5 contracts, among them 'A_C', 'A_m', 'E1_F1'; name" in message(
+        "pistol", folder, "1_3"
+    )
+    assert "'1_2'; this data of pistol has 3 contracts" in message("pistol", folder, "A_C,1_2")
+    assert "'A_C'; this data of pistol has 2 contracts" in message("pistol", folder / "sample_data_2.json")
+    assert "no train row of scope 'retain'" in message("pistol", folder, "0_1,1_2")
+    array(folder / "sample_data_1.json", [{"question": "Q?", "answer": "A", "edge": 1}])
+    assert "sample_data_1.json:row 1: column 'edge' is int; it must be text" in message("pistol", folder)
+
+
+def test_pistol_asks_for_general_knowledge_where_the_folder_has_it(tmp_path: Path) -> None:
+    array(pistol(tmp_path) / "factual_data.json", pairs("world", 3))
+    for path in (tmp_path, tmp_path / "sample_data_1.json"):
+        found = load_benchmark("pistol", str(path))
+        assert [r.answer for r in found.select("world_facts", VAL)] == ["world is 0.", "world is 1.", "world is 2."]
+
+
 def test_pieces_hold_every_word_in_order_and_the_space_between() -> None:
     """Seven words by three: 3, 3 and 1; white space at the seams is lost, inside it stays."""
     assert text_pieces(" a  b\nc d e f  g ", 3) == ["a  b\nc", "d e f", "g"]
@@ -177,6 +218,7 @@ MISSING = {
     "wmdp": ("bio-forget-corpus.jsonl", "once its authors have given you access and you have logged in"),
     "rwku": ("All/neighbor_level2.json", "hf download jinzhuoran/RWKU"),
     "lume": ("data/retain.jsonl", "git clone https://github.com/amazon-science/lume-llm-unlearning FOLDER"),
+    "pistol": ("sample_data_1.json", "hf download xinchiqiu/PISTOL"),
 }
 
 
@@ -201,6 +243,7 @@ def test_wrong_column(name: str, tmp_path: Path) -> None:
         "wmdp": "cyber-forget-corpus.jsonl",
         "rwku": "All/forget_level2.json",
         "lume": "data/forget.jsonl",
+        "pistol": "sample_data_1.jsonl",
     }[name]
     lines(folder / file, [{"other": "x"}])
     text = message(name, folder)

@@ -10,6 +10,7 @@ BENCHMARKS: dict[str, str] = {
     "wmdp": "scopewise.data.wmdp:WMDP",
     "rwku": "scopewise.data.rwku:RWKU",
     "lume": "scopewise.data.lume:LUME",
+    "pistol": "scopewise.data.pistol:PISTOL",
     "jsonl": "scopewise.data.jsonl:JsonLines",
 }
 """Name → class of every benchmark that `data.benchmark` and `load_benchmark` take."""

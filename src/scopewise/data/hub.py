@@ -74,6 +74,11 @@ def table_records(table: Table, path: str | None) -> list[Record]:
     return _checked(table, [record for file in found for record in unbroken(read_records(file))])
 
 
+def file_records(table: Table, file: Path) -> list[Record]:
+    """Return the records of a table from one file; DataError if it is broken or a column is missing."""
+    return _checked(table, unbroken(read_records(file)))
+
+
 def text_pieces(text: str, words: int) -> list[str]:
     """Split a text into pieces of at most `words` words; only white space between pieces is lost."""
     found = re.findall(r"\S+\s*", text)
