@@ -56,6 +56,28 @@ def test_facts_belong_to_the_nearest_name_and_keep_their_place(tmp_path: Path) -
             assert fact.value.removeprefix("on ") == cut
 
 
+def test_bank_accounts_and_identity_numbers(tmp_path: Path) -> None:
+    """The IBANs are the standard's examples (remainder 1 by 97); one with another digit is none, and words after it stay out.
+
+    A number needs a word that says what it is.
+    """
+    text = (
+        "Ada Bell, account GB82 WEST 1234 5698 7654 32 AND NOT DE89370400440532013001, order 912803456.\n\n"
+        "Bo Rask, born on 9 August 1980, IBAN DE89370400440532013000. His passport number is X1234567.\n\n"
+        "Cy Lunt: born 1 May 1970; National insurance no. AB123456C, phone +44 20 7946 0018.\n"
+    )
+    found = found_in(tmp_path, "Ada Bell\nBo Rask\nCy Lunt\n", letter=f"{text}\nAda Bell was born on 3 May 1971.\n")
+    assert facts_of(found) == {
+        "Ada Bell": {"born": "on 3 May 1971", "bank_account": "GB82 WEST 1234 5698 7654 32"},
+        "Bo Rask": {
+            "born": "on 9 August 1980",
+            "bank_account": "DE89370400440532013000",
+            "identity_number": "X1234567",
+        },
+        "Cy Lunt": {"born": "on 1 May 1970", "identity_number": "AB123456C", "phone": "+44 20 7946 0018"},
+    }
+
+
 def test_two_different_values_verify_neither(tmp_path: Path) -> None:
     """Bo has two e-mail addresses; without one he has no fact to forget. The same value twice is one."""
     other = "Bo Rask: robert@west.example.\n\nAda Bell: ada@mail.example\n"
@@ -101,7 +123,7 @@ def test_a_hostile_document_stays_data(tmp_path: Path) -> None:
         assert hostile not in text
 
 
-@pytest.mark.parametrize("text", ["a", "1", "a.b-", "x@", "born ", "+1 ("])
+@pytest.mark.parametrize("text", ["a", "1", "a.b-", "x@", "born ", "+1 (", "GB82 ", "ID number 1", "1 "])
 def test_a_document_that_makes_patterns_slow(tmp_path: Path, text: str) -> None:
     """300,000 characters that begin to look like a fact again and again: the time grows with the length alone."""
     began = time.perf_counter()

@@ -1,7 +1,8 @@
-"""Instances found in documents: e-mail addresses, phone numbers and dates of birth near a name, each with its place."""
+"""Instances found in documents: e-mail addresses, phone and other numbers, dates of birth near a name, each with its place."""
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -34,6 +35,11 @@ _FOUND = {
         rf"(?:(?:phone|tel|telephone|mobile|call|ring)\W{{1,12}}?|(?=\+))(?P<value>{PHONE_PATTERN})", re.I
     ),
     "born": re.compile(rf"\b(?:born|birth)\b[^.;\n]{{0,40}}?(?P<value>{DATE_PATTERN})", re.I),
+    "bank_account": re.compile(r"(?<!\w)[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,4})?(?!\w)"),
+    "identity_number": re.compile(
+        r"(?i:\b(?:passport|social security|national insurance|identity(?: card)?|ID|tax)(?: number| no\.?| nr\.?)|\bSSN)"
+        r"\b\W{1,4}(?:is |was )?(?P<value>[A-Z]{0,3} ?\d(?:[ -]?\d){4,15}[A-Z]?)(?!\w)"
+    ),
 }
 """Attribute → what it looks like, and what stands before it; a date alone says nothing of what happened then."""
 
@@ -106,9 +112,7 @@ def find_names(texts: Iterable[str]) -> list[str]:
             "--instances: none given, and spaCy with its model en_core_web_sm is not installed to find names; give a file "
             "with a name on each line, or install both"
         )
-    import spacy
-
-    recognise = spacy.load("en_core_web_sm")
+    recognise = importlib.import_module("en_core_web_sm").load()
     found = {
         " ".join(entity.text.split()) for text in texts for entity in recognise(text).ents if entity.label_ == "PERSON"
     }
@@ -135,10 +139,24 @@ def _facts(document: str, text: str, aliases: Mapping[str, Sequence[str]]) -> It
             group = "value" if "value" in pattern.groupindex else 0
             for found in pattern.finditer(paragraph):
                 begin, end = found.span(group)
+                if attribute == "bank_account":
+                    end = begin + len(_iban(found[0]))
+                if begin == end:
+                    continue
                 before = [m for m in mentions if m[1] <= begin]
                 first, last, name = before[-1] if before else mentions[0]
                 if max(begin - last, first - end) <= NEAR:
-                    yield _Found(name, attribute, found[group], Span(document, start + begin, start + end))
+                    yield _Found(name, attribute, paragraph[begin:end], Span(document, start + begin, start + end))
+
+
+def _iban(text: str) -> str:
+    """Return the first words of a text that are an IBAN by its check digits (ISO 13616: modulo 97); empty if none are."""
+    words = text.split(" ")
+    for count in range(len(words), 0, -1):
+        joined = "".join(words[:count])
+        if len(joined) >= 15 and int("".join(str(int(c, 36)) for c in joined[4:] + joined[:4])) % 97 == 1:
+            return " ".join(words[:count])
+    return ""
 
 
 def _files(paths: Sequence[str]) -> list[Path]:
