@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 from loading import module_of
 from scopewise import cli
 from scopewise.building.datasheet import read_datasheet
+from scopewise.building.review import merge, sampled, write_review
 from scopewise.data.crossed import plain
 from scopewise.data.load import load_benchmark
 from scopewise.data.rows import FORGET, RETAIN
@@ -92,3 +94,16 @@ def test_what_is_left_out_is_counted(built: Path, caplog: pytest.LogCaptureFixtu
         warned = [m for m in said_so if m.startswith(str(built / "requests" / f"{number}.jsonl"))]
         assert [f": {said['shared']} rows" in message for message in warned] == [True] * (number != 3)
     assert "Deletion requests" in (built / "DATASHEET.md").read_text()
+
+
+def test_a_review_counts_anew_what_repeats_a_value(built: Path) -> None:
+    """Of the rows that are not in Yuki's request, one is refused; another refused row is a retain row of the request."""
+    before = read_datasheet(built)["requests"][0]
+    asked = {row.question for row in rows_of(built, 1)}
+    shown = [one for one in sampled(built, None) if one.kind != "multiple-choice" and one.split == "val"]
+    left_out = next(one for one in shown if one.question not in asked)
+    kept = next(one for one in shown if one.question in asked and one.scope == RETAIN)
+    write_review(built / "review.csv", [replace(one, verdict="no") for one in (left_out, kept)])
+    after = merge(built, built / "review.csv")["requests"][0]
+    assert after == {**before, "retain": before["retain"] - 1, "shared": before["shared"] - 1}
+    assert f"| {after['forget']} | {after['retain']} | {after['shared']} |" in (built / "DATASHEET.md").read_text()

@@ -20,7 +20,7 @@ from scopewise.building.make import CHECKS, LEFT_OUT, ROWS, line_of
 from scopewise.building.requests import reviewed_request
 from scopewise.building.values import is_safe
 from scopewise.data.crossed import plain
-from scopewise.data.rows import SCOPES, TRAIN, Row
+from scopewise.data.rows import CHOICE, SCOPES, TRAIN, Row
 from scopewise.documents import parse_json, read_text
 from scopewise.errors import DataError
 from scopewise.files import write_text, writing_lines
@@ -127,7 +127,7 @@ def merge(folder: Path, path: Path) -> dict[str, Any]:
     _check(folder, path, verdicts)
     counts, reviews = Counts(), Counter[str]()
     changed = dict[tuple[str, str], Row | None]()
-    left = _left_out(folder / LEFT_OUT)
+    left, ranked = _left_out(folder / LEFT_OUT), 0
     with ExitStack() as stack:
         row_line, check_line, left_line = (
             stack.enter_context(writing_lines(folder / name)) for name in (ROWS, CHECKS, LEFT_OUT)
@@ -142,6 +142,7 @@ def merge(folder: Path, path: Path) -> dict[str, Any]:
                 before, row = row, edited(row, one)
                 changed[before.instance, before.question] = row
             counts.add(row)
+            ranked += row.scope in SCOPES and row.kind != CHOICE
             row_line(line_of(row))
             check = _check_of(folder / CHECKS, number, line) | {"row": sum(counts.places.values())}
             if one and one.verdict:
@@ -151,7 +152,7 @@ def merge(folder: Path, path: Path) -> dict[str, Any]:
         for record in left:
             left_line(json.dumps(record, ensure_ascii=False) + "\n")
         requests = [
-            _review_request(folder, n, one, changed, stack) for n, one in enumerate(sheet.get("requests", ()), 1)
+            _review_request(folder, n, one, changed, ranked, stack) for n, one in enumerate(sheet.get("requests", ()), 1)
         ]
     reviews[NO] = sum("review" in record["failed"] for record in left)
     named = {"yes": reviews[YES], "no": reviews[NO], "edited": reviews[EDIT], "not reviewed": reviews[""]}
@@ -165,9 +166,17 @@ def merge(folder: Path, path: Path) -> dict[str, Any]:
 
 
 def _review_request(
-    folder: Path, number: int, request: dict[str, Any], changed: Mapping[tuple[str, str], Row | None], stack: ExitStack
+    folder: Path,
+    number: int,
+    request: dict[str, Any],
+    changed: Mapping[tuple[str, str], Row | None],
+    ranked: int,
+    stack: ExitStack,
 ) -> dict[str, Any]:
-    """Write the rows of a request after the review when the stack ends, and return what the datasheet says of it."""
+    """Write the rows of a request after the review when the stack ends, and return what the datasheet says of it.
+
+    Of the benchmark's rows that a request may have (`ranked`), those that it does not have repeat a value.
+    """
     path = folder / "requests" / f"{number}.jsonl"
     if not path.is_file():
         return request
@@ -175,7 +184,8 @@ def _review_request(
     write = stack.enter_context(writing_lines(path))
     for line in rows:
         write(json.dumps(line, ensure_ascii=False) + "\n")
-    return request | {scope: sum(line["scope"] == scope for line in rows) for scope in SCOPES}
+    count = {scope: sum(line["scope"] == scope for line in rows) for scope in SCOPES}
+    return request | count | {"shared": max(0, ranked - sum(count.values()))}
 
 
 def _left_out(path: Path) -> list[dict[str, Any]]:
