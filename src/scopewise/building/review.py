@@ -152,7 +152,8 @@ def merge(folder: Path, path: Path) -> dict[str, Any]:
         for record in left:
             left_line(json.dumps(record, ensure_ascii=False) + "\n")
         requests = [
-            _review_request(folder, n, one, changed, ranked, stack) for n, one in enumerate(sheet.get("requests", ()), 1)
+            _review_request(folder, n, one, changed, ranked, stack)
+            for n, one in enumerate(sheet.get("requests", ()), 1)
         ]
     reviews[NO] = sum("review" in record["failed"] for record in left)
     named = {"yes": reviews[YES], "no": reviews[NO], "edited": reviews[EDIT], "not reviewed": reviews[""]}
