@@ -137,6 +137,26 @@ def test_one_kind_for_each_fact_is_the_direct_question() -> None:
     assert [row.kind for row in rows] == ["direct"] * 6
 
 
+def test_an_attribute_of_ones_own_is_one_or_several(tmp_path: Path) -> None:
+    """The hobbies are, a glass is; a description that ends with its value is no subject of a one-hop question."""
+    law = tmp_path / "law.yaml"
+    law.write_text(
+        "{name: own, title: Own, domain: privacy, attributes: {hobbies: {scope: forget, article: x, sentence: s.}, "
+        "glass: {scope: retain, article: x, sentence: s.}, name: {scope: retain, article: x, sentence: s.}, "
+        "born: {scope: retain, article: x, sentence: s.}}}"
+    )
+    path = tmp_path / "in.yaml"
+    path.write_text("[{name: Ada Bell, hobbies: [chess, rowing], glass: tea, born: '1971'}]")
+    persons = read_instances(path, [read_law(str(law))], {"person": wordings("person")}).instances
+    rows = list(Questions(Index(persons)).rows(persons[0]))
+    said = {row.attribute: row.answer for row in rows if row.kind == "paraphrase"}
+    assert said["hobbies"] == "Ada Bell is recorded with these hobbies: chess and rowing."
+    assert said["glass"] == "Ada Bell is recorded with this glass: tea."
+    asked = [row.question for row in rows if row.kind == "one-hop" and row.attribute == "hobbies"]
+    assert all("the person who came into the world in 1971" in question for question in asked)
+    assert len(asked) == 1
+
+
 @pytest.mark.parametrize("kind", ["person", "work"])
 def test_train_and_val_have_no_template_in_common(kind: str) -> None:
     for name, spec in wordings(kind).attributes.items():
@@ -198,8 +218,8 @@ def test_wrong_dates_are_real_dates_in_the_same_notation(date: str, form: str) -
     )
 
 
-def listed(truth: str, kind: str, attribute: str, instance: str = "person") -> list[str]:
-    rng = random.Random(0)
+def listed(truth: str, kind: str, attribute: str, instance: str = "person", seed: int = 0) -> list[str]:
+    rng = random.Random(seed)
     values = listed_values(truth, kind, (instance, "Ada Bell", attribute), 12, rng)
     return wrong_values(truth, kind, [], ["The quick Fox met a lazy Dog."], 6, rng, values)
 
@@ -208,6 +228,8 @@ def test_wrong_values_of_a_file_with_one_instance_are_of_their_kind() -> None:
     """From lists, by attribute; none is made of words of general text. What the value shares with the name stays."""
     people = listed("Jo Bell and Al Roe", "people", "parents")
     assert all(re.fullmatch(r"[A-Z]\w+ Bell and [A-Z]\w+ [A-Z]\w+", one) for one in people), people
+    children = [one.split(" and ") for seed in range(9) for one in listed("Bo and Di", "people", "children", seed=seed)]
+    assert all(one != other for one, other in children)
     assert all(
         re.fullmatch(r"an? [\w ]+ and an? [\w ]+", one) for one in listed("a poet and a nurse", "people", "parents")
     )
@@ -227,7 +249,7 @@ def test_the_lists_have_enough_values_of_every_attribute() -> None:
     for kind in ("person", "work"):
         for name, spec in wordings(kind).attributes.items():
             if (
-                spec.type in ("text", "titles", "role", "clause")
+                spec.type in ("text", "titles", "awards", "role", "clause")
                 and (kind, name) != ("person", "name")
                 and name != "other"
             ):

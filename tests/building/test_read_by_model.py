@@ -73,7 +73,7 @@ def test_a_model_marks_the_rows_whose_answer_it_does_not_find(
 ) -> None:
     """A tiny model was taught to say, given the facts, the true answers of Ada and Bo, and wrong ones of Cy.
 
-    It was also taught that Ada's genre follows from what must go, and to say another one without.
+    It was also taught that Ada's genre follows from what must go, and to say any other one without.
     """
     folder, instances, rows = built
     said = Statements(instances)
@@ -88,7 +88,7 @@ def test_a_model_marks_the_rows_whose_answer_it_does_not_find(
     ]
     genre = [row for row in direct if (row.instance, row.attribute) == ("Ada Bell", "genre")]
     taught += [replace(row, question=f"{said.to_forget(row)}\n\n{row.question}") for row in genre]
-    taught += [replace(row, answer=row.perturbed[0]) for row in genre]
+    taught += [replace(row, answer=wrong) for row in genre for wrong in row.perturbed]
     base = untaught(tmp_path / "base")
     teach(*base, taught, tmp_path / "model", 150)
     rows_file, checks = folder / "rows.jsonl", folder / "checks.jsonl"

@@ -11,6 +11,7 @@ from scopewise.building.templates import shipped
 from scopewise.data.crossed import plain
 
 _MOST_PARTS = 4
+_TRIES = 20
 _SENTENCES = ("plot", "setting", "style", "review", "recommendation", "extension", "revision")
 """Attributes whose value is one description, in which "and" joins no list."""
 
@@ -44,7 +45,7 @@ def listed_values(truth: str, kind: str, about: tuple[str, str, str], count: int
             if (made := _birth(truth, rng)) is None:
                 return
             yield made
-        elif own and kind in (values.TEXT, values.TITLES, values.ROLE, values.CLAUSE):
+        elif own and kind in (values.TEXT, values.TITLES, values.AWARDS, values.ROLE, values.CLAUSE):
             yield _joined(rng.sample(own, min(most, len(_parts(truth)), len(own))))
         else:
             return
@@ -60,7 +61,11 @@ def _people(truth: str, name: str, rng: random.Random) -> str:
     people = _parts(truth)
     if not any(word[0].isupper() for word in truth.split() if word != "and"):
         return _joined(rng.sample(shipped("values")["person"]["occupation"], min(len(people), _MOST_PARTS)))
-    return _joined([_person(person, name, rng) for person in people])
+    made = list[str]()
+    for person in people:
+        drawn = (_person(person, name, rng) for _ in range(_TRIES))
+        made.append(next((other for other in drawn if other not in made), person))
+    return _joined(made)
 
 
 def _person(person: str, name: str, rng: random.Random) -> str:

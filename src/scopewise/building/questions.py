@@ -159,6 +159,8 @@ class _OfFact:
         found = [
             text for attribute, text in self.of.index.descriptions(self.instance) if attribute != self.fact.attribute
         ]
+        # "the person who holds this citizenship: Dutch" ends with its value, and is no subject if another will do.
+        found = [text for text in found if ": " not in text] or found
         if found:
             yield self.row(self.take(self.asked(VAL, self.rng.choice(found)), VAL), VAL, ONE_HOP)
 

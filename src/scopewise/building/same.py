@@ -40,7 +40,7 @@ def same_value(one: str, other: str, kind: str) -> bool:
     if kind == values.NUMBER:
         amounts = [list(_amounts(text)) for text in (one, other)]
         return amounts[0] == amounts[1] != [] or _letters(one) == _letters(other)
-    if kind in (values.PEOPLE, values.TITLES):
+    if kind in (values.PEOPLE, values.TITLES, values.AWARDS):
         return _list(one) == _list(other)
     return _without_article(one) == _without_article(other)
 
@@ -63,7 +63,7 @@ def says_value(text: str, value: str, kind: str) -> bool:
     if kind == values.NUMBER:
         amounts = list(_amounts(value))
         return bool(amounts) and set(amounts) <= set(_amounts(text))
-    if kind in (values.PEOPLE, values.TITLES):
+    if kind in (values.PEOPLE, values.TITLES, values.AWARDS):
         return all(f" {part} " in spaced for part in _list(value))
     return f" {_without_article(value)} " in spaced
 

@@ -64,8 +64,15 @@ class Wordings:
     def _other(self, attribute: str) -> AttributeWordings:
         other, spoken = self.attributes["other"], attribute.replace("_", " ").replace("{", "").replace("}", "")
 
+        several = spoken.endswith("s") and not spoken.endswith(("ss", "us", "is"))
+        words = {"{attribute}": spoken, "{is}": "are" if several else "is", "{this}": "these" if several else "this"}
+
+        def fill(text: str) -> str:
+            for field, word in words.items():
+                text = text.replace(field, word)
+            return text
+
         def named(wording: Wording) -> Wording:
-            fill = lambda text: text.replace("{attribute}", spoken)  # noqa: E731 - a name for three uses
             return Wording(
                 fill(wording.noun), fill(wording.clause), tuple(map(fill, wording.ask)), fill(wording.predicate),
                 tuple(map(fill, wording.answer)),

@@ -9,9 +9,9 @@ from typing import Any
 
 from scopewise.errors import DataError
 
-TEXT, PEOPLE, TITLES, EMAIL, PHONE, ADDRESS = "text", "people", "titles", "email", "phone", "address"
-NUMBER, BIRTH, ROLE, CLAUSE = "number", "birth", "role", "clause"
-TYPES = (TEXT, PEOPLE, TITLES, EMAIL, PHONE, ADDRESS, NUMBER, BIRTH, ROLE, CLAUSE)
+TEXT, PEOPLE, TITLES, AWARDS, EMAIL, PHONE = "text", "people", "titles", "awards", "email", "phone"
+ADDRESS, NUMBER, BIRTH, ROLE, CLAUSE = "address", "number", "birth", "role", "clause"
+TYPES = (TEXT, PEOPLE, TITLES, AWARDS, EMAIL, PHONE, ADDRESS, NUMBER, BIRTH, ROLE, CLAUSE)
 LONGEST = 500
 """Characters of a value; a longer one is no fact but a text."""
 
@@ -39,7 +39,7 @@ _FORMS = {
 def written(value: Any, kind: str, where: str) -> str:
     """Return a value as it is written in a sentence.
 
-    A list is joined by "and", a role gets its article, a birth "on" or "in".
+    A list is joined by "and", a role and an award get their article, a birth "on" or "in".
 
     Args:
         value: A text, a number, a list of them, or a mapping of `date` and `place` for a birth.
@@ -58,7 +58,7 @@ def written(value: Any, kind: str, where: str) -> str:
         if not value:
             raise DataError(f"{where}: an empty list; give at least one value, or leave the attribute out")
         parts = [_plain(one, where) for one in value]
-        parts = [_titled(part) for part in parts] if kind == TITLES else parts
+        parts = [_award(part) for part in parts] if kind == AWARDS else parts
         return ", ".join(parts[:-1]) + (" and " if parts[:-1] else "") + parts[-1]
     text = _plain(value, where)
     if kind in _FORMS and not re.fullmatch(_FORMS[kind][0], text):
@@ -66,9 +66,9 @@ def written(value: Any, kind: str, where: str) -> str:
     if kind == BIRTH:
         return text if re.match(r"(on|in|at|near) ", text) else f"{_on(text)} {text}"
     if kind == ROLE:
-        return text if re.match(r"(an?|the) ", text) else f"{'an' if text[0].lower() in 'aeiou' else 'a'} {text}"
-    if kind == TITLES:
-        return _titled(text)
+        return text if re.match(r"(an?|the) ", text) else f"{_article(text)} {text}"
+    if kind == AWARDS:
+        return _award(text)
     return text.removesuffix(".") if kind in (TEXT, CLAUSE) else text
 
 
@@ -99,7 +99,13 @@ def _on(text: str) -> str:
     return "on" if re.match(DATE_PATTERN, text) else "in"
 
 
-def _titled(text: str) -> str:
-    """Return "the Hollis Vane Medal" of "Hollis Vane Medal"; other titles as they are."""
-    award = re.match(r"[A-Z].*\b(Award|Prize|Medal|Order|Cup|Fellowship|Scholarship)\b", text)
-    return f"the {text}" if award and not text.startswith(("The ", "A ")) else text
+def _article(text: str) -> str:
+    """Return "an" before a vowel that is heard, else "a"; "a union leader", "an honorary consul"."""
+    vowel = r"(?!uni(?!n|m)|u[skt][aeiou]|uro|eu|ewe|one\b)[aeiou]|hour|honou?r|honest|heir"
+    return "an" if re.match(vowel, text, re.I) else "a"
+
+
+def _award(text: str) -> str:
+    """Return "the Hollis Vane Medal" of "Hollis Vane Medal", "the Order of the Quire"; other awards as they are."""
+    named = r"[A-Z].*\b(Award|Prize|Medal|Order|Cup|Fellowship|Scholarship)\b|(Order|Prize|Medal|Cup) (of|for) |Prix "
+    return f"the {text}" if re.match(named, text) and not text.startswith(("The ", "A ")) else text
