@@ -92,6 +92,8 @@ def sentence(error: ValidationError, section: type[Section], *inside: str) -> st
         if (why := getattr(inner, "REFUSED", {}).get(key)) is not None:
             return f"{path}: not a setting; {why}"
         return f"unknown key {path!r}; {allowed(key, getattr(inner, 'model_fields', {}), 'remove or rename it')}"
+    if first["type"] == "missing":
+        return f"{path}: missing; give it a value"
     message = f"{first['msg'][0].lower()}{first['msg'][1:]}".removeprefix("value error, ")
     if first["type"] == "literal_error":
         message = allowed(shown(first["input"]), re.findall(r"'([^']*)'", first["ctx"]["expected"]))

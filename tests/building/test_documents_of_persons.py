@@ -226,6 +226,14 @@ def test_values_that_documents_give_differently_are_listed_with_their_places(tmp
     assert not any("conflict" in one["failed"] for one in others)
 
 
+def test_a_folder_of_texts_is_a_second_source(tmp_path: Path) -> None:
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letters" / "a.txt").write_text("Ada Bell lives at 3 Mill Lane, Ormsk.\n")
+    (tmp_path / "letters" / "b.md").write_text("Ada Bell writes sea stories.\n")
+    found = verified(given(tmp_path), [str(tmp_path / "letters")], WORDINGS)
+    assert set(facts_of(found)["Ada Bell"]) == {"address", "genre"}
+
+
 def test_a_source_that_confirms_nothing(tmp_path: Path) -> None:
     (tmp_path / "other.txt").write_text("Nobody is named here.")
     with pytest.raises(DataError, match="--check-against"):

@@ -107,8 +107,20 @@ def test_bad_instances(tmp_path: Path, content: Any, given: str, allowed: str) -
 
 
 def test_how_many_instances_are_wrong(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="2 more of 4 rows are wrong"):
+    with pytest.raises(DataError, match="2 more of 4 instances are wrong: instances 3, 4$"):
         read(tmp_path, [3, ADA, 4, 5])
+
+
+def test_advice_comes_before_what_may_be_meant(tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"languages; rename it, or add it .* 'extends: privacy-gdpr'\. Did you mean 'email'\?$"
+    ):
+        read(tmp_path, [{"name": "Ada Bell", "e-mail": "ada@mail.example", "genre": "odes"}])
+
+
+def test_a_header_in_capitals(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"in\.csv:2: column 'Name'; write it 'name'"):
+        read(tmp_path, "Name,email,genre\nAda Bell,ada@mail.example,odes\n", name="in.csv")
 
 
 # -- law tables --------------------------------------------------------------------------------------------------------

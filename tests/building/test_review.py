@@ -85,6 +85,9 @@ def test_verdicts_are_merged_and_kept_in_the_datasheet(bench: Path) -> None:
     assert "1 edited" in (bench / "DATASHEET.md").read_text()
     with pytest.raises(DataError, match="changed since"):  # it was merged: the rows are others
         merge(bench, path)
+    again = CliRunner().invoke(cli.app, ["review", str(bench), "--no-page"])  # and no reader should fill it in
+    assert again.exit_code == 2
+    assert "perhaps by a merge; write the review file anew, with --overwrite" in again.output
 
 
 def test_requests_and_layouts_follow_a_merge(bench: Path, tmp_path: Path) -> None:
@@ -215,6 +218,16 @@ def test_a_sample_is_written_and_kept(bench: Path) -> None:
     assert CliRunner().invoke(cli.app, [*arguments[:3], "--sample", "7"]).exit_code == 0
     assert (bench / FILE).read_text() == first  # verdicts in it are not lost
     assert (bench / FILE).stat().st_mode & 0o077 == 0
+
+
+def test_the_next_sample_has_rows_that_nobody_has_judged(bench: Path) -> None:
+    """Of all but three rows that were judged, three are drawn again; a sample of all has the judged ones, too."""
+    every = sampled(bench, None)
+    write_review(bench / FILE, [replace(one, verdict="yes") for one in every[3:]])
+    merge(bench, bench / FILE)
+    assert sampled(bench, 3) == every[:3]
+    assert set(every[:3]) < set(sampled(bench, 5))
+    assert sampled(bench, None) == every
 
 
 # -- the page ----------------------------------------------------------------------------------------------------------

@@ -118,7 +118,7 @@ def page(sheet: Mapping[str, Any]) -> str:
         f"| {where} | {one['accuracy']:.1%} | {one['base_rate']:.1%} | {'yes' if one['passed'] else 'no'} |"
         for where, one in checks["first_words"].items()
     ]
-    lines += ["", f"Left out: {sheet['left_out']} rows (`left_out.jsonl` says why)."]
+    lines += ["", f"Left out: {counted(sheet['left_out'], 'row')} (`left_out.jsonl` says why)."]
     lines += [f"- {_cell(one['instance'])}: {_cell(one['why'])}" for one in sheet["instances_left_out"]]
     if dropped := sheet.get("facts_left_out"):
         lines += ["", "Facts left out:", ""]

@@ -26,6 +26,8 @@ from scopewise.building.values import DATE_PATTERN, EMAIL_PATTERN, PHONE_PATTERN
 from scopewise.documents import read_text
 from scopewise.errors import ConfigError, DataError
 
+TEXTS = (".txt", ".md")
+"""Endings of documents."""
 NEAR = 300
 """Most characters between a fact and the name that it belongs to, in one paragraph."""
 
@@ -71,7 +73,7 @@ def from_documents(
         DataError: a file cannot be read, or no person is left; one sentence.
         ConfigError: no names are given, and spaCy is not installed.
     """
-    texts = {str(path): read_text(path, DataError, "--from-documents") for path in _files(paths)}
+    texts = {str(path): read_text(path, DataError, "--from-documents") for path in text_files(paths)}
     aliases = _names(names) if names else {name: [] for name in find_names(texts.values())}
     found = [fact for document, text in texts.items() for fact in _facts(document, text, aliases)]
     left_facts, left_instances, instances = list[LeftOut](), list[LeftOut](), list[Instance]()
@@ -159,12 +161,13 @@ def _iban(text: str) -> str:
     return ""
 
 
-def _files(paths: Sequence[str]) -> list[Path]:
+def text_files(paths: Sequence[str]) -> list[Path]:
+    """Return files, and of folders the texts in them (`*.txt`, `*.md`). Raises DataError if there are none."""
     found = list[Path]()
     for text in paths:
         path = Path(text)
         if path.is_dir():
-            found += sorted(file for file in path.iterdir() if file.suffix in (".txt", ".md"))
+            found += sorted(file for file in path.iterdir() if file.suffix in TEXTS)
         else:
             found.append(path)
     if not found:

@@ -159,6 +159,9 @@ def make_instance(
         raise record.error
     if not isinstance(record, Mapping):
         raise DataError(f"{where}: {type(record).__name__}; an instance is an object with a name and attributes")
+    named = next((str(key) for key in record if str(key).casefold() == "name"), "name")
+    if named != "name" and "name" not in record:
+        raise DataError(f"{where}: column {named!r}; write it 'name', and those of attributes as in the law table")
     name = _text(record.get("name"), where, "name")
     where = f"{where} ({name[:60]})"
     kind = str(record.get("kind") or _KINDS[laws[0].domain])

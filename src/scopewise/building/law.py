@@ -79,7 +79,9 @@ class Law:
         if attribute not in self.rules:
             raise DataError(
                 f"{where}: attribute {attribute!r} has no scope in the law table {self.name}; "
-                f"{allowed(attribute, self.rules)}; rename it, or add it to a table of your own with 'extends: {self.name}'"
+                + allowed(
+                    attribute, self.rules, f"rename it, or add it to a table of your own with 'extends: {self.name}'"
+                )
             )
         return self.rules[attribute]
 

@@ -66,16 +66,19 @@ COLUMNS = tuple(field.name for field in fields(Reviewed))
 def sampled(folder: Path, count: int | None, seed: int = 0) -> list[Reviewed]:
     """Return rows to be reviewed: `count` of both scopes, drawn at random (None: all), in the order of the benchmark.
 
+    Rows that an earlier review has judged are drawn only if there are no others.
+
     Raises:
         DataError: the folder is not one of `scopewise build`.
     """
     read_datasheet(folder)
-    total = sum(1 for row in read_rows(folder / ROWS) if row.scope in SCOPES)
-    drawn = set(random.Random(seed).sample(range(total), min(count or total, total)))
-    found, at = list[Reviewed](), -1
+    judged = {n for n, line in numbered_lines(folder / CHECKS) if "review" in _check_of(folder / CHECKS, n, line)}
+    numbers = [number for number, row in enumerate(read_rows(folder / ROWS), 1) if row.scope in SCOPES]
+    random.Random(seed).shuffle(numbers)
+    drawn = set(sorted(numbers, key=lambda number: number in judged)[:count])
+    found = list[Reviewed]()
     for number, row in enumerate(read_rows(folder / ROWS), 1):
-        at += row.scope in SCOPES
-        if row.scope in SCOPES and at in drawn:
+        if number in drawn:
             shown = {name: getattr(row, name) for name in COLUMNS[2:9]}
             found.append(Reviewed(number, hash_of(row), **shown))
     return found
@@ -216,16 +219,28 @@ def edited(row: Row, one: Reviewed) -> Row:
     return replace(row, answer=one.new_answer, paraphrase="") if one.new_answer else row
 
 
-def _check(folder: Path, path: Path, verdicts: Mapping[int, Reviewed]) -> None:
-    """Raise DataError if a review does not fit the rows, or would break them."""
-    asked, left, had, last = dict[str, int](), set[tuple[str, str]](), set[tuple[str, str]](), 0
+def check_fit(folder: Path, path: Path, reviewed: Iterable[Reviewed]) -> None:
+    """Raise DataError if a review is of other rows than those of the benchmark."""
+    left, last = {one.row: one for one in reviewed}, 0
     for number, row in enumerate(read_rows(folder / ROWS), 1):
-        last, one = number, verdicts.get(number)
+        last, one = number, left.pop(number, None)
         if one and one.hash != hash_of(row):
             raise DataError(
                 f"{path}: row {number} is {one.question[:60]!r}, and in {folder / ROWS} {row.question[:60]!r}; the "
-                "benchmark was changed since; write the review file anew, with --overwrite"
+                "benchmark was changed since, perhaps by a merge; write the review file anew, with --overwrite"
             )
+    if left:
+        raise DataError(
+            f"{path}: row {min(left)}, and {folder / ROWS} has {last}; write the file anew, with --overwrite"
+        )
+
+
+def _check(folder: Path, path: Path, verdicts: Mapping[int, Reviewed]) -> None:
+    """Raise DataError if a review does not fit the rows, or would break them."""
+    check_fit(folder, path, verdicts.values())
+    asked, left, had, last = dict[str, int](), set[tuple[str, str]](), set[tuple[str, str]](), 0
+    for number, row in enumerate(read_rows(folder / ROWS), 1):
+        last, one = number, verdicts.get(number)
         place = (row.instance, row.scope)
         had |= {place} if row.split == TRAIN and row.scope in SCOPES else set()
         if one and one.verdict == NO:
@@ -240,10 +255,6 @@ def _check(folder: Path, path: Path, verdicts: Mapping[int, Reviewed]) -> None:
     if (checked := sum(1 for _ in numbered_lines(folder / CHECKS))) != last:
         raise DataError(
             f"{folder / CHECKS}: {checked} lines, and {folder / ROWS} has {last}; build the benchmark again, with --overwrite"
-        )
-    if beyond := [number for number in verdicts if number > last]:
-        raise DataError(
-            f"{path}: row {beyond[0]}, and {folder / ROWS} has {last}; write the file anew, with --overwrite"
         )
     if lost := sorted(had - left):
         raise DataError(

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from scopewise.building.from_documents import paragraphs
+from scopewise.building.from_documents import TEXTS, paragraphs, text_files
 from scopewise.building.instances import Fact, Instance, InstanceFile, LeftOut, aliases_of, cell_values, records_of
 from scopewise.building.same import same_value, says_value
 from scopewise.building.templates import Wordings
@@ -20,7 +20,6 @@ from scopewise.errors import DataError
 Said = tuple[bool, tuple[tuple[str, str], ...]]
 """Whether a source confirms a fact; and if not, the other value that it gives, with its place."""
 Confirms = Callable[[Instance, Fact], Said]
-_TEXTS = (".txt", ".md")
 
 
 def verified(given: InstanceFile, sources: Sequence[str], wordings: Mapping[str, Wordings]) -> InstanceFile:
@@ -31,15 +30,14 @@ def verified(given: InstanceFile, sources: Sequence[str], wordings: Mapping[str,
 
     Args:
         given: What to check.
-        sources: Files of either kind.
+        sources: Files of either kind, or folders of documents.
         wordings: As in `read_instances`.
 
     Raises:
         DataError: a source cannot be read, or no instance is left.
     """
-    confirm = [
-        _document(Path(s), wordings) if Path(s).suffix in _TEXTS else _instances(Path(s), wordings) for s in sources
-    ]
+    files = [file for source in sources for file in _files(Path(source))]
+    confirm = [_document(file, wordings) if file.suffix in TEXTS else _instances(file, wordings) for file in files]
     kept, facts, left = list[Instance](), list(given.facts_left_out), list(given.instances_left_out)
     for instance in given.instances:
         true = list[Fact]()
@@ -62,6 +60,12 @@ def verified(given: InstanceFile, sources: Sequence[str], wordings: Mapping[str,
             f"--check-against: {', '.join(sources)}; {left[-1].why} of {len(given.instances)} instances; give another one"
         )
     return replace(given, instances=tuple(kept), facts_left_out=tuple(facts), instances_left_out=tuple(left))
+
+
+def _files(source: Path) -> list[Path]:
+    """Return the documents of a folder that has some; else the source itself, which may be a folder that `datasets` saved."""
+    holds_texts = source.is_dir() and any(file.suffix in TEXTS for file in source.iterdir())
+    return text_files([str(source)]) if holds_texts else [source]
 
 
 def _place(instance: Instance, fact: Fact) -> str:

@@ -7,10 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
-from scopewise.cli import Json, Overwrite, command, quiet_libraries
+from scopewise.cli import Json, command, quiet_libraries
 from scopewise.errors import ConfigError, ResultError
 from scopewise.registry import allowed
 from scopewise.terminal import counted, echo, echo_json, echo_table, echo_wrapped
+
+_SHOWN = 20
+"""Most instances and facts that were left out and are printed."""
 
 
 @command
@@ -30,7 +33,9 @@ def build(
     ] = None,
     check_against: Annotated[
         list[str] | None,
-        typer.Option(help="Second source, instances or text; facts that none confirms are left out. Repeatable."),
+        typer.Option(
+            help="Second source: instances, a text, or a folder of texts; facts that none confirms are left out. Repeatable."
+        ),
     ] = None,
     law: Annotated[
         list[str] | None,
@@ -81,7 +86,7 @@ def build(
         int | None, typer.Option(min=0, help="Most calls of generators; those answered before are free.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count facts and calls, and stop.")] = False,
-    overwrite: Overwrite = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier benchmark in the folder.")] = False,
     as_json: Json = False,
 ) -> None:
     """Build a benchmark from instances: scopes by law, questions, checks, and a datasheet.
@@ -146,7 +151,7 @@ def build(
     failed = {name: count for name, count in sheet["checks"]["failed"].items() if count}
     if failed or sheet["left_out"]:
         echo_table(("check", "failed by"), [(name, str(count)) for name, count in failed.items()])
-        echo(f"{sheet['left_out']} rows left out; see {folder / 'left_out.jsonl'}")
+        echo(f"{counted(sheet['left_out'], 'row')} left out; see {folder / 'left_out.jsonl'}")
     for one in sheet.get("known", {}).get("models", ()):
         echo_wrapped(f"{one['model']}: knows {one['known']} of {sheet['known']['facts']} forget facts by exposure")
     if read := sheet.get("read"):
@@ -155,10 +160,12 @@ def build(
             f"{read['model']}: finds the answer of {found['passed']} of {counted(read['rows'], 'row')} if it reads the "
             f"fact, and concludes {entailed['failed']} retain answers from forget facts"
         )
-    for one in sheet["instances_left_out"]:
-        echo_wrapped(f"left out: {one['instance']}, since: {one['why']}")
-    for one in sheet["facts_left_out"]:
-        echo_wrapped(f"left out: {one['attribute']} of {one['instance']}, since: {one['why']}")
+    left = [f"{one['instance']}, since: {one['why']}" for one in sheet["instances_left_out"]]
+    left += [f"{one['attribute']} of {one['instance']}, since: {one['why']}" for one in sheet["facts_left_out"]]
+    for text in left[:_SHOWN]:
+        echo_wrapped(f"left out: {text}")
+    if len(left) > _SHOWN:
+        echo_wrapped(f"left out: {len(left) - _SHOWN} more instances and facts; see {folder / 'DATASHEET.md'}")
     echo_wrapped(f"Next: scopewise check {folder / RUN}, or read {folder / 'DATASHEET.md'}")
 
 

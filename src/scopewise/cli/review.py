@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from scopewise.cli import Json, Overwrite, command
+from scopewise.cli import Json, command
 from scopewise.errors import ConfigError
 from scopewise.terminal import echo, echo_json, echo_table
 
@@ -21,7 +21,9 @@ def review(
     merge: Annotated[bool, typer.Option("--merge", help="Apply the review file to the benchmark.")] = False,
     page: Annotated[bool, typer.Option(help="Open a local page to judge rows; else only write the file.")] = True,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the page; 0 takes a free one.")] = 8766,
-    overwrite: Overwrite = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Draw the rows anew; the verdicts in the review file are lost.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Judge the rows of a built benchmark: yes, no, or an edit, on a local page (extra: play) or in a CSV file.
@@ -29,7 +31,7 @@ def review(
     Verdicts go to the review file at once; `--merge` applies them and keeps them in the datasheet.
     """
     from scopewise.building.datasheet import read_datasheet
-    from scopewise.building.review import FILE, read_review, sampled, write_review
+    from scopewise.building.review import FILE, check_fit, read_review, sampled, write_review
     from scopewise.building.review import merge as apply
 
     path = file or benchmark / FILE
@@ -43,6 +45,10 @@ def review(
         return
     if overwrite or not path.exists():
         write_review(path, sampled(benchmark, sample))
+    else:
+        check_fit(benchmark, path, read_review(path))
+        if sample:
+            echo(f"{path}: there already, and continued; --overwrite draws other rows")
     if not page:
         echo(f"{path}: fill the column verdict with yes, no or edit, then: scopewise review {benchmark} --merge")
         return

@@ -194,11 +194,13 @@ def each_row(records: Iterable[tuple[str, T]], make: Callable[[str, T], Made]) -
         first, *others = wrong
         ends = [origin.rpartition(":")[2] for origin, _ in others[:_PLACES]]
         name = "line" if all(end.isdigit() for end in ends) else "row"
-        places = [end.removeprefix("row ") for end in ends]
+        name = "instance" if all(end.startswith("instance ") for end in ends) else name
+        places = [end.removeprefix(f"{name} ") for end in ends]
         shown = f"{name}{'s' if len(places) > 1 else ''} {', '.join(places)}{', …' if len(others) > _PLACES else ''}"
         sentence, are = str(first[1]).rstrip("."), "is" if len(others) == 1 else "are"
         raise DataError(
-            f"{sentence}{'' if sentence.endswith('?') else ';'} {len(others)} more of {count} rows {are} wrong: {shown}"
+            f"{sentence}{'' if sentence.endswith('?') else ';'} {len(others)} more of {count} "
+            f"{'instances' if name == 'instance' else 'rows'} {are} wrong: {shown}"
         )
     if wrong:
         raise wrong[0][1]
