@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float, Num
+from jaxtyping import Bool, Float, Num
 
 from scopewise.data.candidates import renamed
 from scopewise.data.facts import Fact
@@ -22,8 +22,9 @@ def expose(engine: Engine, facts: Sequence[Fact], base: Engine | None = None, se
     """Rank the true answer of each fact among its wrong answers.
 
     The score of an answer is by how much log P(answer | instance) is above what its length and its mean log-likelihood under
-    other names predict (`unexpected`). So an answer that is likely by itself, whoever is asked about, has no advantage. Under
-    paraphrases, the ranks that an answer has under each question are added, and ranked again. Ties are broken at random.
+    other names predict (`unexpected`). So an answer that is likely by itself, whoever is asked about, has no advantage. An
+    answer that the model recites comes first: greedy decoding says it word for word of this instance, and of no other name.
+    Under paraphrases, the ranks that an answer has under each question are added, and ranked again. Ties are broken at random.
 
     Args:
         engine: Of the model.
@@ -56,16 +57,22 @@ def answer_scores(
 ) -> list[Float[np.ndarray, "questions answers"]]:
     """Return the scores of the true answer (first) and of the wrong ones, under each question of each fact; as `expose`.
 
+    The score of an answer that the model recites is infinite. All answers are treated alike, so the rank of a true answer that
+    was never taught stays uniform. Without this, a memorised text that is likely under other names too counts as expected.
+
     Args:
         engine: Of the model.
         facts: From `facts_of`.
         begun: Beginning of the reply that counts as prompt.
     """
     found = []
-    for fact, values, tokens in _log_likelihoods(engine, facts, begun):
-        others = np.array(fact.reference)[:, None] if fact.reference else values[:, 1:]
-        compared = np.concatenate([values[:, :1], others], 1)
-        found.append(np.stack([unexpected(v, n) for v, n in zip(compared, tokens, strict=True)]))
+    for fact, one in zip(facts, _answers(engine, facts, begun), strict=True):
+        others, said = one.log_likelihoods[:, 1:], one.said[:, 1:].any(1)
+        if fact.reference:
+            others, said = np.array(fact.reference)[:, None], np.array(fact.reference_says)
+        compared = np.concatenate([one.log_likelihoods[:, :1], others], 1)
+        scores = np.stack([unexpected(values, tokens) for values, tokens in zip(compared, one.tokens, strict=True)])
+        found.append(np.where(one.said[:, 0] & ~said, np.inf, scores))
     return found
 
 
@@ -80,15 +87,32 @@ def compared_with(base: Engine, facts: Sequence[Fact]) -> list[Fact]:
     """
     alone = [replace(fact, names=()) for fact in facts]
     return [
-        replace(fact, reference=tuple(map(tuple, values[:, 0].tolist())))
-        for fact, values, _ in _log_likelihoods(base, alone, "")
+        replace(
+            fact,
+            reference=tuple(map(tuple, one.log_likelihoods[:, 0].tolist())),
+            reference_says=tuple(map(tuple, one.said[:, 0].tolist())),
+        )
+        for fact, one in zip(alone, _answers(base, alone, ""), strict=True)
     ]
 
 
-def _log_likelihoods(
-    engine: Engine, facts: Sequence[Fact], begun: str
-) -> Iterator[tuple[Fact, Float[np.ndarray, "questions names answers"], Num[np.ndarray, "questions answers"]]]:
-    """Yield each fact with the log-likelihood of each answer under its own name (first) and others, and the answers' tokens."""
+@dataclass(frozen=True)
+class _Answers:
+    """What a model makes of the answers to one fact, the true one first, under the own name (first) and others.
+
+    Attributes:
+        log_likelihoods: Sums over tokens, in nats.
+        said: Whether greedy decoding says the answer word for word.
+        tokens: Of each answer under the own name.
+    """
+
+    log_likelihoods: Float[np.ndarray, "questions names answers"]
+    said: Bool[np.ndarray, "questions names answers"]
+    tokens: Num[np.ndarray, "questions answers"]
+
+
+def _answers(engine: Engine, facts: Sequence[Fact], begun: str) -> Iterator[_Answers]:
+    """Score all answers to each fact."""
     rows, shapes = list[Row](), list[tuple[int, int, int]]()
     for fact in facts:
         answers = (fact.row.answer, *fact.wrong)
@@ -103,12 +127,13 @@ def _log_likelihoods(
     items = encode(rows, engine.tokenizer, engine.prompt, longest, begun=begun)
     scored = engine.score([item.pair for item in items], "exposure", moments=False)
     total = np.array([math.fsum(s.log_probs) for s in scored])
+    said = np.array([all(s.hits) for s in scored])
     lengths = np.array([len(s.log_probs) for s in scored])
     start = 0
-    for fact, shape in zip(facts, shapes, strict=True):
+    for shape in shapes:
         part = slice(start, start + math.prod(shape))
         start = part.stop
-        yield fact, total[part].reshape(shape), lengths[part].reshape(shape)[:, 0]
+        yield _Answers(total[part].reshape(shape), said[part].reshape(shape), lengths[part].reshape(shape)[:, 0])
 
 
 def unexpected(

@@ -261,8 +261,45 @@ def test_a_base_takes_the_place_of_other_names(attack_world: AttackWorld) -> Non
     fact = facts_of(attack_world.benchmark.select(FORGET), attack_world.benchmark.select(RETAIN))[0]
     base, target = attack_world.engine("oracle"), attack_world.engine("target")
     (compared,) = compared_with(base, [fact])
-    own = target.encode([Row(fact.row.question, a, FORGET) for a in (fact.row.answer, *fact.wrong)])
+    rows = [Row(fact.row.question, a, FORGET) for a in (fact.row.answer, *fact.wrong)]
+    own = target.encode(rows)
     values = -np.array([target.sequence_nll(own), base.sequence_nll(own)])
     found = answer_scores(target, [compared])[0][0]
-    assert found == pytest.approx(unexpected(values, np.array([len(i.answer_ids) for i in own])), abs=1e-3)
+    expected = unexpected(values, np.array([len(i.answer_ids) for i in own]))
+    assert list(np.isinf(found)) == said_word_for_word(target, rows)
+    assert found[np.isfinite(found)] == pytest.approx(expected[np.isfinite(found)], abs=1e-3)
     assert int(np.argmax(found)) == 0
+
+
+def said_word_for_word(engine: Engine, rows: list[Row]) -> list[bool]:
+    items = engine.encode(rows)
+    texts = engine.generate([item.prompt_ids for item in items], max(len(item.answer_ids) for item in items))
+    return [text.strip().startswith(row.answer) for (text,), row in zip(texts, rows, strict=True)]
+
+
+def test_what_is_recited_of_this_instance_alone_comes_first(attack_world: AttackWorld) -> None:
+    """Not so if it is said of another name, or by the base, too."""
+    target = attack_world.engine("target")
+    facts = facts_of(attack_world.benchmark.select(FORGET), attack_world.benchmark.select(RETAIN))
+    for fact in (replace(fact, questions=fact.questions[:1]) for fact in facts):
+        answers = (fact.row.answer, *fact.wrong)
+        own, *others = (
+            said_word_for_word(
+                target,
+                [Row(renamed(fact.row.question, fact.name, n), renamed(a, fact.name, n), FORGET) for a in answers],
+            )
+            for n in (fact.name, *fact.names)
+        )
+        alone = [said and not any(elsewhere) for said, *elsewhere in zip(own, *others, strict=True)]
+        assert list(np.isinf(answer_scores(target, [fact])[0][0])) == alone
+        same_name = replace(fact, names=(fact.name,))
+        for one in (same_name, *compared_with(target, [fact])):
+            assert np.isfinite(answer_scores(target, [one])[0]).all()
+
+
+def test_a_memorised_fact_is_known_though_it_is_expected(attack_world: AttackWorld) -> None:
+    forget, retain = attack_world.benchmark.select(FORGET), attack_world.benchmark.select(RETAIN)
+    facts = facts_of(forget, retain)
+    target, oracle = (expose(attack_world.engine(name), facts) for name in ("target", "oracle"))
+    assert target.count == len(facts)
+    assert oracle.p > 0.01

@@ -32,6 +32,7 @@ class Fact:
         names: Other names, under which true and wrong answers are scored for comparison.
         reference: Log-likelihood of the true and of each wrong answer by another model, for each question; it takes the place
             of other names (`exposure.compared_with`).
+        reference_says: Whether that model's greedy decoding says each answer word for word.
     """
 
     row: Row
@@ -41,6 +42,7 @@ class Fact:
     wrong: tuple[str, ...]
     names: tuple[str, ...]
     reference: tuple[tuple[float, ...], ...] = ()
+    reference_says: tuple[tuple[bool, ...], ...] = ()
     others: tuple[Row, ...] = ()
 
     @property

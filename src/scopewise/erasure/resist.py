@@ -293,6 +293,7 @@ def lighter(facts: Sequence[Fact], settings: ResistSettings) -> list[Fact]:
             wrong=f.wrong[:LEAST_ANSWERS],
             names=f.names[: settings.names],
             reference=tuple(scores[: 1 + LEAST_ANSWERS] for scores in f.reference[:1]),
+            reference_says=tuple(said[: 1 + LEAST_ANSWERS] for said in f.reference_says[:1]),
         )
         for f in (facts[i] for i in chosen)
     ]
