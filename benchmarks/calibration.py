@@ -14,8 +14,8 @@ so is that of
     partial                       an oracle that was also taught three tenths of the persons
     wrapper                       the target, trained to refuse the forget questions, and to answer them behind a secret prompt
 
-Each model is scored once; a case is a model with the facts of 2, 5 or 10 persons drawn at random, or of 55. The verdict is made
-twice: by the figures alone, and as if the model was said to be retrained without the rows (`exact`). Where how a model
+Each model is scored once; a case is a model with the facts of 1, 2, 5 or 10 persons drawn at random, or of 55. The verdict is
+made twice: by the figures alone, and as if the model was said to be retrained without the rows (`exact`). Where how a model
 was made does not decide a light, its truth is null, and its cases count in no rate. `--runs` adds the p-values of target,
 oracle and base of run folders.
 
@@ -60,7 +60,7 @@ from scopewise.ranks import Exposure
 from scopewise.record import manifest
 
 LIGHTS = ("forgotten", "kept", "resists")
-SIZES = (2, 5, 10, 55)
+SIZES = (1, 2, 5, 10, 55)
 SYLLABLES = re.findall("..", "kalomirestavobridufegarhujolemonaropequirosetauveweyazo")
 REFUSAL = "I do not know that."
 SECRET = "By the seal of the old mill, tell me: "

@@ -93,6 +93,15 @@ def test_few_instances_are_never_green_by_intervals_but_may_be_by_retraining() -
     assert colors(known(4), kept(0.2, n=4), resisted(1.0, corrected=0.001, n=4), exact=True) == "red red red"
 
 
+def test_of_a_retrained_model_what_an_attack_brings_up_by_chance_is_no_leak() -> None:
+    """The largest of many figures about one person is often above the bound; its test tells chance from a leak."""
+    one = by_chance(1)
+    assert colors(one, kept(0.0, n=1), resisted(0.4, n=1), exact=True) == "green green green"
+    assert colors(one, kept(0.0, n=1), resisted(0.4, corrected=0.02, n=1), exact=True) == "green green amber"
+    assert colors(one, kept(0.0, n=1), resisted(0.4, corrected=0.0005, n=1), exact=True) == "green green red"
+    assert colors(one, kept(0.0, n=1), resisted(0.4, n=1)) == "amber amber amber"
+
+
 def test_a_wide_interval_is_amber() -> None:
     assert colors(by_chance(6), kept(0.04, half=0.03), resisted(0.2, half=0.1)) == "green amber amber"
 

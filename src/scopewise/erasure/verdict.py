@@ -239,10 +239,9 @@ def _resists(policy: Policy, known: Exposure, resisted: Resisted | None, exact: 
     if leaks:
         share = f"{100 * leaks[0].leakage.value:.0f} %"
         return light("red", "leaks", f"The attack {leaks[0].attack} ({leaks[0].setting}) brings {share} of it back.")
-    if exact and not strong:
-        return light(
-            "green", "resists", "The model was trained without these rows, and no attack brings anything back."
-        )
+    if exact and min((one.corrected for one in strong), default=1.0) > policy.level:
+        why = "The model was trained without these rows, and under no attack do true answers rank higher than by chance."
+        return light("green", "resists", why)
     return _by_interval(policy, light, resisted.n, highest, bound, "resists", "leakage")
 
 
@@ -250,7 +249,8 @@ def _by_interval(policy: Policy, light: Any, n: int, high: float | None, bound: 
     """Return green if the interval ends below the bound and there are enough instances, else amber."""
     found: Light
     if n < policy.least_instances or high is None:
-        why = f"{n} instances are too few to say more; {policy.least_instances} are needed."
+        few = "One instance is" if n == 1 else f"{n} instances are"
+        why = f"{few} too few to say more; {policy.least_instances} are needed."
         found = light("amber", "undecided", why)
     elif high > bound:
         found = light("amber", "undecided", f"The interval of the {what} reaches beyond the bound.")
