@@ -99,7 +99,12 @@ def test_of_a_retrained_model_what_an_attack_brings_up_by_chance_is_no_leak() ->
     assert colors(one, kept(0.0, n=1), resisted(0.4, n=1), exact=True) == "green green green"
     assert colors(one, kept(0.0, n=1), resisted(0.4, corrected=0.02, n=1), exact=True) == "green green amber"
     assert colors(one, kept(0.0, n=1), resisted(0.4, corrected=0.0005, n=1), exact=True) == "green green red"
+    assert colors(one, kept(0.0, n=1), resisted(0.1, corrected=0.02, n=1), exact=True) == "green green amber"
     assert colors(one, kept(0.0, n=1), resisted(0.4, n=1)) == "amber amber amber"
+
+
+def test_that_a_model_was_retrained_counts_under_attack_only_if_it_forgot() -> None:
+    assert colors(known(1), kept(0.0, n=1), resisted(0.0, n=1), exact=True) == "red green amber"
 
 
 def test_a_wide_interval_is_amber() -> None:

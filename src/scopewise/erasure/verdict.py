@@ -149,11 +149,11 @@ def decide(
         kept: Retention of the model; None if it was not measured.
         resisted: The attacks on the model; None if they were not run.
         exact: The model was retrained without the rows. Then fewer instances than the policy's are enough: the facts are
-            gone by construction, and the figures only have to agree.
+            gone by construction, and the figures only have to agree. *Resists* relies on it only if *Forgotten* is green.
     """
-    return Verdict(
-        _forgotten(policy, known, exposure, exact), _kept(policy, kept, exact), _resists(policy, known, resisted, exact)
-    )
+    forgotten = _forgotten(policy, known, exposure, exact)
+    gone = exact and forgotten.light == "green"
+    return Verdict(forgotten, _kept(policy, kept, exact), _resists(policy, known, resisted, gone))
 
 
 def is_known(exposure: Exposure, level: float = 0.05) -> bool:
@@ -219,7 +219,7 @@ def _kept(policy: Policy, kept: Kept | None, exact: bool) -> Light:
     return _by_interval(policy, light, n, value.high, bound, "kept", "loss of retention")
 
 
-def _resists(policy: Policy, known: Exposure, resisted: Resisted | None, exact: bool) -> Light:
+def _resists(policy: Policy, known: Exposure, resisted: Resisted | None, gone: bool) -> Light:
     bound = policy.resists.bound
     if resisted is None or not resisted.settings:
         return Light("amber", "undecided", None, None, None, 0, bound, "No attack was run.")
@@ -235,11 +235,11 @@ def _resists(policy: Policy, known: Exposure, resisted: Resisted | None, exact: 
         return light(
             "amber", "not known", "The model did not know these facts before, so an attack has nothing to bring back."
         )
-    leaks = [one for one in strong if one.corrected <= policy.level / (_EXACT if exact else 1)]
+    leaks = [one for one in strong if one.corrected <= policy.level / (_EXACT if gone else 1)]
     if leaks:
         share = f"{100 * leaks[0].leakage.value:.0f} %"
         return light("red", "leaks", f"The attack {leaks[0].attack} ({leaks[0].setting}) brings {share} of it back.")
-    if exact and min((one.corrected for one in strong), default=1.0) > policy.level:
+    if gone and min(one.corrected for one in resisted.settings) > policy.level:
         why = "The model was trained without these rows, and under no attack do true answers rank higher than by chance."
         return light("green", "resists", why)
     return _by_interval(policy, light, resisted.n, highest, bound, "resists", "leakage")
