@@ -71,7 +71,7 @@ def test_list_json_names_every_entry_with_a_summary(kind: str) -> None:
     entries = json.loads(scopewise("list", kind, "--json").stdout)
     recipes = list(RECIPES) if kind == "methods" else []
     assert [e["name"] for e in entries] == [*table(kind), *recipes]
-    assert [e["name"] for e in entries if e.get("default")] == (["reset_fast"] if recipes else [])
+    assert [e["name"] for e in entries if e.get("default")] == (["reset_robust"] if recipes else [])
     assert all(e["summary"] for e in entries)
 
 

@@ -69,7 +69,7 @@ def test_a_recipe_has_no_localizer() -> None:
 
 
 def test_one_recipe_is_the_default() -> None:
-    assert [name for name, recipe in RECIPES.items() if recipe.default] == ["reset_fast"]
+    assert [name for name, recipe in RECIPES.items() if recipe.default] == ["reset_robust"]
 
 
 @pytest.mark.parametrize(("rows", "count"), [("train", 3), ("taught", 4)])
