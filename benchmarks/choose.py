@@ -2,10 +2,11 @@
 
     python benchmarks/choose.py runs/robust/seed0 runs/choose [--candidates 0.35:0.2:0.33 ...] [--set KEY=VALUE] [--out FILE]
 
-The first folder is a finished run of `benchmarks/robust.py`, whose base, target and oracle are used. A fifth of its forget
-train rows are held out; forget rows of val are not read at all. A candidate is [METHOD:]ALPHA:FORGET_WEIGHT:EPOCHS: settings
-of `METHOD+reset`, with WGA if none is named, and epochs as a share of the fine-tuning's. Each is a run of its own in the
-second folder, and is attacked; what is complete is kept. Markdown on stdout, JSON in `--out`.
+The first folder is a finished run of `benchmarks/robust.py`, whose base, target and oracle are used. The last fifth of each
+person's forget train rows are held out; forget rows of val are not read at all. A candidate is
+[METHOD:]ALPHA:FORGET_WEIGHT:EPOCHS: settings of `METHOD+reset`, with WGA if none is named, and epochs as a share of the
+fine-tuning's. Each is a run of its own in the second folder, and is attacked; what is complete is kept. Markdown on stdout,
+JSON in `--out`.
 
 Gap: mean of the absolute distances of Unlearn (held-out forget rows) and Retention Success (retain rows of val, which a recipe
 trains on) to the oracle. Leakage: the relearning sweep over the forget train rows.
@@ -15,13 +16,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from scopewise.cli import quiet_libraries
+from scopewise.data.instances import instance_of
 from scopewise.data.load import load_benchmark
 from scopewise.data.rows import FIELDS, FORGET, RETAIN, TRAIN, VAL, Row
 from scopewise.documents import read_json
@@ -37,10 +38,16 @@ CANDIDATES = (
 KEYS = ("unlearn_success/val", "retention_success/val")
 
 
-def rows_to_choose_on(rows: Sequence[Row], seed: int) -> list[Row]:
-    """Return the retain rows as they are, and the forget train rows, a random fifth of them as val."""
+def rows_to_choose_on(rows: Sequence[Row]) -> list[Row]:
+    """Return the retain rows as they are, and the forget train rows, the last fifth of each person's as val.
+
+    KnowUnDo's val rows are the last ones of each person, and say less of what train says than a row drawn at random does.
+    """
     forget = [row for row in rows if row.scope == FORGET and row.split == TRAIN]
-    held = set(random.Random(seed).sample(range(len(forget)), len(forget) // 5))
+    persons: dict[str, list[int]] = {}
+    for i, row in enumerate(forget):
+        persons.setdefault(instance_of(row.instance, row.question), []).append(i)
+    held = {i for own in persons.values() for i in own[len(own) - round(len(own) / 5) :]}
     retain = [row for row in rows if row.scope == RETAIN]
     return [*(replace(row, split=VAL if i in held else TRAIN) for i, row in enumerate(forget)), *retain]
 
@@ -72,7 +79,7 @@ def settings_of(candidate: str, source: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def run(source: Path, folder: Path, candidate: str, changes: Sequence[str], seed: int) -> dict[str, Any]:
+def run(source: Path, folder: Path, candidate: str, changes: Sequence[str]) -> dict[str, Any]:
     """Run and attack one candidate; return its figures and the oracle's."""
     from scopewise.runs.attack import attack_run
     from scopewise.runs.bench import Bench
@@ -84,7 +91,7 @@ def run(source: Path, folder: Path, candidate: str, changes: Sequence[str], seed
     benchmark = load_benchmark(data["benchmark"], data["path"], data["domain"], data["general"], data.get("instances"))
     path = folder / "rows.jsonl"
     if not path.exists():
-        rows = rows_to_choose_on(benchmark.rows, seed)
+        rows = rows_to_choose_on(benchmark.rows)
         documents = ({key: value for key, value in asdict(row).items() if key in FIELDS and value} for row in rows)
         write_text(path, "".join(json.dumps(document) + "\n" for document in documents))
     own = [
@@ -128,7 +135,6 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("source", type=Path)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--candidates", nargs="+", default=list(CANDIDATES))
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--set", action="append", default=[], dest="changes")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args(words)
@@ -136,7 +142,7 @@ def main(words: Sequence[str] | None = None) -> None:
     from scopewise.record import manifest
 
     given.folder.mkdir(parents=True, exist_ok=True)
-    found = {one: run(given.source, given.folder, one, given.changes, given.seed) for one in given.candidates}
+    found = {one: run(given.source, given.folder, one, given.changes) for one in given.candidates}
     if given.out is not None:
         write_json(given.out, {"manifest": manifest(None, None), "set": given.changes, "candidates": found})
     print(table(found))

@@ -146,15 +146,12 @@ def test_scopes_that_words_tell_apart() -> None:
 
 
 def test_choosing_reads_no_forget_row_of_val() -> None:
-    """Ten forget train rows: two are held out. Retain rows keep their split."""
-    rows = [Row(f"f{i}", "a", FORGET) for i in range(10)] + [
-        Row("v", "a", FORGET, split="val"),
-        Row("r", "a", RETAIN, split="val"),
-    ]
-    found = CHOOSE.rows_to_choose_on(rows, 0)
-    assert sorted(row.question for row in found) == sorted([*(f"f{i}" for i in range(10)), "r"])
-    assert sum(row.split == "val" for row in found if row.scope == FORGET) == 2
-    assert found == CHOOSE.rows_to_choose_on(rows, 0)
+    """Ten forget train rows of one person, five of another: the last two and the last one are held out. Retain rows stay."""
+    rows = [Row(f"{name} {i}", "a", FORGET, instance=name) for i in range(10) for name in "ab" if name == "a" or i < 5]
+    others = [Row("v", "a", FORGET, split="val"), Row("r", "a", RETAIN, split="val"), Row("t", "a", RETAIN)]
+    found = CHOOSE.rows_to_choose_on([*rows, *others])
+    assert sorted(row.question for row in found if row.split == "val") == ["a 8", "a 9", "b 4", "r"]
+    assert sorted(row.question for row in found) == sorted([*(row.question for row in rows), "r", "t"])
 
 
 @pytest.mark.slow

@@ -10,11 +10,24 @@ from scopewise.data.rows import ALL_SCOPES, FORGET, RETAIN, Row
 from scopewise.errors import DataError
 
 
+_PARTICLES = "of the and de del della der den di da dos du la le el al van von bin ibn y".split()
+_WORD = r"[A-Z](?:[\w’-]|'(?=[A-Z]))+"  # O'Connor, but not the 's of a genitive
+_NAME = re.compile(rf"{_WORD}(?:\s+(?:(?:{'|'.join(_PARTICLES)})\s+){{0,2}}{_WORD})+")
+_BEGINNINGS = frozenset(
+    "Are As At By Can Could Did Do Does For From Give Had Has Have How In Is List May Might Name Of On Please Should State Tell "
+    "To Was Were What When Where Which Who Whom Whose Why Will With Would".split()
+)
+
+
 def instance_of(instance: str, question: str) -> str:
-    """Return the instance of a row: that of the data, else the longest name in its question, else the question itself."""
+    """Return the instance of a row: that of the data, else the longest name in its question, else the question itself.
+
+    A name has two words or more, each with a capital letter; the word that begins the question, such as "Is", is no part of it.
+    """
     if instance:
         return instance
-    names = re.findall(r"[A-Z][\w’-]+(?:\s+(?:of|the|de|van|and)?\s*[A-Z][\w’-]+)+", question)
+    first, _, rest = question.partition(" ")
+    names = _NAME.findall(rest if first in _BEGINNINGS else question)
     return re.sub("['’]s$", "", max(names, key=len)) if names else question
 
 
