@@ -53,8 +53,6 @@ class Recipe:
 
 
 # Chosen on KnowUnDo privacy with the tiny model, seed 1, a fifth of the forget train rows held out (docs/attack-study.md).
-# With a forget weight of 0.1 in the place of 0.2, the fast one forgets too little; with 0 or 0.2 in the place of 0.05, the robust
-# one forgets less or more than the oracle.
 RECIPES: dict[str, Recipe] = {
     "reset_fast": Recipe(
         method="ihl+reset",

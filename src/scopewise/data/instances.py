@@ -9,13 +9,12 @@ from collections.abc import Sequence
 from scopewise.data.rows import ALL_SCOPES, FORGET, RETAIN, Row
 from scopewise.errors import DataError
 
-
-_PARTICLES = "of the and de del della der den di da dos du la le el al van von bin ibn y".split()
+_PARTICLE = "of|the|and|de|del|della|der|den|di|da|dos|du|la|le|el|al|van|von|bin|ibn|y"
 _WORD = r"[A-Z](?:[\w’-]|'(?=[A-Z]))+"  # O'Connor, but not the 's of a genitive
-_NAME = re.compile(rf"{_WORD}(?:\s+(?:(?:{'|'.join(_PARTICLES)})\s+){{0,2}}{_WORD})+")
-_BEGINNINGS = frozenset(
-    "Are As At By Can Could Did Do Does For From Give Had Has Have How In Is List May Might Name Of On Please Should State Tell "
-    "To Was Were What When Where Which Who Whom Whose Why Will With Would".split()
+_NAME = re.compile(rf"{_WORD}(?:\s+(?:(?:{_PARTICLE})\s+){{0,2}}{_WORD})+")
+_BEGINNING = re.compile(
+    "^(?:Are|As|At|By|Can|Could|Did|Do|Does|For|From|Give|Had|Has|Have|How|In|Is|List|May|Might|Name|Of|On|Please|Should|State|"
+    r"Tell|To|Was|Were|What|When|Where|Which|Who|Whom|Whose|Why|Will|With|Would)\s"
 )
 
 
@@ -26,8 +25,7 @@ def instance_of(instance: str, question: str) -> str:
     """
     if instance:
         return instance
-    first, _, rest = question.partition(" ")
-    names = _NAME.findall(rest if first in _BEGINNINGS else question)
+    names = _NAME.findall(_BEGINNING.sub("", question))
     return re.sub("['’]s$", "", max(names, key=len)) if names else question
 
 
@@ -35,7 +33,7 @@ def instance_names(rows: Sequence[Row]) -> list[str]:
     """Return the names of the instances of rows, sorted.
 
     They are those that the data gives, and of rows without one the names that more than one question asks about, as far as
-    they do not end with another such name ("Has John Carter").
+    they do not end with another such name ("Uncle John Carter").
     """
     given = {row.instance for row in rows if row.instance}
     questions = {row.question for row in rows}

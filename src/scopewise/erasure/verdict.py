@@ -240,7 +240,9 @@ def _resists(policy: Policy, known: Exposure, resisted: Resisted | None, gone: b
         share = f"{100 * leaks[0].leakage.value:.0f} %"
         return light("red", "leaks", f"The attack {leaks[0].attack} ({leaks[0].setting}) brings {share} of it back.")
     if gone and min(one.corrected for one in resisted.settings) > policy.level:
-        why = "The model was trained without these rows, and under no attack do true answers rank higher than by chance."
+        why = (
+            "The model was trained without these rows, and under no attack do true answers rank higher than by chance."
+        )
         return light("green", "resists", why)
     return _by_interval(policy, light, resisted.n, highest, bound, "resists", "leakage")
 
