@@ -67,7 +67,7 @@ RECIPES: dict[str, Recipe] = {
         epochs=1 / 2,
         price=0.69,
         about="Undo 70 % of the fine-tuning, then IHL; about 70 % of the price of retraining.",
-        method_args={"forget_weight": 0.05},
+        method_args={"forget_weight": 0.065},
         wrapper_args={"reset": {"alpha": 0.7}},
         default=True,
     ),
