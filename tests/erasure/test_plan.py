@@ -64,6 +64,9 @@ def test_settings_by_size() -> None:
     assert (found["parameters"], found["learning_rate"]) == ("lora", 1e-2)
     own = {"parameters": "all", "learning_rate": 3e-4, "num_train_epochs": 7.0}
     assert finetuning(Taught("base", own), 4_000_000) == own
+    asked = finetuning(Taught(None, {}), 4_000_000, "lora")
+    assert asked == found, "the learning rate is of what is trained"
+    assert finetuning(Taught("base", own), 4_000_000, own["parameters"]) == own
     begin = unlearning("wga", found, 100, 300)
     assert begin["learning_rate"] == pytest.approx(2e-3)
     assert begin["num_train_epochs"] == pytest.approx(120 / 13)

@@ -138,18 +138,21 @@ def approximate(base: str | None, retain: int) -> str:
     return RECIPE if base is not None and retain else APPROXIMATE
 
 
-def finetuning(found: Taught, parameters: int) -> dict[str, Any]:
+def finetuning(found: Taught, parameters: int, what: Literal["all", "lora"] | None = None) -> dict[str, Any]:
     """Return settings of the `finetune` section: as recorded, or else by the model's size.
 
     Args:
         found: What the model's files say.
         parameters: Number of the model's parameters.
+        what: What to train, if it is asked for; a recorded learning rate for something else does not count then.
     """
-    if "learning_rate" in found.settings:
+    recorded = found.settings.get("parameters", "all")
+    what = what or recorded
+    if "learning_rate" in found.settings and what == recorded:
         return dict(found.settings)
     return {
-        "parameters": found.settings.get("parameters", "all"),
-        "learning_rate": learning_rate(parameters, found.settings.get("parameters", "all")),
+        "parameters": what,
+        "learning_rate": learning_rate(parameters, what),
         "num_train_epochs": 10.0,
         "batch_size": 16,
         "warmup_steps": 0.05,

@@ -185,10 +185,11 @@ class Setup:
         if self.options.model is None:
             return self.run.config.finetune.model_dump(mode="json")
         model = outline(self.options.model, self.run.config.model)
-        found = finetuning(taught(self.options.model), sum(p.numel() for p in model.parameters()))
-        asked = self.run.config.finetune.model_dump(mode="json")
+        given = self.run.config.finetune.model_dump(mode="json")
         names = [change.partition("=")[0].strip().split(".") for change in self.options.changes]
-        return found | {name[1]: asked[name[1]] for name in names if name[0] == "finetune" and len(name) == 2}
+        asked = {name[1]: given[name[1]] for name in names if name[0] == "finetune" and len(name) == 2}
+        size = sum(p.numel() for p in model.parameters())
+        return finetuning(taught(self.options.model), size, asked.get("parameters")) | asked
 
     def engine(self, path: str | Path, name: str) -> Engine:
         """Load a model; `name` is the label of its progress bars."""
