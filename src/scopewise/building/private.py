@@ -32,7 +32,7 @@ class ForgetValues:
         self._names: set[str] = set()
         for instance in (*instances, *others):
             for name in (instance.name, *instance.aliases):
-                self._names.update(_parts(name), plain(name).split())
+                self._names.update(parts_of(name), plain(name).split())
         for instance in instances:
             self._named[instance.name] = [f" {plain(name)} " for name in (instance.name, *instance.aliases)]
             own = {text.strip() for text in self._named[instance.name]}
@@ -56,15 +56,15 @@ class ForgetValues:
         return any(name in text for name in self._named[owner])
 
     def _of(self, instance: Instance, fact: Fact) -> Iterator[str]:
-        yield from _parts(fact.value)
+        yield from parts_of(fact.value)
         if wordings(instance.kind).of(fact.attribute).type == PEOPLE:
             people = re.split(r", | and ", fact.value)
             self._names.update(part for person in people if len((part := plain(person)).split()) == 1)
             for person in people:
-                yield from _parts(person)
+                yield from parts_of(person)
 
 
-def _parts(value: str) -> list[str]:
-    """Return each four words in a row of a value; of a shorter one all."""
+def parts_of(value: str) -> list[str]:
+    """Return the plain words by which a value is found: each four words in a row of a value; of a shorter one all."""
     words = plain(value).split()
     return [" ".join(words[i : i + _WORDS]) for i in range(max(1, len(words) - _WORDS + 1))] if words else []

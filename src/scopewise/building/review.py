@@ -16,11 +16,12 @@ from typing import Any
 
 from scopewise.building.datasheet import Counts, check_datasheet, read_datasheet, write_datasheet
 from scopewise.building.layouts import LAYOUTS, numbered_lines, read_rows, write_layout
-from scopewise.building.make import CHECKS, LEFT_OUT, ROWS, line_of
+from scopewise.building.make import CHECKS, FACTS, LEFT_OUT, ROWS, line_of
+from scopewise.building.private import parts_of
 from scopewise.building.requests import reviewed_request
 from scopewise.building.values import is_safe
 from scopewise.data.crossed import plain
-from scopewise.data.rows import CHOICE, SCOPES, TRAIN, Row
+from scopewise.data.rows import CHOICE, FORGET, RETAIN, SCOPES, TRAIN, Row
 from scopewise.documents import parse_json, read_text
 from scopewise.errors import DataError
 from scopewise.files import write_text, writing_lines
@@ -246,6 +247,8 @@ def _check(folder: Path, path: Path, verdicts: Mapping[int, Reviewed]) -> None:
         if one and one.verdict == NO:
             continue
         row = edited(row, one) if one else row
+        if one and one.verdict == EDIT and row.scope == RETAIN:
+            _check_private(folder, row, f"{path}: row {number}")
         first = asked.setdefault(plain(row.question), number)
         if first != number and (one or verdicts.get(first)):
             raise DataError(
@@ -260,6 +263,19 @@ def _check(folder: Path, path: Path, verdicts: Mapping[int, Reviewed]) -> None:
         raise DataError(
             f"{path}: no {lost[0][1]} train row of {lost[0][0]} would be left; keep one, or build without the instance"
         )
+
+
+def _check_private(folder: Path, row: Row, where: str) -> None:
+    """Raise DataError if a retain row repeats a value that must go, of any instance; of a name, only of its own instance."""
+    facts = [parse_json(line, str(folder / FACTS), DataError) for _, line in numbered_lines(folder / FACTS)]
+    names, text = {plain(fact["instance"]) for fact in facts}, f" {plain(f'{row.question} {row.answer}')} "
+    for fact in (fact for fact in facts if fact["scope"] == FORGET):
+        counts = plain(fact["value"]) not in names or fact["instance"] == row.instance
+        if counts and any(f" {part} " in text for part in parts_of(fact["value"])):
+            raise DataError(
+                f"{where}: the edit of a retain row repeats {fact['attribute']} of {fact['instance']}, which must go; word it "
+                "otherwise"
+            )
 
 
 def _reviewed(cells: list[str], where: str) -> Reviewed:
