@@ -1,6 +1,6 @@
 """Choose the settings of the recipes on train rows: at rest on held-out forget rows, and after relearning.
 
-    python benchmarks/choose.py runs/robust/seed0 runs/choose [--candidates 0.35:0.2:0.33 ...] [--set KEY=VALUE] [--out FILE]
+    python benchmarks/choose.py runs/robust/seed1 runs/choose [--candidates CANDIDATE ...] [--set KEY=VALUE] [--out FILE]
 
 The first folder is a finished run of `benchmarks/robust.py`, whose base, target and oracle are used. The last fifth of each
 person's forget train rows are held out; forget rows of val are not read at all. A candidate is
@@ -31,17 +31,15 @@ from scopewise.files import write_json, write_text
 from scopewise.recipes import Recipe
 from scopewise.run_file import load_config
 
-CANDIDATES = (
-    "0:1:0.33", "0.35:0.1:0.33", "0.35:0.2:0.33", "0.35:0.3:0.25", "0.5:0.1:0.33", "0.5:0.3:0.33", "0.5:1:0.33",
-    "0.5:0.1:0.5", "0.65:0.05:0.5", "0.65:0.1:0.5", "0.8:0.03:0.5", "0.8:0.1:0.5",
-)  # fmt: skip
+CANDIDATES = ("ihl:0.7:0.05:0.62", "ihl:0.7:0.065:0.62", "ihl:0.7:0.1:0.62", "ihl:0.35:0.2:0.33")
 KEYS = ("unlearn_success/val", "retention_success/val")
 
 
 def rows_to_choose_on(rows: Sequence[Row]) -> list[Row]:
     """Return the retain rows as they are, and the forget train rows, the last fifth of each person's as val.
 
-    KnowUnDo's val rows are the last ones of each person, and say less of what train says than a row drawn at random does.
+    KnowUnDo's val rows are the last ones of each person, and say less of what train says than a row drawn at random does
+    (`nearness.py`).
     """
     forget = [row for row in rows if row.scope == FORGET and row.split == TRAIN]
     persons: dict[str, list[int]] = {}

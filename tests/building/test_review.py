@@ -194,16 +194,18 @@ def test_an_edit_that_asks_what_another_row_asks(bench: Path) -> None:
 
 
 def test_an_edit_of_a_retain_row_that_repeats_what_must_go(bench: Path) -> None:
+    """An address as a whole; of the parents, one of them."""
     rows = load_benchmark("jsonl", str(bench / "rows.jsonl")).rows
     number = next(i for i, row in enumerate(rows, 1) if row.scope == "retain")
     facts = [json.loads(line) for line in (bench / "facts.jsonl").read_text().splitlines()]
-    secret = next(
-        fact for fact in facts if fact["attribute"] == "address" and fact["instance"] != rows[number - 1].instance
-    )
+    others = [fact for fact in facts if fact["instance"] != rows[number - 1].instance]
     before = (bench / "rows.jsonl").read_bytes()
-    path = filled(bench, **{f"r{number}": {"verdict": "edit", "new_answer": f"Near {secret['value']}, they say."}})
-    with pytest.raises(DataError, match=f"address of {secret['instance']}"):
-        merge(bench, path)
+    for attribute in ("address", "parents"):
+        secret = next(fact for fact in others if fact["attribute"] == attribute)
+        value = secret["value"].split(" and ")[0]
+        path = filled(bench, **{f"r{number}": {"verdict": "edit", "new_answer": f"Near {value}, they say."}})
+        with pytest.raises(DataError, match=f"{attribute} of {secret['instance']}"):
+            merge(bench, path)
     assert (bench / "rows.jsonl").read_bytes() == before
     merge(bench, filled(bench, **{f"r{number}": {"verdict": "edit", "new_answer": "Near the sea, they say."}}))
 

@@ -16,6 +16,7 @@ FOLDER = Path(__file__).parents[2] / "benchmarks"
 module_of(FOLDER / "drift.py")  # the scripts import it from their folder
 ROBUST, CEILING = module_of(FOLDER / "robust.py"), module_of(FOLDER / "scope_ceiling.py")
 CHOOSE = module_of(FOLDER / "choose.py")
+NEARNESS = module_of(FOLDER / "nearness.py")
 
 
 def test_an_interval() -> None:
@@ -152,6 +153,14 @@ def test_choosing_reads_no_forget_row_of_val() -> None:
     found = CHOOSE.rows_to_choose_on([*rows, *others])
     assert sorted(row.question for row in found if row.split == "val") == ["a 8", "a 9", "b 4", "r"]
     assert sorted(row.question for row in found) == sorted([*(row.question for row in rows), "r", "t"])
+
+
+def test_a_row_is_near_if_a_train_row_has_half_of_its_rare_words() -> None:
+    """Of "pen ink", "ink sea" has one of two; of "fog hill elm", nothing has two. "the" is in more than 20 rows."""
+    texts = ["ink sea", "fog moor", *map(str, range(20))]
+    train = [Row(f"{i}?", f"the {text}", FORGET, instance="Ada") for i, text in enumerate(texts)]
+    val = [Row("v", "the pen ink", FORGET, split="val"), Row("w", "the fog hill elm", FORGET, split="val")]
+    assert NEARNESS.measure([*train, *val])["val"] == {"rows": 2, "near": 0.5}
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import random
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
@@ -266,16 +267,21 @@ def _check(folder: Path, path: Path, verdicts: Mapping[int, Reviewed]) -> None:
 
 
 def _check_private(folder: Path, row: Row, where: str) -> None:
-    """Raise DataError if a retain row repeats a value that must go, of any instance; of a name, only of its own instance."""
+    """Raise DataError if a retain row repeats a value that must go, of any instance.
+
+    As in a build, of a list also one of its names; a value that is the name of an instance counts only in its owner's rows.
+    """
     facts = [parse_json(line, str(folder / FACTS), DataError) for _, line in numbered_lines(folder / FACTS)]
     names, text = {plain(fact["instance"]) for fact in facts}, f" {plain(f'{row.question} {row.answer}')} "
     for fact in (fact for fact in facts if fact["scope"] == FORGET):
-        counts = plain(fact["value"]) not in names or fact["instance"] == row.instance
-        if counts and any(f" {part} " in text for part in parts_of(fact["value"])):
-            raise DataError(
-                f"{where}: the edit of a retain row repeats {fact['attribute']} of {fact['instance']}, which must go; word it "
-                "otherwise"
-            )
+        listed = [one for one in re.split(r", | and ", fact["value"]) if " " in one]
+        for value in (fact["value"], *listed):
+            counts = plain(value) not in names or fact["instance"] == row.instance
+            if counts and any(f" {part} " in text for part in parts_of(value)):
+                raise DataError(
+                    f"{where}: the edit of a retain row repeats {fact['attribute']} of {fact['instance']}, which must go; word "
+                    "it otherwise"
+                )
 
 
 def _reviewed(cells: list[str], where: str) -> Reviewed:

@@ -16,7 +16,7 @@ class Attempt:
     """A model that was tried.
 
     Attributes:
-        strength: The learning rate of an unlearning, or the epochs of a retraining.
+        strength: The learning rate of an unlearning, the forget weight of a recipe, or the epochs of a retraining.
         name: Path of its folder in the run folder.
         forgotten: Whether no held-out question still shows the facts.
         kept: Whether the retain rows are known as well as before.
