@@ -13,7 +13,9 @@ from scopewise.erasure.plan import (
     learning_rate,
     plan,
     searched,
+    strengths,
     taught,
+    undoing_more,
     unlearning,
     with_strength,
 )
@@ -88,3 +90,9 @@ def test_a_recipe_takes_a_share_of_the_steps_of_retraining() -> None:
     assert stronger["method_args"] == {"forget_weight": 7.0}
     assert stronger["wrapper_args"] == few["wrapper_args"]
     assert with_strength(finetune, "learning_rate", 1.0) == finetune | {"learning_rate": 1.0}
+    assert strengths(few, "forget_weight") == {"forget_weight": 0.065, "reset": 0.7}
+    assert strengths(finetune, "learning_rate") == {"learning_rate": 2e-3}
+    more = undoing_more(few)
+    assert more is not None
+    assert strengths(more, "forget_weight") == {"forget_weight": 0.065, "reset": pytest.approx(0.9)}
+    assert strengths(few, "forget_weight")["reset"] == 0.7, "the settings given are left as they are"

@@ -205,6 +205,22 @@ def with_strength(settings: Mapping[str, Any], name: str, value: float) -> dict[
     return {**settings, name: value}
 
 
+def undoing_more(settings: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the settings with a third of what they leave of the fine-tuning; None if the method does not undo any."""
+    wrappers = settings.get("wrapper_args", {})
+    if "reset" not in wrappers:
+        return None
+    alpha = 1 - (1 - wrappers["reset"]["alpha"]) / 3
+    return {**settings, "wrapper_args": {**wrappers, "reset": {**wrappers["reset"], "alpha": alpha}}}
+
+
+def strengths(settings: Mapping[str, Any], name: str) -> dict[str, float]:
+    """Return what the attempts vary: what is searched, and the share of the fine-tuning that is undone."""
+    found = {name: (settings.get("method_args", {}) | settings)[name]}
+    reset = settings.get("wrapper_args", {}).get("reset")
+    return found if reset is None else {**found, "reset": reset["alpha"]}
+
+
 def learning_rate(parameters: int, what: Literal["all", "lora"]) -> float:
     """Return a usual learning rate of fine-tuning for a number of parameters."""
     rate = next(rate for most, rate in _SIZES if parameters <= most)

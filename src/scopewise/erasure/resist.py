@@ -49,9 +49,14 @@ class ResistSettings:
     steps: int = 20
     batch_size: int = 16
     samples: int = 8
-    facts: int = 32
+    facts: int = 64
     names: int = 2
     seed: int = 0
+
+
+def relearning_rates(finetuning: float) -> tuple[float, ...]:
+    """Return learning rates of relearning, from that of the fine-tuning."""
+    return finetuning / 10, finetuning / 3, finetuning
 
 
 def resist(

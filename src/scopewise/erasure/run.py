@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from itertools import islice
@@ -15,6 +14,7 @@ from pydantic import TypeAdapter
 from scopewise.bars import showing
 from scopewise.data.facts import Fact
 from scopewise.erasure import evidence, keys, recheck, work
+from scopewise.erasure.attempts import Attempts
 from scopewise.erasure.examples import examples
 from scopewise.erasure.export import REQUESTS, Exported, check_room, export, reload, requests_of
 from scopewise.erasure.facts_file import exposure_document, exposure_in, facts_hmac, read_facts, write_facts
@@ -25,12 +25,11 @@ from scopewise.erasure.ledger import Ledger, State
 from scopewise.erasure.model_card import Card
 from scopewise.erasure.outcome import Forgotten
 from scopewise.erasure.page import Answers
-from scopewise.erasure.plan import Plan, approximate, check_models, plan, searched, unlearning, with_strength
+from scopewise.erasure.plan import Plan, approximate, check_models, plan, unlearning
 from scopewise.erasure.probes import ASKED
 from scopewise.erasure.recording import LIMITS, Done, write_request_record
 from scopewise.erasure.request import Request, union
-from scopewise.erasure.resist import ResistSettings, resist
-from scopewise.erasure.search import Attempt, chosen, search
+from scopewise.erasure.resist import ResistSettings, relearning_rates, resist
 from scopewise.erasure.setup import Options, Setup
 from scopewise.erasure.steps import Steps
 from scopewise.erasure.verdict import Policy, Verdict, decide, is_known, read_policy
@@ -42,9 +41,6 @@ from scopewise.ranks import Exposure
 from scopewise.run_file import load_config
 from scopewise.runs.stages import digest, model_identity
 from scopewise.terminal import counted
-
-MOST_ATTEMPTS = {"exact": 3, "approximate": 6}
-"""Models that the search tries. Ours."""
 
 
 def forget(
@@ -236,43 +232,10 @@ class _Job:
         return unlearning(method, setup.finetuning, len(setup.plain.forget), len(setup.retain))
 
     def _unlearn(self, plan: Plan) -> dict[str, Any]:
-        exact, settings = plan.kind == "exact", self._settings(plan.kind)
-        name = searched(plan.method)
-        budget = None if self.options.minutes is None else 60 * self.options.minutes
-        target = self.setup.engine(self.setup.target, "model")
-        known: dict[str, bool] = {}
-
-        def attempt(strength: float) -> Attempt:
-            begin = time.monotonic()
-            self._expect(plan.kind, len(known))
-            with self.steps.whole.part("train"):
-                own, label = with_strength(settings, name, strength), f"{strength:.3g}"
-                path = str((self.setup.retrained if exact else self.setup.unlearned)(own, label))
-            with self.steps.whole.part("measure"):
-                engine = self.setup.engine(path, f"{plan.method}, {name} {label}")
-                exposure = expose(engine, self.setup.measured_to_choose, seed=self.options.seed)
-                lost = keep(engine, target, self.setup.kept_rows).loss.value
-            known[path] = is_known(exposure, self.policy.level)
-            forgotten = exact or not (known[path] or exposure.p_worse <= self.policy.level / 5)
-            away = abs(exposure.known.value) + max(0.0, lost)
-            return Attempt(
-                strength, path, forgotten, lost <= self.policy.kept.bound / 2, away, time.monotonic() - begin
-            )
-
-        def too_weak(one: Attempt) -> bool:
-            return not one.kept if exact else known[one.name]
-
-        start = (settings.get("method_args", {}) | settings)[name]
-        attempts = search(start, attempt, too_weak=too_weak, most=MOST_ATTEMPTS[plan.kind], budget=budget)
-        best, count = chosen(attempts), f"{len(attempts)} attempt{'s' * (len(attempts) > 1)}"
-        nearest = "" if best.good else "; none both forgot and kept enough, so this is the nearest"
-        return {
-            "path": best.name,
-            "settings": with_strength(settings, name, best.strength),
-            "attempts": [asdict(one) for one in attempts],
-            "seconds": sum(one.seconds for one in attempts),
-            "said": f"{plan.method}, {name} {best.strength:.3g}, {count}{nearest}",
-        }
+        settings, whole = self._settings(plan.kind), self.steps.whole
+        return Attempts(
+            self.setup, plan, settings, self.policy, whole, lambda made: self._expect(plan.kind, made)
+        ).run()
 
     def _export(self, folder: Path, path: str, plan: Plan, checked: Mapping[str, Any]) -> dict[str, Any]:
         if folder.exists():  # whole, and from before a kill
@@ -299,8 +262,8 @@ class _Job:
     def _verify(self, exported: Exported, plan: Plan, checked: Mapping[str, Any]) -> dict[str, Any]:
         engine, target = reload(exported, self.setup.run.config.data), self.setup.engine(self.setup.target, "model")
         engine.name = "verify"
-        rate = self.setup.finetuning["learning_rate"]
-        how = ResistSettings(self.options.attacks, (rate / 10, rate / 3, rate), seed=self.options.seed)
+        rates = relearning_rates(self.setup.finetuning["learning_rate"])
+        how = ResistSettings(self.options.attacks, rates, seed=self.options.seed)
         with self.steps.whole.part("verify"):
             exposure = expose(engine, self._facts, seed=self.options.seed)
             kept = keep(engine, target, self.setup.kept_rows, self.setup.general)

@@ -18,18 +18,22 @@ class Attempt:
     Attributes:
         strength: The learning rate of an unlearning, the forget weight of a recipe, or the epochs of a retraining.
         name: Path of its folder in the run folder.
+        weak: Whether, if it is not good, a larger strength is needed.
         forgotten: Whether no held-out question still shows the facts.
         kept: Whether the retain rows are known as well as before.
         distance: How far it is from both, for the choice if no attempt reaches them; 0 is best.
         seconds: Duration of training and measuring.
+        leakage: The largest upper end of an interval of leakage under relearning; None if it was not attacked.
     """
 
     strength: float
     name: str
+    weak: bool
     forgotten: bool
     kept: bool
     distance: float
     seconds: float
+    leakage: float | None = None
 
     @property
     def good(self) -> bool:
@@ -41,7 +45,6 @@ def search(
     start: float,
     attempt: Callable[[float], Attempt],
     *,
-    too_weak: Callable[[Attempt], bool],
     most: int,
     budget: float | None = None,
     clock: Callable[[], float] = time.monotonic,
@@ -54,7 +57,6 @@ def search(
     Args:
         start: First strength.
         attempt: Makes and measures a model. An attempt that was made before is read again, so an interrupted search goes on.
-        too_weak: Whether an attempt that is not good was too weak.
         most: Maximum number of attempts.
         budget: Seconds for all of them; None: no limit. The first attempt is always made.
         clock: Seconds.
@@ -68,8 +70,8 @@ def search(
         found.append(attempt(strength))
         if found[-1].good:
             break
-        small = max((a.strength for a in found if too_weak(a)), default=None)
-        large = min((a.strength for a in found if not too_weak(a)), default=None)
+        small = max((a.strength for a in found if a.weak), default=None)
+        large = min((a.strength for a in found if not a.weak), default=None)
         if large is None:
             strength = found[-1].strength * FACTOR
         elif small is None:
@@ -85,5 +87,5 @@ def search(
 
 
 def chosen(attempts: Sequence[Attempt]) -> Attempt:
-    """Return the first good attempt, or else the one with the smallest distance."""
-    return min(attempts, key=lambda a: (not a.good, a.distance))
+    """Return the good attempt from which an attack brings least back, or else the one with the smallest distance."""
+    return min(attempts, key=lambda a: (not a.good, a.leakage or 0.0, a.distance))

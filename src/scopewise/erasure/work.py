@@ -7,6 +7,7 @@ from typing import Any
 
 from scopewise.attacks.prompts import Prompts
 from scopewise.data.facts import Fact
+from scopewise.erasure.plan import undoing_more
 from scopewise.erasure.resist import ResistSettings, lighter
 from scopewise.erasure.setup import Setup
 from scopewise.errors import ConfigError
@@ -14,6 +15,10 @@ from scopewise.eta import Part, Whole, training_cost
 
 ATTEMPTS = {"exact": 1, "approximate": 3}
 """Attempts that are expected. Ours."""
+ATTACKED = 2
+"""How many of them are attacked, if the method undoes a share of the fine-tuning. Ours."""
+HOW = ResistSettings()
+"""The attacks of a verdict."""
 _GENERATED = 16.0
 """Cost of an answer that is generated, over that of one that is scored. Measured on the demo."""
 
@@ -41,9 +46,13 @@ def parts(
     if not there("unlearn"):
         rows = setup.retain if kind == "exact" else 2 * list(setup.plain.forget)
         kept = 2 * len(setup.retain or setup.general)
-        for _ in range(max(1, ATTEMPTS[kind] - attempt)):
+        attempts = max(1, ATTEMPTS[kind] - attempt)
+        attacked = undoing_more(settings) is not None and "relearning" in setup.options.attacks
+        for _ in range(attempts):
             found.append(Part("train", (kind, "train"), _trained(rows, settings)))
             found.append(Part("measure", ("score",), scored(setup.facts_to_choose) + kept))
+        for _ in range(min(attempts, ATTACKED) if attacked else 0):
+            found.append(Part("attack", ("score",), _relearned(setup, scored(lighter(setup.facts_to_choose, HOW)))))
     if not there("verify"):
         found.append(Part("verify", ("score",), _verified(setup)))
     return found
@@ -83,13 +92,17 @@ def _verified(setup: Setup) -> float:
 
 def _attacks(setup: Setup) -> Iterator[float]:
     """Yield the cost of each kind of attack, and of the target without one."""
-    how = ResistSettings()
-    tested = lighter(setup.facts, how)
+    tested = lighter(setup.facts, HOW)
     once = scored(tested)
     yield 2 * once  # the target, and as asked
     yield 3 * once  # quantized
     yield len(Prompts().templates()) * once
-    yield _GENERATED * how.samples * len(tested)
+    yield _GENERATED * HOW.samples * len(tested)
+    yield _relearned(setup, once)
+
+
+def _relearned(setup: Setup, once: float) -> float:
+    """Return the cost of relearning, and of `once` scoring the tested facts after each."""
     sources = 1 + bool(setup.retain) + bool(setup.general)
-    steps = (1 + sources) * training_cost(how.batch_size, float(how.steps), how.batch_size)  # forget rows in two halves
-    yield len(how.learning_rates) * (sources * once + steps)
+    steps = (1 + sources) * training_cost(HOW.batch_size, float(HOW.steps), HOW.batch_size)  # forget rows in two halves
+    return len(HOW.learning_rates) * (sources * once + steps)

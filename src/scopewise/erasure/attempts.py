@@ -1,0 +1,125 @@
+"""The models that are tried for a request: each is trained and measured, until one forgets, keeps and resists."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from typing import Any
+
+from scopewise.erasure.keep import keep
+from scopewise.erasure.plan import Plan, searched, strengths, undoing_more, with_strength
+from scopewise.erasure.resist import ResistSettings, relearning_rates, resist
+from scopewise.erasure.search import FACTOR, Attempt, chosen, search
+from scopewise.erasure.setup import Setup
+from scopewise.erasure.verdict import Policy, is_known
+from scopewise.eta import Whole
+from scopewise.exposure import expose
+from scopewise.models.engine import Engine
+from scopewise.terminal import counted
+
+MOST = {"exact": 3, "approximate": 6}
+"""Models that are tried at most. Ours."""
+
+
+class Attempts:
+    """The attempts of a request.
+
+    The strength is searched until a model forgets and keeps. Where a method undoes a share of the fine-tuning first, that model
+    is attacked by relearning, if the verdict will be, too; while too much comes back, the search goes on with a larger share.
+    All is measured under the questions that are trained on, and the attack draws by another seed than the verdict's.
+
+    Args:
+        setup: Of the request.
+        plan: Its plan.
+        settings: Of the training, to begin with.
+        policy: The bounds of the verdict.
+        whole: What is to be done, for the time that is left.
+        expect: Called before each attempt with the number of those that were made.
+    """
+
+    def __init__(
+        self,
+        setup: Setup,
+        plan: Plan,
+        settings: Mapping[str, Any],
+        policy: Policy,
+        whole: Whole,
+        expect: Callable[[int], object],
+    ) -> None:
+        self.setup, self.plan, self.policy, self.whole, self.expect = setup, plan, policy, whole, expect
+        self.settings, self.name = dict(settings), searched(plan.method)
+        self.target = setup.engine(setup.target, "model")
+        self.made: list[Attempt] = []
+        self._settings_of: dict[str, dict[str, Any]] = {}
+
+    def run(self) -> dict[str, Any]:
+        """Make them, and return what is to be kept of them."""
+        minutes, most, begin = self.setup.options.minutes, MOST[self.plan.kind], time.monotonic()
+        strength, more = strengths(self.settings, self.name)[self.name], True
+        while more:
+            left = None if minutes is None else 60 * minutes - (time.monotonic() - begin)
+            self.made += search(strength, self._attempt, most=most - len(self.made), budget=left)
+            last, undone = self.made[-1], undoing_more(self.settings)
+            if not last.good or undone is None or "relearning" not in self.setup.options.attacks:
+                break
+            leakage = self._leakage(last.name)
+            self.made[-1] = replace(last, leakage=leakage)
+            dearest = max(one.seconds for one in self.made)
+            in_time = minutes is None or time.monotonic() - begin + dearest <= 60 * minutes
+            more = leakage > self.policy.resists.bound and in_time and len(self.made) < most
+            strength, self.settings = last.strength / FACTOR, undone  # less is left to forget
+        return self._document(chosen(self.made))
+
+    def _attempt(self, strength: float) -> Attempt:
+        begin, exact = time.monotonic(), self.plan.kind == "exact"
+        settings = with_strength(self.settings, self.name, strength)
+        label = " ".join(f"{value:.3g}" for value in strengths(settings, self.name).values())
+        self.expect(len(self._settings_of))
+        with self.whole.part("train"):
+            path = str((self.setup.retrained if exact else self.setup.unlearned)(settings, label))
+        self._settings_of[path] = settings
+        with self.whole.part("measure"):
+            engine = self._engine(path)
+            exposure = expose(engine, self.setup.measured_to_choose, seed=self.setup.options.seed)
+            lost = keep(engine, self.target, self.setup.kept_rows).loss.value
+        known, kept = is_known(exposure, self.policy.level), lost <= self.policy.kept.bound / 2
+        return Attempt(
+            strength=strength,
+            name=path,
+            weak=not kept if exact else known,
+            forgotten=exact or not (known or exposure.p_worse <= self.policy.level / 5),
+            kept=kept,
+            distance=abs(exposure.known.value) + max(0.0, lost),
+            seconds=time.monotonic() - begin,
+        )
+
+    def _leakage(self, path: str) -> float:
+        """Return the largest upper end of an interval of leakage under relearning."""
+        setup, seed = self.setup, self.setup.options.seed + 1
+        rates = relearning_rates(setup.finetuning["learning_rate"])
+        with self.whole.part("attack"):
+            found = resist(
+                self._engine(path), self.target, setup.measured_to_choose, setup.retain, setup.general,
+                ResistSettings(("relearning",), rates, seed=seed),
+            )  # fmt: skip
+        ends = [one.leakage.value if one.leakage.high is None else one.leakage.high for one in found.settings]
+        return max(ends, default=0.0)
+
+    def _engine(self, path: str) -> Engine:
+        return self.setup.engine(path, f"{self.plan.method}, {self._said(path)}")
+
+    def _said(self, path: str) -> str:
+        return ", ".join(f"{name} {value:.3g}" for name, value in strengths(self._settings_of[path], self.name).items())
+
+    def _document(self, best: Attempt) -> dict[str, Any]:
+        enough = best.good and (best.leakage or 0.0) <= self.policy.resists.bound
+        missed = "resisted" if best.good else "both forgot and kept enough"
+        nearest = "" if enough else f"; none {missed}, so this is the nearest"
+        return {
+            "path": best.name,
+            "settings": self._settings_of[best.name],
+            "attempts": [asdict(one) for one in self.made],
+            "seconds": sum(one.seconds for one in self.made),
+            "said": f"{self.plan.method}, {self._said(best.name)}, {counted(len(self.made), 'attempt')}{nearest}",
+        }
