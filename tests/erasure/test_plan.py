@@ -94,5 +94,5 @@ def test_a_recipe_takes_a_share_of_the_steps_of_retraining() -> None:
     assert strengths(finetune, "learning_rate") == {"learning_rate": 2e-3}
     more = undoing_more(few)
     assert more is not None
-    assert strengths(more, "forget_weight") == {"forget_weight": 0.065, "reset": pytest.approx(0.9)}
+    assert strengths(more, "forget_weight") == {"forget_weight": 0.065, "reset": pytest.approx(0.97)}
     assert strengths(few, "forget_weight")["reset"] == 0.7, "the settings given are left as they are"

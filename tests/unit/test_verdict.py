@@ -118,6 +118,15 @@ def test_worse_than_chance_is_a_word_of_its_own() -> None:
     assert light.value < 0
 
 
+def test_a_little_worse_than_chance_is_not_over_unlearned() -> None:
+    """Of many facts a figure of -.13 is far from chance, but not further than the bound of .25."""
+    found = exposure([[13, 25, 36]] * 60)
+    assert found.p_worse < POLICY.level / 5
+    assert -0.25 < found.known.value < -0.1
+    light = decide(POLICY, known(60), found, kept(0.0), resisted(0.0)).forgotten
+    assert (light.light, light.word) == ("green", "forgotten")
+
+
 def test_what_was_never_known_is_not_green() -> None:
     verdict = decide(POLICY, by_chance(10, 1), by_chance(10, 2), kept(0.0), resisted(0.0))
     assert (verdict.forgotten.word, verdict.resists.word) == ("not known", "not known")

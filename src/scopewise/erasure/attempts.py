@@ -12,7 +12,7 @@ from scopewise.erasure.plan import Plan, searched, strengths, undoing_more, with
 from scopewise.erasure.resist import ResistSettings, relearning_rates, resist
 from scopewise.erasure.search import FACTOR, Attempt, chosen, search
 from scopewise.erasure.setup import Setup
-from scopewise.erasure.verdict import Policy, is_known
+from scopewise.erasure.verdict import Policy, is_known, is_over_unlearned
 from scopewise.eta import Whole
 from scopewise.exposure import expose
 from scopewise.models.engine import Engine
@@ -88,7 +88,7 @@ class Attempts:
             strength=strength,
             name=path,
             weak=not kept if exact else known,
-            forgotten=exact or not (known or exposure.p_worse <= self.policy.level / 5),
+            forgotten=exact or not (known or is_over_unlearned(self.policy, exposure)),
             kept=kept,
             distance=abs(exposure.known.value) + max(0.0, lost),
             seconds=time.monotonic() - begin,

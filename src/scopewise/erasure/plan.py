@@ -206,11 +206,11 @@ def with_strength(settings: Mapping[str, Any], name: str, value: float) -> dict[
 
 
 def undoing_more(settings: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the settings with a third of what they leave of the fine-tuning; None if the method does not undo any."""
+    """Return the settings with a tenth of what they leave of the fine-tuning; None if the method does not undo any."""
     wrappers = settings.get("wrapper_args", {})
     if "reset" not in wrappers:
         return None
-    alpha = 1 - (1 - wrappers["reset"]["alpha"]) / 3
+    alpha = 1 - (1 - wrappers["reset"]["alpha"]) / 10
     return {**settings, "wrapper_args": {**wrappers, "reset": {**wrappers["reset"], "alpha": alpha}}}
 
 

@@ -164,6 +164,15 @@ def is_known(exposure: Exposure, level: float = 0.05) -> bool:
     return min(exposure.p, *(one.corrected for one in exposure.instances)) <= level
 
 
+def is_over_unlearned(policy: Policy, exposure: Exposure) -> bool:
+    """Return whether true answers rank lower than chance allows, and further below chance than the bound of *Forgotten*.
+
+    A model that never saw the facts can be a little below: it may prefer values of those whom it still knows. With many facts
+    that alone has a small p-value.
+    """
+    return exposure.p_worse <= policy.level / 5 and exposure.known.value < -policy.forgotten.bound
+
+
 def _forgotten(policy: Policy, known: Exposure, exposure: Exposure, exact: bool) -> Light:
     bound, value = policy.forgotten.bound, exposure.known
     exposed = [one for one in exposure.instances if one.corrected <= policy.level and one.known > bound]
@@ -186,8 +195,8 @@ def _forgotten(policy: Policy, known: Exposure, exposure: Exposure, exact: bool)
         return light("red", "not forgotten", f"{several} still known: true answers rank higher than chance allows.")
     if exposure.p <= policy.level and value.value > bound:
         return light("red", "not forgotten", "True answers rank higher than chance allows.")
-    if exposure.p_worse <= policy.level / 5 and not exact:
-        why = "True answers rank lower than chance allows, so one can see that something was removed here."
+    if is_over_unlearned(policy, exposure) and not exact:
+        why = "True answers rank much lower than chance allows, so one can see that something was removed here."
         return light("amber", "over-unlearned", why)
     if exact and exposure.p > policy.level:
         return light(
