@@ -9,7 +9,7 @@ from typing import Any
 
 from scopewise.erasure.keep import keep
 from scopewise.erasure.plan import Plan, searched, strengths, undoing_more, with_strength
-from scopewise.erasure.resist import ResistSettings, relearning_rates, resist
+from scopewise.erasure.resist import FACTS, ResistSettings, relearning_rates, resist
 from scopewise.erasure.search import FACTOR, Attempt, chosen, search
 from scopewise.erasure.setup import Setup
 from scopewise.erasure.verdict import Policy, is_known, is_over_unlearned
@@ -101,7 +101,7 @@ class Attempts:
         with self.whole.part("attack"):
             found = resist(
                 self._engine(path), self.target, setup.measured_to_choose, setup.retain, setup.general,
-                ResistSettings(("relearning",), rates, seed=seed),
+                ResistSettings(("relearning",), rates, facts=FACTS[self.plan.kind], seed=seed),
             )  # fmt: skip
         ends = [one.leakage.value if one.leakage.high is None else one.leakage.high for one in found.settings]
         return max(ends, default=0.0)

@@ -28,6 +28,9 @@ from scopewise.models.engine import Engine
 from scopewise.ranks import Exposure
 from scopewise.statistics import Interval, estimate, holm
 
+FACTS = {"exact": 32, "approximate": 64}
+"""Kind of the plan → facts that are tested at most: an approximate method is judged by its intervals, which need more."""
+
 
 @dataclass(frozen=True)
 class ResistSettings:
@@ -49,7 +52,7 @@ class ResistSettings:
     steps: int = 20
     batch_size: int = 16
     samples: int = 8
-    facts: int = 64
+    facts: int = 32
     names: int = 2
     seed: int = 0
 

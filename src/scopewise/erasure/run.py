@@ -29,7 +29,7 @@ from scopewise.erasure.plan import Plan, approximate, check_models, plan, unlear
 from scopewise.erasure.probes import ASKED
 from scopewise.erasure.recording import LIMITS, Done, write_request_record
 from scopewise.erasure.request import Request, union
-from scopewise.erasure.resist import ResistSettings, relearning_rates, resist
+from scopewise.erasure.resist import FACTS, ResistSettings, relearning_rates, resist
 from scopewise.erasure.setup import Options, Setup
 from scopewise.erasure.steps import Steps
 from scopewise.erasure.verdict import Policy, Verdict, decide, is_known, read_policy
@@ -263,7 +263,7 @@ class _Job:
         engine, target = reload(exported, self.setup.run.config.data), self.setup.engine(self.setup.target, "model")
         engine.name = "verify"
         rates = relearning_rates(self.setup.finetuning["learning_rate"])
-        how = ResistSettings(self.options.attacks, rates, seed=self.options.seed)
+        how = ResistSettings(self.options.attacks, rates, facts=FACTS[plan.kind], seed=self.options.seed)
         with self.steps.whole.part("verify"):
             exposure = expose(engine, self._facts, seed=self.options.seed)
             kept = keep(engine, target, self.setup.kept_rows, self.setup.general)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from scopewise.attacks.prompts import Prompts
 from scopewise.data.facts import Fact
 from scopewise.erasure.plan import undoing_more
-from scopewise.erasure.resist import ResistSettings, lighter
+from scopewise.erasure.resist import FACTS, ResistSettings, lighter
 from scopewise.erasure.setup import Setup
 from scopewise.errors import ConfigError
 from scopewise.eta import Part, Whole, training_cost
@@ -52,9 +53,9 @@ def parts(
             found.append(Part("train", (kind, "train"), _trained(rows, settings)))
             found.append(Part("measure", ("score",), scored(setup.facts_to_choose) + kept))
         for _ in range(min(attempts, ATTACKED) if attacked else 0):
-            found.append(Part("attack", ("score",), _relearned(setup, scored(lighter(setup.facts_to_choose, HOW)))))
+            found.append(Part("attack", ("score",), _relearned(setup, scored(_tested(setup.facts_to_choose, kind)))))
     if not there("verify"):
-        found.append(Part("verify", ("score",), _verified(setup)))
+        found.append(Part("verify", ("score",), _verified(setup, kind)))
     return found
 
 
@@ -85,14 +86,19 @@ def _trained(rows: Sequence[Any], settings: Mapping[str, Any]) -> float:
     return training_cost(len(rows), settings["num_train_epochs"], settings["batch_size"])
 
 
-def _verified(setup: Setup) -> float:
+def _tested(facts: Sequence[Fact], kind: str) -> list[Fact]:
+    """Return the facts that are attacked under a plan."""
+    return lighter(facts, replace(HOW, facts=FACTS[kind]))
+
+
+def _verified(setup: Setup, kind: str) -> float:
     """Return the cost of exposure, retention and attacks."""
-    return scored(setup.facts) + 2 * (len(setup.retain) + len(setup.general)) + sum(_attacks(setup))
+    return scored(setup.facts) + 2 * (len(setup.retain) + len(setup.general)) + sum(_attacks(setup, kind))
 
 
-def _attacks(setup: Setup) -> Iterator[float]:
+def _attacks(setup: Setup, kind: str) -> Iterator[float]:
     """Yield the cost of each kind of attack, and of the target without one."""
-    tested = lighter(setup.facts, HOW)
+    tested = _tested(setup.facts, kind)
     once = scored(tested)
     yield 2 * once  # the target, and as asked
     yield 3 * once  # quantized
