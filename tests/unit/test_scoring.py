@@ -66,7 +66,8 @@ def test_each_unique_pair_and_prompt_is_forwarded_once(tiny: Any, pairs: list[Pa
     monkeypatch.setattr(scoring, "collate_units", lambda units: tokens.append(sum(map(len, units))) or real(units))
     score_pairs(forward_of(model), pairs * 2)
     prompts = {prompt for prompt, _ in pairs}
-    assert sum(tokens) == sum(map(len, prompts)) + sum(len(answer) - 1 for _, answer in dict.fromkeys(pairs))
+    begun = {(prompt, answer[:end]) for prompt, answer in pairs for end in range(1, len(answer))}
+    assert sum(tokens) == sum(map(len, prompts)) + len(begun)
 
 
 def test_answers_of_one_token_cost_no_token(tiny: Any, pairs: list[Pair], monkeypatch: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 
 import torch
@@ -75,8 +76,8 @@ def _answer_tokens(answers: Sequence[tuple[int, ...]]) -> tuple[Tensor, Tensor]:
 class Unit:
     """A prompt and the answers that share its forward: one row of the model's input.
 
-    An answer's last token predicts no label, so it is left out of the input. Answers of one token add no token to it and
-    need no mask.
+    They form a tree: tokens with which several answers begin stand in it once. An answer's last token predicts no label, so it
+    is left out. Answers of one token add no token and need no mask.
 
     Attributes:
         prompt: Ids before the answers; at least one.
@@ -87,54 +88,86 @@ class Unit:
     answers: tuple[tuple[int, ...], ...]
 
     def __len__(self) -> int:
-        return len(self.prompt) + sum(len(answer) - 1 for answer in self.answers)
+        return len(self.ids)
+
+    @property
+    def ids(self) -> list[int]:
+        """The tokens of the row."""
+        return self._tree[0]
+
+    @property
+    def paths(self) -> list[list[int]]:
+        """The places in the row of each answer's tokens, without its last."""
+        return self._tree[1]
+
+    @property
+    def branches(self) -> bool:
+        """Whether some tokens do not follow all that stand before them, so that a mask is needed."""
+        return len(self) > len(self.prompt) + max(map(len, self.paths), default=0)
+
+    @cached_property
+    def _tree(self) -> tuple[list[int], list[list[int]]]:
+        ids, paths = list(self.prompt), list[list[int]]()
+        follows: dict[tuple[int, int], int] = {}  # place and next token → the place of that
+        for answer in self.answers:
+            path, place = list[int](), len(self.prompt) - 1
+            for token in answer[:-1]:
+                place = follows.setdefault((place, token), len(ids))
+                if place == len(ids):
+                    ids.append(token)
+                path.append(place)
+            paths.append(path)
+        return ids, paths
 
 
 def collate_units(units: Sequence[Unit], pad_id: int = 0) -> Batch:
     """Pad units to the longest, and list the answer positions; `row` counts answers through all units.
 
-    The positions of each answer continue those of the prompt, and each attends only to the prompt and itself. If no unit
-    has several answers in its input, the mask is the usual one; otherwise it is [batch 1 seq seq] and is added to the
+    The positions of each answer continue those of the prompt, and each of its tokens attends to the prompt and to the answer's
+    tokens up to itself. If no unit branches, the mask is the usual one; otherwise it is [batch 1 seq seq] and is added to the
     attention scores.
     """
     answers = [answer for unit in units for answer in unit.answers]
-    input_ids, attention_mask = side_by_side(
-        [(*unit.prompt, *chain.from_iterable(answer[:-1] for answer in unit.answers)) for unit in units], pad_id
-    )
-    batch_size, seq = input_ids.shape
-    starts, ends = [], []  # per answer: where its own tokens start, and where its prompt ends
-    for i, unit in enumerate(units):
-        start = i * seq + len(unit.prompt)
-        ends += [start] * len(unit.answers)
-        for answer in unit.answers:
-            starts.append(start)
-            start += len(answer) - 1
-    row, within = _answer_tokens(answers)
-    # The last prompt token predicts the first token of every answer.
-    position = torch.where(within == 0, torch.tensor(ends)[row], torch.tensor(starts)[row] + within) - 1
+    input_ids, attention_mask = side_by_side([unit.ids for unit in units], pad_id)
+    seq = input_ids.shape[1]
+    row, _ = _answer_tokens(answers)
     batch = {
         "input_ids": input_ids,
         "attention_mask": attention_mask,
-        "position": position,
+        # The last prompt token predicts the first token of every answer, and each token of a path the next one.
+        "position": torch.tensor(
+            [
+                i * seq + place
+                for i, unit in enumerate(units)
+                for path in unit.paths
+                for place in (len(unit.prompt) - 1, *path)
+            ]
+        ),
         "label": torch.tensor([*chain.from_iterable(answers)]),
         "row": row,
     }
-    if any(sum(len(answer) > 1 for answer in unit.answers) > 1 for unit in units):
-        # Owner of each token: an answer, the prompt (-1) or padding (-2). The tokens of an answer are those that predict its
-        # second and later ones.
-        of = torch.where(attention_mask == 1, -1, -2)
-        places = torch.arange(seq).repeat(batch_size) * attention_mask.flatten()  # padding does not count
-        later = position[within > 0]
-        of.view(-1)[later] = row[within > 0]
-        places[later] = (torch.tensor(ends)[row] % seq + within - 1)[within > 0]
-        same = of.unsqueeze(2) == of.unsqueeze(1)
-        seen = (same | (of == -1).unsqueeze(1)) & torch.ones(seq, seq, dtype=torch.bool).tril()
-        seen |= torch.eye(
-            seq, dtype=torch.bool
-        )  # padding attends to itself, since a row of the mask without any entry gives NaN
+    if any(unit.branches for unit in units):
+        seen, places = _tree_mask(units, attention_mask)
         batch["attention_mask"] = torch.where(seen, 0.0, torch.finfo(torch.float32).min).unsqueeze(1)
-        batch["position_ids"] = places.view(batch_size, seq)
+        batch["position_ids"] = places
     return batch
+
+
+def _tree_mask(units: Sequence[Unit], attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Return which tokens each token attends to, bool [batch seq seq], and position ids [batch seq]."""
+    size, seq = attention_mask.shape
+    prompts = torch.tensor([len(unit.prompt) for unit in units])
+    of = torch.tensor([i for i, unit in enumerate(units) for _ in unit.paths])
+    paths, within = side_by_side([path for unit in units for path in unit.paths], 0)
+    depth = torch.arange(paths.shape[1])
+    places = torch.arange(seq).repeat(size, 1) * attention_mask  # padding does not count
+    answer, step = within.nonzero(as_tuple=True)
+    places[of[answer], paths[answer, step]] = prompts[of[answer]] + step
+    seen = torch.ones(seq, seq, dtype=torch.bool).tril() & (torch.arange(seq) < prompts.unsqueeze(1)).unsqueeze(1)
+    answer, step, before = (within.unsqueeze(2) * (depth <= depth.unsqueeze(1))).nonzero(as_tuple=True)
+    seen[of[answer], paths[answer, step], paths[answer, before]] = True
+    # Padding attends to itself, since a row of the mask without any entry gives NaN.
+    return seen | torch.eye(seq, dtype=torch.bool), places
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:

@@ -1,7 +1,7 @@
 """Scoring answers under teacher forcing: log-probabilities, arg-max hits and moments, from which all such metrics are made.
 
-A prompt that several answers share (paraphrases, wrong answers) is forwarded once. Its answers follow one after the other, each
-with its own position ids, and a mask keeps them from attending to each other.
+A prompt that several answers share (paraphrases, wrong answers) is forwarded once, and so is what several of them begin with.
+The rest of each follows with its own position ids, and a mask keeps it from attending to the others.
 """
 
 from __future__ import annotations
