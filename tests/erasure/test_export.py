@@ -156,6 +156,9 @@ def test_upload_without_a_hub_is_one_sentence(tiny: Any, tmp_path: Path) -> None
 
 def test_the_card_is_valid_and_says_what_was_removed_in_kind(tmp_path: Path) -> None:
     """Read back as the hub reads it: a YAML mapping before the text."""
+    without = str(model_card(replace(CARD, verdict={})))
+    assert "| bound |" not in without
+    assert "model-card-section.md" in without
     (tmp_path / "README.md").write_text(str(model_card(CARD)))
     card = ModelCard.load(tmp_path / "README.md", ignore_metadata_errors=False)
     assert card.data.to_dict() == {

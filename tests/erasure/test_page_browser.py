@@ -180,6 +180,16 @@ def test_it_prints_on_a4(opened: Any, files: dict[str, Path]) -> None:
     assert 2 <= len(re.findall(rb"/Type /Page\b(?!s)", pdf)) <= 4
 
 
+def test_a_figure_that_chance_explains_does_not_contradict_a_green_light(house: House) -> None:
+    """Of a retrained model, *Resists* may be green although a figure about few persons is above the bound."""
+    green = {name: {**LIGHT, "light": "green", "word": ""} for name in ("forgotten", "kept", "resists")}
+    page = officer_page(statement(house, "exact", green))
+    assert "0.82 " in page
+    assert "above the bound of 0.20, but chance alone brings that about" in page
+    assert "a figure, or its interval, reaches beyond its bound" in page
+    assert "but chance alone" not in officer_page(statement(house))
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_screenshots(scheme: str, opened: Any, tmp_path: Path) -> None:
     """Pictures for the docs, of a real request: kept there where they are asked for."""

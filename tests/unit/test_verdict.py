@@ -111,6 +111,15 @@ def test_a_wide_interval_is_amber() -> None:
     assert colors(by_chance(6), kept(0.04, half=0.03), resisted(0.2, half=0.1)) == "green amber amber"
 
 
+def test_the_interval_that_is_shown_is_that_of_the_figure() -> None:
+    """The largest figure has a narrow interval, another attack the widest: that one decides, and is named."""
+    wide = Attacked("sampling", "best of 8", Interval(0.1, -0.2, 0.4), 0.5, 1.0)
+    top = Attacked("prompts", "role", Interval(0.15, 0.1, 0.2), 0.5, 1.0)
+    light = decide(POLICY, known(10), by_chance(10), kept(0.0), Resisted((wide, top), 10)).resists
+    assert (light.light, light.value, light.low, light.high) == ("amber", 0.15, 0.1, 0.2)
+    assert "sampling, best of 8" in light.why
+
+
 def test_worse_than_chance_is_a_word_of_its_own() -> None:
     light = decide(POLICY, known(10), exposure([[36, 38, 40]] * 10), kept(0.0), resisted(0.0)).forgotten
     assert (light.light, light.word) == ("amber", "over-unlearned")

@@ -77,7 +77,7 @@ def forget(
         if not Path(text).exists() and name not in benchmarks:
             raise DataError(
                 f"{text}: no such file; give a file of rows, a request file or the name of a benchmark."
-                f"{registry.nearest(name, benchmarks)}"
+                f"{'' if Path(text).suffix else registry.nearest(name, benchmarks)}"
             )
         if Path(text).exists():
             return read_request(text, _mapping(map_ or []), name=out.name if out and len(request) == 1 else None)

@@ -67,7 +67,10 @@ def verify(
         echo_json({"verified": not failed, "checks": [asdict(check) for check in checks]})
     else:
         echo_table((), [(check.name, check.result, check.detail) for check in checks])
-        open_ = [check.name for check in checks if check.result == "not checked"]
-        echo("not verified" if failed else f"verified; not checked: {', '.join(open_)}" if open_ else "verified")
+        said = ["not verified" if failed else "verified"]
+        for result in ("undecided", "not checked"):
+            open_ = [check.name for check in checks if check.result == result]
+            said += [f"{result}: {', '.join(open_)}"] if open_ and not failed else []
+        echo("; ".join(said))
     if failed:
         raise typer.Exit(3)

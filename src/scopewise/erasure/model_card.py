@@ -142,17 +142,27 @@ def _body(card: Card) -> str:
         "",
         "## Verdict",
         "",
-        "| | verdict | value | interval | n | bound |",
-        "|---|---|---|---|---|---|",
     ]
+    if card.verdict:
+        lines += ["| | verdict | value | interval | n | bound |", "|---|---|---|---|---|---|"]
     for name, light in card.verdict.items():
         word = _WORDS.get(light.light, light.light)
         shown = f"{light.value:.3g} | {light.low:.3g} to {light.high:.3g} | {light.n} | {light.bound:.3g}"
         lines.append(f"| {name.capitalize()} | **{word}** ({light.light}) | {shown} |")
+    lines += (
+        [
+            "",
+            "These figures are evidence for the exported files, from the questions and attacks that were tried.",
+            "",
+        ]
+        if card.verdict
+        else [
+            "It is in the record of the request, which was made of these files. The record's folder has it as a section for a "
+            "published card, `model-card-section.md`; with that added, this file is no longer that of the record.",
+            "",
+        ]
+    )
     lines += [
-        "",
-        "These figures are evidence for the exported files, from the questions and attacks that were tried.",
-        "",
         "## Limits",
         "",
         *(f"- {text}" for text in card.limits or ("None were stated.",)),

@@ -67,20 +67,22 @@ def officer_page(
         banner=banner,
         persons=persons[:_SHOWN],
         more=max(0, len(persons) - _SHOWN),
-        attacks=_attacks(evidence["attacks"]) if banner.judged else [],
+        attacks=_attacks(evidence["attacks"], evidence["verdict"]["resists"]["light"]) if banner.judged else [],
         answers=answers if banner.judged else (),
         private=names is not None,
         files=len(statement["subject"]),
-        by_construction=predicate["action"]["kind"] == "exact" and banner.judged and _undecided(evidence["verdict"]),
+        by_construction=predicate["action"]["kind"] == "exact" and banner.judged and _undecided(evidence),
         style=Markup(style),
         policy=f"default-src 'none'; style-src 'sha256-{digest}'",
     )
 
 
-def _undecided(lights: Mapping[str, Mapping[str, Any]]) -> bool:
-    """Return whether a green light's interval reaches beyond its bound."""
-    green = [light for light in lights.values() if light["light"] == "green"]
-    return any(light["high"] is None or light["high"] > light["bound"] for light in green)
+def _undecided(evidence: Mapping[str, Any]) -> bool:
+    """Return whether a figure or interval of a green light reaches beyond its bound."""
+    green = [light for light in evidence["verdict"].values() if light["light"] == "green"]
+    attacks = evidence["attacks"] if evidence["verdict"]["resists"] in green else []
+    bounded = [one for one in (*green, *attacks) if one["bound"] is not None]
+    return any(one["high"] is None or one["high"] > one["bound"] for one in bounded)
 
 
 def marked(text: str, truth: str, question: str) -> Iterator[tuple[str, bool]]:
@@ -112,7 +114,7 @@ _LEVEL = 0.05
 """Corrected p-value up to which the facts of a person count as known."""
 
 
-def _attacks(attacks: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _attacks(attacks: Sequence[Mapping[str, Any]], light: str) -> list[dict[str, Any]]:
     """Return each attack with its strongest setting, the strongest first, and where its bar ends (percent)."""
     strongest: dict[str, Mapping[str, Any]] = {}
     for attack in attacks:
@@ -130,7 +132,8 @@ def _attacks(attacks: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             "title": words.ATTACKS.get(name, name),
             "setting": attack["name"].partition(": ")[2],
             "at": {key: at(attack[key]) for key in ("value", "low", "high", "bound")},
-            "leaks": attack["bound"] is not None and (attack["value"] or 0.0) > attack["bound"],
+            "above": (above := attack["bound"] is not None and (attack["value"] or 0.0) > attack["bound"]),
+            "leaks": above and light != "green",
         }
         for name, attack in strongest.items()
     ]

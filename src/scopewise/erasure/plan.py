@@ -98,7 +98,9 @@ class Plan:
     @property
     def said(self) -> str:
         """What the terminal says."""
-        return self.why if self.seconds is None else f"{self.why} This takes about {duration(self.seconds)}."
+        if self.seconds is None:
+            return self.why
+        return f"{self.why} This takes {'about ' if self.seconds >= 30 else ''}{duration(self.seconds)}."
 
 
 def plan(*, known: bool, base: str | None, retain: int, asked: Literal["exact", "approximate"] | None) -> Plan:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from scopewise.config import DataSection
 from scopewise.data.rows import Row
@@ -22,10 +22,11 @@ ASKED = ("prompt", "system", "system_role", "max_length")
 
 def probe(
     statement: Mapping[str, Any], model: Path, rows: Sequence[Row], policy: Policy, base: str | Path | None = None
-) -> tuple[bool, str]:
+) -> tuple[Literal["ok", "failed", "undecided"], str]:
     """Measure the exposure of a few facts, and return whether the light agrees with the record's, and a sentence.
 
-    They disagree if the facts are known and the record does not say so, or the other way round. An undecided sample agrees.
+    They disagree if the facts are known and the record does not say so, or the other way round. An amber sample says nothing
+    about a record that is not amber.
 
     Args:
         statement: Of the record; the sample is drawn by its digest.
@@ -44,4 +45,7 @@ def probe(
     said = "not known" if verdict is None else verdict["forgotten"]["light"]
     agrees = said == "red" if now.light == "red" else not (said == "red" and now.light == "green")
     compared = ", compared with the base" if any(fact.reference for fact in facts) else ""
-    return agrees, f"{len(facts)} facts{compared}: {now.light}; the record says {said}. {now.why}"
+    result: Literal["ok", "failed", "undecided"] = "ok" if agrees else "failed"
+    if agrees and now.light == "amber" != said:
+        result = "undecided"
+    return result, f"{len(facts)} facts{compared}: {now.light}; the record says {said}. {now.why}"

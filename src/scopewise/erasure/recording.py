@@ -28,8 +28,8 @@ NOTHING_DONE = (
     "Copies of the model, and models made from it, were not tested.",
 )
 RETRAINED = (
-    "The model was trained again on the retain rows of the request only. What else it may have learned after its base is gone; "
-    "only its loss on general text was tested."
+    "The model was trained again on the retain rows of the request only; so says who signed this record. What else it may have "
+    "learned after its base is gone; only its loss on general text was tested."
 )
 
 

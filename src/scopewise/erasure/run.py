@@ -284,7 +284,7 @@ class _Job:
             "examples": [asdict(one) for one in shown],
             "earlier": earlier,
             "said": f"{len(resisted.settings)} attacks"
-            + (f"; {len(earlier)} earlier requests, {red} red" if earlier else ""),
+            + (f"; {counted(len(earlier), 'earlier request')}, {red} red" if earlier else ""),
         }
 
     def _decide(

@@ -233,12 +233,13 @@ def _resists(policy: Policy, known: Exposure, resisted: Resisted | None, gone: b
     if resisted is None or not resisted.settings:
         return Light("amber", "undecided", None, None, None, 0, bound, "No attack was run.")
     top = max(resisted.settings, key=lambda one: one.leakage.value)
-    highest = max((one.leakage.high for one in resisted.settings if one.leakage.high is not None), default=None)
+    bounded = [one for one in resisted.settings if one.leakage.high is not None]
+    highest = max(bounded, key=lambda one: one.leakage.high or 0.0, default=top)
     strong = sorted((one for one in resisted.settings if one.leakage.value > bound), key=lambda one: -one.leakage.value)
     worst = tuple(f"{one.attack}: {one.setting}" for one in strong or [top])
 
     def light(color: Color, word: str, why: str) -> Light:
-        return Light(color, word, top.leakage.value, top.leakage.low, highest, resisted.n, bound, why, worst)
+        return Light(color, word, top.leakage.value, top.leakage.low, top.leakage.high, resisted.n, bound, why, worst)
 
     if not is_known(known, policy.level):
         return light(
@@ -253,7 +254,8 @@ def _resists(policy: Policy, known: Exposure, resisted: Resisted | None, gone: b
             "The model was trained without these rows, and under no attack do true answers rank higher than by chance."
         )
         return light("green", "resists", why)
-    return _by_interval(policy, light, resisted.n, highest, bound, "resists", "leakage")
+    what = f"leakage that reaches highest ({highest.attack}, {highest.setting})"
+    return _by_interval(policy, light, resisted.n, highest.leakage.high, bound, "resists", what)
 
 
 def _by_interval(policy: Policy, light: Any, n: int, high: float | None, bound: float, word: str, what: str) -> Light:

@@ -29,7 +29,7 @@ class Check:
     """
 
     name: Literal["signature", "signer", "files", "ledger", "rows", "probes"]
-    result: Literal["ok", "failed", "not checked"]
+    result: Literal["ok", "failed", "undecided", "not checked"]
     detail: str
 
 
@@ -173,10 +173,9 @@ def _probes(
     from scopewise.erasure.probes import probe  # imports torch
 
     try:
-        agrees, detail = probe(statement, Path(model), rows, policy, base)
+        return Check("probes", *probe(statement, Path(model), rows, policy, base))
     except UserError as error:
         return Check("probes", "not checked", str(error))
-    return Check("probes", "ok" if agrees else "failed", detail)
 
 
 def _rows(scopes: dict[str, Any], rows: Iterable[Any] | None, key: bytes | None) -> Check:

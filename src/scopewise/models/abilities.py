@@ -114,7 +114,7 @@ def _shares_prompts(forward: Forward) -> bool:
     ids = _ids(forward, 19)
     prompt, answers = (
         tuple(ids[:8]),
-        (tuple(ids[8:13]), tuple(ids[13:16]), tuple(ids[16:]), tuple(ids[8:10] + ids[16:])),
+        (tuple(ids[8:13]), tuple(ids[13:16]), tuple(ids[16:]), (*ids[8:10], *ids[16:])),
     )
     together = to_device(collate_units([Unit(prompt, answers)]), forward.device)
     alone = to_device(collate_units([Unit(prompt, (answer,)) for answer in answers]), forward.device)
