@@ -74,7 +74,7 @@ class Attempts:
     def _attempt(self, strength: float) -> Attempt:
         begin, exact = time.monotonic(), self.plan.kind == "exact"
         settings = with_strength(self.settings, self.name, strength)
-        label = " ".join(f"{value:.3g}" for value in strengths(settings, self.name).values())
+        label = "-".join(f"{value:.3g}" for value in strengths(settings, self.name).values())
         self.expect(len(self._settings_of))
         with self.whole.part("train"):
             path = str((self.setup.retrained if exact else self.setup.unlearned)(settings, label))
