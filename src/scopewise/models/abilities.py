@@ -112,10 +112,9 @@ def _packs(forward: Forward) -> bool:
 def _shares_prompts(forward: Forward) -> bool:
     """Return whether answers can share a prompt: not with state-space layers or attention that does not take our mask."""
     ids = _ids(forward, 19)
-    prompt, answers = (
-        tuple(ids[:8]),
-        (tuple(ids[8:13]), tuple(ids[13:16]), tuple(ids[16:]), (*ids[8:10], *ids[16:])),
-    )
+    # Three answers, and one that begins as the first does.
+    prompt = tuple(ids[:8])
+    answers = (tuple(ids[8:13]), tuple(ids[13:16]), tuple(ids[16:18]), (*ids[8:10], ids[18]))
     together = to_device(collate_units([Unit(prompt, answers)]), forward.device)
     alone = to_device(collate_units([Unit(prompt, (answer,)) for answer in answers]), forward.device)
     with enlarged(forward.model):
