@@ -20,6 +20,7 @@ from scopewise.config import DataSection
 from scopewise.data.rows import FORGET, RETAIN, Row
 from scopewise.erasure import evidence, facts_file, keys, recheck
 from scopewise.erasure.ledger import Ledger
+from scopewise.erasure.probes import compared_lights
 from scopewise.erasure.setup import facts_under_wordings
 from scopewise.erasure.verdict import Light, read_policy
 from scopewise.erasure.verify import Check, verify_record
@@ -213,6 +214,18 @@ def test_the_command(ledger: Ledger, models: Path) -> None:
         done = CliRunner().invoke(app, ["recheck", *wrong])
         assert (done.exit_code, done.stderr.count("\n")) == (2, 1), done.output
     assert len(ledger.entries()) == 16 + 3 + 3  # wrong input adds none
+
+
+@pytest.mark.parametrize(
+    ("now", "said", "result"),
+    [
+        ("green", "green", "ok"), ("red", "red", "ok"), ("amber", "amber", "ok"), ("green", "amber", "ok"),
+        ("green", "not known", "ok"), ("red", "green", "failed"), ("red", "amber", "failed"), ("green", "red", "failed"),
+        ("red", "not known", "failed"), ("amber", "green", "undecided"), ("amber", "red", "undecided"),
+    ],
+)  # fmt: skip
+def test_an_amber_sample_neither_agrees_nor_contradicts(now: str, said: str, result: str) -> None:
+    assert compared_lights(now, said) == result
 
 
 def test_probes_agree_with_a_true_record_alone(ledger: Ledger, models: Path) -> None:

@@ -58,9 +58,8 @@ def recheck(
         )
     else:
         rows = [(one.request, one.state, one.then, one.now.light, one.now.why) for one in found]
-        if (
-            together is not None and len(found) > 1 and any(one.now.light != "green" for one in found)
-        ):  # then it decides
+        each_green = all(one.now.light == "green" for one in found)
+        if together is not None and len(found) > 1 and not each_green:  # else it decides nothing
             rows.append(("all", "", "", together.light, together.why))
         echo_table(("request", "state", "then", "now", "why"), rows)
         echo(f"{len(found)} requests; " + ("all hold" if good else "not all hold"))

@@ -63,8 +63,10 @@ class Attempts:
             last, undone = self.made[-1], undoing_more(self.settings)
             if not last.good or undone is None or "relearning" not in self.setup.options.attacks:
                 break
+            attacked = time.monotonic()
             leakage = self._leakage(last.name)
-            self.made[-1] = replace(last, leakage=leakage)
+            took = last.seconds + time.monotonic() - attacked
+            self.made[-1] = replace(last, leakage=leakage, seconds=took)
             dearest = max(one.seconds for one in self.made)
             in_time = minutes is None or time.monotonic() - begin + dearest <= 60 * minutes
             more = leakage > self.policy.resists.bound and in_time and len(self.made) < most

@@ -43,9 +43,14 @@ def probe(
     exposure = expose(Engine.load(model, data=data, name="probes"), facts)
     now = judge(exposure, policy, known=verdict is not None, exact=action["kind"] == "exact")
     said = "not known" if verdict is None else verdict["forgotten"]["light"]
-    agrees = said == "red" if now.light == "red" else not (said == "red" and now.light == "green")
     compared = ", compared with the base" if any(fact.reference for fact in facts) else ""
-    result: Literal["ok", "failed", "undecided"] = "ok" if agrees else "failed"
-    if agrees and now.light == "amber" != said:
-        result = "undecided"
-    return result, f"{len(facts)} facts{compared}: {now.light}; the record says {said}. {now.why}"
+    return compared_lights(
+        now.light, said
+    ), f"{len(facts)} facts{compared}: {now.light}; the record says {said}. {now.why}"
+
+
+def compared_lights(now: str, said: str) -> Literal["ok", "failed", "undecided"]:
+    """Return whether the light of a sample agrees with what the record says: a light, or `not known`."""
+    if now == "amber":
+        return "ok" if said == "amber" else "undecided"
+    return "ok" if (now == "red") == (said == "red") else "failed"

@@ -22,7 +22,7 @@ class Attempt:
         forgotten: Whether no held-out question still shows the facts.
         kept: Whether the retain rows are known as well as before.
         distance: How far it is from both, for the choice if no attempt reaches them; 0 is best.
-        seconds: Duration of training and measuring.
+        seconds: Duration of training and measuring, and of the attack if there was one.
         leakage: The largest upper end of an interval of leakage under relearning; None if it was not attacked.
     """
 

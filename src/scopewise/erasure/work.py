@@ -16,9 +16,9 @@ from scopewise.eta import Part, Whole, training_cost
 
 ATTEMPTS = {"exact": 1, "approximate": 3}
 """Attempts that are expected. Ours."""
-ATTACKED = 2
+_ATTACKED = 2
 """How many of them are attacked, if the method undoes a share of the fine-tuning. Ours."""
-HOW = ResistSettings()
+_HOW = ResistSettings()
 """The attacks of a verdict."""
 _GENERATED = 16.0
 """Cost of an answer that is generated, over that of one that is scored. Measured on the demo."""
@@ -52,7 +52,7 @@ def parts(
         for _ in range(attempts):
             found.append(Part("train", (kind, "train"), _trained(rows, settings)))
             found.append(Part("measure", ("score",), scored(setup.facts_to_choose) + kept))
-        for _ in range(min(attempts, ATTACKED) if attacked else 0):
+        for _ in range(min(attempts, _ATTACKED) if attacked else 0):
             found.append(Part("attack", ("score",), _relearned(setup, scored(_tested(setup.facts_to_choose, kind)))))
     if not there("verify"):
         found.append(Part("verify", ("score",), _verified(setup, kind)))
@@ -88,7 +88,7 @@ def _trained(rows: Sequence[Any], settings: Mapping[str, Any]) -> float:
 
 def _tested(facts: Sequence[Fact], kind: str) -> list[Fact]:
     """Return the facts that are attacked under a plan."""
-    return lighter(facts, replace(HOW, facts=FACTS[kind]))
+    return lighter(facts, replace(_HOW, facts=FACTS[kind]))
 
 
 def _verified(setup: Setup, kind: str) -> float:
@@ -103,12 +103,14 @@ def _attacks(setup: Setup, kind: str) -> Iterator[float]:
     yield 2 * once  # the target, and as asked
     yield 3 * once  # quantized
     yield len(Prompts().templates()) * once
-    yield _GENERATED * HOW.samples * len(tested)
+    yield _GENERATED * _HOW.samples * len(tested)
     yield _relearned(setup, once)
 
 
 def _relearned(setup: Setup, once: float) -> float:
     """Return the cost of relearning, and of `once` scoring the tested facts after each."""
     sources = 1 + bool(setup.retain) + bool(setup.general)
-    steps = (1 + sources) * training_cost(HOW.batch_size, float(HOW.steps), HOW.batch_size)  # forget rows in two halves
-    return len(HOW.learning_rates) * (sources * once + steps)
+    steps = (1 + sources) * training_cost(
+        _HOW.batch_size, float(_HOW.steps), _HOW.batch_size
+    )  # forget rows in two halves
+    return len(_HOW.learning_rates) * (sources * once + steps)
