@@ -144,7 +144,10 @@ last (a MiB each in float32)."""
 
 @torch.no_grad()
 def token_statistics(
-    logits: Float[Tensor, "tokens vocab"], labels: Int[Tensor, "tokens"], moments: bool = True
+    logits: Float[Tensor, "positions vocab"],
+    labels: Int[Tensor, "tokens"],
+    moments: bool = True,
+    of: Int[Tensor, "tokens"] | None = None,
 ) -> TokenStatistics:
     """Return log P(label) in nats, the arg-max token, and mean (nats) and variance (nats²) of log P under P itself.
 
@@ -152,22 +155,35 @@ def token_statistics(
     `log P(label) = d_label - log s`, `mean = Σ e^d d / s - log s`, `variance = Σ e^d (d - Σ e^d d / s)² / s`. Computed in at
     least float32; not differentiable. Tokens of probability zero do not contribute to the moments. Without `moments` both
     are NaN, and half of the passes are saved.
+
+    Args:
+        logits: At each position.
+        labels: The tokens.
+        moments: Whether mean and variance are wanted.
+        of: The position of each token, where several tokens may share one; None: one position for each token, in order.
     """
     rows = max(1, CACHED_LOGITS // logits.shape[-1])
     if logits.device.type != "cpu":  # launching kernels for each piece would cost more than it saves
         rows = max(1, len(logits))
-    parts = [_statistics(z, y, moments) for z, y in zip(logits.split(rows), labels.split(rows), strict=True)]
-    return TokenStatistics(*(torch.cat(column) for column in zip(*parts, strict=True)))
+    parts = [_distribution(z, moments) for z in logits.split(rows)]
+    found = [torch.cat(column) for column in zip(*parts, strict=True)]
+    if of is None:
+        of_label = logits.gather(-1, labels.unsqueeze(-1)).squeeze(-1)
+    else:
+        of_label, found = logits[of, labels], [column[of] for column in found]
+    largest, log_total, predicted, means, variances = found
+    return TokenStatistics(at_least_float32(of_label) - largest - log_total, predicted, means, variances)
 
 
-def _statistics(logits: Tensor, labels: Tensor, moments: bool) -> TokenStatistics:
+def _distribution(logits: Tensor, moments: bool) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Return the largest logit of each position, log Σ e^(z - largest), the arg-max token, mean and variance."""
     largest, predicted = _largest(at_least_float32(logits))
     below = at_least_float32(logits) - largest
-    of_label = below.gather(-1, labels.unsqueeze(-1)).squeeze(-1)
+    largest, predicted = largest.squeeze(-1), predicted.squeeze(-1)
     if not moments:
-        log_probs = of_label - below.exp_().sum(-1).log()
-        unknown = torch.full_like(log_probs, torch.nan)
-        return TokenStatistics(log_probs, predicted.squeeze(-1), unknown, unknown)
+        log_total = below.exp_().sum(-1).log()
+        unknown = torch.full_like(log_total, torch.nan)
+        return largest, log_total, predicted, unknown, unknown
     below.clamp_(min=-1e4)  # e^-1e4 is 0, and 0 times it is 0 where 0 times -inf is not
     weights = below.exp()
     total = weights.sum(-1)
@@ -175,7 +191,7 @@ def _statistics(logits: Tensor, labels: Tensor, moments: bool) -> TokenStatistic
     below.sub_(mean.unsqueeze(-1))
     variance = weights.mul_(below).mul_(below).sum(-1) / total
     log_total = total.log()
-    return TokenStatistics(of_label - log_total, predicted.squeeze(-1), mean - log_total, variance)
+    return largest, log_total, predicted, mean - log_total, variance
 
 
 _BLOCK = 64

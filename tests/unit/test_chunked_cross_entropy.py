@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from transformers import Gemma2Config, Gemma2ForCausalLM
 from engines import forward_of
 from often import often
 from scopewise.config import LoraSection
-from scopewise.data.batch import collate
+from scopewise.data.batch import Unit, collate, collate_units
 from scopewise.localizers.base import Scopes
 from scopewise.localizers.gradient import Gradient
 from scopewise.models import chunked_cross_entropy
@@ -123,6 +124,30 @@ def test_statistics_in_chunks_are_those_of_all_logits(
     for ours, theirs in zip(found, expected, strict=True):
         assert torch.allclose(ours.float(), theirs.float(), atol=1e-5, equal_nan=True)
     assert not forward_of(model).chunked
+
+
+@pytest.mark.parametrize("plain_head", [True, False])
+def test_the_head_runs_once_where_answers_begin_alike(
+    plain_head: bool, trained_adapter: Any, encoded: Any, few_logits: None
+) -> None:
+    """And each of them gets the statistics of its own token there."""
+    model = trained_adapter[0]
+    units = [
+        Unit(i.prompt_ids, (i.answer_ids, i.answer_ids[::-1], i.answer_ids[:-1], i.answer_ids)) for i in encoded[0]
+    ]
+    batch = collate_units(units)
+    forward = forward_of(model)
+    forward.abilities = replace(forward.abilities, plain_head=plain_head)
+    rows: list[int] = []
+    lm_head(model).register_forward_hook(lambda *seen: rows.append(seen[-1].numel() // seen[-1].shape[-1]))
+    with torch.no_grad():
+        expected = token_statistics(forward.logits(batch), batch["label"])
+        rows.clear()
+        found = forward.statistics(batch, moments=True)
+    assert sum(rows) <= len(batch["position"].unique()) < 0.7 * len(batch["label"])
+    assert torch.equal(found.predicted, expected.predicted)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert torch.allclose(ours.float(), theirs.float(), atol=1e-5)
 
 
 def test_methods_that_read_logits_get_them_all(tiny: Any, make_trainer: Any, few_logits: None) -> None:

@@ -150,17 +150,23 @@ class Forward:
         return self.nll_of(self.head_inputs(batch, packed=packed), wanted)
 
     def statistics(self, batch: Batch, moments: bool) -> TokenStatistics:
-        """Return `token_statistics` of each answer token."""
+        """Return `token_statistics` of each answer token. The head runs once where several are predicted at one position."""
+        batch = self._pack(batch)
+        position, of = batch["position"].unique(return_inverse=True)
+        batch, labels = {**batch, "position": position}, batch["label"]
         if not self.chunked:
-            return token_statistics(self.logits(batch, packed=True), batch["label"], moments)
-        states = self.head_inputs(batch, packed=True)
+            return token_statistics(self.logits(batch), labels, moments, of)
+        states = self.head_inputs(batch)
         size = chunk_tokens(self.head, states)
+        order = of.argsort(stable=True)
+        tokens = (of // size).bincount(minlength=-(-len(states) // size)).tolist()
         with self.autocast():
             parts = [
-                token_statistics(self.head(part), labels, moments)
-                for part, labels in zip(states.split(size), batch["label"].split(size), strict=True)
+                token_statistics(self.head(part), labels[own], moments, of[own] % size)
+                for part, own in zip(states.split(size), order.split(tokens), strict=True)
             ]
-        return TokenStatistics(*map(torch.cat, zip(*parts, strict=True)))
+        back = order.argsort()
+        return TokenStatistics(*(torch.cat(column)[back] for column in zip(*parts, strict=True)))
 
     @property
     def chunked(self) -> bool:
