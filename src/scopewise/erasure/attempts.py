@@ -83,18 +83,25 @@ class Attempts:
         self._settings_of[path] = settings
         with self.whole.part("measure"):
             engine = self._engine(path)
-            exposure = expose(engine, self.setup.measured_to_choose, seed=self.setup.options.seed)
             lost = keep(engine, self.target, self.setup.kept_rows).loss.value
-        known, kept = is_known(exposure, self.policy.level), lost <= self.policy.kept.bound / 2
+            kept = lost <= self.policy.kept.bound / 2
+            # A model that was trained without the rows only has to keep: the verdict measures the rest.
+            known, below, distance = (False, False, 0.0) if exact else self._exposed(engine)
         return Attempt(
             strength=strength,
             name=path,
             weak=not kept if exact else known,
-            forgotten=exact or not (known or is_over_unlearned(self.policy, exposure)),
+            forgotten=not (known or below),
             kept=kept,
-            distance=abs(exposure.known.value) + max(0.0, lost),
+            distance=distance + max(0.0, lost),
             seconds=time.monotonic() - begin,
         )
+
+    def _exposed(self, engine: Engine) -> tuple[bool, bool, float]:
+        """Return whether a model knows the facts, whether it is over-unlearned, and how far from chance it is."""
+        exposure = expose(engine, self.setup.measured_to_choose, seed=self.setup.options.seed)
+        known, below = is_known(exposure, self.policy.level), is_over_unlearned(self.policy, exposure)
+        return known, below, abs(exposure.known.value)
 
     def _leakage(self, path: str) -> float:
         """Return the largest upper end of an interval of leakage under relearning."""
