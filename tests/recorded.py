@@ -13,6 +13,7 @@ from safetensors.numpy import save_file
 
 from scopewise.data.rows import Row
 from scopewise.erasure import evidence, keys
+from scopewise.erasure.handouts import write_handouts
 from scopewise.erasure.ledger import Ledger
 
 ROWS = [
@@ -80,4 +81,6 @@ def make_house(folder: Path) -> House:
     made = evidence.make_record(**values(rows, files=files, previous=ledger.head()))
     record = evidence.write_record(folder / "REQ", evidence.sign(made, signing))
     ledger.append("REQ-17", "exported", evidence.record_digest(record))
-    return House(folder, signing, rows, ledger, record, evidence.read_record(record.read_bytes(), "record"))
+    statement = evidence.read_record(record.read_bytes(), "record")
+    write_handouts(folder / "REQ", statement)
+    return House(folder, signing, rows, ledger, record, statement)

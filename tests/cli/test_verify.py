@@ -26,7 +26,7 @@ def test_verify(house: House) -> None:
     done = scopewise("verify", str(house.record.parent), *options)
     assert (done.returncode, done.stderr) == (0, "")
     assert [line.split()[:2] for line in done.stdout.splitlines()[:-1]] == [
-        *([name, "ok"] for name in ("signature", "signer", "files", "ledger", "rows")),
+        *([name, "ok"] for name in ("signature", "signer", "page", "files", "ledger", "rows")),
         ["probes", "not"],  # the exported files are no model that can be loaded
     ]
     assert ROWS[0].answer not in done.stdout

@@ -14,7 +14,9 @@ from changes import flips
 from recorded import LIGHT, ROWS, House, make_house, values
 from scopewise.data.rows import Row
 from scopewise.erasure import evidence, keys
+from scopewise.erasure import verify as verifying
 from scopewise.erasure.envelope import canonical, pre_authentication
+from scopewise.erasure.handouts import handouts
 from scopewise.erasure.request import read_request
 from scopewise.erasure.verify import Check, verify_record
 from scopewise.errors import ConfigError, ResultError
@@ -32,17 +34,19 @@ def results(checks: list[Check]) -> dict[str, str]:
 def test_a_record_verifies(house: House) -> None:
     keyid = house.statement["predicate"]["signer"]["keyid"]
     checks = verify_record(house.record.parent, signer=f"SHA256:{keyid.upper()}", rows=ROWS[::-1], key=house.rows)
-    wanted = {"signature": "ok", "signer": "ok", "files": "ok", "ledger": "ok", "rows": "ok", "probes": "not checked"}
+    wanted = dict.fromkeys(("signature", "signer", "page", "files", "ledger", "rows"), "ok") | {"probes": "not checked"}
     assert results(checks) == wanted
 
 
 def test_what_was_not_given_is_not_checked(house: House) -> None:
     (house.folder / "ledger.jsonl").unlink()
     house.export.rename(house.folder / "elsewhere")
+    for name in handouts(house.statement):
+        (house.record.parent / name).unlink()
     checks = results(verify_record(house.record))
     assert checks == {
         "signature": "ok",
-        **dict.fromkeys(("signer", "files", "ledger", "rows", "probes"), "not checked"),
+        **dict.fromkeys(("signer", "page", "files", "ledger", "rows", "probes"), "not checked"),
     }
     assert results(verify_record(house.record, model=house.folder / "elsewhere"))["files"] == "ok"
 
@@ -111,6 +115,25 @@ def test_any_changed_byte_of_the_model_is_found(house: House) -> None:
             assert f"{file.name} was changed" in found.detail
         file.write_bytes(content)
     assert results(verify_record(house.record))["files"] == "ok"
+
+
+@pytest.mark.parametrize("name", ["record.html", "model-card-section.md", "bom.cdx.json"])
+def test_a_page_that_says_something_else_is_found(house: House, name: str) -> None:
+    file = house.record.parent / name
+    file.write_text(file.read_text().replace("relearning", "nothing"))
+    (check,) = (check for check in verify_record(house.record) if check.name == "page")
+    assert (check.result, name in check.detail) == ("failed", True)
+
+
+def test_a_page_of_another_version_is_not_compared(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verifying, "version", lambda _: "9.9")
+    assert results(verify_record(house.record))["page"] == "not checked"
+
+
+def test_the_ledger_may_be_given_as_a_file(house: House) -> None:
+    assert results(verify_record(house.record, ledger=house.ledger.path))["ledger"] == "ok"
+    with pytest.raises(ResultError):
+        verify_record(house.record, ledger=house.export)
 
 
 def test_a_broken_ledger_is_found(house: House) -> None:

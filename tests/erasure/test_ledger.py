@@ -95,6 +95,14 @@ def test_a_line_forged_without_the_key_is_found(ledger: Ledger, tmp_path: Path) 
         ledger.entries()
 
 
+def test_a_changed_state_is_a_changed_line(ledger: Ledger) -> None:
+    """And not a value that somebody is asked to correct."""
+    walk(ledger, "REQ-1", WAY[:2])
+    ledger.path.write_bytes(ledger.path.read_bytes().replace(b'"known"', b'"gone"'))
+    with pytest.raises(ResultError, match="ledger.jsonl:2: .*signature"):
+        ledger.entries()
+
+
 def test_another_key_cannot_append(ledger: Ledger, tmp_path: Path) -> None:
     walk(ledger, "REQ-1", WAY[:1])
     with pytest.raises(ResultError, match="another key"):

@@ -72,7 +72,8 @@ def test_exact_retraining_is_exported_judged_and_recorded(tmp_path: Path) -> Non
     AutoModelForCausalLM.from_pretrained(found.exported)
     assert found.record is not None
     checks = {check.name: check.result for check in verify_record(found.record)}
-    assert (checks["signature"], checks["files"], checks["ledger"]) == ("ok", "ok", "ok")
+    assert {checks[name] for name in ("signature", "page", "files", "ledger")} == {"ok"}
+    assert Ledger(tmp_path).statuses()[0].facts["light"] == found.verdict.light
     states = [entry.state for entry in Ledger(tmp_path).entries()]
     assert states[:6] == ["received", "known", "planned", "unlearned", "verified", "exported"]
     card, record = (found.exported / "README.md").read_text(), found.record.read_text()

@@ -82,7 +82,9 @@ def test_several_are_carried_out_in_one_training_and_checked_by_the_next(tmp_pat
         record = found.parts[one.id].record
         assert record is not None
         checks = {check.name: check.result for check in verify_record(record, rows=one.rows, key=key)}
-        wanted = dict.fromkeys(("signature", "files", "ledger", "rows", "probes"), "ok") | {"signer": "not checked"}
+        wanted = dict.fromkeys(("signature", "page", "files", "ledger", "rows", "probes"), "ok") | {
+            "signer": "not checked"
+        }
         if one.id == "REQ-3":  # its record is about the model as it was, which lies elsewhere
             checks |= {
                 check.name: check.result

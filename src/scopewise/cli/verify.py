@@ -19,7 +19,8 @@ def verify(
         Path | None, typer.Option("--model", help="Folder of the model; none: `export` beside the record.")
     ] = None,
     ledger: Annotated[
-        Path | None, typer.Option("--ledger", help="Folder of the ledger; none: the record's folder, or the one above.")
+        Path | None,
+        typer.Option("--ledger", help="The ledger, or its folder; none: in the record's folder, or the one above."),
     ] = None,
     rows: Annotated[
         Path | None, typer.Option("--rows", help="The request, or its rows; a few facts are measured again.")
@@ -41,7 +42,7 @@ def verify(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Verify a record: signature, schema, the model's files, the ledger, and which rows it is about.
+    """Verify a record: signature, schema, page, the model's files, the ledger, and which rows it is about.
 
     Exit code 3 if anything is not as the record says. What could not be checked is listed.
     """

@@ -14,25 +14,37 @@ from scopewise.erasure.evidence import NAME
 from scopewise.erasure.page import Answers, officer_page
 from scopewise.erasure.record_schema import predicate_of
 from scopewise.erasure.words import banner
-from scopewise.files import write_json, write_text
+from scopewise.files import json_text, write_text
 
 PRIVATE = "record-with-names.html"
 PAGE, SECTION, BOM = "record.html", "model-card-section.md", "bom.cdx.json"
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|#~&$])")
 
 
+def handouts(statement: Mapping[str, Any]) -> dict[str, str]:
+    """Return the name and the text of each file that is made from a record alone.
+
+    Args:
+        statement: From `read_record`.
+    """
+    return {
+        PAGE: officer_page(statement),
+        SECTION: model_card_section(statement),
+        BOM: json_text(ml_bom(statement)),
+    }
+
+
 def write_handouts(folder: str | Path, statement: Mapping[str, Any]) -> list[Path]:
-    """Write the three files into a folder, replacing earlier ones, and return their paths.
+    """Write the files of `handouts` into a folder, replacing earlier ones, and return their paths.
 
     Args:
         folder: Best the one that holds the record; not the exported one, whose files the record names.
         statement: From `read_record`.
     """
-    page, section, bom = (Path(folder) / name for name in (PAGE, SECTION, BOM))
-    write_text(page, officer_page(statement))
-    write_text(section, model_card_section(statement))
-    write_json(bom, ml_bom(statement))
-    return [page, section, bom]
+    texts = handouts(statement)
+    for name, text in texts.items():
+        write_text(Path(folder) / name, text)
+    return [Path(folder) / name for name in texts]
 
 
 def write_private_page(

@@ -101,12 +101,12 @@ class Ledger:
     """The requests of a folder.
 
     Args:
-        folder: Holds `ledger.jsonl`; made by the first `append`.
+        folder: Holds `ledger.jsonl`, or is that file; made by the first `append`.
         key: The key that signs new entries, always the same one; None to read only.
     """
 
     def __init__(self, folder: str | Path, key: Ed25519PrivateKey | None = None) -> None:
-        self.path = Path(folder) / NAME
+        self.path = Path(folder) if Path(folder).name == NAME else Path(folder) / NAME
         self._key = key
 
     def append(
@@ -286,19 +286,28 @@ class Ledger:
             if not isinstance(document, dict) or set(document) != {"entry", "sig"}:
                 raise ResultError(f"{broken}: not an entry with its signature; restore the ledger from a copy")
             values = document["entry"]
-            entry = _entry(values, broken)
-            if number == 1 and entry.signer is not None:
-                key = read_public(entry.signer.public_key)
-                if key is None or entry.signer.keyid != fingerprint(entry.signer.public_key):
-                    raise ResultError(f"{broken}: not a key with its fingerprint; restore the ledger from a copy")
+            if number == 1:
+                key = _signer_of(values)
             if key is None or not is_signed(key, ENTRY_TYPE, canonical(values), document["sig"]):
-                raise ResultError(f"{broken}: the signature does not fit; restore the ledger from a copy")
+                raise ResultError(
+                    f"{broken}: the signature does not fit: changed, or signed with another key; restore it from a copy"
+                )
+            entry = _entry(values, broken)
             fits = entry.number == number and entry.previous == previous and (entry.signer is None) == (number > 1)
             if not fits or entry.state not in _NEXT[state.get(entry.request)]:
                 raise ResultError(f"{broken}: it does not follow the line before; restore the ledger from a copy")
             previous, state[entry.request] = _digest(line.removesuffix(b"\n")), entry.state
             found.append(entry)
         return found
+
+
+def _signer_of(first: Any) -> Ed25519PublicKey | None:
+    """Return the key that the first entry names, if it is one and has its fingerprint."""
+    match first:
+        case {"signer": {"keyid": str(keyid), "public_key": str(text)}}:
+            key = read_public(text)
+            return key if key is not None and keyid == fingerprint(text) else None
+    return None
 
 
 def _entry(values: Any, where: str) -> Entry:

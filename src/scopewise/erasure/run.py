@@ -161,7 +161,8 @@ class _Job:
             done = Done(made["settings"], made["seconds"], own, exposure, kept, resisted, files, limits, shown)
             record = self._record(one, before[one.id], checked, chosen_plan, done)
             digested = self._recorded(record)
-            self._reach(one, "exported", digested, **{name: light["light"] for name, light in own.document().items()})
+            lights = {name: light["light"] for name, light in own.document().items()}
+            self._reach(one, "exported", digested, light=own.light, **lights)
             if own.green:
                 self._reach(one, "closed", digested)
             document = exposure_document(before[one.id])

@@ -97,9 +97,15 @@ class Verdict:
     resists: Light
 
     @property
+    def light(self) -> Color:
+        """The worst of the three."""
+        colors = {one.light for one in (self.forgotten, self.kept, self.resists)}
+        return "red" if "red" in colors else "amber" if "amber" in colors else "green"
+
+    @property
     def green(self) -> bool:
         """Whether all three are green."""
-        return all(one.light == "green" for one in (self.forgotten, self.kept, self.resists))
+        return self.light == "green"
 
     @property
     def exit_code(self) -> int:

@@ -1,4 +1,4 @@
-"""Verify a record: its signature and schema, the files it is about, its ledger, its rows, and a sample of its tests.
+"""Verify a record: its signature and schema, the page made from it, the model's files, the ledger, rows, a sample of its tests.
 
 Only the last one imports torch.
 """
@@ -8,11 +8,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
 from scopewise.erasure import ledger as ledgers
 from scopewise.erasure.evidence import NAME, describe_scopes, digest_folder, policy_digest, read_record
+from scopewise.erasure.handouts import handouts
 from scopewise.erasure.ledger import Ledger
 from scopewise.erasure.verdict import Policy, read_policy
 from scopewise.errors import ResultError, UserError
@@ -24,11 +26,11 @@ class Check:
 
     Attributes:
         name: What was checked.
-        result: `ok`, `failed`, or `not checked`.
+        result: `ok`, `failed`, `undecided` (of probes that few facts leave open), or `not checked`.
         detail: What was found, or what to give so that it can be checked.
     """
 
-    name: Literal["signature", "signer", "files", "ledger", "rows", "probes"]
+    name: Literal["signature", "signer", "page", "files", "ledger", "rows", "probes"]
     result: Literal["ok", "failed", "undecided", "not checked"]
     detail: str
 
@@ -60,7 +62,7 @@ def verify_record(
     Args:
         record: Its file, or the folder that holds it.
         model: Folder of the model that the record is about; None: `export` beside the record, if it is there.
-        ledger: Folder of the ledger; None: the record's folder or the one above it, if it has one.
+        ledger: The ledger, or its folder; None: the record's folder or the one above it, if it has one.
         signer: Fingerprint (hex) of the key that should have signed, as its owner published it.
         rows: The rows of the request.
         key: The controller's key for rows; None: rows are not checked.
@@ -86,6 +88,7 @@ def verify_record(
         given = signer.strip().lower().removeprefix("sha256:")
         detail = "the expected key" if given == keyid else f"signed with {keyid}; expected {given}"
         found.append(Check("signer", "ok" if given == keyid else "failed", detail))
+    found.append(_page(statement, path.parent))
     above = path.absolute().parents  # a record of several requests is in `requests/ID` of their folder
     places = (path.parent, *above[2:3])
     model = model or next(filter(None, (_there(place / "export") for place in places)), None)
@@ -97,10 +100,10 @@ def verify_record(
         ledger = next(
             (place for place in (path.parent, *above[1:2], *above[3:4]) if _there(place / ledgers.NAME)), None
         )
-    elif not (Path(ledger) / ledgers.NAME).is_file():
-        raise ResultError(f"{ledger}: no {ledgers.NAME} in it; give the folder of the ledger")
+    elif not Ledger(ledger).path.is_file():
+        raise ResultError(f"{ledger}: no {ledgers.NAME}; give it, or the folder that holds it")
     if ledger is None:
-        found.append(Check("ledger", "not checked", "give the folder of the ledger"))
+        found.append(Check("ledger", "not checked", "give the ledger, or its folder"))
     else:
         found.append(_ledger(predicate, hashlib.sha256(content).hexdigest(), Ledger(ledger)))
     rows = None if rows is None else list(rows)
@@ -111,6 +114,20 @@ def verify_record(
 
 def _there(path: Path) -> Path | None:
     return path if path.exists() else None
+
+
+def _page(statement: dict[str, Any], folder: Path) -> Check:
+    """Check that the page and the other files made from the record say what it says."""
+    own, made = version("scopewise"), statement["predicate"]["tool"]["scopewise"]
+    if own != made:
+        return Check("page", "not checked", f"made by scopewise {made}; this is {own}")
+    texts = {name: text for name, text in handouts(statement).items() if (folder / name).is_file()}
+    if not texts:
+        return Check("page", "not checked", f"no page beside {folder / NAME}")
+    wrong = [name for name, text in texts.items() if (folder / name).read_bytes() != text.encode()]
+    if wrong:
+        return Check("page", "failed", f"{', '.join(wrong)}: not what the record says; rely on the record alone")
+    return Check("page", "ok", f"{', '.join(texts)}: as made from the record")
 
 
 def _files(subject: list[dict[str, Any]], folder: Path) -> Check:
