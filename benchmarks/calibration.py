@@ -204,7 +204,9 @@ def main() -> None:
     settings = ResistSettings(
         tuple(arguments.attacks), learning_rates=(RATE / 3,), facts=3 * arguments.attacked, names=2, samples=4
     )
-    tested, general = lighter(facts, settings), read_general()[:20]
+    attacked = set(list(dict.fromkeys(fact.instance for fact in facts))[: arguments.attacked])
+    tested = lighter([fact for fact in facts if fact.instance in attacked], settings)
+    general = read_general()[:20]
     found: dict[str, dict[str, Any]] = {}
     first: Engine | None = None
     for case in cases(base, tokenizer, forget, retain, arguments.epochs):
