@@ -65,7 +65,7 @@ class Part:
     Attributes:
         name: What it is.
         kinds: Parts that share a kind have about one speed; the most specific kind first.
-        cost: Rows that are scored, or as much work as that.
+        cost: Work, in a unit that all parts share.
         bars: Number of progress bars that it opens, of about the same length, from which its progress is read until a part of
             its kind is done; 0: not known.
     """
@@ -85,7 +85,7 @@ class _Current:
 
     Attributes:
         part: The part.
-        start: When it began.
+        start: When its first bar was opened; before, when it began.
         begun: The same, or when its training began.
         share: How much of it is done (0-1).
         first: How much was done already when it began.
@@ -158,7 +158,8 @@ class Whole:
         self._open.append(bar)
         if (current := self._current) is None:
             return
-        current.works = True
+        if not current.works:  # loading a model takes as long for much work as for little
+            current.works, current.start, current.begun = True, self._clock(), self._clock()
         if unit == "step" and not current.trains and len(self._open) == 1:
             current.trains, current.begun = True, self._clock()
             current.share = current.first = first / total

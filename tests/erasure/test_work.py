@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from scopewise.bars import showing
+from scopewise.data.facts import Fact
 from scopewise.data.rows import FORGET, RETAIN, Row
 from scopewise.erasure import work
 from scopewise.erasure.plan import unlearning
@@ -61,3 +62,17 @@ def test_the_time_is_known_once_the_exposure_is_measured(setup: Setup, capsys: p
     seen.append(whole.seconds(parts[1:]))
     assert None not in seen
     assert seen[0] == pytest.approx(seen[1], rel=0.1)
+
+
+def test_text_that_answers_share_counts_once_for_each_question_and_name() -> None:
+    fact = Fact(
+        Row("Who?", "He is Al", FORGET),
+        "Al",
+        "Al",
+        ("Who?", "Who is he?"),
+        ("He is Bo", "He was Ed"),
+        ("Bo", "Ed", "Ann"),
+    )
+    tree = len("He ") + len("is ") + len("Al") + len("Bo") + len("was Ed")
+    assert work.scored([fact], few=True) == len("Who?") + len("Who is he?") + 2 * tree
+    assert work.scored([fact], few=False) == 4 * work.scored([fact], few=True)

@@ -146,11 +146,16 @@ class Setup:
         It is if the rows name few instances, since a model that was taught those says the same of every name; unless the base
         knows the facts by itself, which have to go then, too.
         """
-        if self.base is None or not _names_few(self.request.rows):
+        if not self.few:
             return None
-        base = self.engine(self.base, "base")
+        base = self.engine(str(self.base), "base")
         taught = self.options.model is not None and is_known(expose(base, self.facts))
         return None if taught else base
+
+    @property
+    def few(self) -> bool:
+        """Whether the rows name so few instances that a base, if there is one, takes the place of other names."""
+        return self.base is not None and _names_few(self.request.rows)
 
     @property
     def instances(self) -> int:
