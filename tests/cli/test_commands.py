@@ -309,7 +309,7 @@ def test_demo_in_small_prints_the_table_and_refuses_to_overwrite(tmp_path: Path)
     small = [*TINY, *SHORT, f"run.dir={tmp_path / 'run'}"]
     done = scopewise("demo", settings=small)
     assert done.returncode == 0, done.stderr
-    for line in ("target", "oracle", "gradient_ascent", "ga_descent", "memflex", "memflex@random"):
+    for line in ("target", "oracle", "ga_descent", "memflex", "memflex@random", "reset_robust"):
         assert f"\n{line} " in done.stdout
     assert str(tmp_path / "run" / "results.json") in done.stderr
     untaught = "The target hardly knows what is to be forgotten"  # 0.2 epochs teach nothing

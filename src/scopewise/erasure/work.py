@@ -26,7 +26,7 @@ _HOW = ResistSettings()
 _GENERATED = 16.0
 """Cost of a character that is generated, over that of one that is scored. Measured on the demo."""
 _TRAINED, _STEP = 0.3, 2800.0
-"""Cost of a character in an epoch of training, and of each step. Measured with the tiny model on the demo and on thirty rows."""
+"""Cost of a character in an epoch of training, and of each step. Measured on the demo and on thirty rows."""
 
 
 def parts(
