@@ -18,7 +18,7 @@ import pytest
 
 from changes import flips
 from recorded import LIGHT, ROWS, House, make_house, values
-from scopewise.erasure import evidence, handouts, keys
+from scopewise.erasure import evidence, handouts, keys, words
 
 ROOT = Path(__file__).parents[2]
 HOSTILE = '<script>alert(1)</script> | `x` [y](javascript:z) "quoted"'
@@ -106,6 +106,26 @@ def test_the_page_says_what_the_record_says_and_loads_nothing(house: House) -> N
     ):
         assert text in page.text
     assert house.statement["predicate"]["signer"]["keyid"] in page.text
+
+
+@pytest.mark.parametrize(
+    ("attack", "setting", "said"),
+    [
+        ("question", "as asked", ""),
+        ("prompts", "role_play 2", "role play"),
+        ("sampling", "best of 8", "best of 8 answers"),
+        ("quantization", "int4", "rounded to 4 bits"),
+        ("quantization", "GGUF Q4_0, as exported", "GGUF Q4_0, as exported"),
+        (
+            "relearning",
+            "forget rows of others, rate 0.0002, 20 steps",
+            "20 steps of training on removed facts of others, learning rate 0.0002",
+        ),
+        ("relearning", "anything else", "anything else"),
+    ],
+)
+def test_the_page_says_in_words_how_it_was_attacked(attack: str, setting: str, said: str) -> None:
+    assert words.setting(attack, setting) == said
 
 
 def test_the_section_for_the_model_card(house: House) -> None:

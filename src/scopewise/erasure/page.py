@@ -130,7 +130,7 @@ def _attacks(attacks: Sequence[Mapping[str, Any]], light: str) -> list[dict[str,
         {
             **attack,
             "title": words.ATTACKS.get(name, name),
-            "setting": attack["name"].partition(": ")[2],
+            "setting": words.setting(name, attack["name"].partition(": ")[2]),
             "at": {key: at(attack[key]) for key in ("value", "low", "high", "bound")},
             "above": (above := attack["bound"] is not None and (attack["value"] or 0.0) > attack["bound"]),
             "leaks": above and light != "green",

@@ -5,6 +5,7 @@ Imports no torch.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -27,6 +28,12 @@ ATTACKS = {
     "relearning": "fine-tuned further",
 }
 """Attack → what it does, on the page."""
+_ROUNDED = {"int8": "rounded to 8 bits", "int4": "rounded to 4 bits", "nf4": "rounded to 4 bits (NF4)"}
+_TRAINED_ON = {
+    "forget rows of others": "removed facts of others",
+    "retain rows": "what was kept",
+    "general text": "general text",
+}
 _WORDS = {"forgotten": ("forgotten", "not forgotten"), "kept": ("kept", "damaged"), "resists": ("resists", "leaks")}
 _RED = {
     "forgotten": "the model still knows facts of this request",
@@ -38,6 +45,22 @@ _AMBER = {
     "kept": "other knowledge is kept",
     "resists": "attacks bring the facts back",
 }
+
+
+def setting(attack: str, name: str) -> str:
+    """Return the setting of an attack in words; as it is if there are none for it."""
+    match attack:
+        case "question":
+            return ""
+        case "prompts":
+            return re.sub(r" \d+$", "", name).replace("_", " ")
+        case "sampling":
+            return f"{name} answers"
+        case "quantization":
+            return _ROUNDED.get(name, name)
+        case "relearning" if len(parts := name.split(", ")) == 3:
+            return f"{parts[2]} of training on {_TRAINED_ON.get(parts[0], parts[0])}, learning {parts[1]}"
+    return name
 
 
 @dataclass(frozen=True)
