@@ -182,6 +182,36 @@ def table(found: Mapping[int, Mapping[str, Mapping[str, Any]]], leads: Sequence[
     return "\n".join(lines)
 
 
+def against(
+    ours: Mapping[str, Any], published: Mapping[str, Any], names: Sequence[str] = ("reset_robust", "reset_fast")
+) -> str:
+    """Return a line for each recipe: from how many published methods of another run it can be told at rest, and which not.
+
+    Both runs have the same targets, oracles and rows. Tested as "leads" is: Holm over all methods.
+
+    Args:
+        ours: Values of rows of the run with the recipes, `NAME.rows.json.gz`.
+        published: Those of the run with the methods.
+        names: The recipes.
+    """
+    lines = []
+    for name in names:
+        own = [model for model in ours["models"] if model["method"] == name]
+        (lead,) = compared({**published, "models": [*published["models"], *own]})["leads"]
+        if lead["best"] != name:
+            lines.append(f"- {name}: {lead['best']} is closer to the oracle.")
+            continue
+        rivals = lead["rivals"]
+        behind = sorted((n for n in rivals if rivals[n]["p_value"] < 0.05), key=lambda n: rivals[n]["value"])
+        said = {n: f"{n} ({rivals[n]['value']:.1f} points, p = {rivals[n]['p_value']:.2g})" for n in rivals}
+        close = ", ".join(said[n] for n in rivals if n not in behind)
+        lines.append(
+            f"- {name} is closer to the oracle than {len(behind)} of {len(rivals)} entries, the nearest {said[behind[0]]}"
+            + (f"; it cannot be told from {close}." if close else ".")
+        )
+    return "\n".join(lines)
+
+
 COLUMNS = {
     "unlearn": ("Unlearn", 1),
     "retention": ("Retention", 1),

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from scopewise.report.attacks import attacks_table
+from scopewise.report.row_values import read_row_values
 
 PAGE = Path(__file__).parent / "attack-study.md"
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
@@ -18,7 +19,13 @@ TABLE = re.compile(r"(<!-- begin: (\w+) -->\n).*?(<!-- end: \2 -->)", re.DOTALL)
 
 
 def table(name: str) -> str:
-    """Return the table of a file: attacks of a run, or models over seeds as `benchmarks/robust.py` prints them."""
+    """Return the table of a file: attacks of a run, or models over seeds as `benchmarks/robust.py` prints them.
+
+    `against` compares the recipes of one file with the methods of another.
+    """
+    if name == "against":
+        ours, published = (read_row_values(RESULTS / f"{run}.rows.json.gz") for run in ("robust", "leaderboard"))
+        return str(_robust().against(ours, published))
     document = json.loads((RESULTS / f"{name}.json").read_text())
     if "seeds" not in document:
         return attacks_table(document)

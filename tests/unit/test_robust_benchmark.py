@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 
 from loading import module_of
 from scopewise.data.rows import FORGET, RETAIN, Row
+from scopewise.report.row_values import read_row_values
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 module_of(FOLDER / "drift.py")  # the scripts import it from their folder
@@ -94,6 +97,30 @@ def recomputed(path: Path) -> None:
 @pytest.mark.parametrize("name", ["robust", "leaderboard"])
 def test_recorded_figures_are_those_of_the_rows(name: str) -> None:
     recomputed(FOLDER / "results" / f"{name}.json")
+
+
+def test_a_recipe_is_compared_with_the_methods_of_another_run() -> None:
+    """By the difference of their gaps; who is not told from it is named."""
+    ours, published = (
+        read_row_values(FOLDER / "results" / f"{name}.rows.json.gz") for name in ("robust", "leaderboard")
+    )
+    recorded = [
+        json.loads((FOLDER / "results" / f"{name}.json").read_text())["seeds"] for name in ("robust", "leaderboard")
+    ]
+    (line,) = ROBUST.against(ours, published, ("reset_robust",)).splitlines()
+    said = re.fullmatch(
+        r"- reset_robust .* than (\d+) of 30 entries, the nearest (\w+) \((.+?) points, .*told from (.*)\.", line
+    )
+    assert said is not None
+    own, nearest = (
+        statistics.fmean(models[name]["gap"] for models in found.values())
+        for found, name in zip(recorded, ("reset_robust", said[2]), strict=True)
+    )
+    assert float(said[3]) == pytest.approx(nearest - own, abs=0.06)
+    assert int(said[1]) + said[4].count("points") == 30
+    worse = {**ours, "models": [{**m, "method": "ruined"} for m in ours["models"] if m["method"] == "target"]}
+    worse["models"] = [{**m, "protocol": "paper"} for m in worse["models"]]
+    assert "ihl is closer" in ROBUST.against(worse, published, ("ruined",))
 
 
 @pytest.mark.slow
