@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from scopewise.bars import bar
-from scopewise.data.batch import Batch, Unit, collate, collate_units, length_batches, to_device
+from scopewise.data.batch import BUSY_TOKENS, Batch, Unit, collate, collate_units, length_batches, to_device
 from scopewise.data.prompt import Encoded
 from scopewise.errors import ConfigError
 from scopewise.models.architecture import evaluation_mode, hooks, kept_flags
@@ -229,7 +229,13 @@ def unchanged(model: nn.Module) -> Iterator[None]:
 def batches_of_all(
     forward: Forward, items: Sequence[Encoded], max_tokens: int, *, last: bool = False
 ) -> Iterator[tuple[Batch, int]]:
-    """Yield each batch with weight 1; if sharded, repeat the last with weight 0 until all processes have as many."""
+    """Yield each batch with weight 1; if sharded, repeat the last with weight 0 until all processes have as many.
+
+    A processor is busy with few tokens, and what a backward keeps of more of them takes memory: a MB per token of a model with
+    135 million parameters.
+    """
+    if forward.device.type == "cpu":
+        max_tokens = min(max_tokens, BUSY_TOKENS)
     batches = list(length_batches([len(item) for item in items], max_tokens))
     fill = -len(batches) % processes().num_processes if is_sharded(forward.model) else 0
     for indices, counted in [(indices, 1) for indices in batches] + [(batches[-1], 0)] * fill:
