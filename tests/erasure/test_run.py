@@ -104,7 +104,7 @@ def test_exact_retraining_is_exported_judged_and_recorded(tmp_path: Path) -> Non
     with pytest.raises(ResultError, match="--out"):
         forget(request(rows()[:4]), Options(changes=SMALL), out, resume=True)
     # Again with --overwrite: the ledger goes on at `planned`, and names the new record.
-    other = forget(request(rows()), Options(changes=SMALL), out, overwrite=True)
+    other = forget(request(rows()), Options(changes=SMALL, attacks=("question",)), out, overwrite=True)
     assert other.record is not None
     assert {check.name: check.result for check in verify_record(other.record)}["ledger"] == "ok"
     states = [entry.state for entry in Ledger(tmp_path).entries()]
