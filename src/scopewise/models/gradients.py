@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from scopewise.bars import bar
-from scopewise.data.batch import BUSY_TOKENS, Batch, Unit, collate, collate_units, length_batches, to_device
+from scopewise.data.batch import Batch, Unit, collate, collate_units, length_batches, to_device
 from scopewise.data.prompt import Encoded
 from scopewise.errors import ConfigError
 from scopewise.models.architecture import evaluation_mode, hooks, kept_flags
@@ -26,6 +26,8 @@ from scopewise.models.parallel.processes import is_mine, processes, sum_over_pro
 from scopewise.models.score import Pair
 from scopewise.ops import sequence_mean
 
+CPU_TOKENS = 384
+"""Padded tokens of a batch on a processor. More are no faster, and 135 million parameters keep 2 MB for each until backward."""
 Gradients = dict[str, Tensor]
 
 
@@ -231,11 +233,10 @@ def batches_of_all(
 ) -> Iterator[tuple[Batch, int]]:
     """Yield each batch with weight 1; if sharded, repeat the last with weight 0 until all processes have as many.
 
-    A processor is busy with few tokens, and what a backward keeps of more of them takes memory: a MB per token of a model with
-    135 million parameters.
+    On a processor a batch has at most `CPU_TOKENS`.
     """
     if forward.device.type == "cpu":
-        max_tokens = min(max_tokens, BUSY_TOKENS)
+        max_tokens = min(max_tokens, CPU_TOKENS)
     batches = list(length_batches([len(item) for item in items], max_tokens))
     fill = -len(batches) % processes().num_processes if is_sharded(forward.model) else 0
     for indices, counted in [(indices, 1) for indices in batches] + [(batches[-1], 0)] * fill:
