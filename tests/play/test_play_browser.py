@@ -64,7 +64,7 @@ def test_a_question_is_answered_three_times_and_a_leak_reported(page: Any, run_f
     grown = page.evaluate("[...window.grown]")
     # A busy browser shows several pieces at once, perhaps all of a short answer; so count the states of all three together.
     assert {state.rstrip("0123456789") for state in grown} == {"target", "unlearned", "oracle"}
-    assert len(grown) > 6
+    assert len(grown) > 3
 
     tokens = target.locator(".answer .token")
     assert tokens.count() > 20
