@@ -286,7 +286,7 @@ class LocalizeSection(Section):
     """Stage 2: choose the parameters that unlearning may change; `localizer_args` are the settings of the localizer.
 
     docs/methods.md lists them. In a benchmark with several localizers, each takes the settings that it has; a setting
-    that none of them has is refused.
+    that none of them has is refused. `max_tokens` are the padded tokens of a batch; on a CPU at most 384, which is as fast.
     """
 
     localizer_args: Arguments = {}

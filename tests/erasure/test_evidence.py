@@ -125,8 +125,13 @@ def test_a_page_that_says_something_else_is_found(house: House, name: str) -> No
     assert (check.result, name in check.detail) == ("failed", True)
 
 
-def test_a_page_of_another_version_is_not_compared(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verifying, "version", lambda _: "9.9")
+@pytest.mark.parametrize("other", [{"scopewise": "9.9"}, {"commit": "0" * 40}])
+def test_a_page_in_the_words_of_another_version_is_not_called_changed(
+    house: House, monkeypatch: pytest.MonkeyPatch, other: dict[str, str]
+) -> None:
+    monkeypatch.setattr(verifying, "manifest", lambda *_: {**house.statement["predicate"]["tool"], **other})
+    assert results(verify_record(house.record))["page"] == "ok"
+    (house.record.parent / "record.html").write_text("other words")
     assert results(verify_record(house.record))["page"] == "not checked"
 
 

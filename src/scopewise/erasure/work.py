@@ -44,7 +44,7 @@ def parts(
     found = []
     if not there("known"):
         if setup.options.model is None:
-            found.append(Part("teach", ("train",), _training(setup.request.rows, setup.finetuning)))
+            found.append(Part("teach", ("train",), _trained(setup.request.rows, setup.finetuning)))
         models = 1 if setup.options.model is None or setup.base is None or setup.few else 2
         found.append(Part("known", ("score",), models * scored(setup.facts, few=setup.few), models))
     if kind == "nothing":
@@ -55,7 +55,7 @@ def parts(
         attempts = max(1, ATTEMPTS[kind] - attempt)
         attacked = undoing_more(settings) is not None and "relearning" in setup.options.attacks
         for _ in range(attempts):
-            found.append(Part("train", (kind, "train"), _training(rows, settings)))
+            found.append(Part("train", (kind, "train"), _trained(rows, settings)))
             exposed = 0.0 if kind == "exact" else scored(setup.facts_to_choose, few=setup.few)
             found.append(Part("measure", ("score",), exposed + kept))
         for _ in range(min(attempts, _ATTACKED) if attacked else 0):
@@ -109,12 +109,9 @@ def _text(rows: Sequence[Row]) -> float:
     return float(sum(len(row.question) + len(row.answer) for row in rows))
 
 
-def _training(rows: Sequence[Row], settings: Mapping[str, Any]) -> float:
-    return _trained(rows, settings["num_train_epochs"], settings["batch_size"])
-
-
-def _trained(rows: Sequence[Row], epochs: float, batch: int) -> float:
-    return epochs * (_TRAINED * _text(rows) + _STEP * math.ceil(len(rows) / batch))
+def _trained(rows: Sequence[Row], settings: Mapping[str, Any]) -> float:
+    steps = math.ceil(len(rows) / settings["batch_size"])
+    return float(settings["num_train_epochs"] * (_TRAINED * _text(rows) + _STEP * steps))
 
 
 def _tested(facts: Sequence[Fact], kind: str) -> list[Fact]:
@@ -142,6 +139,6 @@ def _attacks(setup: Setup, kind: str) -> Iterator[float]:
 def _relearned(setup: Setup, tested: Sequence[Fact]) -> float:
     """Return the cost of relearning, and of measuring the tested facts after each."""
     sources = 1 + bool(setup.retain) + bool(setup.general)
-    rows = (list(setup.forget) * _HOW.batch_size)[: _HOW.batch_size]
-    steps = (1 + sources) * _trained(rows, float(_HOW.steps), _HOW.batch_size)  # forget rows in two halves
-    return len(_HOW.learning_rates) * (sources * scored(tested, few=setup.few) + steps)
+    row = _text(setup.forget) / len(setup.forget)
+    trained = (1 + sources) * _HOW.steps * (_TRAINED * _HOW.batch_size * row + _STEP)  # forget rows in two halves
+    return len(_HOW.learning_rates) * (sources * scored(tested, few=setup.few) + trained)

@@ -27,7 +27,7 @@ from scopewise.models.score import Pair
 from scopewise.ops import sequence_mean
 
 CPU_TOKENS = 384
-"""Padded tokens of a batch on a processor. More are no faster, and 135 million parameters keep 2 MB for each until backward."""
+"""Padded tokens of a batch on a CPU. More are no faster, and 135 million parameters keep 2 MB for each until backward."""
 Gradients = dict[str, Tensor]
 
 
@@ -233,7 +233,7 @@ def batches_of_all(
 ) -> Iterator[tuple[Batch, int]]:
     """Yield each batch with weight 1; if sharded, repeat the last with weight 0 until all processes have as many.
 
-    On a processor a batch has at most `CPU_TOKENS`.
+    On a CPU a batch has at most `CPU_TOKENS`.
     """
     if forward.device.type == "cpu":
         max_tokens = min(max_tokens, CPU_TOKENS)
