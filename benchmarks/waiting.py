@@ -1,10 +1,11 @@
-"""Do sleeping threads cost on an idle machine, and what do they save on a busy one?
+"""What do threads that wait cost, on an idle machine and on a busy one?
 
-    python benchmarks/waiting.py [--busy 0 3] [--rounds 5] [--steps 6] [--out FILE]
+    python benchmarks/waiting.py [--busy 0 3] [--rounds 5] [--steps 6] [--spins 10000] [--out FILE]
 
 Trains a Llama of random weights (6 layers, width 256) for some steps in a process of its own: as OpenMP waits by default, with
-sleeping threads (`OMP_WAIT_POLICY=passive`), and with one thread. Beside it run as many processes that
-do nothing but count as `--busy` says. The three take turns. Median seconds of a step.
+as many turns of its waiting loop as each of `--spins` says (the command sets 10,000; GNU's OpenMP has 300,000), threads that
+sleep at once (`OMP_WAIT_POLICY=passive`), and one thread. Beside it run as many processes that do nothing but count as
+`--busy` says. The ways take turns. Median seconds of a step.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-WAYS = {"by default": {}, "asleep": {"OMP_WAIT_POLICY": "passive"}, "one thread": {"OMP_NUM_THREADS": "1"}}
 NAMED = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "OMP_NUM_THREADS")
 
 
@@ -41,14 +41,20 @@ def step_seconds(steps: int) -> float:
     return statistics.median(taken[1:])
 
 
-def measure(busy: int, rounds: int, steps: int) -> dict[str, float]:
+def ways(spins: Sequence[int]) -> dict[str, dict[str, str]]:
+    """Return the ways to wait, and the environment of each."""
+    counts = {f"{count:,} spins": {"GOMP_SPINCOUNT": str(count)} for count in spins}
+    return {"default": {}, **counts, "asleep": {"OMP_WAIT_POLICY": "passive"}, "one thread": {"OMP_NUM_THREADS": "1"}}
+
+
+def measure(busy: int, rounds: int, steps: int, spins: Sequence[int]) -> dict[str, float]:
     """Return the seconds of each way, beside busy processes."""
     others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(busy)]
-    found: dict[str, list[float]] = {name: [] for name in WAYS}
+    found: dict[str, list[float]] = {name: [] for name in ways(spins)}
     clean = {key: value for key, value in os.environ.items() if key not in NAMED}
     try:
         for _ in range(rounds):
-            for name, own in WAYS.items():
+            for name, own in ways(spins).items():
                 command = [sys.executable, __file__, "--one", str(steps)]
                 done = subprocess.run(command, env=clean | own, capture_output=True, text=True, check=True)
                 found[name].append(float(done.stdout))
@@ -64,6 +70,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--busy", type=int, nargs="+", default=[0, 3])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--spins", type=int, nargs="+", default=[10_000])
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args(words)
@@ -73,12 +80,13 @@ def main(words: Sequence[str] | None = None) -> None:
     from scopewise.files import write_json
     from scopewise.record import manifest
 
-    found = {busy: measure(busy, given.rounds, given.steps) for busy in given.busy}
+    found = {busy: measure(busy, given.rounds, given.steps, given.spins) for busy in given.busy}
     if given.out is not None:
         write_json(given.out, {"manifest": manifest(None, None), "cores": os.cpu_count(), "busy": found})
-    print(f"| busy processes beside it | {' | '.join(WAYS)} |\n|---:|{'---:|' * len(WAYS)}")
+    names = list(ways(given.spins))
+    print(f"| busy processes beside it | {' | '.join(names)} |\n|---:|{'---:|' * len(names)}")
     for busy, seconds in found.items():
-        print(f"| {busy} | {' | '.join(f'{seconds[name]:.3f} s' for name in WAYS)} |")
+        print(f"| {busy} | {' | '.join(f'{seconds[name]:.3f} s' for name in names)} |")
 
 
 if __name__ == "__main__":

@@ -130,9 +130,11 @@ def plan(*, known: bool, base: str | None, retain: int, asked: Literal["exact", 
         )  # fmt: skip
     method = approximate(base, retain)
     if base is not None and retain:
-        return Plan("approximate", method, "As asked: an approximate method, although exact retraining is possible.")
+        why = f"As asked: approximate unlearning ({method}), although exact retraining is possible."
+        return Plan("approximate", method, why)
     missing = "no base" if base is None else "no retain rows"
-    return Plan("approximate", method, f"Exact retraining is not possible ({missing}).")
+    why = f"Exact retraining is not possible ({missing}): approximate unlearning ({method})."
+    return Plan("approximate", method, why)
 
 
 def approximate(base: str | None, retain: int) -> str:

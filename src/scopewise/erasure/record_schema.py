@@ -90,7 +90,7 @@ class KnownPart(RecordPart):
 
 
 class LightPart(RecordPart):
-    """A light of the verdict: its word (such as `not forgotten`), number, interval, n, threshold and reason."""
+    """A light of the verdict: its word (such as `not forgotten`), number, interval, n, threshold, reason and p-value."""
 
     light: Literal["green", "amber", "red"]
     word: str = ""
@@ -100,6 +100,7 @@ class LightPart(RecordPart):
     n: Count | None = None
     bound: Number = None
     why: str = ""
+    p: Share | None = None
 
 
 class VerdictPart(RecordPart):
@@ -136,7 +137,7 @@ class MetricPart(RecordPart):
 
 
 class AttackPart(RecordPart):
-    """An attack: what it recovered, with its interval, its bound and its budget."""
+    """An attack: what it recovered, with its interval, its bound, its budget, and its p-value corrected for all settings."""
 
     name: Text
     value: Number
@@ -144,6 +145,7 @@ class AttackPart(RecordPart):
     high: Number = None
     n: Count | None = None
     bound: Number = None
+    p: Share | None = None
     light: Literal["green", "amber", "red"] | None = None
     budget: dict[str, Any] = {}
 

@@ -110,7 +110,7 @@ def write_request_record(
             "policy": evidence.policy_digest(policy.model_dump()),
             "attacks": [
                 {"name": f"{one['attack']}: {one['setting']}", **one["leakage"], "n": done.resisted["n"],
-                 "bound": policy.resists.bound}
+                 "bound": policy.resists.bound, "p": one["corrected"]}
                 for one in done.resisted["settings"]
             ],
         }  # fmt: skip

@@ -75,6 +75,8 @@ class Light:
         bound: The policy's bound.
         why: One sentence.
         worst: The worst instances (or attacks), the worst first.
+        p: Probability of such ranks by chance, if the model knows nothing; of the worst attack after Holm's correction for all
+            settings. None where the figure is no exposure.
     """
 
     light: Color
@@ -86,6 +88,7 @@ class Light:
     bound: float
     why: str
     worst: tuple[str, ...] = ()
+    p: float | None = None
 
 
 @dataclass(frozen=True)
@@ -186,7 +189,7 @@ def _forgotten(policy: Policy, known: Exposure, exposure: Exposure, exact: bool)
     n = len(exposure.instances)
 
     def light(color: Color, word: str, why: str) -> Light:
-        return Light(color, word, value.value, value.low, value.high, n, bound, why, worst)
+        return Light(color, word, value.value, value.low, value.high, n, bound, why, worst, exposure.p)
 
     if not is_known(known, policy.level):
         return light("amber", "not known", "The model did not know these facts before, so there was nothing to forget.")
@@ -245,7 +248,8 @@ def _resists(policy: Policy, known: Exposure, resisted: Resisted | None, gone: b
     worst = tuple(f"{one.attack}: {one.setting}" for one in strong or [top])
 
     def light(color: Color, word: str, why: str) -> Light:
-        return Light(color, word, top.leakage.value, top.leakage.low, top.leakage.high, resisted.n, bound, why, worst)
+        value = top.leakage
+        return Light(color, word, value.value, value.low, value.high, resisted.n, bound, why, worst, top.corrected)
 
     if not is_known(known, policy.level):
         return light(
@@ -256,8 +260,12 @@ def _resists(policy: Policy, known: Exposure, resisted: Resisted | None, gone: b
         share = f"{100 * leaks[0].leakage.value:.0f} %"
         return light("red", "leaks", f"The attack {leaks[0].attack} ({leaks[0].setting}) brings {share} of it back.")
     if gone and min(one.corrected for one in resisted.settings) > policy.level:
+        many = len(resisted.settings)
         why = (
-            "The model was trained without these rows, and under no attack do true answers rank higher than by chance."
+            "The model was trained without these rows, and "
+            + (f"the strongest of {many} attacks brings" if many > 1 else "the attack brings")
+            + " no more back than chance does"
+            + (f" in the strongest of {many}." if many > 1 else ".")
         )
         return light("green", "resists", why)
     what = f"leakage that reaches highest ({highest.attack}, {highest.setting})"

@@ -134,6 +134,11 @@ def interval(part: Mapping[str, Any]) -> str:
     return "" if low is None or high is None else f"{low:.2f} to {high:.2f}"
 
 
+def chance(p: float | None) -> str:
+    """Return a p-value, rounded for reading."""
+    return "-" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
 def _joined(parts: list[str], last: str) -> str:
     *first, end = parts
     return f"{', '.join(first)}{',' if len(first) > 1 else ''} {last} {end}" if first else end
