@@ -1,6 +1,7 @@
-"""The time that is left of a whole, from the costs of its parts and the speed of those that this process made.
+"""The time that is left of a whole, from the costs of its parts and the speed of those that were made.
 
-Parts that were read from disk say nothing of the speed, and time in which the process was stopped does not count.
+Parts that were read from disk say nothing of the speed, unless an earlier process wrote it down. Time in which the process was
+stopped does not count.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -131,6 +132,15 @@ class Whole:
         """Set the title."""
         self.title = title
         self.changed()
+
+    @property
+    def speeds(self) -> dict[str, tuple[float, float, float]]:
+        """Kind of part → seconds, cost and rows of those that were done; empty: of all."""
+        return dict(self._spent)
+
+    def remember(self, speeds: Mapping[str, Sequence[float]]) -> None:
+        """Begin with the speeds of an earlier process."""
+        self._spent = {kind: (seconds, cost, rows) for kind, (seconds, cost, rows) in speeds.items()}
 
     def expect(self, parts: Iterable[Part]) -> None:
         """Replace the parts that are to come."""

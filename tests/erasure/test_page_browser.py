@@ -34,7 +34,7 @@ INSTANCES = [
 ]
 ATTACKS = [
     {"name": f"relearning: forget rows of others, rate {rate}, 20 steps", "value": value, "low": value - 0.1,
-     "high": value + 0.2, "n": 12, "bound": 0.2}
+     "high": value + 0.2, "n": 12, "bound": 0.2, "p": 0.0004 if value > 0.5 else 0.04}
     for rate, value in (("1e-05", 0.1), ("0.0001", 0.8234567), ("0.0003", 0.3))
 ] + [{"name": f"{name}: {LONG if name == 'prompts' else 'as asked'}", "value": 0.05, "low": None, "high": None, "n": 12,
       "bound": 0.2} for name in ("question", "quantization", "prompts", "sampling")]  # fmt: skip
@@ -178,6 +178,12 @@ def test_it_prints_on_a4(opened: Any, files: dict[str, Path]) -> None:
     last = page.locator(".attacks").bounding_box()
     assert last["y"] + last["height"] < 1032  # 273 mm
     assert 2 <= len(re.findall(rb"/Type /Page\b(?!s)", pdf)) <= 4
+
+
+def test_p_values_stand_beside_the_figures(house: House) -> None:
+    figures = officer_page(statement(house)).partition("Figures</h2>")[2].partition("</table>")[0]
+    found = re.findall(r'data-name="p-value">([^<]*)<', figures.replace("&lt;", "less than"))
+    assert found == ["-"] * 3 + ["0.040", "less than 0.001", "0.040"] + ["-"] * 4
 
 
 def test_a_figure_that_chance_explains_does_not_contradict_a_green_light(house: House) -> None:

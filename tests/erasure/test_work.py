@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from scopewise.erasure import work
 from scopewise.erasure.plan import unlearning
 from scopewise.erasure.request import Lineage, Request
 from scopewise.erasure.setup import Options, Setup
+from scopewise.erasure.steps import Steps
 from scopewise.eta import Part, Whole
 from scopewise.exposure import expose
 
@@ -62,6 +64,38 @@ def test_the_time_is_known_once_the_exposure_is_measured(setup: Setup, capsys: p
     seen.append(whole.seconds(parts[1:]))
     assert None not in seen
     assert seen[0] == pytest.approx(seen[1], rel=0.1)
+
+
+def test_training_of_a_large_model_costs_more(setup: Setup) -> None:
+    small = expected(setup, "exact")
+    setup.__dict__["parameters"] = 135_000_000
+    more = {part.name for part, before in zip(expected(setup, "exact"), small, strict=True) if part.cost > before.cost}
+    assert more == {"train", "verify"}
+
+
+def test_the_speed_of_an_interrupted_process_counts_when_it_goes_on(tmp_path: Path) -> None:
+    """Half of the facts' time is that of half as many, though this process has not measured any."""
+
+    def known(steps: Steps) -> dict[str, Any]:
+        with steps.whole.part("known"):
+            steps.whole.opened(bar := object(), 4, "row", 0)
+            time.sleep(0.05)
+            steps.whole.advanced(bar, 4, 4, "row")
+        return {}
+
+    def open_(resume: bool) -> Steps:
+        return Steps(tmp_path / "out", {}, lambda _: None, resume=resume, overwrite=False)
+
+    later = [Part("verify", ("score",), 5.0)]
+    with open_(resume=False) as first:
+        assert first.whole.seconds(later) is None
+        first.whole.expect([Part("known", ("score",), 10.0)])
+        first.step("known", lambda: known(first), lambda _: "")
+        seconds = first.whole.seconds(later)
+    assert seconds is not None
+    assert seconds >= 0.02
+    with open_(resume=True) as second:
+        assert second.whole.seconds(later) == seconds
 
 
 def test_text_that_answers_share_counts_once_for_each_question_and_name() -> None:

@@ -68,7 +68,16 @@ def test_all_green_and_its_document() -> None:
     assert list(document) == ["forgotten", "kept", "resists"]
     assert {"light", "value", "low", "high", "n", "bound", "why"} <= set(document["resists"])
     assert document["kept"] | {"value": 0.01, "low": 0.0, "high": 0.02, "n": 10, "bound": 0.05} == document["kept"]
+    assert [document[name]["p"] for name in document] == [by_chance(10).p, None, 1.0]
     assert "person" not in str(document)
+
+
+def test_a_retrained_model_is_judged_by_the_strongest_of_all_attacks() -> None:
+    """The figure's own interval excludes 0, as the largest of many often does: the sentence must not deny that."""
+    light = decide(POLICY, known(1), by_chance(1), kept(0.0, n=1), resisted(0.2, n=1), exact=True).resists
+    assert light.light == "green"
+    assert light.low is None or light.low > 0
+    assert "strongest of 2 attacks" in light.why
 
 
 def test_a_target_that_was_left_as_it_was_is_red() -> None:

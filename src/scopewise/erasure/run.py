@@ -215,7 +215,7 @@ class _Job:
         some, retain = len(not_known) < len(before), len(self.setup.retain)
         made = plan(known=some, base=self.setup.base, retain=retain, asked=self.options.kind)
         if made.kind != "nothing" and self.options.minutes is not None:
-            work.check_budget(self.steps.whole, made.kind, self.options.minutes)
+            work.check_budget(self.setup, self.steps.whole, made.kind, self.options.minutes)
         seconds = None if made.kind == "nothing" else self.steps.whole.seconds(self._expect(made.kind))
         return {"plan": asdict(replace(made, seconds=seconds)), "not_known": not_known}
 

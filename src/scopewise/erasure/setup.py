@@ -189,12 +189,17 @@ class Setup:
         """Settings of the retraining: as the model's files say or by its size, and what `--set finetune.…` changes."""
         if self.options.model is None:
             return self.run.config.finetune.model_dump(mode="json")
-        model = outline(self.options.model, self.run.config.model)
         given = self.run.config.finetune.model_dump(mode="json")
         names = [change.partition("=")[0].strip().split(".") for change in self.options.changes]
         asked = {name[1]: given[name[1]] for name in names if name[0] == "finetune" and len(name) == 2}
-        size = sum(p.numel() for p in model.parameters())
-        return finetuning(taught(self.options.model), size, asked.get("parameters")) | asked
+        return finetuning(taught(self.options.model), self.parameters, asked.get("parameters")) | asked
+
+    @cached_property
+    def parameters(self) -> int:
+        """Number of the model's parameters; of the tiny model 0, since it is made here."""
+        if self.options.model is None:
+            return 0
+        return sum(p.numel() for p in outline(self.options.model, self.run.config.model).parameters())
 
     def engine(self, path: str | Path, name: str) -> Engine:
         """Load a model; `name` is the label of its progress bars."""

@@ -83,6 +83,7 @@ class Steps:
             )
         self.folder, self.tell = folder, tell
         self.whole = Whole()
+        self._speeds = folder / "steps" / "speeds.json"
         self._new = self._finished = self.fresh = False
         marker = folder / INPUTS
         if marker.exists() and not (resume or overwrite):
@@ -112,6 +113,8 @@ class Steps:
             if not token.exists():
                 write_json(token, secrets.token_hex(8))
             self.attempt: str = read_json(token, ResultError)
+            if self._speeds.exists():
+                self.whole.remember(read_json(self._speeds, ResultError))
         except BaseException:
             self._lock.__exit__()
             raise
@@ -143,6 +146,7 @@ class Steps:
         if not path.exists():
             self.whole.call(f"{self._number(name)} {TITLES[name]}")
             write_json(path, dict(make()))
+            write_json(self._speeds, self.whole.speeds)
         self._finished = True
         found = read_json(path, ResultError)
         seconds = clock() - begin

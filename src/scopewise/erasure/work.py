@@ -27,6 +27,8 @@ _GENERATED = 16.0
 """Cost of a character that is generated, over that of one that is scored. Measured on the demo."""
 _TRAINED, _STEP = 0.3, 2800.0
 """Cost of a character in an epoch of training, and of each step. Measured on the demo and on thirty rows."""
+_LARGE, _MORE = 30_000_000, 4.3
+"""With more parameters than this, training costs this much more. Measured on a model of 135 million."""
 
 
 def parts(
@@ -44,7 +46,7 @@ def parts(
     found = []
     if not there("known"):
         if setup.options.model is None:
-            found.append(Part("teach", ("train",), _trained(setup.request.rows, setup.finetuning)))
+            found.append(Part("teach", ("train",), _trained(setup, setup.request.rows, setup.finetuning)))
         models = 1 if setup.options.model is None or setup.base is None or setup.few else 2
         found.append(Part("known", ("score",), models * scored(setup.facts, few=setup.few), models))
     if kind == "nothing":
@@ -55,7 +57,7 @@ def parts(
         attempts = max(1, ATTEMPTS[kind] - attempt)
         attacked = undoing_more(settings) is not None and "relearning" in setup.options.attacks
         for _ in range(attempts):
-            found.append(Part("train", (kind, "train"), _trained(rows, settings)))
+            found.append(Part("train", (kind, "train"), _trained(setup, rows, settings)))
             exposed = 0.0 if kind == "exact" else scored(setup.facts_to_choose, few=setup.few)
             found.append(Part("measure", ("score",), exposed + kept))
         for _ in range(min(attempts, _ATTACKED) if attacked else 0):
@@ -65,15 +67,16 @@ def parts(
     return found
 
 
-def check_budget(whole: Whole, kind: str, minutes: float) -> None:
+def check_budget(setup: Setup, whole: Whole, kind: str, minutes: float) -> None:
     """Raise ConfigError if a budget is shorter than one step of the training, judged by the speed so far.
 
     Args:
+        setup: Of the request.
         whole: The request, some parts of which are done.
         kind: Of the plan.
         minutes: The budget.
     """
-    step = whole.seconds([Part("train", (kind, "train"), _STEP)])
+    step = whole.seconds([Part("train", (kind, "train"), _more(setup) * _STEP)])
     if step is not None and 60 * minutes < step:
         raise ConfigError(
             f"--budget: {60 * minutes:.2g} seconds; one step of the training takes about {step:.2g}; add --resume and give "
@@ -109,9 +112,14 @@ def _text(rows: Sequence[Row]) -> float:
     return float(sum(len(row.question) + len(row.answer) for row in rows))
 
 
-def _trained(rows: Sequence[Row], settings: Mapping[str, Any]) -> float:
+def _trained(setup: Setup, rows: Sequence[Row], settings: Mapping[str, Any]) -> float:
     steps = math.ceil(len(rows) / settings["batch_size"])
-    return float(settings["num_train_epochs"] * (_TRAINED * _text(rows) + _STEP * steps))
+    return _more(setup) * float(settings["num_train_epochs"] * (_TRAINED * _text(rows) + _STEP * steps))
+
+
+def _more(setup: Setup) -> float:
+    """Return the cost of training over that in a small model, where the overhead of scoring counts for more."""
+    return _MORE if setup.parameters > _LARGE else 1.0
 
 
 def _tested(facts: Sequence[Fact], kind: str) -> list[Fact]:
@@ -140,5 +148,6 @@ def _relearned(setup: Setup, tested: Sequence[Fact]) -> float:
     """Return the cost of relearning, and of measuring the tested facts after each."""
     sources = 1 + bool(setup.retain) + bool(setup.general)
     row = _text(setup.forget) / len(setup.forget)
-    trained = (1 + sources) * _HOW.steps * (_TRAINED * _HOW.batch_size * row + _STEP)  # forget rows in two halves
+    step = _more(setup) * (_TRAINED * _HOW.batch_size * row + _STEP)
+    trained = (1 + sources) * _HOW.steps * step  # forget rows in two halves
     return len(_HOW.learning_rates) * (sources * scored(tested, few=setup.few) + trained)
