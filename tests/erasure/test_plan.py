@@ -20,6 +20,7 @@ from scopewise.erasure.plan import (
     with_strength,
 )
 from scopewise.errors import ConfigError
+from scopewise.record import manifest
 
 
 def test_nothing_is_done_about_what_is_not_known() -> None:
@@ -96,3 +97,15 @@ def test_a_recipe_takes_a_share_of_the_steps_of_retraining() -> None:
     assert more is not None
     assert strengths(more, "forget_weight") == {"forget_weight": 0.065, "reset": pytest.approx(0.97)}
     assert strengths(few, "forget_weight")["reset"] == 0.7, "the settings given are left as they are"
+
+
+@pytest.mark.parametrize(("path", "blank"), [("tiny", True), ("some/model", False)])
+def test_the_base_of_a_tiny_run_was_never_taught(path: str, blank: bool, tmp_path: Path) -> None:
+    inputs = {"model": {"path": path}, "finetune": {"learning_rate": 1e-3}}
+    stage = {"format": "scopewise-stage/1", "inputs": inputs, "origin": manifest(None, None)}
+    tmp_path.joinpath("base").mkdir()
+    tmp_path.joinpath("target").mkdir()
+    tmp_path.joinpath("target", "stage.json").write_text(json.dumps(stage))
+    found = taught(str(tmp_path / "target"))
+    assert found.blank == blank
+    assert found.base == (str(tmp_path / "base") if blank else path)

@@ -36,11 +36,13 @@ class Taught:
         base: The model before fine-tuning; None if unknown.
         settings: Settings of the `finetune` section; empty if unknown.
         lora: Settings of the `lora` section.
+        blank: Whether the base was never trained: the tiny model that a run made.
     """
 
     base: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     lora: Mapping[str, Any] = field(default_factory=dict)
+    blank: bool = False
 
 
 def taught(model: str) -> Taught:
@@ -52,7 +54,7 @@ def taught(model: str) -> Taught:
             path = inputs["model"]["path"]
             base = str(folder.parent / "base") if path == "tiny" else path
             found = base if path != "tiny" or Path(base).is_dir() else None
-            return Taught(found, inputs["finetune"], inputs.get("lora", {}))
+            return Taught(found, inputs["finetune"], inputs.get("lora", {}), blank=path == "tiny")
     if (folder / "adapter_config.json").exists():
         config = read_json(folder / "adapter_config.json", ModelError)
         lora = {key: config[key] for key in ("r", "lora_alpha", "target_modules") if config.get(key)}

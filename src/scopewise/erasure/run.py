@@ -199,7 +199,7 @@ class _Job:
         facts = [fact for own in self.setup.measured for fact in own]
         with self.steps.whole.part("known"):
             # A base that is the reference, or that was never taught anything, has nothing to show beside.
-            shown = self.setup.reference is None and self.options.model is not None and self.setup.base is not None
+            shown = self.setup.reference is None and self.setup.base is not None and not self.setup.blank
             base = self.setup.engine(str(self.setup.base), "base") if shown else None
             found = expose(self.setup.engine(target, "model"), facts, base, self.options.seed)
         said = f"{found.count} of {len(found.facts)} facts (p = {found.p:.2g})"

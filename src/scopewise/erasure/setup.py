@@ -179,6 +179,12 @@ class Setup:
             return str(self.run.base())
         return self.options.base or taught(model).base
 
+    @property
+    def blank(self) -> bool:
+        """Whether the base was never taught anything, so that it has nothing to show."""
+        model = self.options.model
+        return model is None or (self.options.base is None and taught(model).blank)
+
     @cached_property
     def target(self) -> str:
         """The model to unlearn from; if none was given, the tiny model is fine-tuned."""

@@ -47,7 +47,7 @@ def parts(
     if not there("known"):
         if setup.options.model is None:
             found.append(Part("teach", ("train",), _trained(setup, setup.request.rows, setup.finetuning)))
-        models = 1 if setup.options.model is None or setup.base is None or setup.few else 2
+        models = 1 if setup.base is None or setup.blank or setup.few else 2
         found.append(Part("known", ("score",), models * scored(setup.facts, few=setup.few), models))
     if kind == "nothing":
         return found
