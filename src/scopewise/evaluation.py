@@ -10,7 +10,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from scopewise import schemas
-from scopewise.ability.measure import Ability, measure_ability
+from scopewise.ability.measure import Ability, WordPerplexity, measure_ability
 from scopewise.answers import answers_document
 from scopewise.config import EvaluateSection, PartSection
 from scopewise.cost import Cost
@@ -194,7 +194,7 @@ def evaluate(
         values |= measure_ability(engine, settings.ability, kept)
     rates = cost.rates()
     declared = {metric.name: Declaration.of(type(metric)) for metric in metrics}
-    declared[Ability.name] = Declaration.of(Ability)
+    declared |= {one.name: Declaration.of(one) for one in (Ability, WordPerplexity)}
     columns = {key: declared[key.partition("/")[0]].column(key) for key in values}
     return Evaluation(values, answers, rates if rates["tokens"] else None, columns)
 

@@ -13,12 +13,13 @@ import pytest
 from lm_eval.models.huggingface import HFLM
 
 from scopewise.ability.documents import documents
-from scopewise.ability.measure import measure_ability
+from scopewise.ability.measure import measure_ability, perplexity
 from scopewise.ability.model import ScoredModel
 from scopewise.ability.tasks import load_tasks, quiet, true_share
 from scopewise.api import evaluate
 from scopewise.config import PAPER_ABILITY, AbilitySection
 from scopewise.errors import ConfigError, DataError
+from scopewise.metrics.columns import columns_of
 from scopewise.models import score as scoring
 from scopewise.models.cache import AnswerCache
 from scopewise.models.engine import Engine
@@ -29,7 +30,7 @@ UTILITY = Path(__file__).parents[3] / "shared" / "data" / "utility"
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """All six tasks in small, in the layouts that they were released in."""
+    """All tasks in small, in the layouts that they were released in."""
 
     def write(name: str, text: str) -> None:
         path = tmp_path / name
@@ -58,6 +59,10 @@ def folder(tmp_path: Path) -> Path:
     )
     problems = [{"question": "Who?", "options": ["I", "you", "he", "she"], "answer": "B"}]
     write("race.jsonl", json.dumps({"article": "It was you.", "problems": repr(problems)}) + "\n")
+    write(
+        "wikitext2/test.txt",
+        " \n = Ada Quill = \n \n She wrote . \n \n = = Life = = \n \n Long . \n \n = Rook = \n \n A bird . \n",
+    )
     return tmp_path
 
 
@@ -82,9 +87,9 @@ def test_released_layouts_become_the_columns_of_the_hub(folder: Path) -> None:
 
 @pytest.mark.skipif(not UTILITY.is_dir(), reason="needs ../shared/data/utility (see tests/SKIPS.md)")
 def test_the_released_files_are_read_whole() -> None:
-    """14,042 + 285, 1,172, 1,954 and 813 questions, as their readme counts them."""
-    counts = {name: len(documents(name, UTILITY)) for name in ("mmlu", "arc_challenge", "social_iqa", "truthfulqa_mc1")}
-    assert counts == {"mmlu": 14042 + 285, "arc_challenge": 1172, "social_iqa": 1954, "truthfulqa_mc1": 813}
+    """14,042 + 285, 1,172, 1,954 and 813 questions, as their readme counts them; 62 articles, as the hub's dataset has."""
+    counts = {"mmlu": 14042 + 285, "arc_challenge": 1172, "social_iqa": 1954, "truthfulqa_mc1": 813, "wikitext": 62}
+    assert {name: len(documents(name, UTILITY)) for name in counts} == counts
 
 
 @pytest.mark.parametrize(
@@ -173,7 +178,7 @@ def test_values_are_those_of_the_harness(chat: bool, tiny: Any, folder: Path) ->
     """Its own model at batch 3, over every task: log P of each choice, one prompt too long for the context included."""
     model, tokenizer = tiny
     model.config.max_position_embeddings = 60
-    settings = AbilitySection(tasks=(*PAPER_ABILITY, "truthfulqa_mc1"), path=str(folder), shots={"mmlu": 1})
+    settings = AbilitySection(tasks=(*PAPER_ABILITY, "truthfulqa_mc1", "wikitext"), path=str(folder), shots={"mmlu": 1})
     with quiet():
         tasks = load_tasks(settings)
         given = {"tasks": {t.task_name: t for members in tasks.values() for t in members}}
@@ -185,6 +190,9 @@ def test_values_are_those_of_the_harness(chat: bool, tiny: Any, folder: Path) ->
     for name in given["tasks"]:
         for a, b in zip(ours["samples"][name], theirs["samples"][name], strict=True):
             assert a["arguments"] == b["arguments"]
+            if name == "wikitext":
+                assert a["word_perplexity"] == pytest.approx(b["word_perplexity"], rel=1e-4)
+                continue
             for (got,), (want,) in zip(a["resps"], b["resps"], strict=True):
                 assert got[0] == pytest.approx(want[0], rel=1e-4, abs=1e-3)
                 assert got[1] == want[1]
@@ -221,6 +229,35 @@ def test_what_is_reported(tiny: Any, folder: Path, tmp_path: Path, monkeypatch: 
             "ability/mmlu"
         ].note
     )
+
+
+def test_an_article_of_wikitext_has_its_heading_and_sections(folder: Path) -> None:
+    pages = [one["page"] for one in documents("wikitext", folder)]
+    assert [page.split("\n")[0] for page in pages] == [" = Ada Quill = ", " = Rook = "]
+    assert " = = Life = = " in pages[0]
+
+
+def test_word_perplexity_by_hand() -> None:
+    """Two texts of 2 and 3 words with log P -2 and -6: exp(8/5); residuals -1.2 and 1.2 give half a width of 1.96 · 2.4 / 5."""
+    found = perplexity([(-2.0, 2), (-6.0, 3)], AbilitySection())
+    assert found.value == pytest.approx(math.exp(1.6))
+    assert found.per_row == pytest.approx((math.e, math.exp(2.0)))
+    half = 1.959964 * math.sqrt(2 / 1 * 2 * 1.2**2) / 5
+    assert (found.low, found.high) == pytest.approx((math.exp(1.6 - half), math.exp(1.6 + half)))
+    collapsed = perplexity([(-2.0, 2), (-1e6, 3)], AbilitySection())
+    assert collapsed.value == pytest.approx(math.e)
+    assert collapsed.skipped == ("1 of 2 texts: the score is not finite",)
+
+
+def test_perplexity_is_no_part_of_the_mean(tiny: Any, folder: Path) -> None:
+    settings = AbilitySection(tasks=("race", "wikitext"), path=str(folder))
+    found = measure_ability(Engine(*tiny), settings)
+    assert found["ability/mean"].value == found["ability/race"].value
+    assert found["word_perplexity/wikitext"].value is not None
+    column = columns_of(found, {})["word_perplexity/wikitext"]
+    assert (column.better, column.headline, column.label) == ("lower", True, "Word perplexity wikitext")
+    alone = measure_ability(Engine(*tiny), AbilitySection(tasks=("wikitext",), path=str(folder)))
+    assert set(alone) == {"word_perplexity/wikitext"}
 
 
 def test_it_is_part_of_an_evaluation(tiny: Any, folder: Path, forget: Any, retain: Any) -> None:

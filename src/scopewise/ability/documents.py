@@ -163,6 +163,12 @@ def _stopped(text: str) -> str:
     return text.strip() if text.strip().endswith(".") else f"{text.strip()}."
 
 
+def _wikitext(path: Path) -> list[Document]:
+    """Split the text of WikiText-2 into its articles, each with its heading ` = Title = `, as the hub's dataset has them."""
+    parts = re.split(r"(?m)^(?= = [^=\n]+ = ?$)", read_text(path, DataError))
+    return [{"page": part} for part in parts if part.strip()]
+
+
 _TRUTHFULQA = ("truthfulqa/truthful_qa", ("question", "mc1_targets", "mc2_targets"), "validation", "truthfulqa.jsonl")
 
 LOCAL_TASKS: Mapping[str, LocalTask] = {
@@ -186,5 +192,13 @@ LOCAL_TASKS: Mapping[str, LocalTask] = {
         _social_iqa,
     ),
     "race": LocalTask("EleutherAI/race (high)", ("article", "problems"), "test", "race.jsonl"),
+    "wikitext": LocalTask(
+        "EleutherAI/wikitext_document_level (wikitext-2-raw-v1)",
+        ("page",),
+        "test",
+        "wikitext.jsonl",
+        "wikitext2/test.txt",
+        _wikitext,
+    ),
 }
 """Harness task → its local files."""

@@ -1,4 +1,4 @@
-"""General ability: accuracy on the harness's tasks, and the paper's mean over tasks."""
+"""General ability: accuracy on the harness's tasks, the paper's mean over tasks, and perplexity of general text."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from scopewise.models.cache import AnswerCache
 from scopewise.models.engine import Engine
 
 _NORMAL_95 = 1.959964
+_LARGEST = 700.0
+"""exp of more is no float64."""
 
 
 class Ability:
@@ -28,14 +30,26 @@ class Ability:
     headline = ("mean",)
 
 
+class WordPerplexity:
+    """The same of perplexities, which are no share and so not in the mean."""
+
+    name = "word_perplexity"
+    label = "Word perplexity"
+    unit = ""
+    better: Better = "lower"
+    better_on_forget = None
+    headline = ("wikitext",)
+
+
 def measure_ability(engine: Engine, settings: AbilitySection, cache: AnswerCache | None = None) -> dict[str, Value]:
-    """Return `ability/TASK` → accuracy in percent, and `ability/mean`.
+    """Return `ability/TASK` → accuracy in percent, `ability/mean`, and `word_perplexity/TASK` of tasks such as `wikitext`.
 
     Formula: the share of questions whose correct choice has the highest log P; for `truthfulqa_mc2` the mean share of
-    probability on the true answers. MMLU pools the questions of all subjects. `ability/TASK_norm` uses log P per
-    character, for tasks that have it. `ability/mean` is the mean over tasks, without the `_norm` values. Range 0-100,
-    higher is better; chance is 100 over the number of choices. Intervals are value ± 1.96 standard errors. Questions
-    whose score is not finite are skipped and counted.
+    probability on the true answers. MMLU pools the questions of all subjects. `ability/TASK_norm` uses log P per character,
+    for tasks that have it. `ability/mean` is the mean over tasks, without the `_norm` values. Range 0-100, higher is better;
+    chance is 100 over the number of choices. `word_perplexity/TASK` is exp(-Σ log P / Σ words) over all texts, lower is
+    better; its interval is that of the ratio, over texts. Intervals are value ± 1.96 standard errors. Questions whose score
+    is not finite are skipped and counted.
 
     Args:
         engine: Of the model.
@@ -74,11 +88,42 @@ def measure_ability(engine: Engine, settings: AbilitySection, cache: AnswerCache
     for name, members in tasks.items():
         samples = [s for task in members for s in sorted(done["samples"][task.task_name], key=lambda s: s["doc_id"])]
         cut = sum(any(tuple(argument) in scored.cut for argument in s["arguments"]) for s in samples)
+        if all("word_perplexity" in s for s in samples):
+            found[f"word_perplexity/{name}"] = perplexity([s["word_perplexity"] for s in samples], settings)
         for suffix, metric in (("", "acc"), ("_norm", "acc_norm")):
             if all(metric in s for s in samples):
                 found[f"ability/{name}{suffix}"] = _accuracy([float(s[metric]) for s in samples], cut, settings, name)
-    found["ability/mean"] = _mean(found, tuple(tasks))
+    if measured := tuple(name for name in tasks if f"ability/{name}" in found):
+        found["ability/mean"] = _mean(found, measured)
     return found
+
+
+def perplexity(texts: Sequence[tuple[float, int]], settings: AbilitySection) -> Value:
+    """Return exp of the mean negative log P (nats) per word, from log P and number of words of each text.
+
+    The interval is exp of that mean ± 1.96 standard errors of a ratio: texts are drawn, not words.
+    """
+    per_row = tuple(_exp(-log_p / words) for log_p, words in texts)
+    known = [text for text, value in zip(texts, per_row, strict=True) if value is not None]
+    missing = len(texts) - len(known)
+    skipped = [f"{missing} of {len(texts)} texts: the score is not finite"] if missing else []
+    note = f"{len(known)} texts"
+    if settings.limit is not None:
+        note += f"; limited to the first {settings.limit}"
+    if not known:
+        return Value(None, per_row, tuple(skipped), note=note)
+    n, words = len(known), sum(count for _, count in known)
+    rate = -math.fsum(log_p for log_p, _ in known) / words
+    if n < 2:
+        return Value(_exp(rate), per_row, tuple(skipped), note=note)
+    squares = math.fsum((-log_p - rate * count) ** 2 for log_p, count in known)
+    half = _NORMAL_95 * math.sqrt(n / (n - 1) * squares) / words
+    return Value(_exp(rate), per_row, tuple(skipped), _exp(rate - half), _exp(rate + half), note)
+
+
+def _exp(value: float) -> float | None:
+    """Return exp; None if it is no finite number, as of a collapsed model."""
+    return math.exp(value) if value < _LARGEST else None
 
 
 def _accuracy(shares: Sequence[float], cut: int, settings: AbilitySection, name: str) -> Value:

@@ -11,6 +11,9 @@ from scopewise.models.cache import AnswerCache
 from scopewise.models.engine import Engine
 from scopewise.models.score import Pair
 
+_ALL = 2**31
+"""Windows of text that the harness hands over at a time; `Engine.score` makes the batches."""
+
 
 class ScoredModel(HFLM):
     """The harness's HFLM with another forward pass.
@@ -25,7 +28,7 @@ class ScoredModel(HFLM):
     """
 
     def __init__(self, engine: Engine, cache: AnswerCache | None = None) -> None:
-        super().__init__(pretrained=engine.model, tokenizer=engine.tokenizer)
+        super().__init__(pretrained=engine.model, tokenizer=engine.tokenizer, batch_size=_ALL)
         self._engine = engine
         self._answers = cache
         self.cut: set[tuple[str, str]] = set()
@@ -35,13 +38,17 @@ class ScoredModel(HFLM):
         """Return, for each continuation given its context, log P (nats) and whether every token is the arg-max."""
         return super().loglikelihood(requests, disable_tqdm=True)
 
+    def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = True) -> list[float]:
+        """Return log P (nats) of each text, in windows of the model's context that do not overlap."""
+        return super().loglikelihood_rolling(requests, disable_tqdm=True)
+
     def _loglikelihood_tokens(
-        self, requests: Sequence[tuple[tuple[str, str], list[int], list[int]]], **_: Any
+        self, requests: Sequence[tuple[tuple[str, str] | None, list[int], list[int]]], **_: Any
     ) -> list[tuple[float, bool]]:
         pairs: list[Pair] = []
         for texts, context, continuation in requests:
             room = self.max_length + 1 - len(continuation)  # the last token is predicted, not fed
-            if len(context) > room:
+            if len(context) > room and texts is not None:
                 self.cut.add(texts)
             pairs.append((tuple(context[-max(room, 1) :]), tuple(continuation)))
         unique = list(dict.fromkeys(pairs))

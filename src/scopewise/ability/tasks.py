@@ -24,6 +24,7 @@ _FOLDERS = {
     "truthfulqa_mc2": "truthfulqa",
     "social_iqa": "siqa",
     "race": "race",
+    "wikitext": "wikitext",
 }
 """Folders of the harness with the tasks that we name: reading only these takes a second, reading all takes ten."""
 
@@ -43,7 +44,7 @@ def load_tasks(settings: AbilitySection) -> Mapping[str, Sequence[Any]]:
     They are loaded once per process, so that a run can check them before training.
 
     Raises:
-        ConfigError: lm-eval is not installed, has no such task, or a task has no accuracy.
+        ConfigError: lm-eval is not installed, has no such task, or a task has neither accuracy nor word perplexity.
         DataError: the hub does not answer, or the local folder lacks a file.
     """
     need_harness()
@@ -89,9 +90,10 @@ def _loaded(names: tuple[str, ...], path: str | None, shots: tuple[tuple[str, in
 
 
 def _prepare(task: Any, name: str) -> None:
-    if "acc" not in task.aggregation():
+    if not {"acc", "word_perplexity"} & set(task.aggregation()):
         raise ConfigError(
-            f"evaluate.ability.tasks: {name} is not measured by accuracy; run it with `lm_eval`, or leave it out"
+            f"evaluate.ability.tasks: {name} is measured neither by accuracy nor by word perplexity; run it with `lm_eval`, or "
+            "leave it out"
         )
     if task.config.num_fewshot is None:
         task.set_config("num_fewshot", 0)

@@ -46,5 +46,8 @@ METRICS: dict[str, str] = {
 }
 """Name → class of every metric that `evaluate.metrics` takes; aggregates come after their parts."""
 
-OTHERS: dict[str, str] = {"ability": "scopewise.ability.measure:Ability"}
+OTHERS: dict[str, str] = {
+    "ability": "scopewise.ability.measure:Ability",
+    "word_perplexity": "scopewise.ability.measure:WordPerplexity",
+}
 """Values of an evaluation that no metric gives: the first part of their keys → the class that declares how to show them."""
