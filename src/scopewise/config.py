@@ -386,15 +386,19 @@ class AbilitySection(Section):
     """General ability with lm-evaluation-harness; not evaluated without tasks.
 
     `tasks` are names of the harness, or `paper` for the five tasks of the paper; `path` is a folder of local files
-    (unset: the hub); `limit` takes only the first questions of each task (each subject of MMLU); `shots` is the number
-    of few-shot examples, by task.
+    (unset: the hub); `limit` takes only the first questions of each task (each subject of MMLU), or of those named;
+    `shots` is the number of few-shot examples, by task.
     """
 
     tasks: tuple[str, ...] = ()
     path: str | None = None
-    limit: int | None = Field(None, ge=1)
+    limit: Annotated[int, Field(ge=1)] | dict[str, Annotated[int, Field(ge=1)]] | None = None
     shots: dict[str, Annotated[int, Field(ge=0)]] = {}
     chat_template: bool = False
+
+    def most(self, task: str) -> int | None:
+        """Return how many questions of a task (of each subject of MMLU) are asked at most; None: all."""
+        return self.limit.get(task) if isinstance(self.limit, dict) else self.limit
 
     @field_validator("tasks")
     @classmethod

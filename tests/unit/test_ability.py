@@ -139,6 +139,7 @@ def test_what_is_missing_is_said(tmp_path: Path, tiny: Any, folder: Path, monkey
     refused(DataError, "or save it as race.jsonl in a folder and set evaluate.ability.path", tasks=("race",))
     refused(ConfigError, "cannot be read from evaluate.ability.path", tasks=("hellaswag",), path=str(folder))
     refused(ConfigError, "'race' is not among evaluate.ability.tasks", tasks=("mmlu",), shots={"race": 1})
+    refused(ConfigError, "limit: 'race' is not among", tasks=("mmlu",), limit={"race": 1})
     refused(DataError, "has 1 of anatomy", tasks=("mmlu",), shots={"mmlu": 2}, path=str(folder))
     refused(ConfigError, "no examples in local files", tasks=("race",), shots={"race": 2}, path=str(folder))
     model, tokenizer = tiny
@@ -239,12 +240,12 @@ def test_an_article_of_wikitext_has_its_heading_and_sections(folder: Path) -> No
 
 def test_word_perplexity_by_hand() -> None:
     """Two texts of 2 and 3 words with log P -2 and -6: exp(8/5); residuals -1.2 and 1.2 give half a width of 1.96 · 2.4 / 5."""
-    found = perplexity([(-2.0, 2), (-6.0, 3)], AbilitySection())
+    found = perplexity([(-2.0, 2), (-6.0, 3)])
     assert found.value == pytest.approx(math.exp(1.6))
     assert found.per_row == pytest.approx((math.e, math.exp(2.0)))
     half = 1.959964 * math.sqrt(2 / 1 * 2 * 1.2**2) / 5
     assert (found.low, found.high) == pytest.approx((math.exp(1.6 - half), math.exp(1.6 + half)))
-    collapsed = perplexity([(-2.0, 2), (-1e6, 3)], AbilitySection())
+    collapsed = perplexity([(-2.0, 2), (-1e6, 3)])
     assert collapsed.value == pytest.approx(math.e)
     assert collapsed.skipped == ("1 of 2 texts: the score is not finite",)
 
@@ -256,6 +257,11 @@ def test_perplexity_is_no_part_of_the_mean(tiny: Any, folder: Path) -> None:
     assert found["word_perplexity/wikitext"].value is not None
     column = columns_of(found, {})["word_perplexity/wikitext"]
     assert (column.better, column.headline, column.label) == ("lower", True, "Word perplexity wikitext")
+    one = measure_ability(Engine(*tiny), settings.model_copy(update={"limit": {"wikitext": 1}}))[
+        "word_perplexity/wikitext"
+    ]
+    assert one.per_row == pytest.approx(found["word_perplexity/wikitext"].per_row[:1])
+    assert one.note == "1 text; limited to the first 1"
     alone = measure_ability(Engine(*tiny), AbilitySection(tasks=("wikitext",), path=str(folder)))
     assert set(alone) == {"word_perplexity/wikitext"}
 

@@ -13,6 +13,7 @@ from scopewise.metrics.base import Value
 from scopewise.metrics.columns import Better
 from scopewise.models.cache import AnswerCache
 from scopewise.models.engine import Engine
+from scopewise.terminal import counted
 
 _NORMAL_95 = 1.959964
 _LARGEST = 700.0
@@ -78,7 +79,12 @@ def measure_ability(engine: Engine, settings: AbilitySection, cache: AnswerCache
         done = lm_eval.evaluate(
             scored,
             {"tasks": {task.task_name: task for members in tasks.values() for task in members}},
-            limit=settings.limit,
+            samples={
+                task.task_name: list(range(min(most, len(task.eval_docs))))
+                for name, members in tasks.items()
+                if (most := settings.most(name)) is not None
+                for task in members
+            },
             bootstrap_iters=0,
             apply_chat_template=settings.chat_template,
             fewshot_as_multiturn=settings.chat_template,
@@ -89,7 +95,7 @@ def measure_ability(engine: Engine, settings: AbilitySection, cache: AnswerCache
         samples = [s for task in members for s in sorted(done["samples"][task.task_name], key=lambda s: s["doc_id"])]
         cut = sum(any(tuple(argument) in scored.cut for argument in s["arguments"]) for s in samples)
         if all("word_perplexity" in s for s in samples):
-            found[f"word_perplexity/{name}"] = perplexity([s["word_perplexity"] for s in samples], settings)
+            found[f"word_perplexity/{name}"] = perplexity([s["word_perplexity"] for s in samples], settings.most(name))
         for suffix, metric in (("", "acc"), ("_norm", "acc_norm")):
             if all(metric in s for s in samples):
                 found[f"ability/{name}{suffix}"] = _accuracy([float(s[metric]) for s in samples], cut, settings, name)
@@ -98,7 +104,7 @@ def measure_ability(engine: Engine, settings: AbilitySection, cache: AnswerCache
     return found
 
 
-def perplexity(texts: Sequence[tuple[float, int]], settings: AbilitySection) -> Value:
+def perplexity(texts: Sequence[tuple[float, int]], most: int | None = None) -> Value:
     """Return exp of the mean negative log P (nats) per word, from log P and number of words of each text.
 
     The interval is exp of that mean ± 1.96 standard errors of a ratio: texts are drawn, not words.
@@ -107,9 +113,9 @@ def perplexity(texts: Sequence[tuple[float, int]], settings: AbilitySection) -> 
     known = [text for text, value in zip(texts, per_row, strict=True) if value is not None]
     missing = len(texts) - len(known)
     skipped = [f"{missing} of {len(texts)} texts: the score is not finite"] if missing else []
-    note = f"{len(known)} texts"
-    if settings.limit is not None:
-        note += f"; limited to the first {settings.limit}"
+    note = counted(len(known), "text")
+    if most is not None:
+        note += f"; limited to the first {most}"
     if not known:
         return Value(None, per_row, tuple(skipped), note=note)
     n, words = len(known), sum(count for _, count in known)
@@ -132,8 +138,8 @@ def _accuracy(shares: Sequence[float], cut: int, settings: AbilitySection, name:
     missing = len(per_row) - len(known)
     skipped = [f"{missing} of {len(per_row)} questions: the score is not finite"] if missing else []
     notes = [f"{len(known)} questions", f"{settings.shots.get(name, 0)} shots"]
-    if settings.limit is not None:
-        notes.append(f"limited to the first {settings.limit} of each subject or task")
+    if (most := settings.most(name)) is not None:
+        notes.append(f"limited to the first {most} of each subject or task")
     if cut:
         notes.append(f"{cut} prompts longer than the model's context lost their beginning")
     if not known:

@@ -48,11 +48,13 @@ def load_tasks(settings: AbilitySection) -> Mapping[str, Sequence[Any]]:
         DataError: the hub does not answer, or the local folder lacks a file.
     """
     need_harness()
-    for name in settings.shots:
-        if name not in settings.tasks:
-            raise ConfigError(
-                f"evaluate.ability.shots: {name!r} is not among evaluate.ability.tasks; add it, or remove it"
-            )
+    limits = settings.limit if isinstance(settings.limit, dict) else {}
+    for key, names in (("shots", settings.shots), ("limit", limits)):
+        for name in names:
+            if name not in settings.tasks:
+                raise ConfigError(
+                    f"evaluate.ability.{key}: {name!r} is not among evaluate.ability.tasks; add it, or remove it"
+                )
     if settings.path is not None and not Path(settings.path).is_dir():
         raise DataError(f"evaluate.ability.path: {settings.path}: no such folder; name one with the tasks' files")
     for name in settings.tasks if settings.path is not None else ():
