@@ -30,6 +30,8 @@ class MadeUp(Attempts):
         self.settings, self.name = unlearning(method, _FINETUNE, 50, 100), "forget_weight"
         self.settings.setdefault("method_args", {"forget_weight": 0.05})
         self.expect, self.made, self._settings_of = lambda made: None, [], {}
+        self.told: list[str] = []
+        self.tell = self.told.append
         self.leaky = leaky
 
     def _attempt(self, strength: float) -> Attempt:
@@ -57,6 +59,13 @@ def test_more_is_undone_while_too_much_comes_back() -> None:
     assert _undone(found["settings"]) == pytest.approx(0.97)
     assert found["settings"]["method_args"] == {"forget_weight": 0.065 / 4}
     assert "nearest" not in found["said"]
+    assert made.told == [
+        "attempt 1, forget_weight 0.065, reset 0.7: over-unlearned, retained rows kept",
+        "attempt 2, forget_weight 0.0325, reset 0.7: forgotten, retained rows kept",
+        "attempt 2: relearning brings back up to 90%",
+        "attempt 3, forget_weight 0.0163, reset 0.97: forgotten, retained rows kept",
+        "attempt 3: relearning brings back up to 9%",
+    ]
 
 
 def test_a_model_that_resists_at_once_is_taken() -> None:

@@ -36,6 +36,7 @@ class Attempts:
         policy: The bounds of the verdict.
         whole: What is to be done, for the time that is left.
         expect: Called before each attempt with the number of those that were made.
+        tell: Called with what came out of each attempt of an approximate method, which takes long.
     """
 
     def __init__(
@@ -46,8 +47,10 @@ class Attempts:
         policy: Policy,
         whole: Whole,
         expect: Callable[[int], object],
+        tell: Callable[[str], None],
     ) -> None:
-        self.setup, self.plan, self.policy, self.whole, self.expect = setup, plan, policy, whole, expect
+        self.setup, self.plan, self.policy, self.whole = setup, plan, policy, whole
+        self.expect, self.tell = expect, tell
         self.settings, self.name = dict(settings), searched(plan.method)
         self.target = setup.engine(setup.target, "model")
         self.made: list[Attempt] = []
@@ -59,12 +62,13 @@ class Attempts:
         strength, more = strengths(self.settings, self.name)[self.name], True
         while more:
             left = None if minutes is None else 60 * minutes - (time.monotonic() - begin)
-            self.made += search(strength, self._attempt, most=most - len(self.made), budget=left)
+            self.made += search(strength, self._told, most=most - len(self.made), budget=left)
             last, undone = self.made[-1], undoing_more(self.settings)
             if not last.good or undone is None or "relearning" not in self.setup.options.attacks:
                 break
             attacked = time.monotonic()
             leakage = self._leakage(last.name)
+            self.tell(f"attempt {len(self.made)}: relearning brings back up to {max(0.0, leakage):.0%}")
             took = last.seconds + time.monotonic() - attacked
             self.made[-1] = replace(last, leakage=leakage, seconds=took)
             dearest = max(one.seconds for one in self.made)
@@ -72,6 +76,14 @@ class Attempts:
             more = leakage > self.policy.resists.bound and in_time and len(self.made) < most
             strength, self.settings = last.strength / FACTOR, undone  # less is left to forget
         return self._document(chosen(self.made))
+
+    def _told(self, strength: float) -> Attempt:
+        made = self._attempt(strength)
+        if self.plan.kind == "approximate":
+            forgot = "forgotten" if made.forgotten else "still known" if made.weak else "over-unlearned"
+            lost = "retained rows kept" if made.kept else "too much of the retained rows lost"
+            self.tell(f"attempt {len(self._settings_of)}, {self._said(made.name)}: {forgot}, {lost}")
+        return made
 
     def _attempt(self, strength: float) -> Attempt:
         begin, exact = time.monotonic(), self.plan.kind == "exact"

@@ -235,8 +235,9 @@ class _Job:
     def _unlearn(self, plan: Plan) -> dict[str, Any]:
         settings, whole = self._settings(plan.kind), self.steps.whole
         return Attempts(
-            self.setup, plan, settings, self.policy, whole, lambda made: self._expect(plan.kind, made)
-        ).run()
+            self.setup, plan, settings, self.policy, whole,
+            lambda made: self._expect(plan.kind, made), lambda text: self.steps.line("unlearn", text),
+        ).run()  # fmt: skip
 
     def _export(self, folder: Path, path: str, plan: Plan, checked: Mapping[str, Any]) -> dict[str, Any]:
         if folder.exists():  # whole, and from before a kill
