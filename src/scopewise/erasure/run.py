@@ -285,7 +285,7 @@ class _Job:
             "resisted": TypeAdapter(Resisted).dump_python(resisted, mode="json"),
             "examples": [asdict(one) for one in shown],
             "earlier": earlier,
-            "said": f"{len(resisted.settings)} attacks"
+            "said": counted(len(resisted.settings), "attack")
             + (f"; {counted(len(earlier), 'earlier request')}, {red} red" if earlier else ""),
         }
 
