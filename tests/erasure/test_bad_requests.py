@@ -57,7 +57,7 @@ def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("another key", "ledger.jsonl: signed with another key"),
         ("broken ledger", "ledger.jsonl:1: the chain is broken here"),
         ("budget of nothing", "--budget: '0m'; a time is a number above 0"),
-        ("unknown attack", "--attack: 'magic'; one of question"),
+        ("unknown attack", "--attack: 'magic'; allowed are question"),
         ("other models", "requests of one training have the same model"),
     ],
 )

@@ -237,7 +237,10 @@ def test_probes_agree_with_a_true_record_alone(ledger: Ledger, models: Path) -> 
 
     record = ledger.path.parent / "REQ-1" / evidence.NAME
     assert (probed(record, "clean").name, probed(record, "clean").result) == ("probes", "ok")
-    assert "4 facts, compared with the base: " in probed(record, "clean", base=models / "base").detail
+    assert (
+        "4 facts, each asked in one wording, compared with the base: "
+        in probed(record, "clean", base=models / "base").detail
+    )
     assert probed(record, "target").result == "not checked"  # other files than the record's
     assert verify_record(record, model=models / "clean")[-1].result == "not checked"  # no rows
     light = {"light": "green", "value": 0.0}

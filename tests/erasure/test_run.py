@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +146,24 @@ def test_what_is_not_known_is_not_unlearned(tmp_path: Path, tiny_folder: Path) -
     assert found.exit_code == 0
     assert found.record is not None
     assert json.loads(found.record.with_name("bom.cdx.json").read_text())
+
+
+@pytest.mark.slow
+def test_a_plan_that_is_carried_out_later_keeps_its_dates(tmp_path: Path, tiny_folder: Path) -> None:
+    """A file of rows has no dates: the first call makes them. Who signs may be said later; what is attacked may not."""
+    model, out = str(tiny_folder), tmp_path / "REQ-1"
+    first = replace(request(rows()), due=datetime(2026, 12, 1, tzinfo=UTC))
+    forget(first, Options(model=model), out, only_plan=True)
+    later = replace(first, received=datetime(2026, 11, 11, tzinfo=UTC), due=datetime(2026, 12, 11, tzinfo=UTC))
+    with pytest.raises(ResultError, match=r"differs in options\.attacks"):
+        forget(later, Options(model=model, attacks=("question",)), out, resume=True)
+    found = forget(later, Options(model=model, operator="privacy office"), out, resume=True)
+    assert found.record is not None
+    predicate = read_record(found.record.read_bytes(), "record")["predicate"]
+    assert predicate["operator"] == "privacy office"
+    asked = {key: datetime.fromisoformat(predicate["request"][key]) for key in ("received", "due")}
+    assert asked == {"received": first.received, "due": first.due}
+    assert Ledger(tmp_path).statuses()[0].due == first.due
 
 
 def hub_cache(folder: Path, model: Path, name: str, commit: str) -> None:

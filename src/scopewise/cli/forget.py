@@ -110,6 +110,8 @@ def forget(
         requests, options, out or Path("forgotten") / asked.id, resume=resume, overwrite=overwrite, only_plan=plan,
         answers=answers, tell=lambda line: echo(line, err=as_json),
     )  # fmt: skip
+    if plan and found.record is None:
+        echo("The same command with --resume in place of --plan goes on.", err=as_json)
     if as_json:
         echo_json(found.document())
     elif found.parts or found.record is not None:

@@ -34,6 +34,7 @@ def show(
     """Show the table of a run, a region layer by layer, a record, how far a request is, or a run file with all its defaults."""
     # Imported here, since they need scipy, for which every other command would wait.
     from scopewise.erasure.evidence import NAME, read_record
+    from scopewise.erasure.ledger import NAME as LEDGER
     from scopewise.report.attacks import attacks_table
     from scopewise.report.comparison import with_comparisons
     from scopewise.report.regions import region_table
@@ -45,6 +46,8 @@ def show(
     if path.is_dir():
         names = ("results.partial.json", "results.json", "record.intoto.json")
         found = [path / name for name in names if (path / name).exists()]
+        if not found and (path / LEDGER).exists():
+            raise ResultError(f"{what}: a ledger of requests; `scopewise requests {what}` lists them")
         if not found:
             raise ResultError(f"{what}: no results.json in it; `scopewise bench` writes one")
         path = found[0]
@@ -122,16 +125,21 @@ def _print_record(statement: Any) -> None:
         [("Request", predicate["request"]["id"]), ("Rows", scopes), ("Method", done), ("Made", predicate["made"][:10])],
     )
     if evidence["verdict"]:
-        tests = [(words.TITLES[name], light) for name, light in evidence["verdict"].items()]
-        tests += [(f"Attack {one['name']}", one) for one in evidence["attacks"]]
+        resists = evidence["verdict"]["resists"]["light"]
+        tests = [(words.TITLES[name], light, light["light"]) for name, light in evidence["verdict"].items()]
+        tests += [
+            (f"Attack {one['name']}", one, one["light"] or words.place(one, resists) or "-")
+            for one in evidence["attacks"]
+        ]
         rows = []
-        for name, one in tests:
+        for name, one, result in tests:
             figure, interval = words.figure(one["value"]), words.interval(one)
             shown = f"{figure} ({interval})" if interval else figure
-            bound, n = one["bound"], "-" if one["n"] is None else f"{one['n']:g}"
-            over = "-" if None in (bound, one["value"]) else "over the bound" if one["value"] > bound else "within"
-            rows.append((name, one["light"] or over, shown, n, words.figure(bound)))
+            n = "-" if one["n"] is None else f"{one['n']:g}"
+            rows.append((name, result, shown, n, words.figure(one["bound"])))
         echo()
+        if words.is_by_construction(action["kind"], evidence):
+            echo_wrapped(f"{words.BY_CONSTRUCTION}\n")
         echo_table(("Test", "Result", "Figure", "n", "Bound"), rows)
     echo()
     echo_wrapped("\n".join(["Limits", *(f"- {limit}" for limit in predicate["limits"])]))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from scopewise.erasure.page import Answers
 from scopewise.models.engine import Engine
 from scopewise.ranks import Exposure
@@ -13,7 +11,7 @@ _MORE = 8
 
 
 def examples(exposure: Exposure, engine: Engine, target: Engine, count: int = 3) -> list[Answers]:
-    """Return what both models say, by greedy decoding, to the last wording of the questions of the worst facts.
+    """Return what both models say, by greedy decoding, to the request's own questions about the worst facts.
 
     Args:
         exposure: Of the model; the facts whose true answers rank highest are the worst.
@@ -22,15 +20,14 @@ def examples(exposure: Exposure, engine: Engine, target: Engine, count: int = 3)
         count: Number of facts.
     """
     worst = [one.fact for one in sorted(exposure.facts, key=lambda fact: (fact.p, -fact.known))[:count]]
-    rows = [replace(fact.row, question=fact.questions[-1]) for fact in worst]
-    items = [engine.encode([row], over_length="drop") for row in rows]
-    fitting = [(fact, row, item[0]) for fact, row, item in zip(worst, rows, items, strict=True) if item]
+    items = [engine.encode([fact.row], over_length="drop") for fact in worst]
+    fitting = [(fact, item[0]) for fact, item in zip(worst, items, strict=True) if item]
     if not fitting:
         return []
-    prompts = [item.prompt_ids for _, _, item in fitting]
-    tokens = max(len(item.answer_ids) for _, _, item in fitting) + _MORE
+    prompts = [item.prompt_ids for _, item in fitting]
+    tokens = max(len(item.answer_ids) for _, item in fitting) + _MORE
     said = [model.generate(prompts, tokens, "examples") for model in (target, engine)]
     return [
-        Answers(fact.instance, row.question, row.answer, before[0].strip(), after[0].strip())
-        for (fact, row, _), before, after in zip(fitting, *said, strict=True)
+        Answers(fact.instance, fact.row.question, fact.row.answer, before[0].strip(), after[0].strip())
+        for (fact, _), before, after in zip(fitting, *said, strict=True)
     ]

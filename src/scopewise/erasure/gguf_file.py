@@ -33,6 +33,13 @@ _LARGEST_F16 = 65504.0
 _ROPE_FREQS = "rope_freqs.weight"
 
 
+def check_types(types: Sequence[str]) -> None:
+    """Raise ConfigError if one of them is not a key of `GGUF_TYPES`."""
+    for name in types:
+        if name not in GGUF_TYPES:
+            raise ConfigError(f"gguf: {name}; no such type; allowed: {', '.join(GGUF_TYPES)}")
+
+
 def check_gguf(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, types: Sequence[str]) -> None:
     """Check that GGUF files of a model can be written. Call this before long work.
 
@@ -45,9 +52,7 @@ def check_gguf(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, typ
         ConfigError: an unknown type, or a package or tool that is not installed.
         ModelError: another architecture than Llama, or another kind of tokenizer.
     """
-    for name in types:
-        if name not in GGUF_TYPES:
-            raise ConfigError(f"gguf: {name}; no such type; allowed: {', '.join(GGUF_TYPES)}")
+    check_types(types)
     if types and importlib.util.find_spec("gguf") is None:
         raise ConfigError(f"gguf: {types[0]}; the package gguf is not installed; pip install 'scopewise[gguf]'")
     if "q4_k_m" in types and shutil.which(_QUANTIZE) is None:

@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from scopewise.erasure import words
 from scopewise.erasure.envelope import canonical
 from scopewise.erasure.evidence import NAME
 from scopewise.erasure.page import Answers, officer_page
 from scopewise.erasure.record_schema import predicate_of
-from scopewise.erasure.words import banner
 from scopewise.files import json_text, write_text
 
 PRIVATE = "record-with-names.html"
@@ -66,7 +66,7 @@ def write_private_page(
 def summary(statement: Mapping[str, Any]) -> str:
     """Return the result of a record in one or two sentences without terms of the field."""
     predicate = statement["predicate"]
-    return banner(predicate["action"]["kind"], predicate["evidence"].get("verdict")).text
+    return words.banner(predicate["action"]["kind"], predicate["evidence"].get("verdict")).text
 
 
 def model_card_section(statement: Mapping[str, Any]) -> str:
@@ -78,13 +78,19 @@ def model_card_section(statement: Mapping[str, Any]) -> str:
     lines = ["## Unlearning", "", _escaped(summary(statement)), ""]
     lines += [f"- Request: {_escaped(predicate['request']['id'])}", f"- Rows: {scopes}", f"- Method: {_escaped(done)}"]
     if evidence["verdict"]:
-        lines += ["", "| test | result | value | interval | n | bound |", "|---|---|---|---|---|---|"]
-        tests = list(evidence["verdict"].items())
-        tests += [(f"attack {attack['name']}", attack) for attack in evidence["attacks"]]
+        if words.is_by_construction(action["kind"], evidence):
+            lines += ["", words.BY_CONSTRUCTION]
+        lines += ["", "| test | result | value | interval | n | bound | p-value |", "|---|---|---|---|---|---|---|"]
+        resists = evidence["verdict"]["resists"]["light"]
+        tests = [(name, light, light["light"]) for name, light in evidence["verdict"].items()]
+        tests += [
+            (f"attack {one['name']}", one, one["light"] or words.place(one, resists) or "-")
+            for one in evidence["attacks"]
+        ]
         lines += [
-            f"| {_escaped(name)} | {light['light'] or '-'} | {_figure(light['value'])} | {_interval(light)} "
-            f"| {_figure(light['n'])} | {_figure(light['bound'])} |"
-            for name, light in tests
+            f"| {_escaped(name)} | {result} | {_figure(part['value'])} | {_interval(part)} "
+            f"| {_figure(part['n'])} | {_figure(part['bound'])} | {_escaped(words.chance(part['p']))} |"
+            for name, part, result in tests
         ]
     lines += ["", "Limits:", "", *(f"- {_escaped(limit)}" for limit in predicate["limits"])]
     signer = predicate["signer"]["keyid"]

@@ -158,7 +158,8 @@ def _body(card: Card) -> str:
         if card.verdict
         else [
             "It is in the record of the request, which was made of these files. The record's folder has it as a section for a "
-            "published card, `model-card-section.md`; with that added, this file is no longer that of the record.",
+            "published card, `model-card-section.md`. Adding it changes this file, and `scopewise verify` "
+            "then finds that it is not the one of the record.",
             "",
         ]
     )

@@ -71,18 +71,10 @@ def officer_page(
         answers=answers if banner.judged else (),
         private=names is not None,
         files=len(statement["subject"]),
-        by_construction=predicate["action"]["kind"] == "exact" and banner.judged and _undecided(evidence),
+        by_construction=banner.judged and words.is_by_construction(predicate["action"]["kind"], evidence),
         style=Markup(style),
         policy=f"default-src 'none'; style-src 'sha256-{digest}'",
     )
-
-
-def _undecided(evidence: Mapping[str, Any]) -> bool:
-    """Return whether a figure or interval of a green light reaches beyond its bound."""
-    green = [light for light in evidence["verdict"].values() if light["light"] == "green"]
-    attacks = evidence["attacks"] if evidence["verdict"]["resists"] in green else []
-    bounded = [one for one in (*green, *attacks) if one["bound"] is not None]
-    return any(one["high"] is None or one["high"] > one["bound"] for one in bounded)
 
 
 def marked(text: str, truth: str, question: str) -> Iterator[tuple[str, bool]]:

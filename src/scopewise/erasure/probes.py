@@ -15,6 +15,7 @@ from scopewise.erasure.setup import facts_under_wordings
 from scopewise.erasure.verdict import Policy
 from scopewise.exposure import expose
 from scopewise.models.engine import Engine
+from scopewise.terminal import counted
 
 ASKED = ("prompt", "system", "system_role", "max_length")
 """Settings of the `data` section that decide how a question is asked; a record has them."""
@@ -44,9 +45,10 @@ def probe(
     now = judge(exposure, policy, known=verdict is not None, exact=action["kind"] == "exact")
     said = "not known" if verdict is None else verdict["forgotten"]["light"]
     compared = ", compared with the base" if any(fact.reference for fact in facts) else ""
+    asked = f"{counted(len(facts), 'fact')}, each asked in one wording{compared}"
     return compared_lights(
         now.light, said
-    ), f"{len(facts)} facts{compared}: {now.light}; the record says {said}. {now.why}"
+    ), f"{asked}: {now.light} (p = {exposure.p:.2g}); the record says {said}. {now.why}"
 
 
 def compared_lights(now: str, said: str) -> Literal["ok", "failed", "undecided"]:

@@ -32,6 +32,10 @@ RETRAINED = (
     "learned after its base is gone; only its loss on general text was tested."
 )
 
+TOKENIZER = (
+    "The model was made to try this command, with a tokenizer from all rows: the exported vocabulary has words of them."
+)
+
 
 @dataclass(frozen=True)
 class Done:

@@ -97,7 +97,7 @@ class Subject(Section):
 
 
 class RequestFile(Section):
-    """The keys of a request file besides `rows`."""
+    """The keys of a request file; its `rows` are read apart."""
 
     id: str | None = None
     regulation: Literal["gdpr", "ccpa", "contract", "copyright"] | None = None
@@ -106,6 +106,7 @@ class RequestFile(Section):
     subject: Subject | None = None
     model: Lineage = Lineage()
     law: dict[str, Literal["unlearn", "retain"]] = Field(default_factory=dict)
+    rows: str | list[Any] | None = None
 
     @field_validator("regulation", mode="before")
     @classmethod

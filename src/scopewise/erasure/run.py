@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
+from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from scopewise.erasure.examples import examples
 from scopewise.erasure.export import REQUESTS, Exported, check_room, export, reload, requests_of
 from scopewise.erasure.facts_file import exposure_document, exposure_in, facts_hmac, read_facts, write_facts
 from scopewise.erasure.figures import Kept, Resisted
+from scopewise.erasure.gguf_file import check_types
 from scopewise.erasure.handouts import PAGE
 from scopewise.erasure.keep import keep
 from scopewise.erasure.ledger import Ledger, State
@@ -27,7 +29,7 @@ from scopewise.erasure.outcome import Forgotten
 from scopewise.erasure.page import Answers
 from scopewise.erasure.plan import Plan, approximate, check_models, plan, unlearning
 from scopewise.erasure.probes import ASKED
-from scopewise.erasure.recording import LIMITS, Done, write_request_record
+from scopewise.erasure.recording import LIMITS, RETRAINED, TOKENIZER, Done, write_request_record
 from scopewise.erasure.request import Request, union
 from scopewise.erasure.resist import FACTS, ResistSettings, relearning_rates, resist
 from scopewise.erasure.setup import Options, Setup
@@ -75,11 +77,13 @@ def forget(
     check_models(options.model, options.base, load_config(None, list(options.changes)).model.revision)
     requests = [request] if isinstance(request, Request) else list(request)
     whole = union(requests)
+    # Another budget, or another operator of the record, may go on with what is there.
+    fixed = replace(options, minutes=None, operator=Options.operator)
     inputs = {
         "id": whole.id,
         "rows": digest([[r.question, r.answer, r.scope, r.split, r.instance] for r in whole.rows]),
         "model": None if options.model is None else model_identity(options.model),
-        "options": asdict(replace(options, minutes=None)),  # another budget may go on with what is there
+        "options": asdict(fixed),
         "policy": policy.model_dump(),
     }
     with (
@@ -106,6 +110,7 @@ class _Job:
         if self.steps.fresh:
             self.ledger.check_new(one.id for one in self.requests)
         checked = step("check", self._check, lambda found: found["said"])
+        self._begin(checked["times"])
         for one in self.requests:
             due = None if one.due is None else one.due.isoformat()
             self._reach(one, "received", due=due, regulation=one.regulation)
@@ -157,6 +162,7 @@ class _Job:
             own = self._decide(before[one.id], exposure, kept, verified, chosen_plan)
             together = f"Retention and attacks were measured for {len(self.requests)} requests together."
             limits = (together,) if len(self.requests) > 1 else ()
+            limits += (TOKENIZER,) if self.options.model is None else ()
             resisted, files = verified["resisted"], exported.files
             done = Done(made["settings"], made["seconds"], own, exposure, kept, resisted, files, limits, shown)
             record = self._record(one, before[one.id], checked, chosen_plan, done)
@@ -180,6 +186,7 @@ class _Job:
 
     def _check(self) -> dict[str, Any]:
         model, setup = self.options.model, self.setup
+        check_types(self.options.gguf)
         files: dict[str, str] = {}
         earlier: list[str] = []
         if model is not None:
@@ -189,7 +196,17 @@ class _Job:
             files, earlier = evidence.digest_folder(model) if Path(model).exists() else {}, requests_of(empty)
         facts, instances = counted(len(setup.facts), "fact"), counted(setup.instances, "instance")
         said = f"{facts} about {instances}, {counted(len(setup.retain), 'retain row')}"
-        return {"said": said, "files": files, "requests": earlier}
+        times = {
+            one.id: {"received": one.received.isoformat(), "due": one.due and one.due.isoformat()}
+            for one in self.requests
+        }
+        return {"said": said, "files": files, "requests": earlier, "times": times}
+
+    def _begin(self, times: Mapping[str, Mapping[str, str | None]]) -> None:
+        """Give each request the times of the first call: where it does not say when it arrived, that is when."""
+        for i, one in enumerate(self.requests):
+            found = {key: text and datetime.fromisoformat(text) for key, text in times[one.id].items()}
+            self.requests[i] = replace(one, **found)  # type: ignore[arg-type]
 
     def _known(self) -> dict[str, Any]:
         with self.steps.whole.part("teach"):
@@ -250,7 +267,7 @@ class _Job:
             instances=self.setup.instances,
             method="retrained without the rows" if plan.kind == "exact" else plan.method,
             verdict={},
-            limits=LIMITS,
+            limits=(*LIMITS, RETRAINED) if plan.kind == "exact" else LIMITS,
             base_model=self.setup.base,
         )
         private = [row.answer for row in self.setup.forget]

@@ -28,6 +28,7 @@ from scopewise.models.engine import Engine
 from scopewise.models.load import save_model
 from scopewise.models.outline import outline
 from scopewise.models.tiny import build_tiny, tokenizer_texts
+from scopewise.registry import allowed
 from scopewise.run_file import load_config
 from scopewise.runs.pipeline import BenchEntry, Pipeline
 
@@ -70,7 +71,7 @@ class Options:
     def __post_init__(self) -> None:
         for name in self.attacks:
             if name not in ATTACKS:
-                raise ConfigError(f"--attack: {name!r}; one of {', '.join(ATTACKS)}")
+                raise ConfigError(f"--attack: {name!r}; {allowed(name, ATTACKS)}")
 
 
 class Setup:

@@ -6,7 +6,7 @@ A user's error or an interruption before the first of them is finished leaves th
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -52,6 +52,16 @@ def _said(name: str, found: Mapping[str, Any]) -> str:
         case "verdict":
             return ", ".join(f"{light} {one['light']}" for light, one in found.items())
     return str(found["said"])
+
+
+def _different(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the keys whose values differ; of mappings, those inside."""
+    for key in {**before, **now}:
+        old, new = before.get(key), now.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            yield from (f"{key}.{inner}" for inner in _different(old, new))
+        elif old != new:
+            yield key
 
 
 class Steps:
@@ -100,10 +110,9 @@ class Steps:
                 for path in sorted(others, key=lambda p: p.name == INPUTS):  # the marker last
                     remove(path)
             if marker.exists() and read_json(marker, ResultError) != inputs:
-                before = read_json(marker, ResultError)
-                changed = ", ".join(key for key in {**before, **inputs} if before.get(key) != inputs.get(key))
+                changed = ", ".join(_different(read_json(marker, ResultError), inputs))
                 raise ResultError(
-                    f"--out: {folder} contains a request with another {changed}; name another folder, or add --overwrite "
+                    f"--out: {folder} contains a request that differs in {changed}; name another folder, or add --overwrite "
                     "instead of --resume"
                 )
             if not marker.exists():

@@ -139,6 +139,37 @@ def chance(p: float | None) -> str:
     return "-" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
+BY_CONSTRUCTION = (
+    "Green because the model was trained again without these rows. The tests do not speak against it, but by themselves they "
+    "are too few to show it: a figure, or its interval, reaches beyond its bound."
+)
+"""What is said with a green light whose figures alone would not be enough."""
+
+
+def is_by_construction(kind: str, evidence: Mapping[str, Any]) -> bool:
+    """Return whether a green light of a retrained model has a figure, or an interval, beyond its bound."""
+    if kind != "exact" or evidence["verdict"] is None:
+        return False
+    green = [light for light in evidence["verdict"].values() if light["light"] == "green"]
+    attacks = evidence["attacks"] if evidence["verdict"]["resists"] in green else []
+    bounded = [one for one in (*green, *attacks) if one["bound"] is not None]
+    return any(one["high"] is None or one["high"] > one["bound"] for one in bounded)
+
+
+def place(attack: Mapping[str, Any], resists: str) -> str:
+    """Return where the figure of an attack is, beside its bound; empty without a bound.
+
+    Args:
+        attack: Of a record.
+        resists: Color of *Resists*: where it is green, chance alone explains a figure above the bound.
+    """
+    if attack["bound"] is None or attack["value"] is None:
+        return ""
+    if attack["value"] > attack["bound"]:
+        return "above, as by chance" if resists == "green" else "above"
+    return "below, interval above" if (attack["high"] or 0.0) > attack["bound"] else "below"
+
+
 def _joined(parts: list[str], last: str) -> str:
     *first, end = parts
     return f"{', '.join(first)}{',' if len(first) > 1 else ''} {last} {end}" if first else end
