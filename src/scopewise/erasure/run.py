@@ -161,8 +161,8 @@ class _Job:
             exposure = self._by_request(after)[one.id]
             own = self._decide(before[one.id], exposure, kept, verified, chosen_plan)
             together = f"Retention and attacks were measured for {len(self.requests)} requests together."
-            limits = (together,) if len(self.requests) > 1 else ()
-            limits += (TOKENIZER,) if self.options.model is None else ()
+            notes = {together: len(self.requests) > 1, TOKENIZER: self.options.model is None}
+            limits = tuple(note for note, holds in notes.items() if holds)
             resisted, files = verified["resisted"], exported.files
             done = Done(made["settings"], made["seconds"], own, exposure, kept, resisted, files, limits, shown)
             record = self._record(one, before[one.id], checked, chosen_plan, done)
