@@ -66,6 +66,13 @@ def test_the_time_is_known_once_the_exposure_is_measured(setup: Setup, capsys: p
     assert seen[0] == pytest.approx(seen[1], rel=0.1)
 
 
+def test_what_was_taught_is_kept_apart_from_other_wordings(setup: Setup) -> None:
+    rows, more = setup.kept_rows
+    assert rows == [row for row in ROWS if row.scope == RETAIN]
+    assert {row.answer for row in more} == {row.answer for row in rows}
+    assert {row.question for row in more}.isdisjoint(row.question for row in rows)
+
+
 def test_training_of_a_large_model_costs_more(setup: Setup) -> None:
     small = expected(setup, "exact")
     setup.__dict__["parameters"] = 135_000_000

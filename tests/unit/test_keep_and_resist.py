@@ -57,6 +57,30 @@ def test_a_model_loses_nothing_relative_to_itself_and_a_ruined_one_much(attack_w
     assert gone.general is None
 
 
+def test_what_is_gained_in_other_wordings_does_not_hide_a_loss(
+    attack_world: AttackWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of what was taught .2 is lost, of two wordings each .5 is gained: .2 is lost. The other way round, (.1 + .4 + .4) / 3."""
+    rows = attack_world.benchmark.select(RETAIN)[:4]
+    more = [replace(row, question=f"Please tell. {row.question}") for row in rows for _ in range(2)]
+    target, model = attack_world.engine("target"), attack_world.engine("target")
+    taught = {row.question for row in rows}
+
+    def lost(of_taught: float, of_others: float) -> float:
+        def accuracy(engine: object, asked: list[Row]) -> np.ndarray:
+            right = [1.0 if row.question in taught else 0.5 for row in asked]
+            after = [
+                r - (of_taught if row.question in taught else of_others) for r, row in zip(right, asked, strict=True)
+            ]
+            return np.array(right if engine is target else after)
+
+        monkeypatch.setattr("scopewise.erasure.keep._accuracy", accuracy)
+        return keep(model, target, rows, more=more).loss.value
+
+    assert lost(0.2, -0.5) == pytest.approx(0.2)
+    assert lost(0.1, 0.4) == pytest.approx(0.3)
+
+
 def test_retention_needs_a_row(attack_world: AttackWorld) -> None:
     target = attack_world.engine("target")
     with pytest.raises(DataError, match="no retain row"):

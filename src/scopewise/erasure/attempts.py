@@ -95,7 +95,8 @@ class Attempts:
         self._settings_of[path] = settings
         with self.whole.part("measure"):
             engine = self._engine(path)
-            lost = keep(engine, self.target, self.setup.kept_rows).loss.value
+            rows, more = self.setup.kept_rows
+            lost = keep(engine, self.target, rows, more=more).loss.value
             kept = lost <= self.policy.kept.bound / 2
             # A model that was trained without the rows only has to keep: the verdict measures the rest.
             known, below, distance = (False, False, 0.0) if exact else self._exposed(engine)

@@ -15,26 +15,35 @@ from scopewise.models.engine import Engine
 from scopewise.statistics import Interval, estimate
 
 
-def keep(engine: Engine, target: Engine, rows: Sequence[Row], general: Sequence[Row] = ()) -> Kept:
+def keep(
+    engine: Engine, target: Engine, rows: Sequence[Row], general: Sequence[Row] = (), more: Sequence[Row] = ()
+) -> Kept:
     """Return the retention of a model relative to the target.
 
     The loss of a row is the share of answer tokens that are the arg-max under teacher forcing: the target's minus the model's.
     A model whose logits are not numbers has lost all that the target knows. Rows and texts that are too long are left out.
+    The figure is over `rows` and `more`, or over `rows` alone if more is lost there: an unlearning that trains on other
+    wordings gains on those, which must not hide what it loses of the rows as they were taught.
 
     Args:
         engine: Of the model.
         target: Of the model before unlearning.
         rows: Retain rows.
         general: Texts without a question.
+        more: The same in other wordings.
 
     Raises:
         DataError: no row that fits.
     """
-    fitting = [item.row for item in target.encode(rows, over_length="drop")]
-    if not fitting:
+    own, others = ([item.row for item in target.encode(part, over_length="drop")] for part in (rows, more))
+    if not own and not others:
         raise DataError("verdict: no retain row that fits data.max_length; give one, or leave retention out")
+    fitting = [*own, *others]
+    names = [instance_of(row.instance, row.question) for row in fitting]
     lost = _accuracy(target, fitting) - _accuracy(engine, fitting)
-    return retention(lost, [instance_of(row.instance, row.question) for row in fitting], _rise(engine, target, general))
+    rise = _rise(engine, target, general)
+    found = [retention(lost[:n], names[:n], rise) for n in {len(fitting), len(own)} if n]
+    return max(found, key=lambda kept: kept.loss.value)
 
 
 def retention(lost: np.ndarray, names: Sequence[str], general: Interval | None = None) -> Kept:

@@ -285,7 +285,8 @@ class _Job:
         how = ResistSettings(self.options.attacks, rates, facts=FACTS[plan.kind], seed=self.options.seed)
         with self.steps.whole.part("verify"):
             exposure = expose(engine, self._facts, seed=self.options.seed)
-            kept = keep(engine, target, self.setup.kept_rows, self.setup.general)
+            rows, more = self.setup.kept_rows
+            kept = keep(engine, target, rows, self.setup.general, more)
             data = self.setup.run.config.data
             copies = ((f"GGUF {kind}, as exported", reload(exported, data, kind)) for kind in self.options.gguf)
             resisted = resist(engine, target, self._facts, self.setup.retain, self.setup.general, how, copies)

@@ -107,9 +107,15 @@ class Setup:
         return expand(self.request.rows, seed=self.options.seed)
 
     @cached_property
-    def kept_rows(self) -> list[Row]:
-        """The rows whose retention counts; beginnings of general text if the request has no retain row."""
-        return [*self.expanded.retain, *self.expanded.held_out] or self._continued
+    def kept_rows(self) -> tuple[list[Row], list[Row]]:
+        """The rows whose retention counts, as they were taught and in other wordings.
+
+        If the request has no retain row, they are those that were made, or beginnings of general text.
+        """
+        every = [*self.expanded.retain, *self.expanded.held_out]
+        own = {row: None for row in self.retain if row.split == TRAIN}
+        taught = [row for row in every if row in own]
+        return (taught, [row for row in every if row not in own]) if taught else (every or self._continued, [])
 
     @cached_property
     def _facts_of_each(self) -> list[list[Fact]]:
