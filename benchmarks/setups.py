@@ -1,7 +1,7 @@
 """Does it matter how unlearning trains what LoRA has taught? MemFlex in three ways, with three regions each.
 
-    scopewise finetune demo --set run.dir=runs/tiny_base
-    python benchmarks/setups.py runs/setups [--run-file knowundo_privacy_tiny_lora] [--targets 3] [--set KEY=VALUE] [--out FILE]
+    scopewise finetune knowundo_privacy_tiny --set run.dir=runs/knowundo_base --set data.path=DATA
+    python benchmarks/setups.py runs/setups [--run-file builtin_lora] [--targets 3] [--set KEY=VALUE] [--out FILE]
 
 Target and oracle are taught by LoRA, once for each seed of the target. Then MemFlex unlearns the target with the paper's
 settings in each way: *continued* (the target's own adapter, as in the paper), *fresh* (that adapter merged and a new one added,
@@ -97,7 +97,7 @@ def main(words: Sequence[str] | None = None) -> None:
     """Run the benches and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--run-file", default="knowundo_privacy_tiny_lora")
+    parser.add_argument("--run-file", default="builtin_lora")
     parser.add_argument("--targets", type=int, default=3)
     parser.add_argument("--set", action="append", default=[], dest="changes")
     parser.add_argument("--out", type=Path)
