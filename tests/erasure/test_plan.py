@@ -96,6 +96,7 @@ def test_a_recipe_takes_a_share_of_the_steps_of_retraining() -> None:
     more = undoing_more(few)
     assert more is not None
     assert strengths(more, "forget_weight") == {"forget_weight": 0.065, "reset": pytest.approx(0.97)}
+    assert more["num_train_epochs"] == pytest.approx(few["num_train_epochs"] * 97 / 70)
     assert strengths(few, "forget_weight")["reset"] == 0.7, "the settings given are left as they are"
 
 

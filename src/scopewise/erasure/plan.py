@@ -212,12 +212,20 @@ def with_strength(settings: Mapping[str, Any], name: str, value: float) -> dict[
 
 
 def undoing_more(settings: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the settings with a tenth of what they leave of the fine-tuning; None if the method does not undo any."""
+    """Return the settings with a tenth of what they leave of the fine-tuning; None if the method does not undo any.
+
+    The more is undone, the more has to be learned again, so the epochs grow by as much.
+    """
     wrappers = settings.get("wrapper_args", {})
     if "reset" not in wrappers:
         return None
-    alpha = 1 - (1 - wrappers["reset"]["alpha"]) / 10
-    return {**settings, "wrapper_args": {**wrappers, "reset": {**wrappers["reset"], "alpha": alpha}}}
+    before = wrappers["reset"]["alpha"]
+    alpha = 1 - (1 - before) / 10
+    return {
+        **settings,
+        "num_train_epochs": settings["num_train_epochs"] * alpha / before,
+        "wrapper_args": {**wrappers, "reset": {**wrappers["reset"], "alpha": alpha}},
+    }
 
 
 def strengths(settings: Mapping[str, Any], name: str) -> dict[str, float]:
