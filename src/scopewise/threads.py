@@ -9,8 +9,8 @@ SPINS = 10_000
 _NAMED = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 
 
-def wait_shortly() -> bool:
-    """Let threads of OpenMP spin shortly and then sleep while they wait, unless the environment says how; return whether.
+def wait_briefly() -> bool:
+    """Let threads of OpenMP spin briefly and then sleep while they wait, unless the environment says how; return whether.
 
     A thread that spins takes the core from other processes, and on a busy machine from the very thread that it waits for. One
     that sleeps at once has to be woken for each operation. `benchmarks/waiting.py` measures both. Only the command calls this.

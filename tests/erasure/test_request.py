@@ -49,6 +49,7 @@ def test_a_request_file(tmp_path: Path, name: str) -> None:
     request = read_request(write(tmp_path, name, FULL))
     assert (request.id, request.regulation, request.source) == ("REQ-17", "gdpr", tmp_path / name)
     assert request.received == datetime(2026, 11, 20, 9, tzinfo=UTC)
+    assert request.dated == {"received", "due"}  # the second follows from the first
     assert request.due == datetime(2026, 12, 20, 9, tzinfo=UTC)
     assert request.subject == {"salted_hash": HASH}
     assert request.model == Lineage(
@@ -71,6 +72,7 @@ def test_rows_beside_the_request(tmp_path: Path) -> None:
 def test_a_file_of_rows_is_a_request(tmp_path: Path) -> None:
     request = read_request(write(tmp_path, "REQ-1.jsonl", FACT), now=NOW)
     assert (request.id, request.regulation, request.received, request.due) == ("REQ-1", None, NOW, None)
+    assert not request.dated
     assert (request.subject, request.model, request.law) == (None, Lineage(), {})
     assert len(read_request(write(tmp_path, "REQ-2.json", [FACT])).rows) == 1
     assert read_request(write(tmp_path, "one.json", FACT), id="REQ-3").id == "REQ-3"  # JSON lines

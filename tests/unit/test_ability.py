@@ -245,9 +245,11 @@ def test_word_perplexity_by_hand() -> None:
     assert found.per_row == pytest.approx((math.e, math.exp(2.0)))
     half = 1.959964 * math.sqrt(2 / 1 * 2 * 1.2**2) / 5
     assert (found.low, found.high) == pytest.approx((math.exp(1.6 - half), math.exp(1.6 + half)))
-    collapsed = perplexity([(-2.0, 2), (-1e6, 3)])
-    assert collapsed.value == pytest.approx(math.e)
-    assert collapsed.skipped == ("1 of 2 texts: the score is not finite",)
+    broken = perplexity([(-2.0, 2), (math.nan, 3)])
+    assert broken.value == pytest.approx(math.e)
+    assert broken.skipped == ("1 of 2 texts: the score is not finite",)
+    collapsed = perplexity([(-2.0, 2), (-1e6, 3)])  # too large for a number, and nothing is left out
+    assert (collapsed.value, collapsed.skipped) == (None, ())
 
 
 def test_perplexity_is_no_part_of_the_mean(tiny: Any, folder: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from scopewise.threads import SPINS, wait_shortly
+from scopewise.threads import SPINS, wait_briefly
 
 NAMES = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 
@@ -23,13 +23,13 @@ def plain(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_they_spin_shortly_unless_the_environment_says_otherwise(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_they_spin_briefly_unless_the_environment_says_otherwise(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, "7")
     before = dict(os.environ)
-    assert not wait_shortly()
+    assert not wait_briefly()
     assert dict(os.environ) == before
     monkeypatch.delenv(name)
-    assert wait_shortly()
+    assert wait_briefly()
     assert os.environ["GOMP_SPINCOUNT"] == str(SPINS)
 
 

@@ -32,7 +32,7 @@ class Ability:
 
 
 class WordPerplexity:
-    """The same of perplexities, which are no share and so not in the mean."""
+    """How tables and pages show word perplexities; they are no percentages, so the mean leaves them out."""
 
     name = "word_perplexity"
     label = "Word perplexity"
@@ -110,7 +110,7 @@ def perplexity(texts: Sequence[tuple[float, int]], most: int | None = None) -> V
     The interval is exp of that mean ± 1.96 standard errors of a ratio: texts are drawn, not words.
     """
     per_row = tuple(_exp(-log_p / words) for log_p, words in texts)
-    known = [text for text, value in zip(texts, per_row, strict=True) if value is not None]
+    known = [text for text in texts if math.isfinite(text[0])]
     missing = len(texts) - len(known)
     skipped = [f"{missing} of {len(texts)} texts: the score is not finite"] if missing else []
     note = counted(len(known), "text")
@@ -128,7 +128,7 @@ def perplexity(texts: Sequence[tuple[float, int]], most: int | None = None) -> V
 
 
 def _exp(value: float) -> float | None:
-    """Return exp; None if it is no finite number, as of a collapsed model."""
+    """Return exp; None if it is no number or too large for one, as of a collapsed model."""
     return math.exp(value) if value < _LARGEST else None
 
 

@@ -26,7 +26,7 @@ from scopewise.cli.failures import (
 from scopewise.cli.signals import again, interrupt_on_signals, signal_of
 from scopewise.errors import UserError
 from scopewise.terminal import close_bars, echo, echo_table, echo_wrapped, escape_streams, escaped
-from scopewise.threads import wait_shortly
+from scopewise.threads import wait_briefly
 
 app = typer.Typer(
     name="scopewise",
@@ -185,7 +185,7 @@ def quiet_libraries() -> None:
 
 def main() -> None:
     """Entry point of the `scopewise` command."""
-    wait_shortly()
+    wait_briefly()
     escape_streams()
     interrupt_on_signals()
     for wrong in filter(None, map(argument_sentence, sys.argv[1:])):

@@ -138,6 +138,7 @@ class Request:
         law: Attribute → `forget` or `retain`, as the request states it.
         source: The file that was read.
         parts: Of several in one (`union`), the number of forget rows of each, in order.
+        dated: Which of `received` and `due` the file itself says; the others are of the moment when it was read.
     """
 
     id: str
@@ -150,6 +151,7 @@ class Request:
     law: Mapping[str, str]
     source: Path
     parts: tuple[int, ...] = ()
+    dated: frozenset[str] = frozenset()
 
 
 def read_request(
@@ -189,6 +191,7 @@ def read_request(
         rows = _rows(given, path, mapping, law, inside=foreign)
     rows = _without_choices(rows, path)
     _check_rows(rows, law, path)
+    dated = frozenset(name for name in ("received", "due") if getattr(file, name) is not None)
     received = file.received or (now or datetime.now(UTC)).astimezone(UTC).replace(microsecond=0)
     due = file.due or (REGULATIONS[file.regulation].due(received) if file.regulation else None)
     if due is not None and due < received:
@@ -203,6 +206,7 @@ def read_request(
         rows=tuple(rows),
         law=law,
         source=path,
+        dated=dated | {"due"} if "received" in dated else dated,
     )
 
 

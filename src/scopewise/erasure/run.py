@@ -203,9 +203,10 @@ class _Job:
         return {"said": said, "files": files, "requests": earlier, "times": times}
 
     def _begin(self, times: Mapping[str, Mapping[str, str | None]]) -> None:
-        """Give each request the times of the first call: where it does not say when it arrived, that is when."""
+        """Give each request the times of the first call where it says none itself: then it arrived."""
         for i, one in enumerate(self.requests):
-            found = {key: text and datetime.fromisoformat(text) for key, text in times[one.id].items()}
+            own = {key: text for key, text in times[one.id].items() if key not in one.dated}
+            found = {key: text and datetime.fromisoformat(text) for key, text in own.items()}
             self.requests[i] = replace(one, **found)  # type: ignore[arg-type]
 
     def _known(self) -> dict[str, Any]:

@@ -75,8 +75,8 @@ class Light:
         bound: The policy's bound.
         why: One sentence.
         worst: The worst instances (or attacks), the worst first.
-        p: Probability of such ranks by chance, if the model knows nothing; of the worst attack after Holm's correction for all
-            settings. None where the figure is no exposure.
+        p: Probability of such ranks by chance, if the model knows nothing; of all attacks, the smallest after Holm's
+            correction. None where the figure is no exposure.
     """
 
     light: Color
@@ -246,10 +246,11 @@ def _resists(policy: Policy, known: Exposure, resisted: Resisted | None, gone: b
     highest = max(bounded, key=lambda one: one.leakage.high or 0.0, default=top)
     strong = sorted((one for one in resisted.settings if one.leakage.value > bound), key=lambda one: -one.leakage.value)
     worst = tuple(f"{one.attack}: {one.setting}" for one in strong or [top])
+    smallest = min(one.corrected for one in resisted.settings)
 
     def light(color: Color, word: str, why: str) -> Light:
         value = top.leakage
-        return Light(color, word, value.value, value.low, value.high, resisted.n, bound, why, worst, top.corrected)
+        return Light(color, word, value.value, value.low, value.high, resisted.n, bound, why, worst, smallest)
 
     if not is_known(known, policy.level):
         return light(
@@ -259,7 +260,7 @@ def _resists(policy: Policy, known: Exposure, resisted: Resisted | None, gone: b
     if leaks:
         share = f"{100 * leaks[0].leakage.value:.0f} %"
         return light("red", "leaks", f"The attack {leaks[0].attack} ({leaks[0].setting}) brings {share} of it back.")
-    if gone and min(one.corrected for one in resisted.settings) > policy.level:
+    if gone and smallest > policy.level:
         many = len(resisted.settings)
         why = (
             "The model was trained without these rows, and "
