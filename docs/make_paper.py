@@ -95,12 +95,13 @@ of the same size. The paper has one seed and no deviations.
 
 SETUP = """**What was not as in the paper.** The *paper* protocol has the learning rates and steps of its Table 7, but this
 target was fine-tuned with all parameters and unlearned with a fresh adapter. The authors fine-tune the target
-with LoRA and continue to train that adapter. In a fresh adapter B is zero, so the gradient of A is exactly zero,
-regions are chosen by the gradients of B only, and at these learning rates the adapter hardly changes. So the
-column *paper protocol* does not test the paper. `scopewise bench knowundo_privacy_tiny_lora` has the authors'
-set-up but for the rank (64; they have 8), and `benchmarks/README.md` compares the ways on one target. In these
-recorded runs the direct prompts were also joined to the question by a space, where the authors use a line break. Under *tuned*, every method got the same
-search on held-out train rows: 8 trials of two epochs here; today's default is 20 trials of 2 to 20 epochs.
+with LoRA and continue to train that adapter. In a fresh adapter B is zero, so the gradient of A is exactly
+zero, regions are chosen by the gradients of B only, and at these learning rates the adapter hardly changes. So
+the column *paper protocol* does not test the paper. `scopewise bench knowundo_privacy_tiny_lora` has the
+authors' set-up but for the rank (64; they have 8), and `benchmarks/README.md` compares the ways on one target.
+In these recorded runs the direct prompts were also joined to the question by a space, where the authors use a
+line break. Under *tuned*, every method got the same search on held-out train rows: 8 trials of two epochs here;
+today's default is 20 trials of 2 to 20 epochs.
 """
 
 
