@@ -212,7 +212,10 @@ def test_a_wrong_model_leaves_nothing(tmp_path: Path) -> None:
 def test_without_retain_rows_general_text_is_kept(tmp_path: Path, tiny_folder: Path) -> None:
     given = [row for row in rows() if row.scope == FORGET]
     setup = Setup(request(given), Options(model=str(tiny_folder)), tmp_path)
-    assert all(row.scope == RETAIN and row.question and row.answer for row in setup.kept_rows)
+    kept, more = setup.kept_rows
+    assert kept
+    assert not more
+    assert all(row.scope == RETAIN and row.question and row.answer for row in kept)
     assert setup.run.benchmark.select(FORGET) != []
     assert {row.answer for row in setup.run.benchmark.select(FORGET)} == {row.answer for row in given}
 
