@@ -130,8 +130,8 @@ def test_the_page_says_in_words_how_it_was_attacked(attack: str, setting: str, s
 
 def test_the_section_for_the_model_card(house: House) -> None:
     section = handouts.model_card_section(signed(house, limits=[HOSTILE]))
-    assert "| forgotten | green | 0.1 | 0 to 0.2 | 12 | 0.25 | - |" in section
-    assert "| attack relearning | green | 0.1 | - | - | 0.2 | - |" in section
+    assert "| Forgotten | green | 0.1 | 0 to 0.2 | 12 | 0.25 | - |" in section
+    assert "| Attack relearning | green | 0.1 | - | - | 0.2 | - |" in section
     assert "2 rows of scope forget, 1 rows of scope retain" in section
     assert "<script>" not in section
     assert r"\<script\>alert(1)\</script\> \| \`x\` \[y\](javascript:z)" in section
@@ -145,7 +145,7 @@ def test_green_by_retraining_is_explained_where_a_figure_is_above_its_bound(hous
     exact = signed(house, action={"kind": "exact", "method": "retrain"}, evidence=found)
     section = handouts.model_card_section(exact)
     assert words.BY_CONSTRUCTION in section
-    assert r"| attack prompts: role | above, as by chance | 0.4 | -0.1 to 0.9 | 3 | 0.25 | \< 0.001 |" in section
+    assert r"| Attack prompts: role | above, as by chance | 0.4 | -0.1 to 0.9 | 3 | 0.25 | \< 0.001 |" in section
     other = handouts.model_card_section(signed(house, action={"kind": "approximate", "method": "wga"}, evidence=found))
     assert words.BY_CONSTRUCTION not in other
 

@@ -21,7 +21,6 @@ from scopewise.localizers.base import Scopes, make_localizer
 from scopewise.localizers.fisher_ratio import FisherRatio
 from scopewise.localizers.gradient import Gradient
 from scopewise.models.adapters import lora_config, with_adapter
-from scopewise.models.gradients import CPU_TOKENS, batches_of_all
 from scopewise.models.matrices import matrices
 from scopewise.region import Region, module_of, parameter_name
 from scopewise.testing.localizers import ON_MODELS, PROPERTIES
@@ -66,15 +65,6 @@ def test_fused_repeats_are_the_mean_of_single_passes(adapter: bool, repeats: int
         want = torch.stack([s[name] for s in single]).mean(0)
         assert float((gradient - want).abs().max()) < 1e-5 * max(1.0, float(want.abs().max()))
         assert bool(want.any())
-
-
-def test_a_batch_on_a_cpu_is_small_whatever_is_allowed(tiny: tuple[Any, Any], encoded: Any) -> None:
-    """A backward keeps memory for each token; all rows are read still."""
-    items = encoded[0] * (2 * CPU_TOKENS // len(encoded[0][0]))
-    batches = [batch for batch, _ in batches_of_all(forward_of(tiny[0]), items, 4096)]
-    sizes = [batch["input_ids"].numel() for batch in batches]
-    assert max(sizes) <= CPU_TOKENS < sum(sizes)
-    assert sum(len(batch["input_ids"]) for batch in batches) == len(items)
 
 
 def test_inputs_mode_makes_as_many_passes_as_repeats(trained_adapter: Any, encoded: Any) -> None:

@@ -125,14 +125,8 @@ def _print_record(statement: Any) -> None:
         [("Request", predicate["request"]["id"]), ("Rows", scopes), ("Method", done), ("Made", predicate["made"][:10])],
     )
     if evidence["verdict"]:
-        resists = evidence["verdict"]["resists"]["light"]
-        tests = [(words.TITLES[name], light, light["light"]) for name, light in evidence["verdict"].items()]
-        tests += [
-            (f"Attack {one['name']}", one, one["light"] or words.place(one, resists) or "-")
-            for one in evidence["attacks"]
-        ]
         rows = []
-        for name, one, result in tests:
+        for name, one, result in words.tests(evidence):
             figure, interval = words.figure(one["value"]), words.interval(one)
             shown = f"{figure} ({interval})" if interval else figure
             n = "-" if one["n"] is None else f"{one['n']:g}"

@@ -81,16 +81,10 @@ def model_card_section(statement: Mapping[str, Any]) -> str:
         if words.is_by_construction(action["kind"], evidence):
             lines += ["", words.BY_CONSTRUCTION]
         lines += ["", "| test | result | value | interval | n | bound | p-value |", "|---|---|---|---|---|---|---|"]
-        resists = evidence["verdict"]["resists"]["light"]
-        tests = [(name, light, light["light"]) for name, light in evidence["verdict"].items()]
-        tests += [
-            (f"attack {one['name']}", one, one["light"] or words.place(one, resists) or "-")
-            for one in evidence["attacks"]
-        ]
         lines += [
             f"| {_escaped(name)} | {result} | {_figure(part['value'])} | {_interval(part)} "
             f"| {_figure(part['n'])} | {_figure(part['bound'])} | {_escaped(words.chance(part['p']))} |"
-            for name, part, result in tests
+            for name, part, result in words.tests(evidence)
         ]
     lines += ["", "Limits:", "", *(f"- {_escaped(limit)}" for limit in predicate["limits"])]
     signer = predicate["signer"]["keyid"]

@@ -110,7 +110,7 @@ class _Job:
         if self.steps.fresh:
             self.ledger.check_new(one.id for one in self.requests)
         checked = step("check", self._check, lambda found: found["said"])
-        self._begin(checked["times"])
+        self._begin(checked.get("times", {}))  # a request of before they were kept has none
         for one in self.requests:
             due = None if one.due is None else one.due.isoformat()
             self._reach(one, "received", due=due, regulation=one.regulation)
@@ -205,7 +205,7 @@ class _Job:
     def _begin(self, times: Mapping[str, Mapping[str, str | None]]) -> None:
         """Give each request the times of the first call where it says none itself: then it arrived."""
         for i, one in enumerate(self.requests):
-            own = {key: text for key, text in times[one.id].items() if key not in one.dated}
+            own = {key: text for key, text in times.get(one.id, {}).items() if key not in one.dated}
             found = {key: text and datetime.fromisoformat(text) for key, text in own.items()}
             self.requests[i] = replace(one, **found)  # type: ignore[arg-type]
 

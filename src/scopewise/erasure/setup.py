@@ -113,9 +113,10 @@ class Setup:
         If the request has no retain row, they are those that were made, or beginnings of general text.
         """
         every = [*self.expanded.retain, *self.expanded.held_out]
-        own = {row: None for row in self.retain if row.split == TRAIN}
-        taught = [row for row in every if row in own]
-        return (taught, [row for row in every if row not in own]) if taught else (every or self._continued, [])
+        given = {row for row in self.retain if row.split == TRAIN}
+        if not given:
+            return every or self._continued, []
+        return [row for row in every if row in given], [row for row in every if row not in given]
 
     @cached_property
     def _facts_of_each(self) -> list[list[Fact]]:

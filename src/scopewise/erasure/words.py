@@ -156,7 +156,17 @@ def is_by_construction(kind: str, evidence: Mapping[str, Any]) -> bool:
     return any(one["high"] is None or one["high"] > one["bound"] for one in bounded)
 
 
-def place(attack: Mapping[str, Any], resists: str) -> str:
+def tests(evidence: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any], str]]:
+    """Return the lights and the attacks of a record's evidence, each with its title and its result: a color, or `_place`."""
+    lights = evidence["verdict"]
+    found = [(TITLES[name], light, light["light"]) for name, light in lights.items()]
+    return found + [
+        (f"Attack {one['name']}", one, one["light"] or _place(one, lights["resists"]["light"]) or "-")
+        for one in evidence["attacks"]
+    ]
+
+
+def _place(attack: Mapping[str, Any], resists: str) -> str:
     """Return where the figure of an attack is, beside its bound; empty without a bound.
 
     Args:
