@@ -58,7 +58,7 @@ def test_what_is_not_there_is_one_sentence(house: House, arguments: list[str]) -
 
 def test_show_prints_what_a_record_says(house: House) -> None:
     shown = scopewise("show", str(house.record.parent), "--wide").stdout
-    assert "| forgotten | green | 0.1 | 0 to 0.2 | 12 | 0.25 |" in shown
+    assert "| Forgotten | green | 0.1 | 0 to 0.2 | 12 | 0.25 |" in shown
     shown = scopewise("show", str(house.record.parent)).stdout
     assert ["Forgotten", "green", "0.10", "(0.00", "to", "0.20)", "12", "0.25"] in [
         row.split() for row in shown.splitlines()

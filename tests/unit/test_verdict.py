@@ -9,6 +9,7 @@ import pytest
 
 from scopewise.data.facts import Fact
 from scopewise.data.rows import FORGET, Row
+from scopewise.erasure import words
 from scopewise.erasure.figures import Attacked, InstanceLoss, Kept, Resisted
 from scopewise.erasure.verdict import Policy, decide, read_policy
 from scopewise.errors import ConfigError
@@ -70,6 +71,11 @@ def test_all_green_and_its_document() -> None:
     assert document["kept"] | {"value": 0.01, "low": 0.0, "high": 0.02, "n": 10, "bound": 0.05} == document["kept"]
     assert [document[name]["p"] for name in document] == [by_chance(10).p, None, 1.0]
     assert "person" not in str(document)
+
+
+def test_a_rounded_zero_has_no_sign() -> None:
+    assert (words.figure(-0.001), words.figure(-0.006), words.figure(None)) == ("0.00", "-0.01", "-")
+    assert words.interval({"low": -0.002, "high": 0.1}) == "0.00 to 0.10"
 
 
 def test_a_retrained_model_is_judged_by_the_strongest_of_all_attacks() -> None:

@@ -133,7 +133,8 @@ def _print_record(statement: Any) -> None:
             rows.append((name, result, shown, n, words.figure(one["bound"])))
         echo()
         if words.is_by_construction(action["kind"], evidence):
-            echo_wrapped(f"{words.BY_CONSTRUCTION}\n")
+            echo_wrapped(words.BY_CONSTRUCTION)
+            echo()
         echo_table(("Test", "Result", "Figure", "n", "Bound"), rows)
     echo()
     echo_wrapped("\n".join(["Limits", *(f"- {limit}" for limit in predicate["limits"])]))

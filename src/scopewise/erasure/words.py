@@ -125,13 +125,13 @@ def result(name: str, light: Mapping[str, Any]) -> str:
 
 def figure(value: float | None) -> str:
     """Return a figure of a light, rounded for reading."""
-    return "-" if value is None else f"{value:.2f}"
+    return "-" if value is None else f"{round(value, 2) + 0.0:.2f}"  # 0 has no sign
 
 
 def interval(part: Mapping[str, Any]) -> str:
     """Return an interval of a light, rounded for reading; empty without one."""
     low, high = part.get("low"), part.get("high")
-    return "" if low is None or high is None else f"{low:.2f} to {high:.2f}"
+    return "" if low is None or high is None else f"{figure(low)} to {figure(high)}"
 
 
 def chance(p: float | None) -> str:
