@@ -1,7 +1,7 @@
 """An untrained GPT-NeoX of the tiny model's size, to see whether something holds on a second architecture.
 
-    python benchmarks/neox.py runs/neox ROWS.jsonl [--seed 0]
-    python benchmarks/robust.py runs/other --set model.path=runs/neox --set data.benchmark=jsonl --set data.path=ROWS.jsonl
+    python benchmarks/neox.py runs/neox [--run-file FILE] [--set KEY=VALUE]
+    python benchmarks/robust.py runs/robust_neox --set model.path=runs/neox
 
 Unlike the Llama that is the tiny model, it has layer norms with biases, rotary positions on a quarter of each head, attention
 and MLP in parallel, and embeddings that are not tied. Its tokenizer is trained on the rows, as the tiny model's is.
@@ -16,17 +16,19 @@ from pathlib import Path
 import torch
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
-from scopewise.config import TinyConfig
+from scopewise.config import RunConfig
 from scopewise.data.load import load_benchmark
 from scopewise.models.load import save_model
 from scopewise.models.tiny import build_tokenizer, tokenizer_texts
+from scopewise.run_file import load_config
 
 
-def make(folder: Path, rows: str, seed: int) -> int:
-    """Write the model; return its number of parameters."""
-    sizes = TinyConfig()
-    tokenizer = build_tokenizer(tokenizer_texts(load_benchmark("jsonl", rows).rows), sizes.vocab_size)
-    torch.manual_seed(seed)
+def make(folder: Path, config: RunConfig) -> int:
+    """Write the model for a run's rows, sizes and seed; return its number of parameters."""
+    sizes, data = config.model.tiny, config.data
+    rows = load_benchmark(data.benchmark, data.path, data.domain, data.general, data.instances).rows
+    tokenizer = build_tokenizer(tokenizer_texts(rows), sizes.vocab_size)
+    torch.manual_seed(config.run.seed)
     model = GPTNeoXForCausalLM(
         GPTNeoXConfig(
             vocab_size=len(tokenizer),
@@ -48,10 +50,11 @@ def main(words: Sequence[str] | None = None) -> None:
     """Write the model and print its size."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("rows")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--run-file", default="knowundo_privacy_tiny_robust")
+    parser.add_argument("--set", action="append", default=[], dest="changes", metavar="KEY=VALUE")
     given = parser.parse_args(words)
-    print(f"{given.folder}: {make(given.folder, given.rows, given.seed) / 1e6:.1f} million parameters")
+    made = make(given.folder, load_config(given.run_file, given.changes))
+    print(f"{given.folder}: {made / 1e6:.1f} million parameters")
 
 
 if __name__ == "__main__":
