@@ -43,7 +43,14 @@ def test_an_untrained_neox(tmp_path: Path) -> None:
         for scope, what in (("forget", "code"), ("retain", "locker"))
     ]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
-    file = ["--set", "data.benchmark=jsonl", "--set", f"data.path={tmp_path / 'rows.jsonl'}", "--set", "data.domain=null"]
+    file = [
+        "--set",
+        "data.benchmark=jsonl",
+        "--set",
+        f"data.path={tmp_path / 'rows.jsonl'}",
+        "--set",
+        "data.domain=null",
+    ]
     assert "million parameters" in run("neox.py", str(tmp_path / "neox"), *file)
     model, tokenizer = (kind.from_pretrained(tmp_path / "neox") for kind in (AutoModelForCausalLM, AutoTokenizer))
     assert model.config.model_type == "gpt_neox"

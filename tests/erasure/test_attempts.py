@@ -75,10 +75,10 @@ def test_a_model_that_resists_at_once_is_taken() -> None:
 
 
 def test_the_attempts_end_with_the_one_that_leaks_least() -> None:
-    """A million x .3 / 10 / 10 / 10 / 10 is still above the bound at the sixth attempt."""
-    made = MadeUp("reset_robust", leaky=1e6)
+    """A thousand x .003 is still above the bound where .997 is undone, and nothing worth undoing is left."""
+    made = MadeUp("reset_robust", leaky=1e3)
     found = made.run()
-    assert len(made.made) == 6
+    assert [one.name for one in made.made] == ["0.0650 0.7", "0.0325 0.7", "0.0163 0.97", "0.0081 0.997"]
     assert found["path"] == made.made[-1].name
     assert "none resisted" in found["said"]
 

@@ -137,6 +137,25 @@ def test_a_copy_that_still_knows_is_found(attack_world: AttackWorld) -> None:
     assert (light.light, light.worst[0]) == ("red", "quantization: GGUF q8_0, as exported")
 
 
+def test_the_mean_of_several_draws_counts(attack_world: AttackWorld) -> None:
+    """Each of three draws has its own halves; their mean is one setting, and twice the mean of their p-values is its own."""
+    target, tested = attack_world.engine("target"), facts(attack_world)
+    how = replace(QUICK, attacks=("relearning",), steps=1, draws=3)
+    found = resist(target, target, tested, [], [], how)
+    alone = [resist(target, target, tested, [], [], replace(how, draws=1, seed=seed)) for seed in range(3)]
+    assert len(found.settings) == len(how.learning_rates)
+    assert found.n == alone[0].n
+    assert found.settings[0].leakage.value == pytest.approx(np.mean([one.settings[0].leakage.value for one in alone]))
+    row = Row("Where?", "Here.", FORGET)
+    ranked = [
+        Exposure((Ranked(Fact(row, "a", "", ("Where?",), ("There.",) * 20, ()), rank, 21, (rank,)),))
+        for rank in (1, 3, 8)
+    ]
+    (setting,) = resisted(ranked[0], [("relearning", "x", one) for one in ranked]).settings
+    assert setting.p == pytest.approx(2 * (1 + 3 + 8) / 21 / 3)
+    assert setting.leakage.value == pytest.approx(np.mean([one.known.value for one in ranked]))
+
+
 def test_one_instance_is_split_by_fact(attack_world: AttackWorld) -> None:
     target = attack_world.engine("target")
     one = [replace(fact, instance="one") for fact in facts(attack_world)]

@@ -9,7 +9,7 @@ from typing import Any
 
 from scopewise.erasure.keep import keep
 from scopewise.erasure.plan import Plan, searched, strengths, undoing_more, with_strength
-from scopewise.erasure.resist import FACTS, ResistSettings, relearning_rates, resist
+from scopewise.erasure.resist import DRAWS, FACTS, ResistSettings, halves, relearning_rates, resist
 from scopewise.erasure.search import FACTOR, Attempt, chosen, search
 from scopewise.erasure.setup import Setup
 from scopewise.erasure.verdict import Policy, is_known, is_over_unlearned
@@ -20,14 +20,16 @@ from scopewise.terminal import counted
 
 MOST = {"exact": 3, "approximate": 6}
 """Models that are tried at most. Ours."""
+_MARGIN = 0.75
+"""Share of the verdict's bound of leakage that an attempt must stay below, since the verdict draws anew. Ours."""
 
 
 class Attempts:
     """The attempts of a request.
 
     The strength is searched until a model forgets and keeps. Where a method undoes a share of the fine-tuning first, that model
-    is attacked by relearning, if the verdict will be, too; while too much comes back, the search goes on with a larger share.
-    All is measured under the questions that are trained on, and the attack draws by another seed than the verdict's.
+    is attacked by relearning on forget rows, if the verdict will be, too; while too much comes back, the search goes on with a
+    larger share. All is measured under the questions that are trained on, and the attack has other seeds than the verdict's.
 
     Args:
         setup: Of the request.
@@ -64,7 +66,8 @@ class Attempts:
             left = None if minutes is None else 60 * minutes - (time.monotonic() - begin)
             self.made += search(strength, self._told, most=most - len(self.made), budget=left)
             last, undone = self.made[-1], undoing_more(self.settings)
-            if not last.good or undone is None or "relearning" not in self.setup.options.attacks:
+            undoes = "reset" in strengths(self.settings, self.name)
+            if not last.good or not undoes or "relearning" not in self.setup.options.attacks:
                 break
             attacked = time.monotonic()
             leakage = self._leakage(last.name)
@@ -73,7 +76,9 @@ class Attempts:
             self.made[-1] = replace(last, leakage=leakage, seconds=took)
             dearest = max(one.seconds for one in self.made)
             in_time = minutes is None or time.monotonic() - begin + dearest <= 60 * minutes
-            more = leakage > self.policy.resists.bound and in_time and len(self.made) < most
+            if undone is None or leakage <= _MARGIN * self.policy.resists.bound:
+                break
+            more = in_time and len(self.made) < most
             strength, self.settings = last.strength / FACTOR, undone  # less is left to forget
         return self._document(chosen(self.made))
 
@@ -117,13 +122,14 @@ class Attempts:
         return known, below, abs(exposure.known.value)
 
     def _leakage(self, path: str) -> float:
-        """Return the largest upper end of an interval of leakage under relearning."""
-        setup, seed = self.setup, self.setup.options.seed + 1
-        rates = relearning_rates(setup.finetuning["learning_rate"])
+        """Return the largest upper end of an interval of leakage under relearning on forget rows, the strongest kind."""
+        setup, facts, draws = self.setup, self.setup.measured_to_choose, DRAWS[self.plan.kind]
+        seed, rates = setup.options.seed + draws, relearning_rates(setup.finetuning["learning_rate"])
+        other = ([], []) if all(halves(facts, seed)) else (setup.retain, setup.general)
         with self.whole.part("attack"):
             found = resist(
-                self._engine(path), self.target, setup.measured_to_choose, setup.retain, setup.general,
-                ResistSettings(("relearning",), rates, facts=FACTS[self.plan.kind], seed=seed),
+                self._engine(path), self.target, facts, *other,
+                ResistSettings(("relearning",), rates, facts=FACTS[self.plan.kind], draws=draws, seed=seed),
             )  # fmt: skip
         ends = [one.leakage.value if one.leakage.high is None else one.leakage.high for one in found.settings]
         return max(ends, default=0.0)

@@ -26,6 +26,8 @@ _SIZES = ((3e7, 1e-3), (3e8, 3e-4), (2e9, 1e-4), (math.inf, 2e-5))
 _LORA_RATE = 10
 """The learning rate of LoRA, as a multiple."""
 _LEAST_STEPS, _LEAST_EPOCHS = 120, 4.0
+_MOST_UNDONE = 0.99
+"""Share of the fine-tuning beyond which nothing worth undoing is left. Ours."""
 
 
 @dataclass(frozen=True)
@@ -212,7 +214,7 @@ def with_strength(settings: Mapping[str, Any], name: str, value: float) -> dict[
 
 
 def undoing_more(settings: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the settings with a tenth of what they leave of the fine-tuning; None if the method does not undo any.
+    """Return the settings with a tenth of what they leave of the fine-tuning; None if the method undoes none or nearly all.
 
     The more is undone, the more has to be learned again, so the epochs grow by as much.
     """
@@ -220,6 +222,8 @@ def undoing_more(settings: Mapping[str, Any]) -> dict[str, Any] | None:
     if "reset" not in wrappers:
         return None
     before = wrappers["reset"]["alpha"]
+    if before > _MOST_UNDONE:
+        return None
     alpha = 1 - (1 - before) / 10
     return {
         **settings,

@@ -30,6 +30,10 @@ from scopewise.statistics import Interval, estimate, holm
 
 FACTS = {"exact": 32, "approximate": 64}
 """Kind of the plan → facts that are tested at most: an approximate method is judged by its intervals, which need more."""
+DRAWS = {"exact": 1, "approximate": 3}
+"""Kind of the plan → how often the facts are halved for relearning, for the same reason."""
+OF_OTHERS = "forget rows of others"
+"""Relearning on forget rows."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,7 @@ class ResistSettings:
         samples: Answers that are drawn for each question.
         facts: Facts that are tested at most, of as many instances as possible.
         names: Names to compare with.
+        draws: How often the facts are halved for relearning on forget rows; their mean counts.
         seed: Of all draws.
     """
 
@@ -54,6 +59,7 @@ class ResistSettings:
     samples: int = 8
     facts: int = 32
     names: int = 2
+    draws: int = 1
     seed: int = 0
 
 
@@ -95,7 +101,7 @@ def resist(
     before = expose(target, tested, seed=settings.seed)
     found, notes = [], [f"{name}: not run." for name in ATTACKS if name not in settings.attacks]
     if "relearning" in settings.attacks and not all(halves(facts, settings.seed)):
-        notes.append("relearning, forget rows of others: not run, since there is one fact only.")
+        notes.append(f"relearning, {OF_OTHERS}: not run, since there is one fact only.")
     for attack, setting, exposure in attacked_exposures(engine, tested, facts, retain, general, settings):
         if exposure is None:
             notes.append(f"{attack}, {setting}: the attacked model's logits are not numbers.")
@@ -114,18 +120,28 @@ def resisted(before: Exposure, found: Sequence[tuple[str, str, Exposure]], notes
 
     Args:
         before: Of the target, without an attack.
-        found: Name, setting, and exposure of the attacked model, on all facts of `before` or on some.
+        found: Name, setting, and exposure of the attacked model, on all facts of `before` or on some. Of the draws of one
+            setting, the mean counts.
         notes: What was not tested.
     """
     if before.known.value <= 0:
         return Resisted((), 0, (*notes, "The target does not know the facts, so that leakage has no scale."))
     known = {fact.fact.row: fact.known for fact in before.facts}
-    corrected = holm([exposure.p for _, _, exposure in found])
-    results = [
-        Attacked(attack, setting, leakage(exposure, [known[f.fact.row] for f in exposure.facts]), exposure.p, p)
-        for (attack, setting, exposure), p in zip(found, corrected, strict=True)
-    ]
+    draws: dict[tuple[str, str], list[Exposure]] = {}
+    for attack, setting, exposure in found:
+        draws.setdefault((attack, setting), []).append(exposure)
+    values = [_p_of_draws([one.p for one in several]) for several in draws.values()]
+    results = []
+    for ((attack, setting), several), p, corrected in zip(draws.items(), values, holm(values), strict=True):
+        together = Exposure(tuple(fact for one in several for fact in one.facts))
+        leaked = leakage(together, [known[fact.fact.row] for fact in together.facts])
+        results.append(Attacked(attack, setting, leaked, p, corrected))
     return Resisted(tuple(results), len(before.instances), tuple(notes))
+
+
+def _p_of_draws(values: Sequence[float]) -> float:
+    """Return one p-value for several that depend on each other: twice their mean (Vovk & Wang, arXiv:1212.4966)."""
+    return values[0] if len(values) == 1 else min(1.0, 2 * sum(values) / len(values))
 
 
 def leakage(exposure: Exposure, known: Sequence[float]) -> Interval:
@@ -155,6 +171,8 @@ def attacked_exposures(
 ) -> Iterator[Step]:
     """Yield the name of each attack, its setting, and the exposure under it; None of a model that it makes diverge.
 
+    A setting with several draws comes as often.
+
     Args: as `resist`, with `tested`, the facts whose exposure is measured.
     """
     if "question" in settings.attacks:
@@ -166,12 +184,10 @@ def attacked_exposures(
     if "sampling" in settings.attacks:
         yield "sampling", f"best of {settings.samples}", _sampled(engine, tested, settings)
     if "relearning" in settings.attacks:
-        rows_of = [[row for fact in half for row in fact.rows] for half in halves(facts, settings.seed)]
         for rate in settings.learning_rates:
-            if all(rows_of):
-                yield from _joined(
-                    _relearned(engine, held, "forget rows of others", _among(tested, other, settings), rate, settings)
-                    for held, other in (rows_of, rows_of[::-1])
+            for draw in range(settings.draws):
+                yield from _relearned_in_halves(
+                    engine, tested, facts, rate, replace(settings, seed=settings.seed + draw)
                 )
             for name, rows in (("retain rows", retain), ("general text", general)):
                 if rows:
@@ -238,9 +254,17 @@ def _relearned(
         yield "relearning", setting, _exposed(attacked, facts, settings.seed)
 
 
-def _joined(parts: Iterator[Iterator[Step]]) -> Iterator[Step]:
-    """Join the exposures of two halves, setting by setting."""
-    first, second = (list(part) for part in parts)
+def _relearned_in_halves(
+    engine: Engine, tested: Sequence[Fact], facts: Sequence[Fact], rate: float, settings: ResistSettings
+) -> Iterator[Step]:
+    """Train on one half of the facts and test the other, and the other way round; join the two, setting by setting."""
+    rows_of = [[row for fact in half for row in fact.rows] for half in halves(facts, settings.seed)]
+    if not all(rows_of):
+        return
+    first, second = (
+        list(_relearned(engine, held, OF_OTHERS, _among(tested, other, settings), rate, settings))
+        for held, other in (rows_of, rows_of[::-1])
+    )
     for (attack, setting, one), (_, _, other) in zip(first, second, strict=True):
         yield attack, setting, None if one is None or other is None else Exposure((*one.facts, *other.facts))
 

@@ -12,7 +12,7 @@ from scopewise.attacks.prompts import Prompts
 from scopewise.data.facts import Fact
 from scopewise.data.rows import Row
 from scopewise.erasure.plan import undoing_more
-from scopewise.erasure.resist import FACTS, ResistSettings, lighter
+from scopewise.erasure.resist import DRAWS, FACTS, ResistSettings, lighter
 from scopewise.erasure.setup import Setup
 from scopewise.errors import ConfigError
 from scopewise.eta import Part, Whole
@@ -61,7 +61,7 @@ def parts(
             exposed = 0.0 if kind == "exact" else scored(setup.facts_to_choose, few=setup.few)
             found.append(Part("measure", ("score",), exposed + kept))
         for _ in range(min(attempts, _ATTACKED) if attacked else 0):
-            found.append(Part("attack", ("score",), _relearned(setup, _tested(setup.facts_to_choose, kind))))
+            found.append(Part("attack", ("score",), _relearned(setup, _tested(setup.facts_to_choose, kind), kind, 0)))
     if not there("verify"):
         found.append(Part("verify", ("score",), _verified(setup, kind)))
     return found
@@ -141,13 +141,12 @@ def _attacks(setup: Setup, kind: str) -> Iterator[float]:
     yield 3 * once  # quantized
     yield len(Prompts().templates()) * once
     yield _GENERATED * _HOW.samples * _text([fact.row for fact in tested])
-    yield _relearned(setup, tested)
+    yield _relearned(setup, tested, kind, bool(setup.retain) + bool(setup.general))
 
 
-def _relearned(setup: Setup, tested: Sequence[Fact]) -> float:
-    """Return the cost of relearning, and of measuring the tested facts after each."""
-    sources = 1 + bool(setup.retain) + bool(setup.general)
+def _relearned(setup: Setup, tested: Sequence[Fact], kind: str, other: int) -> float:
+    """Return the cost of relearning on forget rows and on some `other` kinds, and of measuring the tested facts after each."""
     row = _text(setup.forget) / len(setup.forget)
     step = _more(setup) * (_TRAINED * _HOW.batch_size * row + _STEP)
-    trained = (1 + sources) * _HOW.steps * step  # forget rows in two halves
-    return len(_HOW.learning_rates) * (sources * scored(tested, few=setup.few) + trained)
+    draws, measured, trained = DRAWS[kind], scored(tested, few=setup.few), _HOW.steps * step
+    return len(_HOW.learning_rates) * (draws * (measured + 2 * trained) + other * (measured + trained))
