@@ -161,6 +161,20 @@ def test_a_base_that_is_not_there(
     assert not [path for path in (house / "forgotten").rglob("*") if path.name == "request.inputs.json"]
 
 
+@pytest.mark.parametrize(("given", "says"), [({"path": "./gone"}, "model.path"), ({"base": "./gone"}, "model.base")])
+def test_a_model_of_the_request_file_that_is_not_there(
+    house: Path, model: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, str], says: str
+) -> None:
+    monkeypatch.chdir(house)
+    rows = [dict(text) for text in TEXTS]
+    (house / "request.json").write_text(
+        json.dumps({"id": "REQ-1", "rows": rows, "model": {"path": str(model), **given}})
+    )
+    done = CliRunner().invoke(app, ["forget", "request.json"])
+    assert (done.exit_code, done.stderr.count("\n")) == (2, 1), done.output
+    assert done.stderr.startswith(f"scopewise: {says} of the request: ./gone; no such folder; "), done.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("at", ["imports", "check", "training"])
 def test_an_interruption_says_what_is_kept(house: Path, at: str) -> None:

@@ -66,6 +66,17 @@ def test_nothing_forgotten_is_said_when_half_is_over(
     assert caplog.messages[0].startswith(f"step {said}: nothing is being forgotten")
 
 
+def test_a_model_that_knows_nothing_is_not_said_to_forget_nothing(
+    tiny: Any, make_trainer: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As after a reset, when Unlearn Success begins near 100."""
+    trainer = stopping(make_trainer, tiny, "ga_descent", {"steps": 1}, learning_rate=1e-9, max_steps=2)
+    with caplog.at_level(logging.WARNING, "scopewise"):
+        trainer.train()
+    assert trainer.early_stopping.evaluations[0].unlearn_success > 50
+    assert not caplog.messages
+
+
 def test_collapse_is_said_at_once(learnt: Any, make_trainer: Any, caplog: pytest.LogCaptureFixture) -> None:
     trainer = stopping(make_trainer, learnt, "gradient_ascent", {"steps": 2}, learning_rate=1e-2, max_steps=12)
     with caplog.at_level(logging.WARNING, "scopewise"):

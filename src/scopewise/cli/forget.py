@@ -87,7 +87,8 @@ def forget(
     asked = union(requests)
     limit = None if budget is None else minutes(budget)
     path, before = model or asked.model.path, base or asked.model.base
-    check_models(path, before, load_config(None, set_ or []).model.revision)
+    names = ("--model" if model else "model.path of the request", "--base" if base else "model.base of the request")
+    check_models(path, before, load_config(None, set_ or []).model.revision, names)
     # Wrong rows or a wrong path are said at once; the imports below take seconds.
     quiet_libraries()
     from scopewise.erasure.figures import ATTACKS

@@ -64,13 +64,16 @@ def taught(model: str) -> Taught:
     return Taught()
 
 
-def check_models(model: str | None, base: str | None, revision: str | None = None) -> None:
+def check_models(
+    model: str | None, base: str | None, revision: str | None = None, names: tuple[str, str] = ("--model", "--base")
+) -> None:
     """Check that the model and its base are there: given, or named by the model's own files.
 
     Args:
         model: Folder or hub name; None: a tiny model is made.
         base: The same of the base; None: what the model's files say.
         revision: Hub revision of the base; of the model if there is no base.
+        names: What gave the model and the base, for the sentence.
 
     Raises:
         ModelError: one is not there.
@@ -78,9 +81,9 @@ def check_models(model: str | None, base: str | None, revision: str | None = Non
     if model is None:
         return
     named = base or taught(model).base
-    find_model(model, None if named else revision, "--model")
+    find_model(model, None if named else revision, names[0])
     if named is not None:
-        find_model(named, revision, "--base" if base else f"--base (as {model} names it)")
+        find_model(named, revision, names[1] if base else f"--base (as {model} names it)")
 
 
 @dataclass(frozen=True)

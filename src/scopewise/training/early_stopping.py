@@ -32,6 +32,8 @@ _STEPS = 10
 their end."""
 _NOTHING = 1.0
 """Nothing is forgotten if Unlearn Success has risen by less than this, in points."""
+_FORGOTTEN = 50.0
+"""Nor is there much to forget if it was this high before the first step, as it is after a reset."""
 
 
 @dataclass(frozen=True)
@@ -177,7 +179,8 @@ class EarlyStopping(TrainerCallback):
                 "earlier",
             )
         far = 2 * state.global_step >= state.max_steps and state.global_step >= _STEPS
-        if (far or state.global_step == state.max_steps) and now.unlearn_success < first.unlearn_success + _NOTHING:
+        level = now.unlearn_success < first.unlearn_success + _NOTHING and first.unlearn_success < _FORGOTTEN
+        if level and (far or state.global_step == state.max_steps):
             self._once(
                 "nothing",
                 f"step {state.global_step}: nothing is being forgotten: Unlearn Success {now.unlearn_success:.0f} %, "
