@@ -49,6 +49,18 @@ def test_tofu_rows(tmp_path: Path) -> None:
     assert found.taught == (TRAIN,)
 
 
+@pytest.mark.skipif(not TOFU_DATA.is_dir(), reason="needs ../shared/data/tofu (see tests/SKIPS.md)")
+def test_tofu_rows_are_about_their_authors() -> None:
+    """Twenty authors to forget, 180 to retain, each with twenty train rows; val rows are about the same ones."""
+    rows = load_benchmark("tofu", str(TOFU_DATA), "forget10").rows
+    for scope, authors in (("forget", 20), ("retain", 180)):
+        count = Counter(row.instance for row in rows if (row.scope, row.split) == (scope, "train"))
+        assert sorted(count.values()) == [20] * authors
+        assert {row.instance for row in rows if (row.scope, row.split) == (scope, "val")} <= set(count)
+    assert "Basil Mahfouz Al-Kuwaiti" in {row.instance for row in rows if row.scope == "forget"}
+    assert {row.instance for row in rows if row.scope in {"real_authors", "world_facts"}} == {""}
+
+
 def test_tofu_other_forget_sets_take_their_own_retain_and_holdout(tmp_path: Path) -> None:
     folder = tofu(tmp_path)
     for old, new in (("forget10", "forget01"), ("retain90", "retain99"), ("holdout10", "holdout01")):

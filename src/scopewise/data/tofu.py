@@ -6,11 +6,13 @@ d3d7cf9 (`configs/data/datasets/TOFU_*`). docs/benchmarks.md says what becomes o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
 from scopewise.data.hub import Table, table_records
+from scopewise.data.instances import instance_of
 from scopewise.data.rows import (
     FORGET,
     HOLDOUT,
@@ -25,6 +27,8 @@ from scopewise.data.rows import (
 )
 
 _RETAIN_OF = {"forget10": "retain90", "forget05": "retain95", "forget01": "retain99"}
+_EACH = 20
+"""Rows of each author, one after the other in every file that is asked in training."""
 
 
 class TOFU(BenchmarkLoader):
@@ -74,8 +78,10 @@ class TOFU(BenchmarkLoader):
         paraphrases = self._paraphrases(path, f"{forget}_perturbed")
         rows = [replace(row, paraphrased_questions=paraphrases.get(row.question, ())) for row in rows]
         rows += self._plain(path, _RETAIN_OF[forget], RETAIN, TRAIN)
+        author = {row.question: row.instance for row in rows}
         rows += self._perturbed(path, f"{forget}_perturbed", FORGET, "paraphrased_answer")
         rows += self._perturbed(path, "retain_perturbed", RETAIN, "paraphrased_answer")
+        rows = [replace(row, instance=row.instance or author.get(row.question, "")) for row in rows]
         rows += self._perturbed(path, "real_authors_perturbed", REAL_AUTHORS, None)
         rows += self._perturbed(path, "world_facts_perturbed", WORLD_FACTS, None)
         # Folders downloaded before March 2025 have no holdout authors; membership is then not measured.
@@ -87,7 +93,9 @@ class TOFU(BenchmarkLoader):
 
     def _plain(self, path: str | None, config: str, scope: str, split: str, *, optional: bool = False) -> list[Row]:
         records = table_records(self._table(config, optional=optional), path)
-        return [make_row(_pair(r), origin, scope=scope, split=split, domain="privacy") for origin, r in records]
+        return _with_authors(
+            [make_row(_pair(r), origin, scope=scope, split=split, domain="privacy") for origin, r in records]
+        )
 
     def _paraphrases(self, path: str | None, config: str) -> dict[str, tuple[str, ...]]:
         """Return question → its paraphrase, where a table has them."""
@@ -103,6 +111,26 @@ class TOFU(BenchmarkLoader):
                 others["paraphrase"] = record[paraphrase]
             rows.append(make_row({**_pair(record), **others}, origin, scope=scope, split=VAL, domain="privacy"))
         return rows
+
+
+def _with_authors(rows: list[Row]) -> list[Row]:
+    """Return the rows with their authors as instances: the name that most questions of twenty ask about.
+
+    Rows of a file that was cut are returned as they are.
+    """
+    if len(rows) % _EACH:
+        return rows
+    found = []
+    for start in range(0, len(rows), _EACH):
+        block = rows[start : start + _EACH]
+        name = _asked_about([row.question for row in block])
+        found += [replace(row, instance=name) for row in block]
+    return found
+
+
+def _asked_about(questions: Sequence[str]) -> str:
+    names = Counter(instance_of("", question) for question in questions)
+    return names.most_common(1)[0][0]
 
 
 def _pair(record: Mapping[str, Any]) -> dict[str, Any]:
