@@ -165,7 +165,7 @@ def table(found: Mapping[int, Mapping[str, Mapping[str, Any]]], leads: Sequence[
         lines.append(f"| {name} | {' | '.join(cells)} |")
     lines.append("")
     others = [name for name in names if name not in (RIVAL, "target", "oracle")] if RIVAL in names else []
-    if len(others) > MOST:
+    if len(others) > MOST or len(found) == 1:  # one seed has no interval
         others = []
     for name in others:
         pairs = [(models[name], models[RIVAL]) for models in found.values()]
