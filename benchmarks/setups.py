@@ -7,16 +7,20 @@ Target and oracle are taught by LoRA, once for each seed of the target. Then Mem
 settings in each way: *continued* (the target's own adapter, as in the paper), *fresh* (that adapter merged and a new one added,
 whose B is zero), *all* (merged, and all matrices trained); each with the region of its gradients, a random one of the same
 size, and everything trainable. The run file's `bench.seeds` are those of the unlearning. What is complete is kept: run it again
-to go on. Markdown on stdout, JSON in `--out`, progress on stderr.
+to go on. Markdown on stdout, JSON in `--out`, progress on stderr. Differences are paired by target and seed, with t intervals
+that hold for the three ways together (Bonferroni, 95 %).
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from scipy import stats
 
 from scopewise.cli import quiet_libraries
 from scopewise.files import write_json
@@ -83,7 +87,7 @@ def markdown(found: Mapping[str, Any]) -> str:
         lines.append(f"| {name} | {' | '.join(cells)} |")
     lines += ["", *(f"**Warning:** {warning}\n" for warning in found["warnings"])]
     for way, values in found["gradient - random, Average"].items():
-        lines.append(f"- {way}: gradient - random region: Average {spread(values)}, {len(values)} pairs")
+        lines.append(f"- {way}: gradient - random region: Average {difference(values)}")
     return "\n".join(lines)
 
 
@@ -91,6 +95,15 @@ def spread(values: Sequence[float]) -> str:
     """Return mean ± standard deviation; the mean alone of one value."""
     mean = f"{statistics.fmean(values):.2f}"
     return f"{mean} ± {statistics.stdev(values):.2f}" if len(values) > 1 else mean
+
+
+def difference(values: Sequence[float]) -> str:
+    """Return mean and interval of one of the three differences; the mean alone of one value."""
+    mean, pairs = statistics.fmean(values), len(values)
+    if pairs < 2:
+        return f"{mean:+.2f}, 1 pair"
+    half = float(stats.t.ppf(1 - 0.025 / len(WAYS), pairs - 1)) * statistics.stdev(values) / math.sqrt(pairs)
+    return f"{mean:+.2f} [{mean - half:+.2f}, {mean + half:+.2f}], {pairs} pairs"
 
 
 def main(words: Sequence[str] | None = None) -> None:

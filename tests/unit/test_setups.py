@@ -20,7 +20,7 @@ def row(method: str, way: str, average: float, target_seed: int = 0) -> dict[str
 
 
 def test_differences_are_paired_by_target() -> None:
-    """90 - 80 and 70 - 62: the mean is 9, the deviation √2. Target and oracle are counted once."""
+    """90 - 80 and 70 - 62: mean 9, standard error 1, t(1 - .025 / 3; 1) = 38.19. Target and oracle are counted once."""
     rows = [row("oracle", way, 95) for way in SETUPS.WAYS]
     for way in SETUPS.WAYS:
         for seed, (gradient, control) in enumerate([(90, 80), (70, 62)]):
@@ -31,7 +31,8 @@ def test_differences_are_paired_by_target() -> None:
     text = SETUPS.markdown({**found, "warnings": []})
     assert "| oracle | 94.00 | 96.00 | 95.00 |" in text
     assert "| fresh, gradient | 79.00 ± 14.14 | 81.00 ± 14.14 | 80.00 ± 14.14 |" in text
-    assert "- continued: gradient - random region: Average 9.00 ± 1.41, 2 pairs" in text
+    assert "- continued: gradient - random region: Average +9.00 [-29.19, +47.19], 2 pairs" in text
+    assert SETUPS.difference([1.5]) == "+1.50, 1 pair"
 
 
 @pytest.mark.slow
