@@ -97,6 +97,11 @@ def test_a_recipe_takes_a_share_of_the_steps_of_retraining() -> None:
     assert more is not None
     assert strengths(more, "forget_weight") == {"forget_weight": 0.065, "reset": pytest.approx(0.97)}
     assert more["num_train_epochs"] == pytest.approx(few["num_train_epochs"] * 97 / 70)
+    most = undoing_more(more)
+    assert most is not None
+    assert strengths(most, "forget_weight") == {"forget_weight": 0.065, "reset": pytest.approx(0.997)}
+    assert most["num_train_epochs"] == pytest.approx(more["num_train_epochs"] * 4 / 3)
+    assert undoing_more(most) is None, "nothing worth undoing is left"
     assert strengths(few, "forget_weight")["reset"] == 0.7, "the settings given are left as they are"
 
 

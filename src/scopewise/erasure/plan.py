@@ -219,7 +219,8 @@ def with_strength(settings: Mapping[str, Any], name: str, value: float) -> dict[
 def undoing_more(settings: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the settings with a tenth of what they leave of the fine-tuning; None if the method undoes none or nearly all.
 
-    The more is undone, the more has to be learned again, so the epochs grow by as much.
+    The more is undone, the more has to be learned again, so the epochs grow by as much, and at least by a third: where hardly
+    anything is left, learning begins anew.
     """
     wrappers = settings.get("wrapper_args", {})
     if "reset" not in wrappers:
@@ -230,7 +231,7 @@ def undoing_more(settings: Mapping[str, Any]) -> dict[str, Any] | None:
     alpha = 1 - (1 - before) / 10
     return {
         **settings,
-        "num_train_epochs": settings["num_train_epochs"] * alpha / before,
+        "num_train_epochs": settings["num_train_epochs"] * max(alpha / before, 4 / 3),
         "wrapper_args": {**wrappers, "reset": {**wrappers["reset"], "alpha": alpha}},
     }
 
