@@ -33,7 +33,7 @@ from scopewise.run_file import load_config
 from scopewise.runs.pipeline import BenchEntry, Pipeline
 
 TINY: Mapping[str, Any] = {"parameters": "all", "learning_rate": 2e-3, "num_train_epochs": 60, "batch_size": 32}
-"""How the tiny model is fine-tuned if no model is given: as in the demo, and at least 300 steps."""
+"""How the tiny model is fine-tuned if no model is given, for at least 300 steps."""
 _TINY_STEPS = 300
 _FEW = 3
 _BEGINNING = 8
