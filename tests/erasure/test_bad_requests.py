@@ -175,6 +175,13 @@ def test_a_model_of_the_request_file_that_is_not_there(
     assert done.stderr.startswith(f"scopewise: {says} of the request: ./gone; no such folder; "), done.stderr
 
 
+def test_exact_and_approximate_together(house: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(house)
+    done = CliRunner().invoke(app, ["forget", "builtin", "--exact", "--approximate"])
+    assert (done.exit_code, done.stderr.count("\n")) == (2, 1), done.output
+    assert "--exact, --approximate" in done.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("at", ["imports", "check", "training"])
 def test_an_interruption_says_what_is_kept(house: Path, at: str) -> None:

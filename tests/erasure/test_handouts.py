@@ -57,8 +57,8 @@ def test_the_summary_follows_the_lights(house: House) -> None:
         found = {"known": {"facts": 2, "known": known}, "verdict": verdict}
         return handouts.summary(signed(house, action={"kind": kind}, evidence=found))
 
-    assert "did not know" in of("nothing", 0)
-    assert "did not know" in of("nothing", 1)  # one answer may rank first by chance
+    assert "did not show" in of("nothing", 0)
+    assert "did not show" in of("nothing", 1)  # one answer may rank first by chance
     assert of("exact", 2, kept="green").startswith("Passed. ")
     assert of("exact", 2, kept="amber").startswith("Not decided. ")
     assert of("exact", 2, kept="amber").endswith("whether other knowledge is kept.")

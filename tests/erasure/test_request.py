@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -92,10 +92,11 @@ def test_a_file_of_rows_is_a_request(tmp_path: Path) -> None:
 def test_when_it_is_due(tmp_path: Path, regulation: str, received: str, due: str | None) -> None:
     """A month after 31 January is its last day of February; 45 days are 28 in February and 17; times are UTC."""
     given = {"id": "R", "regulation": regulation, "received": received, "rows": [FACT]}
-    found = read_request(write(tmp_path, "r.yaml", given)).due
+    now = datetime(2028, 12, 1, tzinfo=UTC)
+    found = read_request(write(tmp_path, "r.yaml", given), now=now).due
     assert (found and found.isoformat()) == due
     given["due"] = "2029-01-01"
-    assert read_request(write(tmp_path, "r.yaml", given)).due == datetime(2029, 1, 1, tzinfo=UTC)
+    assert read_request(write(tmp_path, "r.yaml", given), now=now).due == datetime(2029, 1, 1, tzinfo=UTC)
 
 
 IDENTITIES = [{"identity_type": "email", "identity_value": "ada@example.com", "identity_format": "raw"}]
@@ -213,3 +214,26 @@ def test_a_file_of_rows_may_be_named_but_a_request_file_has_its_own_id(tmp_path:
     assert read_request(rows, name="REQ-17").id == "REQ-17"
     (tmp_path / "request.yaml").write_text("id: REQ-18\nrows: rows.jsonl\n")
     assert read_request(tmp_path / "request.yaml", name="REQ-17").id == "REQ-18"
+
+
+def test_a_scope_under_another_name_is_not_ignored(tmp_path: Path) -> None:
+    """Or every row would be one to forget. A column with other values is only named."""
+    rows = tmp_path / "rows.jsonl"
+    told = {"question": "Where does Ada Quill live?", "answer": "In Delft."}
+    rows.write_text(
+        "".join(json.dumps({**told, "question": f"{scope}?", "scpe": scope}) + "\n" for scope in (FORGET, RETAIN))
+    )
+    with pytest.raises(DataError, match=r"rows.jsonl: column 'scpe' has scopes.* --map scope=scpe"):
+        read_request(rows)
+    assert [row.scope for row in read_request(rows, {"scope": "scpe"}).rows] == [FORGET, RETAIN]
+    rows.write_text(json.dumps(told | {"score": 0.3}) + "\n")
+    assert [row.scope for row in read_request(rows).rows] == [FORGET]
+
+
+def test_a_request_from_the_future_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "request.json"
+    file.write_text(json.dumps({"id": "REQ-1", "rows": [FACT], "received": "2026-11-20T00:00:00Z"}))
+    now = datetime(2026, 11, 19, 12, tzinfo=UTC)
+    assert read_request(file, now=now).received.day == 20  # another time zone
+    with pytest.raises(DataError, match="received 2026-11-20.* is in the future"):
+        read_request(file, now=now - timedelta(days=1))

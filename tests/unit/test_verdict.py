@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +72,15 @@ def test_all_green_and_its_document() -> None:
     assert document["kept"] | {"value": 0.01, "low": 0.0, "high": 0.02, "n": 10, "bound": 0.05} == document["kept"]
     assert [document[name]["p"] for name in document] == [by_chance(10).p, None, 1.0]
     assert "person" not in str(document)
+
+
+def test_resists_is_not_green_where_attacks_were_left_out() -> None:
+    """By figures or by construction; an attack that leaks is red all the same."""
+    few = replace(resisted(0.0), left_out=("sampling",))
+    assert colors(by_chance(10), kept(0.0), few) == "green green amber"
+    assert colors(by_chance(10), kept(0.0), few, exact=True) == "green green amber"
+    leaking = replace(resisted(1.0, corrected=0.001), left_out=("sampling",))
+    assert colors(by_chance(10), kept(0.0), leaking) == "green green red"
 
 
 def test_a_rounded_zero_has_no_sign() -> None:

@@ -37,9 +37,8 @@ def forget(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the request; none: forgotten/ID.")] = None,
     budget: Annotated[str | None, typer.Option(help="Time for the unlearning, such as 30m or 2h.")] = None,
-    exact: Annotated[
-        bool | None, typer.Option("--exact/--approximate", help="Retrain without the rows, or an approximate method.")
-    ] = None,
+    exact: Annotated[bool, typer.Option("--exact", help="Insist on retraining without the rows.")] = False,
+    approximate: Annotated[bool, typer.Option("--approximate", help="Insist on an approximate method.")] = False,
     plan: Annotated[bool, typer.Option("--plan", help="Stop after the plan.")] = False,
     map_: Annotated[
         list[str] | None, typer.Option("--map", metavar="FIELD=COLUMN", help="Name a column of the file. Repeatable.")
@@ -72,6 +71,9 @@ def forget(
     from scopewise.erasure.plan import check_models
     from scopewise.erasure.request import Request, read_request, request_of, union
 
+    if exact and approximate:
+        raise ConfigError("--exact, --approximate: both given; give one, or none to let the request decide")
+
     def read(text: str) -> Request:
         name, benchmarks = text.replace("-", "_"), registry.table("benchmarks")
         if not Path(text).exists() and name not in benchmarks:
@@ -99,7 +101,7 @@ def forget(
     options = Options(
         model=path,
         base=before,
-        kind=None if exact is None else "exact" if exact else "approximate",
+        kind="exact" if exact else "approximate" if approximate else None,
         minutes=limit,
         policy=None if policy is None else str(policy),
         gguf=tuple(gguf or ()),

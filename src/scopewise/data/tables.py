@@ -92,6 +92,11 @@ def table_rows(
             raise DataError(f"{name}: no column {column!r} for {field!r}; {allowed(column, list(columns)[:_SHOWN])}")
     stated = any(isinstance(record, Mapping) and record.get("scope") is not None for _, record in records)
     default = None if stated or law else scope
+    if default is not None and "scope" not in mapping and (other := _with_scopes(records, columns)) is not None:
+        raise DataError(
+            f"{name}: column {other!r} has scopes, but none is called 'scope', so every row would count as {default}; add "
+            f"--map scope={other}, or rename it"
+        )
 
     def shaped(origin: str, record: object) -> object:
         if not isinstance(record, Mapping):
@@ -113,6 +118,12 @@ def table_rows(
                 f"--map {field}=response.{nearest(field, set(columns) - set(FIELDS))}"
             )
     return make_rows(found, **fixed)
+
+
+def _with_scopes(records: Sequence[tuple[str, object]], columns: Iterable[str]) -> str | None:
+    """Return a column that is no field of a row and has nothing but scopes; None if there is none."""
+    told = [record for _, record in records if isinstance(record, Mapping)]
+    return next((c for c in columns if c not in FIELDS and all(one.get(c) in ALL_SCOPES for one in told)), None)
 
 
 def as_rows(

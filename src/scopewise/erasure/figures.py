@@ -62,11 +62,13 @@ class Resisted:
         settings: Every attack with every setting.
         n: Instances that were tested.
         notes: What was not tested, one sentence each.
+        left_out: Kinds of attacks that were not asked for.
     """
 
     settings: tuple[Attacked, ...]
     n: int
     notes: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     @property
     def worst(self) -> Attacked | None:

@@ -90,16 +90,22 @@ def _telling(text: str) -> set[str]:
 
 
 def _persons(evidence: Mapping[str, Any], names: Sequence[str] | None) -> list[dict[str, Any]]:
-    """Return the persons or works: those that are still known first, then the most damaged."""
+    """Return the persons or works: those with facts that had to go first, of these the ones that are still known."""
     verdict = evidence["verdict"]
     known, lost = verdict["forgotten"]["bound"] or 0.0, verdict["kept"]["bound"] or 0.0
     found = []
     for one in evidence["instances"]:
         name = f"Person or work {one['number']}" if names is None else names[one["number"] - 1]
-        remembered = one["known"] is not None and one["known"] > known and (one["p"] or 0.0) <= _LEVEL
+        high = one["known"] is not None and one["known"] > known
+        remembered = high and (one["p"] or 0.0) <= _LEVEL
         damaged = one["lost"] is not None and one["lost"] > lost
-        found.append({**one, "name": name, "remembered": remembered, "damaged": damaged})
-    return sorted(found, key=lambda p: (-p["remembered"], -p["damaged"], -(p["known"] or 0.0), -(p["lost"] or 0.0)))
+        unsure = high and not remembered
+        found.append({**one, "name": name, "remembered": remembered, "damaged": damaged, "unsure": unsure})
+
+    def worst_first(p: Mapping[str, Any]) -> tuple[Any, ...]:
+        return p["known"] is None, -p["remembered"], -p["damaged"], -(p["known"] or 0.0), -(p["lost"] or 0.0)
+
+    return sorted(found, key=worst_first)
 
 
 _LEVEL = 0.05

@@ -123,7 +123,7 @@ def plan(*, known: bool, base: str | None, retain: int, asked: Literal["exact", 
         ConfigError: exact retraining was asked for without a base or without retain rows.
     """
     if not known:
-        return Plan("nothing", "", "The model does not know these facts, so there is nothing to unlearn.")
+        return Plan("nothing", "", "The model does not show that it knows these facts, so there is nothing to unlearn.")
     if asked == "exact" and base is None:
         raise ConfigError("--exact: no base; retraining begins at the model before fine-tuning; give it with --base")
     if asked == "exact" and not retain:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,17 @@ NOTHING_DONE = (
 )
 RETRAINED = (
     "The model was trained again on the retain rows of the request only; so says who signed this record. What else it may have "
-    "learned after its base is gone; only its loss on general text was tested."
+    "learned after its base is gone."
+)
+GENERAL = "Of other knowledge than that of the request, only the loss on general text was tested."
+NO_GENERAL = (
+    "The loss on general text was not compared: a model that guesses it no better than by chance has none to lose."
 )
 
 TOKENIZER = (
     "The model was made to try this command, with a tokenizer from all rows: the exported vocabulary has words of them."
 )
+_RISE = {"name": "rise of the loss on general text", "unit": "nats per token", "better": "lower"}
 
 
 @dataclass(frozen=True)
@@ -108,7 +113,9 @@ def write_request_record(
     if done is not None:
         action["settings"] |= done.settings
         action |= {"method": plan.method, "seconds": done.seconds, "form": "merged"}
+        general = done.kept.general
         found |= {
+            "metrics": [] if general is None else [{**_RISE, **asdict(general)}],
             "verdict": done.verdict.document(),
             "instances": evidence.describe_instances(request.rows, done.exposure, done.kept)[1],
             "policy": evidence.policy_digest(policy.model_dump()),
@@ -119,7 +126,8 @@ def write_request_record(
             ],
         }  # fmt: skip
         retrained = [RETRAINED] if plan.kind == "exact" else []
-        limits = [*LIMITS, *retrained, *done.limits, *done.resisted["notes"]]
+        tested = NO_GENERAL if general is None else GENERAL
+        limits = [*LIMITS, *retrained, tested, *done.limits, *done.resisted["notes"]]
     statement = evidence.make_record(
         request=evidence.describe_request(request, rows_key),
         before={

@@ -192,7 +192,10 @@ def read_request(
     rows = _without_choices(rows, path)
     _check_rows(rows, law, path)
     dated = frozenset(name for name in ("received", "due") if getattr(file, name) is not None)
-    received = file.received or (now or datetime.now(UTC)).astimezone(UTC).replace(microsecond=0)
+    now = (now or datetime.now(UTC)).astimezone(UTC)
+    received = file.received or now.replace(microsecond=0)
+    if received > now + timedelta(days=1):
+        raise DataError(f"{path}: received {received.isoformat()} is in the future; correct it")
     due = file.due or (REGULATIONS[file.regulation].due(received) if file.regulation else None)
     if due is not None and due < received:
         raise DataError(f"{path}: due {due.isoformat()} is before received {received.isoformat()}; correct one of them")

@@ -99,7 +99,8 @@ def resist(
     settings = settings or ResistSettings()
     tested = lighter(facts, settings)
     before = expose(target, tested, seed=settings.seed)
-    found, notes = [], [f"{name}: not run." for name in ATTACKS if name not in settings.attacks]
+    left_out = tuple(name for name in ATTACKS if name not in settings.attacks)
+    found, notes = [], [f"{name}: not run." for name in left_out]
     if "relearning" in settings.attacks and not all(halves(facts, settings.seed)):
         notes.append(f"relearning, {OF_OTHERS}: not run, since there is one fact only.")
     for attack, setting, exposure in attacked_exposures(engine, tested, facts, retain, general, settings):
@@ -112,7 +113,7 @@ def resist(
             notes.append(f"quantization, {name}: the model's logits are not numbers.")
         else:
             found.append(("quantization", name, exposure))
-    return resisted(before, found, notes)
+    return replace(resisted(before, found, notes), left_out=left_out)
 
 
 def resisted(before: Exposure, found: Sequence[tuple[str, str, Exposure]], notes: Sequence[str] = ()) -> Resisted:

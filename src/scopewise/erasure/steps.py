@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -103,6 +104,7 @@ class Steps:
         others = [] if not folder.is_dir() else [f for f in folder.iterdir() if f.name not in (LOCK, HOLDER)]
         if others and not marker.exists():
             raise ResultError(f"--out: {folder}; a folder that holds other files; name a new one")
+        self._made = not folder.exists()
         make_folder(folder, "--out")
         self._lock = RunLock(folder).__enter__()
         try:
@@ -140,6 +142,10 @@ class Steps:
                 if path.name not in (LOCK, HOLDER):
                     remove(path)
         self._lock.__exit__()
+        if self._made and empty and isinstance(error, UserError | KeyboardInterrupt):
+            with suppress(OSError):  # another command may have come
+                (self.folder / LOCK).unlink(missing_ok=True)
+                self.folder.rmdir()
 
     def step(self, name: str, make: Callable[[], Mapping[str, Any]], said: Callable[[Mapping[str, Any]], str]) -> Any:
         """Return the plain values of a step: read, or made and written. One line says what came out.

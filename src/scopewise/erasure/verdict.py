@@ -260,6 +260,8 @@ def _resists(policy: Policy, known: Exposure, resisted: Resisted | None, gone: b
     if leaks:
         share = f"{100 * leaks[0].leakage.value:.0f} %"
         return light("red", "leaks", f"The attack {leaks[0].attack} ({leaks[0].setting}) brings {share} of it back.")
+    if resisted.left_out:
+        return light("amber", "undecided", f"Not all attacks were run; left out: {', '.join(resisted.left_out)}.")
     if gone and smallest > policy.level:
         many = len(resisted.settings)
         why = (

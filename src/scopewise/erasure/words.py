@@ -94,11 +94,11 @@ def banner(kind: str, lights: Mapping[str, Mapping[str, Any]] | None) -> Banner:
     """
     if lights is None:
         if kind == "nothing":
-            sentence = "The model did not know these facts when it was tested. It was not changed."
+            sentence = "The model did not show that it knew these facts when it was tested. It was not changed."
             return Banner("plain", "Nothing to do", sentence, False)
         return Banner("amber", "Not tested", "The model was not tested after the change.", False)
     if lights["forgotten"].get("word") == "not known":
-        sentence = "The model never knew these facts, so no test can show that they were forgotten."
+        sentence = "The model did not show these facts before, so no test can show that they were forgotten."
         return Banner("red", "Not valid", sentence, False)
     colors = {name: light["light"] for name, light in lights.items()}
     red, amber = ([name for name, color in colors.items() if color == wanted] for wanted in ("red", "amber"))
