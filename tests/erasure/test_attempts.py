@@ -40,6 +40,9 @@ class MadeUp(Attempts):
         least = 0.05 * (1 - _undone(self.settings))
         return Attempt(strength, name, strength < least, least <= strength <= 0.05, True, 0.0, 10.0)
 
+    def _kept(self, made: Attempt) -> Attempt:
+        return made
+
     def _leakage(self, path: str) -> float:
         return self.leaky * (1 - float(path.split()[1]))
 

@@ -134,6 +134,12 @@ def test_an_approximate_method_with_base_and_rows_is_a_recipe(tmp_path: Path) ->
     action = read_record(found.record.read_bytes(), "record")["predicate"]["action"]
     assert action["method"] == "reset_robust"
     assert action["settings"]["wrapper_args"] == {"reset": {"alpha": 0.7}}
+    # After an interruption of the search, what was tried is read, and took as long as it did.
+    step = found.folder / "steps" / "unlearn.json"
+    before = step.read_text()
+    step.unlink()
+    forget(request(asked_rows()), options, tmp_path / "forgotten" / "REQ-1", resume=True)
+    assert step.read_text() == before
 
 
 @pytest.mark.slow

@@ -7,14 +7,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
+from scopewise.documents import read_json
 from scopewise.erasure.keep import keep
 from scopewise.erasure.plan import Plan, searched, strengths, undoing_more, with_strength
 from scopewise.erasure.resist import DRAWS, FACTS, ResistSettings, halves, relearning_rates, resist
 from scopewise.erasure.search import FACTOR, Attempt, chosen, search
 from scopewise.erasure.setup import Setup
 from scopewise.erasure.verdict import Policy, is_known, is_over_unlearned
+from scopewise.errors import ResultError
 from scopewise.eta import Whole
 from scopewise.exposure import expose
+from scopewise.files import write_json
 from scopewise.models.engine import Engine
 from scopewise.terminal import counted
 
@@ -25,7 +28,7 @@ _MARGIN = 0.75
 
 
 class Attempts:
-    """The attempts of a request.
+    """The attempts of a request. Each is kept in the request's folder, so that an interrupted search goes on.
 
     The strength is searched until a model forgets and keeps. Where a method undoes a share of the fine-tuning first, that model
     is attacked by relearning on forget rows, if the verdict will be, too; while too much comes back, the search goes on with a
@@ -57,6 +60,8 @@ class Attempts:
         self.target = setup.engine(setup.target, "model")
         self.made: list[Attempt] = []
         self._settings_of: dict[str, dict[str, Any]] = {}
+        self._file = setup.folder / "steps" / "tried.json"
+        self._tried: dict[str, dict[str, Any]] = read_json(self._file, ResultError) if self._file.exists() else {}
 
     def run(self) -> dict[str, Any]:
         """Make them, and return what is to be kept of them."""
@@ -69,11 +74,9 @@ class Attempts:
             undoes = "reset" in strengths(self.settings, self.name)
             if not last.good or not undoes or "relearning" not in self.setup.options.attacks:
                 break
-            attacked = time.monotonic()
-            leakage = self._leakage(last.name)
+            self.made[-1] = last = self._attacked(last)
+            leakage = last.leakage or 0.0
             self.tell(f"attempt {len(self.made)}: relearning brings back up to {max(0.0, leakage):.0%}")
-            took = last.seconds + time.monotonic() - attacked
-            self.made[-1] = replace(last, leakage=leakage, seconds=took)
             dearest = max(one.seconds for one in self.made)
             in_time = minutes is None or time.monotonic() - begin + dearest <= 60 * minutes
             if undone is None or leakage <= _MARGIN * self.policy.resists.bound:
@@ -95,6 +98,11 @@ class Attempts:
         settings = with_strength(self.settings, self.name, strength)
         label = "-".join(f"{value:.3g}" for value in strengths(settings, self.name).values())
         self.expect(len(self._settings_of))
+        for one in self._tried.values():
+            if one["settings"] == settings:  # from before an interruption
+                found = Attempt(**one["attempt"])
+                self._settings_of[found.name] = settings
+                return found
         with self.whole.part("train"):
             path = str((self.setup.retrained if exact else self.setup.unlearned)(settings, label))
         self._settings_of[path] = settings
@@ -105,15 +113,31 @@ class Attempts:
             kept = lost <= self.policy.kept.bound / 2
             # A model that was trained without the rows only has to keep: the verdict measures the rest.
             known, below, distance = (False, False, 0.0) if exact else self._exposed(engine)
-        return Attempt(
-            strength=strength,
-            name=path,
-            weak=not kept if exact else known,
-            forgotten=not (known or below),
-            kept=kept,
-            distance=distance + max(0.0, lost),
-            seconds=time.monotonic() - begin,
+        return self._kept(
+            Attempt(
+                strength=strength,
+                name=path,
+                weak=not kept if exact else known,
+                forgotten=not (known or below),
+                kept=kept,
+                distance=distance + max(0.0, lost),
+                seconds=time.monotonic() - begin,
+            )
         )
+
+    def _kept(self, made: Attempt) -> Attempt:
+        """Write an attempt down for after an interruption; return it."""
+        self._tried[made.name] = {"settings": self._settings_of[made.name], "attempt": asdict(made)}
+        write_json(self._file, self._tried)
+        return made
+
+    def _attacked(self, made: Attempt) -> Attempt:
+        """Return an attempt with its leakage under relearning."""
+        if made.leakage is not None:
+            return made
+        begin = time.monotonic()
+        leakage = self._leakage(made.name)
+        return self._kept(replace(made, leakage=leakage, seconds=made.seconds + time.monotonic() - begin))
 
     def _exposed(self, engine: Engine) -> tuple[bool, bool, float]:
         """Return whether a model knows the facts, whether it is over-unlearned, and how far from chance it is."""
