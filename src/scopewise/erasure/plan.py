@@ -15,6 +15,7 @@ from scopewise.documents import read_json
 from scopewise.errors import ConfigError, ModelError
 from scopewise.models.find import find_model
 from scopewise.recipes import RECIPES
+from scopewise.terminal import counted
 
 Kind = Literal["nothing", "exact", "approximate"]
 APPROXIMATE = "wga"
@@ -133,7 +134,8 @@ def plan(*, known: bool, base: str | None, retain: int, asked: Literal["exact", 
     if base is not None and retain and asked != "approximate":
         return Plan(
             "exact", "retrain",
-            f"The base is fine-tuned again on the {retain} retain rows only. What else the model learned after it is lost.",
+            f"The base is fine-tuned again on {counted(retain, 'retain row')} and nothing else. What other rows taught the "
+            "model is lost.",
         )  # fmt: skip
     method = approximate(base, retain)
     if base is not None and retain:
