@@ -49,7 +49,7 @@ def forget(
     ] = None,
     attack: Annotated[
         list[str] | None,
-        typer.Option(help="Run only this attack on the exported model; none: all of them. Repeatable."),
+        typer.Option(help="Run only this attack, so that Resists is amber at best; none: all of them. Repeatable."),
     ] = None,
     operator: Annotated[str, typer.Option(help="Who does it, as a role, for the record.")] = "not named",
     answers: Annotated[
