@@ -40,7 +40,7 @@ class MadeUp(Attempts):
         least = 0.05 * (1 - _undone(self.settings))
         return Attempt(strength, name, strength < least, least <= strength <= 0.05, True, 0.0, 10.0)
 
-    def _kept(self, made: Attempt) -> Attempt:
+    def _noted(self, made: Attempt) -> Attempt:
         return made
 
     def _leakage(self, path: str) -> float:

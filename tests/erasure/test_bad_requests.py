@@ -175,6 +175,15 @@ def test_a_model_of_the_request_file_that_is_not_there(
     assert done.stderr.startswith(f"scopewise: {says} of the request: ./gone; no such folder; "), done.stderr
 
 
+def test_a_request_that_is_refused_before_its_first_step_leaves_no_folder(house: Path, model: Path) -> None:
+    (house / "rows.jsonl").write_text("".join(json.dumps(text) + "\n" for text in TEXTS))
+    words = ["--model", str(model), "--gguf", "q99", "--out", str(house / "forgotten" / "x")]
+    done = CliRunner().invoke(app, ["forget", str(house / "rows.jsonl"), *words])
+    assert (done.exit_code, done.stderr.count("\n")) == (2, 1), done.output
+    assert "q99" in done.stderr
+    assert not (house / "forgotten" / "x").exists()
+
+
 def test_exact_and_approximate_together(house: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(house)
     done = CliRunner().invoke(app, ["forget", "builtin", "--exact", "--approximate"])

@@ -7,7 +7,7 @@ d3d7cf9 (`configs/data/datasets/TOFU_*`). docs/benchmarks.md says what becomes o
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -28,7 +28,7 @@ from scopewise.data.rows import (
 
 _RETAIN_OF = {"forget10": "retain90", "forget05": "retain95", "forget01": "retain99"}
 _EACH = 20
-"""Rows of each author, one after the other in every file that is asked in training."""
+"""Rows of each author, one after the other in the forget, retain and holdout files."""
 
 
 class TOFU(BenchmarkLoader):
@@ -123,14 +123,9 @@ def _with_authors(rows: list[Row]) -> list[Row]:
     found = []
     for start in range(0, len(rows), _EACH):
         block = rows[start : start + _EACH]
-        name = _asked_about([row.question for row in block])
+        (name, _), *_ = Counter(instance_of("", row.question) for row in block).most_common(1)
         found += [replace(row, instance=name) for row in block]
     return found
-
-
-def _asked_about(questions: Sequence[str]) -> str:
-    names = Counter(instance_of("", question) for question in questions)
-    return names.most_common(1)[0][0]
 
 
 def _pair(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 from scopewise.documents import read_json
 from scopewise.erasure.keep import keep
 from scopewise.erasure.plan import Plan, searched, strengths, undoing_more, with_strength
-from scopewise.erasure.resist import DRAWS, FACTS, ResistSettings, halves, relearning_rates, resist
+from scopewise.erasure.resist import DRAWS, halves, resist, settings_of
 from scopewise.erasure.search import FACTOR, Attempt, chosen, search
 from scopewise.erasure.setup import Setup
 from scopewise.erasure.verdict import Policy, is_known, is_over_unlearned
@@ -113,7 +113,7 @@ class Attempts:
             kept = lost <= self.policy.kept.bound / 2
             # A model that was trained without the rows only has to keep: the verdict measures the rest.
             known, below, distance = (False, False, 0.0) if exact else self._exposed(engine)
-        return self._kept(
+        return self._noted(
             Attempt(
                 strength=strength,
                 name=path,
@@ -125,7 +125,7 @@ class Attempts:
             )
         )
 
-    def _kept(self, made: Attempt) -> Attempt:
+    def _noted(self, made: Attempt) -> Attempt:
         """Write an attempt down for after an interruption; return it."""
         self._tried[made.name] = {"settings": self._settings_of[made.name], "attempt": asdict(made)}
         write_json(self._file, self._tried)
@@ -137,7 +137,7 @@ class Attempts:
             return made
         begin = time.monotonic()
         leakage = self._leakage(made.name)
-        return self._kept(replace(made, leakage=leakage, seconds=made.seconds + time.monotonic() - begin))
+        return self._noted(replace(made, leakage=leakage, seconds=made.seconds + time.monotonic() - begin))
 
     def _exposed(self, engine: Engine) -> tuple[bool, bool, float]:
         """Return whether a model knows the facts, whether it is over-unlearned, and how far from chance it is."""
@@ -147,14 +147,12 @@ class Attempts:
 
     def _leakage(self, path: str) -> float:
         """Return the largest upper end of an interval of leakage under relearning on forget rows, the strongest kind."""
-        setup, facts, draws = self.setup, self.setup.measured_to_choose, DRAWS[self.plan.kind]
-        seed, rates = setup.options.seed + draws, relearning_rates(setup.finetuning["learning_rate"])
+        setup, kind, facts = self.setup, self.plan.kind, self.setup.measured_to_choose
+        seed = setup.options.seed + DRAWS[kind]
+        how = settings_of(kind, ("relearning",), setup.finetuning["learning_rate"], seed)
         other = ([], []) if all(halves(facts, seed)) else (setup.retain, setup.general)
         with self.whole.part("attack"):
-            found = resist(
-                self._engine(path), self.target, facts, *other,
-                ResistSettings(("relearning",), rates, facts=FACTS[self.plan.kind], draws=draws, seed=seed),
-            )  # fmt: skip
+            found = resist(self._engine(path), self.target, facts, *other, how)
         ends = [one.leakage.value if one.leakage.high is None else one.leakage.high for one in found.settings]
         return max(ends, default=0.0)
 

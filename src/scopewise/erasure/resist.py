@@ -63,9 +63,10 @@ class ResistSettings:
     seed: int = 0
 
 
-def relearning_rates(finetuning: float) -> tuple[float, ...]:
-    """Return learning rates of relearning, from that of the fine-tuning."""
-    return finetuning / 10, finetuning / 3, finetuning
+def settings_of(kind: str, attacks: tuple[str, ...], finetuning: float, seed: int) -> ResistSettings:
+    """Return the settings for a kind of plan; the learning rates of relearning follow from that of the fine-tuning."""
+    rates = finetuning / 10, finetuning / 3, finetuning
+    return ResistSettings(attacks, rates, facts=FACTS[kind], draws=DRAWS[kind], seed=seed)
 
 
 def resist(

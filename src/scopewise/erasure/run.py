@@ -31,7 +31,7 @@ from scopewise.erasure.plan import Plan, approximate, check_models, plan, unlear
 from scopewise.erasure.probes import ASKED
 from scopewise.erasure.recording import LIMITS, RETRAINED, TOKENIZER, Done, write_request_record
 from scopewise.erasure.request import Request, union
-from scopewise.erasure.resist import DRAWS, FACTS, ResistSettings, relearning_rates, resist
+from scopewise.erasure.resist import resist, settings_of
 from scopewise.erasure.setup import Options, Setup
 from scopewise.erasure.steps import Steps
 from scopewise.erasure.verdict import Policy, Verdict, decide, is_known, read_policy
@@ -282,10 +282,8 @@ class _Job:
     def _verify(self, exported: Exported, plan: Plan, checked: Mapping[str, Any]) -> dict[str, Any]:
         engine, target = reload(exported, self.setup.run.config.data), self.setup.engine(self.setup.target, "model")
         engine.name = "verify"
-        rates = relearning_rates(self.setup.finetuning["learning_rate"])
-        how = ResistSettings(
-            self.options.attacks, rates, facts=FACTS[plan.kind], draws=DRAWS[plan.kind], seed=self.options.seed
-        )
+        rate = self.setup.finetuning["learning_rate"]
+        how = settings_of(plan.kind, self.options.attacks, rate, self.options.seed)
         with self.steps.whole.part("verify"):
             exposure = expose(engine, self._facts, seed=self.options.seed)
             rows, more = self.setup.kept_rows
