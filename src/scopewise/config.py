@@ -447,7 +447,9 @@ class TuneSection(Section):
     range for all instead), and its other hyper-parameters in the ranges that docs/methods.md names; `knobs` sets ranges by
     method, also of a wrapper's settings: `npo+sam: {sam.rho: [0.001, 0.1]}`. A search in which nothing was forgotten raises
     the upper end of `learning_rate` to four times, up to `extensions` times, within the same number of trials. `choose`
-    selects the trial: the highest Average Success, or the one closest to the oracle.
+    selects the trial: the highest Average Success, or the one closest to the oracle. `holdout` says which train rows are held
+    out: `random` ones, or the `last` ones of each person or book, where train and val are different facts in that order
+    (KnowUnDo), so that few of the held-out rows repeat what is in train.
     """
 
     trials: int = Field(20, ge=1)
@@ -457,6 +459,7 @@ class TuneSection(Section):
     knobs: dict[str, dict[str, tuple[float, float]]] = {}
     extensions: int = Field(3, ge=0, le=8)
     choose: Literal["average", "oracle"] = "average"
+    holdout: Literal["random", "last"] = "random"
     holdout_fraction: float = Field(0.2, gt=0, lt=1)
     seed: Seed = 0
 

@@ -8,7 +8,7 @@ import pytest
 
 from scopewise.config import TuneSection, UnlearnSection
 from scopewise.data.load import load_benchmark
-from scopewise.data.rows import FORGET, TRAIN, VAL
+from scopewise.data.rows import FORGET, RETAIN, TRAIN, VAL, Benchmark, Row
 from scopewise.errors import ConfigError
 from scopewise.methods.base import make_method
 from scopewise.registry import table
@@ -175,7 +175,30 @@ def test_unknown_knob_is_refused() -> None:
 
 def test_held_out_rows_are_train_rows_and_never_val() -> None:
     benchmark = load_benchmark("builtin")
-    part = holdout(benchmark, 0.2, 0)
+    part = holdout(benchmark, TuneSection(seed=0))
     assert {r.question for r in part.rows} == {r.question for r in benchmark.select(split=TRAIN)}
     assert len(part.select(FORGET, VAL)) == round(0.2 * len(benchmark.select(FORGET, TRAIN)))
-    assert part == holdout(benchmark, 0.2, 0) != holdout(benchmark, 0.2, 1)
+    assert part == holdout(benchmark, TuneSection(seed=0)) != holdout(benchmark, TuneSection(seed=1))
+
+
+def test_the_last_rows_of_each_person_are_held_out() -> None:
+    rows = tuple(
+        Row(f"Question {number} about {person}?", "An answer.", scope, TRAIN)
+        for scope in (FORGET, RETAIN)
+        for number in range(5)
+        for person in ("Ada Lovelace", "Alan Turing")
+    )
+    part = holdout(Benchmark("two persons", rows), TuneSection(holdout="last", holdout_fraction=0.4))
+    held = [row.question for row in part.select(FORGET, VAL)]
+    assert held == [
+        f"Question {number} about {person}?" for number in (3, 4) for person in ("Ada Lovelace", "Alan Turing")
+    ]
+    assert len(part.select(RETAIN, VAL)) == 4
+
+
+def test_rows_of_single_instances_are_too_few_to_hold_the_last_out() -> None:
+    rows = tuple(
+        Row(f"Who is {name} Doe?", "A person.", scope, TRAIN) for scope in (FORGET, RETAIN) for name in ("Ann", "Bob")
+    )
+    with pytest.raises(ConfigError, match="too few to hold some out"):
+        holdout(Benchmark("single", rows), TuneSection(holdout="last"))

@@ -108,7 +108,7 @@ class Bench:
     def tuned(self, entry: BenchEntry) -> tuple[list[Trial], UnlearnSection]:
         """Return an entry's trials (unlearned on part of train, evaluated on the rest) and the best settings."""
         pipeline, tune = self.pipeline, self.pipeline.config.bench.tune
-        part = holdout(pipeline.benchmark, tune.holdout_fraction, tune.seed)
+        part = holdout(pipeline.benchmark, tune)
 
         def name(number: int) -> str:
             return f"tuning/{entry.name}/trial{number}"

@@ -10,7 +10,8 @@ from typing import Any
 import optuna
 
 from scopewise.config import TuneSection, UnlearnSection
-from scopewise.data.rows import SCOPES, TRAIN, VAL, Benchmark
+from scopewise.data.instances import instance_of
+from scopewise.data.rows import SCOPES, TRAIN, VAL, Benchmark, Row
 from scopewise.errors import ConfigError
 from scopewise.methods.base import Method, make_method
 from scopewise.methods.wrappers.base import make_wrappers
@@ -194,18 +195,29 @@ def best(trials: Sequence[Trial], oracle: Objectives | None) -> Trial:
     return min(trials, key=lambda t: sum((a - b) ** 2 for a, b in zip(t.objectives, oracle, strict=True)))
 
 
-def holdout(benchmark: Benchmark, fraction: float, seed: int) -> Benchmark:
-    """Return the train rows as a benchmark, with a random `fraction` of each scope as its val split.
+def holdout(benchmark: Benchmark, tune: TuneSection) -> Benchmark:
+    """Return the train rows as a benchmark, with a part of each scope as its val split.
 
+    That part is `tune.holdout_fraction` of the rows, drawn at random or, with `holdout: last`, the last rows of each instance.
     The benchmark's own val rows are left out, so that nothing is chosen on them.
     """
-    rng = random.Random(seed)
+    rng = random.Random(tune.seed)
     rows = []
     for scope in SCOPES:
         train = benchmark.select(scope, TRAIN)
-        count = max(1, round(fraction * len(train)))
-        if count >= len(train):
+        if tune.holdout == "last":
+            held = _last_of_each(train, tune.holdout_fraction)
+        else:
+            held = set(rng.sample(range(len(train)), max(1, round(tune.holdout_fraction * len(train)))))
+        if not 0 < len(held) < len(train):
             raise ConfigError(f"bench.tune: {len(train)} train rows of scope {scope!r} are too few to hold some out")
-        held = set(rng.sample(range(len(train)), count))
         rows += [replace(row, split=VAL if i in held else TRAIN) for i, row in enumerate(train)]
     return replace(benchmark, rows=tuple(rows))
+
+
+def _last_of_each(rows: Sequence[Row], fraction: float) -> set[int]:
+    """Return the places of the last `fraction` of each instance's rows."""
+    places: dict[str, list[int]] = {}
+    for i, row in enumerate(rows):
+        places.setdefault(instance_of(row.instance, row.question), []).append(i)
+    return {i for own in places.values() for i in own[len(own) - round(fraction * len(own)) :]}
