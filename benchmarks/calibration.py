@@ -250,6 +250,7 @@ def main() -> None:
                             for light in LIGHTS
                         }
                     )  # fmt: skip
+    pipelines: list[dict[str, Any]] = []
     untaught = {name: p_values(one["exposure"]) for name, one in found.items() if one["case"].forgotten}
     document = {
         "manifest": manifest(None, ""),
@@ -258,12 +259,12 @@ def main() -> None:
         },
         "seconds": time.time() - begun,
         "untaught": untaught,
-        "runs_of_pipelines": [],
+        "runs_of_pipelines": pipelines,
         "cases": runs,
     }
     write_json(arguments.out, document)  # the runs below take as long again
     for text in arguments.runs:
-        document["runs_of_pipelines"].append(pipeline(text))
+        pipelines.append(pipeline(text))
         write_json(arguments.out, document)
     print(arguments.out)
 

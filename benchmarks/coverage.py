@@ -14,6 +14,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ TOKENS = 10
 RESAMPLES = 400
 SEEDS, INSTANCES, SHARES = (3, 5), (20, 55), (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)
 PERCENT = (0.0, 100.0)
+Spread = tuple[float, float, float]
+"""Deviations of seeds, of instances, and of each instance with each seed."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +62,8 @@ def owner(instances: int) -> np.ndarray:
     return np.repeat(np.arange(instances), ROWS)
 
 
-def normal(rng: np.random.Generator, seeds: int, instances: int, spread: tuple[float, float, float]) -> np.ndarray:
-    """Return [seeds rows] normal values: deviations of seeds, of instances, and of each instance with each seed."""
+def normal(rng: np.random.Generator, seeds: int, instances: int, spread: Spread) -> np.ndarray:
+    """Return [seeds rows] normal values."""
     a, b, c = spread
     cells = (
         a * rng.normal(size=(seeds, 1)) + b * rng.normal(size=(1, instances)) + c * rng.normal(size=(seeds, instances))
@@ -68,15 +71,13 @@ def normal(rng: np.random.Generator, seeds: int, instances: int, spread: tuple[f
     return np.repeat(cells, ROWS, 1)
 
 
-def percent(
-    rng: np.random.Generator, seeds: int, instances: int, centre: float, spread: tuple[float, float, float]
-) -> np.ndarray:
+def percent(rng: np.random.Generator, seeds: int, instances: int, centre: float, spread: Spread) -> np.ndarray:
     """Return [seeds rows] percentages of right tokens, with normal deviations of their logits."""
     rate = expit(centre + normal(rng, seeds, instances, spread))
     return 100.0 * rng.binomial(TOKENS, rate) / TOKENS
 
 
-def mean_percent(centre: float, spread: tuple[float, float, float]) -> float:
+def mean_percent(centre: float, spread: Spread) -> float:
     """Return the mean of `percent`: 100 E[expit(centre + N(0, Σ spread²))], by Gauss-Hermite quadrature."""
     points, weights = np.polynomial.hermite_e.hermegauss(100)
     return float(
@@ -84,7 +85,7 @@ def mean_percent(centre: float, spread: tuple[float, float, float]) -> float:
     )
 
 
-def shared(seeds: int, instances: int, share: float, error: float = 1.0) -> tuple[float, float, float]:
+def shared(seeds: int, instances: int, share: float, error: float = 1.0) -> Spread:
     """Return spreads of which seeds make up `share` of the variance of a mean, instances the rest; its error is `error`."""
     between = (1 - share) * instances
     return error * (share * seeds) ** 0.5, error * between**0.5, error * (0.5 * (between or 1.0)) ** 0.5
@@ -102,14 +103,14 @@ def cases() -> Iterator[Case]:
     """Yield all cases."""
     for seeds in SEEDS:
         for instances in INSTANCES:
-            at, here = {"seeds": seeds, "instances": instances}, owner(instances)
+            at = {"seeds": seeds, "instances": instances}
             for share in SHARES:
                 spread = shared(seeds, instances, share)
                 yield Case(
                     "mean, far from the bounds",
                     {**at, "seed_share": share},
                     0.0,
-                    lambda rng, s=seeds, i=instances, d=spread, o=here: estimate(normal(rng, s, i, d), o),
+                    partial(_mean, seeds=seeds, instances=instances, spread=spread),
                 )
             for centre in (2.0, 3.0, 4.5):
                 for a, b in ((0.05, 1.5), (0.3, 1.5), (0.5, 0.5), (0.5, 0.1)):
@@ -118,9 +119,7 @@ def cases() -> Iterator[Case]:
                         "mean, near a bound",
                         {**at, "seed_logit": a, "instance_logit": b},
                         mean_percent(centre, spread),
-                        lambda rng, s=seeds, i=instances, c=centre, d=spread, o=here: estimate(
-                            percent(rng, s, i, c, d), o
-                        ),
+                        partial(_mean_percent, seeds=seeds, instances=instances, centre=centre, spread=spread),
                         PERCENT,
                     )
             for share in SHARES:
@@ -134,19 +133,28 @@ def cases() -> Iterator[Case]:
 def hard_cases() -> Iterator[Case]:
     """Yield the cases in which seeds are far apart and the mean is near a bound: the odds differ by a factor of e."""
     for seeds, instances, centre in itertools.product(SEEDS, INSTANCES, (2.0, 3.0, 4.5)):
-        spread, here = (1.0, 0.5, 0.3), owner(instances)
+        spread = (1.0, 0.5, 0.3)
         yield Case(
             "mean, near a bound, seeds far apart",
             {"seeds": seeds, "instances": instances, "seed_logit": 1.0, "instance_logit": 0.5},
             mean_percent(centre, spread),
-            lambda rng, s=seeds, i=instances, c=centre, d=spread, o=here: estimate(percent(rng, s, i, c, d), o),
+            partial(_mean_percent, seeds=seeds, instances=instances, centre=centre, spread=spread),
             PERCENT,
         )
 
 
+def _mean(rng: np.random.Generator, seeds: int, instances: int, spread: Spread) -> Estimate:
+    return estimate(normal(rng, seeds, instances, spread), owner(instances))
+
+
+def _mean_percent(rng: np.random.Generator, seeds: int, instances: int, centre: float, spread: Spread) -> Estimate:
+    return estimate(percent(rng, seeds, instances, centre, spread), owner(instances))
+
+
 def _difference(seeds: int, instances: int, share: float) -> Case:
     """Two methods on the same rows, whose percentages share what an instance and a seed do to both."""
-    own = tuple(0.25 * s for s in shared(seeds, instances, share, 0.8))
+    seed, instance, both_ways = shared(seeds, instances, share, 0.8)
+    own = (0.25 * seed, 0.25 * instance, 0.25 * both_ways)
     common = (0.3, 1.0, 0.0)
     here = owner(instances)
 

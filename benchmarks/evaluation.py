@@ -210,9 +210,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder)
         prepare(arguments.tofu, data, arguments.rows)
+        costs: list[Any] = []
         sides = {
             "open_unlearning": theirs(arguments.checkout.resolve(), data, data / "theirs", model, tokenizer),
-            "scopewise": ours(data, model, tokenizer, costs := []),
+            "scopewise": ours(data, model, tokenizer, costs),
         }
         if arguments.memory_of:
             run = sides[arguments.memory_of]

@@ -53,7 +53,7 @@ SCORED = [name for name in LOCALIZERS if name not in ("random", "all", "named", 
 
 
 def train(
-    model: nn.Module, tokenizer: Any, items: list[Encoded], epochs: float, rate: float, region: Region | None
+    model: Any, tokenizer: Any, items: list[Encoded], epochs: float, rate: float, region: Region | None
 ) -> nn.Module:
     """Teach rows to the model, in the region alone."""
     with tempfile.TemporaryDirectory() as folder:
@@ -120,6 +120,7 @@ def main() -> None:
     arguments = parser.parse_args()
     quiet_libraries()
     benchmark = load_benchmark("builtin")
+    base: Any
     base, tokenizer = build_tiny(tokenizer_texts(benchmark.rows), TinyConfig(), 0)
     items = {scope: encode(benchmark.select(scope), tokenizer, eos=True) for scope in (FORGET, RETAIN)}
     forget, retain = (encode(benchmark.select(scope), tokenizer) for scope in (FORGET, RETAIN))

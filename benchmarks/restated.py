@@ -9,6 +9,7 @@ the train rows, shuffling, bfloat16) is left out, so that both sides do the same
 | `localization_gradient` | `pretrain/localization.py` `compute_info`, `batch_size=1`, `max_length=500`, `num_copies=3` |
 | `step_gradient` | `llm_unlearn/methods/ascent_plus_descent.py`, `run_ours_lora.sh`: 1 row x 16 accumulated, length 256 |
 | `score_rows` | `llm_unlearn/run_eval_lora.py`: `preprocess_logits_for_metrics`, `compute_metrics`, `run_eval_ours.sh`: 1 row |
+| `continue_rows` | none: the code takes the arg-max at each place of the true answer. `generate` of transformers, 1 row |
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -141,5 +143,23 @@ def score_rows(
             predicted = logits.argmax(-1)[:, :-1]
         for log_prob, best, label, kept in zip(log_probs, predicted, wanted, counted, strict=True):
             accuracy = 100.0 * float((best[kept] == label[kept]).float().mean())
-            scored.append(Scored(accuracy, float(log_prob[kept].mean()), tokenizer.decode(best[kept].tolist())))
+            scored.append(Scored(accuracy, float(log_prob[kept].mean()), str(tokenizer.decode(best[kept].tolist()))))
     return scored
+
+
+def continue_rows(
+    model: Any, tokenizer: PreTrainedTokenizerBase, items: Sequence[Encoded], pad_id: int, new_tokens: int
+) -> list[str]:
+    """Return the greedy answer to each row's question, of at most `new_tokens` tokens, by transformers' own `generate`."""
+    texts = []
+    for item in items:
+        (ids,) = on(model, torch.tensor([item.prompt_ids]))
+        found = model.generate(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            do_sample=False,
+            max_new_tokens=new_tokens,
+            pad_token_id=pad_id,
+        )
+        texts.append(str(tokenizer.decode(found[0, ids.shape[1] :], skip_special_tokens=True)).strip())
+    return texts

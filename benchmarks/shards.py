@@ -56,7 +56,7 @@ from scopewise.training.progress import quiet
 from scopewise.training.trainer import UnlearningTrainer
 
 TINY = TinyConfig(width=128, vocab_size=2048)
-BASE = {"learning_rate": 3e-3, "num_train_epochs": 50, "per_device_train_batch_size": 32}
+BASE: dict[str, Any] = {"learning_rate": 3e-3, "num_train_epochs": 50, "per_device_train_batch_size": 32}
 MODULES = [f"{name}_proj" for name in ("q", "k", "v", "o", "gate", "up", "down")]
 CASES: dict[str, dict[str, Any]] = {
     "one adapter": {"shards": 1},
@@ -150,7 +150,7 @@ def adapted(base: Path, shard: int, count: int, rank: int, way: str) -> PeftMode
         draw = torch.Generator().manual_seed(0)  # the same for all shards, each of which takes its own rows of Q
         for module in made.modules():
             if isinstance(module, LoraLayer):
-                a = module.lora_A["default"].weight
+                a: Any = module.lora_A["default"].weight
                 q = torch.linalg.qr(torch.randn(a.shape[1], a.shape[1], generator=draw))[0]
                 a.requires_grad_(False).copy_(q[shard * rank : (shard + 1) * rank])
     return made
@@ -229,7 +229,7 @@ def combined(base: Path, adapters: Sequence[str], rank: int, way: str, rows: Seq
         "TIES": {"weights": [1.0] * count, "combination_type": "ties_svd", "density": 0.5, "svd_rank": rank * count},
     }
     for number, (label, settings) in enumerate(ways.items()):
-        model.base_model.add_weighted_adapter(names, adapter_name=f"merged{number}", **settings)
+        model.add_weighted_adapter(names, adapter_name=f"merged{number}", **settings)
         model.set_adapter(f"merged{number}")
         found[label] = means(*measured(model.eval(), tokenizer, rows))
     return found
