@@ -77,18 +77,44 @@ class Unit:
     """A prompt and the answers that share its forward: one row of the model's input.
 
     They form a tree: tokens with which several answers begin stand in it once. An answer's last token predicts no label, so it
-    is left out. Answers of one token add no token and need no mask.
+    is left out. Answers of one token add no token and need no mask. Several prompts share a forward, too, as far as they begin
+    alike: the rest of a prompt is then given at the beginning of each of its answers.
 
     Attributes:
         prompt: Ids before the answers; at least one.
-        answers: Ids of each answer.
+        answers: Ids of each answer, after those of its prompt that are not in `prompt`.
+        given: How many ids of each answer belong to its prompt, and are not predicted; empty if none do.
     """
 
     prompt: tuple[int, ...]
     answers: tuple[tuple[int, ...], ...]
+    given: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def predicted(self) -> list[tuple[int, ...]]:
+        """The ids of each answer that are predicted."""
+        return [answer[given:] for answer, given in self._branches]
+
+    @property
+    def pairs(self) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+        """Each whole prompt with its answer."""
+        return [(self.prompt + answer[:given], answer[given:]) for answer, given in self._branches]
+
+    @property
+    def positions(self) -> list[int]:
+        """The places in the row that predict a token, answer after answer."""
+        last = (
+            len(self.prompt) - 1
+        )  # it predicts the first token of every answer, and each token of a path the next one
+        places = zip(self.paths, self._branches, strict=True)
+        return [place for path, (_, given) in places for place in (last, *path)[given:]]
+
+    @property
+    def _branches(self) -> Iterator[tuple[tuple[int, ...], int]]:
+        return zip(self.answers, self.given or (0,) * len(self.answers), strict=True)
 
     @property
     def ids(self) -> list[int]:
@@ -127,22 +153,14 @@ def collate_units(units: Sequence[Unit], pad_id: int = 0) -> Batch:
     tokens up to itself. If no unit branches, the mask is the usual one; otherwise it is [batch 1 seq seq] and is added to the
     attention scores.
     """
-    answers = [answer for unit in units for answer in unit.answers]
+    answers = [answer for unit in units for answer in unit.predicted]
     input_ids, attention_mask = side_by_side([unit.ids for unit in units], pad_id)
     seq = input_ids.shape[1]
     row, _ = _answer_tokens(answers)
     batch = {
         "input_ids": input_ids,
         "attention_mask": attention_mask,
-        # The last prompt token predicts the first token of every answer, and each token of a path the next one.
-        "position": torch.tensor(
-            [
-                i * seq + place
-                for i, unit in enumerate(units)
-                for path in unit.paths
-                for place in (len(unit.prompt) - 1, *path)
-            ]
-        ),
+        "position": torch.tensor([i * seq + place for i, unit in enumerate(units) for place in unit.positions]),
         "label": torch.tensor([*chain.from_iterable(answers)]),
         "row": row,
     }

@@ -1,12 +1,13 @@
 """Scoring answers under teacher forcing: log-probabilities, arg-max hits and moments, from which all such metrics are made.
 
-A prompt that several answers share (paraphrases, wrong answers) is forwarded once, and so is what several of them begin with.
-The rest of each follows with its own position ids, and a mask keeps it from attending to the others.
+A prompt that several answers share (paraphrases, wrong answers) is forwarded once, and so is what several of them begin with,
+and what several prompts begin with (examples before a question). The rest of each follows with its own position ids, and a mask
+keeps it from attending to the others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +24,11 @@ from scopewise.ops import sequence_mean, sequence_sum
 
 Pair = tuple[tuple[int, ...], tuple[int, ...]]
 """Ids of a prompt and of an answer."""
+
+LEAST_SAVED = 64
+"""Tokens that joining two prompts must save: fewer are not worth a mask."""
+JOINED_TOKENS = 1024
+"""Tokens of a row with joined prompts, besides their common beginning: attention grows with its square."""
 
 
 @dataclass(frozen=True)
@@ -86,9 +92,14 @@ def score_pairs(
     unique = [pair for pair in dict.fromkeys(pairs) if pair[1]]  # an empty answer has nothing to forward
     if not all(prompt for prompt, _ in unique):
         raise ModelError("evaluate: a prompt has no tokens; the answer is predicted from at least one; remove that row")
-    shared = share_prompts and len({prompt for prompt, _ in unique}) < len(unique) and forward.abilities.shares_prompts
     window = forward.window
-    units = _units(unique, window) if shared else [Unit(prompt, (answer,)) for prompt, answer in unique]
+    units = [Unit(prompt, (answer,)) for prompt, answer in unique]
+    if (
+        share_prompts
+        and len(shared := _units(unique, window, max_tokens)) < len(units)
+        and forward.abilities.shares_prompts
+    ):
+        units = shared
     found: dict[Pair, Scored] = {}
 
     def run(indices: list[int]) -> None:
@@ -96,24 +107,60 @@ def score_pairs(
         # Our mask has no window, so rows longer than the window need the model's own mask.
         for part in _parts(chosen, window):
             for unit, results in zip(part, _scored(forward, part, moments), strict=True):
-                found.update(((unit.prompt, answer), r) for answer, r in zip(unit.answers, results, strict=True))
+                found.update(zip(unit.pairs, results, strict=True))
 
     over_batches(forward, [len(unit) for unit in units], max_tokens, description, run)
     whole = {pair: scored for part in gathered(found) for pair, scored in part.items()}
     return [whole[pair] if pair[1] else Scored((), ()) for pair in pairs]
 
 
-def _units(pairs: Sequence[Pair], window: int | None) -> list[Unit]:
-    """Group answers by prompt; a group longer than the attention window is split into single answers."""
+def _units(pairs: Sequence[Pair], window: int | None, max_tokens: int) -> list[Unit]:
+    """Group answers by prompt, and prompts that begin alike; what is longer than the attention window goes answer by answer."""
     by_prompt: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
     for prompt, answer in pairs:
         by_prompt.setdefault(prompt, []).append(answer)
+    if window is None:
+        return _joined(by_prompt, max_tokens)
     units: list[Unit] = []
     for prompt, answers in by_prompt.items():
         whole = Unit(prompt, tuple(answers))
-        fits = window is None or len(whole) <= window
-        units += [whole] if fits else [Unit(prompt, (answer,)) for answer in answers]
+        units += [whole] if len(whole) <= window else [Unit(prompt, (answer,)) for answer in answers]
     return units
+
+
+def _joined(by_prompt: Mapping[tuple[int, ...], Sequence[tuple[int, ...]]], max_tokens: int) -> list[Unit]:
+    """Join prompts that begin alike, such as those after the same examples, while that saves tokens."""
+    units: list[Unit] = []
+    prompts: list[tuple[int, ...]] = []
+    common, rest = 0, 0
+
+    def close() -> None:
+        pairs = [(prompt, answer) for prompt in prompts for answer in by_prompt[prompt]]
+        given = tuple(len(prompt) - common for prompt, _ in pairs) if len(prompts) > 1 else ()
+        units.append(Unit(prompts[0][:common], tuple(prompt[common:] + answer for prompt, answer in pairs), given))
+
+    for prompt in sorted(by_prompt):  # those that begin alike are neighbours
+        own = len(prompt) + sum(map(len, by_prompt[prompt]))
+        if prompts:
+            shorter = _alike(prompts[0][:common], prompt)
+            longer = rest + len(prompts) * (common - shorter) + own - shorter
+            saves = len(prompts) * shorter - (len(prompts) - 1) * common
+            if saves >= LEAST_SAVED and longer <= min(JOINED_TOKENS, max_tokens - shorter):
+                prompts.append(prompt)
+                common, rest = shorter, longer
+                continue
+            close()
+        prompts, common, rest = [prompt], len(prompt), own - len(prompt)
+    if prompts:
+        close()
+    return units
+
+
+def _alike(first: Sequence[int], second: Sequence[int]) -> int:
+    """Return with how many equal ids two prompts begin."""
+    return next(
+        (i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), min(len(first), len(second))
+    )
 
 
 def _parts(units: list[Unit], window: int | None) -> list[list[Unit]]:
@@ -165,7 +212,7 @@ def _scored(forward: Forward, units: Sequence[Unit], moments: bool = False) -> I
     if bool(torch.isnan(log_probs).any() | (moments and torch.isnan(means).any())):
         raise ModelError("evaluate: a logit is not a number; check the model's weights and dtype")
     hit = predicted == batch["label"]
-    counts = [len(answer) for unit in units for answer in unit.answers]
+    counts = [len(answer) for unit in units for answer in unit.predicted]
     columns = [t.cpu().split(counts) for t in (log_probs, hit, predicted, means, variances)]
     answers = (Scored(*(tuple(part.tolist()) for part in parts)) for parts in zip(*columns, strict=True))  # type: ignore[arg-type]
     for unit in units:
