@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 
+import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
@@ -131,19 +132,26 @@ class Unit:
         """Whether some tokens do not follow all that stand before them, so that a mask is needed."""
         return len(self) > len(self.prompt) + max(map(len, self.paths), default=0)
 
+    @property
+    def parents(self) -> list[int]:
+        """The place of the token before each token after the prompt."""
+        return self._tree[2]
+
     @cached_property
-    def _tree(self) -> tuple[list[int], list[list[int]]]:
-        ids, paths = list(self.prompt), list[list[int]]()
+    def _tree(self) -> tuple[list[int], list[list[int]], list[int]]:
+        ids, paths, parents = list(self.prompt), list[list[int]](), list[int]()
         follows: dict[tuple[int, int], int] = {}  # place and next token → the place of that
         for answer in self.answers:
-            path, place = list[int](), len(self.prompt) - 1
+            path, before = list[int](), len(self.prompt) - 1
             for token in answer[:-1]:
-                place = follows.setdefault((place, token), len(ids))
+                place = follows.setdefault((before, token), len(ids))
                 if place == len(ids):
                     ids.append(token)
+                    parents.append(before)
                 path.append(place)
+                before = place
             paths.append(path)
-        return ids, paths
+        return ids, paths, parents
 
 
 def collate_units(units: Sequence[Unit], pad_id: int = 0) -> Batch:
@@ -174,18 +182,19 @@ def collate_units(units: Sequence[Unit], pad_id: int = 0) -> Batch:
 def _tree_mask(units: Sequence[Unit], attention_mask: Tensor) -> tuple[Tensor, Tensor]:
     """Return which tokens each token attends to, bool [batch seq seq], and position ids [batch seq]."""
     size, seq = attention_mask.shape
-    prompts = torch.tensor([len(unit.prompt) for unit in units])
-    of = torch.tensor([i for i, unit in enumerate(units) for _ in unit.paths])
-    paths, within = side_by_side([path for unit in units for path in unit.paths], 0)
-    depth = torch.arange(paths.shape[1])
-    places = torch.arange(seq).repeat(size, 1) * attention_mask  # padding does not count
-    answer, step = within.nonzero(as_tuple=True)
-    places[of[answer], paths[answer, step]] = prompts[of[answer]] + step
-    seen = torch.ones(seq, seq, dtype=torch.bool).tril() & (torch.arange(seq) < prompts.unsqueeze(1)).unsqueeze(1)
-    answer, step, before = (within.unsqueeze(2) * (depth <= depth.unsqueeze(1))).nonzero(as_tuple=True)
-    seen[of[answer], paths[answer, step], paths[answer, before]] = True
     # Padding attends to itself, since a row of the mask without any entry gives NaN.
-    return seen | torch.eye(seq, dtype=torch.bool), places
+    seen = np.broadcast_to(np.eye(seq, dtype=bool), (size, seq, seq)).copy()
+    places = np.zeros((size, seq), dtype=np.int64)  # padding does not count
+    for unit, sees, at in zip(units, seen, places, strict=True):
+        prompt = len(unit.prompt)
+        sees[:prompt, :prompt] = np.tri(prompt, dtype=bool)
+        at[:prompt] = np.arange(prompt)
+        for place, before in enumerate(
+            unit.parents, start=prompt
+        ):  # a token sees what the one before it sees, and itself
+            sees[place] |= sees[before]
+            at[place] = at[before] + 1
+    return torch.from_numpy(seen), torch.from_numpy(places)
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
