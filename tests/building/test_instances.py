@@ -44,6 +44,18 @@ def test_the_same_of_every_kind_of_file(tmp_path: Path) -> None:
     assert [one.licence for one in found][2] == "CC0-1.0"
 
 
+def test_a_semicolon_parts_the_values_of_a_cell_and_nothing_else(tmp_path: Path) -> None:
+    """YAML and JSON have lists, so a semicolon in a text is part of the text; a table has no other way to write two values."""
+    written = "stories of the sea; odes"
+    ada = {"name": "Ada Bell", "attributes": {"email": "ada@mail.example", "genre": written}}
+    for found in (read(tmp_path, [ada]), read(tmp_path, json.dumps([ada]), name="in.json")):
+        assert found.instances[0].facts[1].value == written
+    for name, between in (("in.csv", ","), ("in.tsv", "\t")):
+        rows = [("name", "email", "genre"), ("Ada Bell", "ada@mail.example", written)]
+        found = read(tmp_path, "".join(between.join(row) + "\n" for row in rows), name=name)
+        assert found.instances[0].facts[1].value == "stories of the sea and odes"
+
+
 @pytest.mark.parametrize(
     ("value", "kind", "text"),
     [

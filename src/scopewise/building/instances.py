@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from scopewise.building.law import Law, Rule, law_of
 from scopewise.building.templates import Wordings
@@ -123,7 +122,7 @@ def records_of(path: Path) -> tuple[str, list[tuple[str, object]]]:
         records = read_records(path, "INSTANCES")
         first = records[0][1] if len(records) == 1 else None
         if not isinstance(first, Mapping) or "instances" not in first:
-            return "", records
+            return "", _listed_cells(records) if {".csv", ".tsv"} & {*path.suffixes[-2:]} else records
         content: object = first
     else:
         content = parse_yaml(read_text(path, DataError), str(path), DataError)
@@ -182,7 +181,7 @@ def make_instance(
         if value is None:
             continue
         rule = law.rule(attribute, where, expired)
-        text = written(cell_values(value), wordings[kind].of(attribute).type, place)
+        text = written(value, wordings[kind].of(attribute).type, place)
         facts.append(Fact(attribute, text, rule, (spans or {}).get(attribute)))
     _check_scopes(facts, law, expired, where)
     return Instance(name, kind, law, tuple(facts), tuple(aliases_of(record.get("aliases"), where)), expired, where)
@@ -232,9 +231,17 @@ def _text(value: object, where: str, key: str) -> str:
     return name
 
 
-def cell_values(value: Any) -> Any:
-    """Return the list of a cell with values joined by semicolons; other values as they are."""
-    return [part.strip() for part in value.split(";")] if isinstance(value, str) and ";" in value else value
+def _listed_cells(records: Sequence[tuple[str, object]]) -> list[tuple[str, object]]:
+    """Return the records of a table, whose cells cannot hold lists: a cell with semicolons is the list of what they part."""
+
+    def value(key: object, cell: object) -> object:
+        several = isinstance(cell, str) and ";" in cell and str(key).casefold() != "name"
+        return [part.strip() for part in str(cell).split(";")] if several else cell
+
+    return [
+        (where, {key: value(key, cell) for key, cell in record.items()} if isinstance(record, Mapping) else record)
+        for where, record in records
+    ]
 
 
 def _year(value: object) -> int | None:

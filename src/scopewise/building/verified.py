@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from scopewise.building.from_documents import TEXTS, paragraphs, text_files
-from scopewise.building.instances import Fact, Instance, InstanceFile, LeftOut, aliases_of, cell_values, records_of
+from scopewise.building.instances import Fact, Instance, InstanceFile, LeftOut, aliases_of, records_of
 from scopewise.building.same import same_value, says_value
 from scopewise.building.templates import Wordings
 from scopewise.building.values import written
@@ -91,7 +91,7 @@ def _instances(path: Path, wordings: Mapping[str, Wordings]) -> Confirms:
             where, values = known.get(plain(name), ("", {}))
             if (value := values.get(fact.attribute)) is not None:
                 kind = wordings[instance.kind].of(fact.attribute).type
-                other = written(cell_values(value), kind, f"{where} ({instance.name}): {fact.attribute}")
+                other = written(value, kind, f"{where} ({instance.name}): {fact.attribute}")
                 same = same_value(other, fact.value, kind)
                 return same, () if same else ((other, where),)
         return False, ()
