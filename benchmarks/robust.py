@@ -8,12 +8,13 @@ every model is attacked. What is complete is kept: run it again to go on. Seeds 
 `--only-read` then makes the table of all that are complete. `--targets` takes target and oracle of each seed from the folder of
 an earlier call. Markdown on stdout, JSON in `--out`.
 
-All figures are means over seeds with 95 % t intervals. Differences are paired by seed, and their intervals hold for all rows
-together (Bonferroni). Gap = mean absolute distance of Unlearn and Retention Success to the same seed's oracle. Leakage =
-the largest recovery by relearning, as a share of what the un-attacked target knows, with the oracle's as zero. Drift = KL from
-the target on general text, nats per token. Price = steps and tokens of training, as shares of the retraining's, where there is
-one. "Leads" needs the smallest gap at rest in every pair by Holm over all methods, with intervals over instances and seeds
-(docs/statistics.md); for that the values of all rows are written beside `--out`, as `NAME.rows.json.gz`.
+All figures are means over seeds. The 95 % intervals of Unlearn, Retention and gap are over instances and seeds
+(docs/statistics.md), those of leakage and drift t intervals over seeds. Differences are paired by seed, and their t intervals
+hold for all rows together (Bonferroni). Gap = mean absolute distance of Unlearn and Retention Success to the same seed's
+oracle. Leakage = the largest recovery by relearning, as a share of what the un-attacked target knows, with the oracle's as
+zero. Drift = KL from the target on general text, nats per token. Price = steps and tokens of training, as shares of the
+retraining's, where there is one. "Leads" needs the smallest gap at rest in every pair by Holm over all methods, with intervals
+over instances and seeds; for that the values of all rows are written beside `--out`, as `NAME.rows.json.gz`.
 """
 
 from __future__ import annotations
@@ -139,15 +140,32 @@ def interval(values: Sequence[float], comparisons: int = 1) -> tuple[float, floa
     return mean, mean - half, mean + half
 
 
-def table(found: Mapping[int, Mapping[str, Mapping[str, Any]]], leads: Sequence[Mapping[str, Any]] = ()) -> str:
-    """Return the Markdown table, the differences to WGA, and whether a method leads at rest."""
+def table(
+    found: Mapping[int, Mapping[str, Mapping[str, Any]]], statistics_of: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> str:
+    """Return the Markdown table, the differences to WGA, and whether a method leads at rest.
 
-    def cell(values: Sequence[float | None], digits: int) -> str:
+    Args:
+        found: Figures of each seed's models, from `read`.
+        statistics_of: The `comparisons` and `leads` of the values of rows, from `compared`.
+    """
+    spans = {
+        one["method"]: {
+            "unlearn": one["success"]["unlearn_success"],
+            "retention": one["success"]["retention_success"],
+            "gap": one["oracle_gap"],
+        }
+        for one in statistics_of["comparisons"]
+    }
+
+    def cell(values: Sequence[float | None], digits: int, span: Mapping[str, float | None] | None = None) -> str:
         known = [value for value in values if value is not None]
         if not known:
             return ""
-        mean, low, high = interval(known)
-        return f"{mean:.{digits}f}" if len(known) < 2 else f"{mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+        mean, *ends = interval(known)
+        low, high = (span["low"], span["high"]) if span is not None else ends
+        shown = low is not None and high is not None and math.isfinite(low) and low < high
+        return f"{mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]" if shown else f"{mean:.{digits}f}"
 
     names = sorted(next(iter(found.values())), key=lambda name: _place(name, found))
     shown = {key: value for key, value in COLUMNS.items() if any(m[n][key] for m in found.values() for n in names)}
@@ -158,7 +176,8 @@ def table(found: Mapping[int, Mapping[str, Mapping[str, Any]]], leads: Sequence[
     lines = [f"| model | {' | '.join(heads)} |", f"|---|{'---:|' * len(heads)}"]
     for name in names:
         models = [models[name] for models in found.values()]
-        cells = [cell([model[key] for model in models], digits) for key, (_, digits) in shown.items()]
+        own = spans.get(name, {})
+        cells = [cell([m[key] for m in models], digits, own.get(key)) for key, (_, digits) in shown.items()]
         cells.append(_recovered(models))
         for key in PRICES if priced else ():
             cells.append(cell([m["price"].get(key) for m in models] if name not in ("target", "oracle") else [], 2))
@@ -177,7 +196,7 @@ def table(found: Mapping[int, Mapping[str, Mapping[str, Any]]], leads: Sequence[
             mean, low, high = interval(known, len(others))
             said.append(f"{key} {mean:+.2f} [{low:+.2f}, {high:+.2f}]")
         lines.append(f"- {name} - {RIVAL}, paired by seed: {', '.join(said)}")
-    lines += [f"- At rest: {leader(lead)}" for lead in leads]
+    lines += [f"- At rest: {leader(lead)}" for lead in statistics_of["leads"]]
     lines.append(f"\n{'Seeds' if len(found) > 1 else 'Seed'} {', '.join(map(str, found))}.")
     return "\n".join(lines)
 
@@ -246,16 +265,22 @@ def main(words: Sequence[str] | None = None) -> None:
     found = read(given.folder)
     made_in = [given.folder / f"seed{seed}" for seed in found]
     values = pooled([read_row_values(path / FILE) for path in made_in])
-    leads = compared(values)["leads"]
+    statistics_of = compared(values)
     config = load_config(given.run_file, given.changes)
     if given.out is not None:
         runs = [read_json(path / "results.json", ResultError)["manifest"]["commit"] for path in made_in]
         made = {**manifest(config, None), "set": given.changes, "runs_at": sorted(set(runs))}
         write_json(
-            given.out, {"manifest": made, "config": config.model_dump(mode="json"), "seeds": found, "leads": leads}
+            given.out,
+            {
+                "manifest": made,
+                "config": config.model_dump(mode="json"),
+                "seeds": found,
+                "leads": statistics_of["leads"],
+            },
         )
         write_row_values(given.out.with_suffix(".rows.json.gz"), values)
-    print(table(found, leads))
+    print(table(found, statistics_of))
 
 
 if __name__ == "__main__":

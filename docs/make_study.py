@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from scopewise.report.attacks import attacks_table
+from scopewise.report.comparison import compared
 from scopewise.report.row_values import read_row_values
 
 PAGE = Path(__file__).parent / "attack-study.md"
@@ -32,7 +33,8 @@ def table(name: str) -> str:
     made = document["manifest"]
     commits = ", ".join(commit[:12] for commit in made["runs_at"])
     origin = f"scopewise {made['scopewise']}, commit {commits}, {made['processor']}, {made['date'][:10]}"
-    return f"{_robust().table(document['seeds'], document.get('leads', ()))} {origin}."
+    statistics = compared(read_row_values(RESULTS / f"{name}.rows.json.gz"))
+    return f"{_robust().table(document['seeds'], statistics)} {origin}."
 
 
 def _robust() -> Any:

@@ -64,11 +64,11 @@ def test_gaps_and_differences(tmp_path: Path) -> None:
     found = ROBUST.read(tmp_path)
     assert [found[seed]["reset_fast"]["gap"] for seed in (0, 1)] == [2, 3]
     assert found[0]["wga"]["gap"] == 10
-    text = ROBUST.table(found)
-    assert (
-        "| reset_fast | 83.0 [70.3, 95.7] | 97.0 [97.0, 97.0] | 2.5 [-3.9, 8.9] | 0.25 [-0.39, 0.89] | > 40 | 0.40"
-        in text
-    )
+    span = {"value": 83, "low": 79.5, "high": 86.5}
+    known = {name: {"value": 0, "low": None, "high": None} for name in ("unlearn_success", "retention_success")}
+    comparisons = [{"method": "reset_fast", "success": {**known, "unlearn_success": span}, "oracle_gap": span}]
+    text = ROBUST.table(found, {"comparisons": comparisons, "leads": []})
+    assert "| reset_fast | 83.0 [79.5, 86.5] | 97.0 | 2.5 [79.5, 86.5] | 0.25 [-0.39, 0.89] | > 40 | 0.40" in text
     assert "- reset_fast - wga, paired by seed: gap -7.50 [-20.23, +5.23], leakage -0.65" in text
     assert "Seeds 0, 1." in text
     order = ["target", "oracle", "retrain", "reset_fast", "wga"]  # by the gap: 1, 2.5, 10

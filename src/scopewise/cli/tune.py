@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from scopewise.cli import Config, Json, Overwrite, Resume, Set, command, quiet_libraries
+from scopewise.data.rows import SCOPES, VAL
+from scopewise.errors import ConfigError
 from scopewise.files import write_json
 from scopewise.metrics.columns import label_of
 from scopewise.run_file import load_config
 from scopewise.terminal import echo, echo_json
+
+if TYPE_CHECKING:
+    from scopewise.runs.pipeline import Pipeline
 
 
 @command
@@ -25,25 +32,44 @@ def tune(
     config = load_config(run_file, set_ or [])
     quiet_libraries()
     from scopewise.runs.bench import Bench
-    from scopewise.runs.pipeline import Pipeline
+    from scopewise.runs.pipeline import BenchEntry, Pipeline
 
+    searched = [entry for entry in map(BenchEntry.parse, config.bench.methods) if entry.searched]
+    if not searched:
+        raise ConfigError(
+            f"bench.methods: {', '.join(config.bench.methods)}; recipes and retrain have fixed settings, so there is nothing "
+            "to search; name another method"
+        )
     pipeline = Pipeline(config, resume=resume, overwrite=overwrite)
+    bench = Bench(pipeline)
     found = {}
     with pipeline.folder:
-        bench = Bench(pipeline)
-        for entry in bench.entries:
-            if not entry.searched:  # nothing to search
-                continue
+        for entry in searched:
             trials, chosen = bench.tuned(entry)
             found[entry.name] = [{**trial.document(), "chosen": trial.section == chosen} for trial in trials]
         if pipeline.folder.writes:
             write_json(pipeline.path / "tuning.json", found)
+        reference = _reference(pipeline)
     if as_json:
         echo_json(found)
     else:
+        echo(reference)
         for name, documents in found.items():
             echo("\n".join(_lines(name, documents)))
     echo(f"trials: {pipeline.path / 'tuning.json'}", err=True)
+
+
+def _reference(pipeline: Pipeline) -> str:
+    """Return what was held out, and what the target and, if it decides, the oracle reach there."""
+    from scopewise.runs.tune import holdout
+
+    tune = pipeline.config.bench.tune
+    part = holdout(pipeline.benchmark, tune)
+    models = ("target", "oracle") if tune.choose == "oracle" else ("target",)
+    reached = [f"{which} {u:.2f} / {r:.2f}" for which in models for u, r in [pipeline.held_out(which, part)]]
+    which = "random ones" if tune.holdout == "random" else "the last of each person or book"
+    counts = " and ".join(f"{len(part.select(scope, VAL))} {scope}" for scope in SCOPES)
+    return f"held out: {counts} rows of train, {which}; Unlearn / Retention there: {', '.join(reached)}"
 
 
 def _lines(name: str, trials: list[dict[str, float]]) -> list[str]:
