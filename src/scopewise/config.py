@@ -31,7 +31,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 def _method_or_recipe(name: str) -> str:
     """Return the key of a method, with or without wrappers, or of a recipe. Raises ConfigError as `canonical_method`."""
     key = name.replace("-", "_")
-    return key if key in RECIPES else canonical_method(name)
+    return key if key in RECIPES else canonical_method(name, RECIPES)
 
 
 def split_entry(entry: str) -> tuple[str, str | None]:

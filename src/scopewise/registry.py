@@ -91,13 +91,13 @@ def package_of(point: EntryPoint) -> str:
     return point.dist.name if point.dist is not None else "an unknown package"
 
 
-def canonical(kind: str, name: str) -> str:
+def canonical(kind: str, name: str, others: Iterable[str] = ()) -> str:
     """Return the key of a name written with dashes or underscores: of the table, or of a plugin. Imports nothing.
 
     `package.module:Class` is returned unchanged; `lookup` checks whether it can be imported.
 
     Raises:
-        ConfigError: unknown name; the message lists the known ones and suggests the nearest.
+        ConfigError: unknown name; the message lists the known ones, with `others` that may stand there, and the nearest.
     """
     known = table(kind)
     key = name.replace("-", "_")
@@ -110,7 +110,7 @@ def canonical(kind: str, name: str) -> str:
             raise ConfigError(f"{kind[:-1]}: {name!r}; a class of a package is written package.module:Class")
         return name
     if key not in (own := plugins(kind)):
-        raise ConfigError(f"{kind[:-1]}: {name!r}; {allowed(key, (*known, *own))}")
+        raise ConfigError(f"{kind[:-1]}: {name!r}; {allowed(key, (*known, *own, *others))}")
     return key
 
 
@@ -120,14 +120,14 @@ def split_method(name: str) -> tuple[str, tuple[str, ...]]:
     return method, tuple(wrappers)
 
 
-def canonical_method(name: str) -> str:
+def canonical_method(name: str, others: Iterable[str] = ()) -> str:
     """Return the key of `method` or `method+wrapper+…`. Raises ConfigError as `canonical`, or for a wrapper named twice."""
     method, wrappers = split_method(name)
     keys = [canonical("wrappers", wrapper) for wrapper in wrappers]
     for i, key in enumerate(keys):
         if key in keys[:i]:
             raise ConfigError(f"wrapper: {key!r} twice in {name!r}; name it once")
-    return "+".join([canonical("methods", method), *keys])
+    return "+".join([canonical("methods", method, () if wrappers else others), *keys])
 
 
 def lookup(kind: str, name: str) -> Any:

@@ -85,6 +85,7 @@ def test_list_json_names_every_entry_with_a_summary(kind: str) -> None:
         (["check", "--set", "finetune.learning_rate=-1"], "finetune.learning_rate: -1"),
         (["unlearn", "--method", "memflx"], "Did you mean 'memflex'?"),
         (["bench", "--set", "bench.methods=[memflex@randm]"], "Did you mean 'random'?"),
+        (["bench", "--set", "bench.methods=[reset-robst]"], "Did you mean 'reset_robust'?"),
         (["tune", "--set", "bench.methods=[reset-robust, retrain]"], "there is nothing to search"),
         (["check", "--set", "data.benchmark=jsonl"], "data.path"),
         (["check", "--set", "data.benchmark=jsonl", "--set", "data.path=gone.jsonl"], "gone.jsonl: no such file"),
