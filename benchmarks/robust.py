@@ -56,8 +56,10 @@ def run(folder: Path, run_file: str, changes: Sequence[str], seed: int, targets:
     with pipeline.folder:
         Bench(pipeline).run()
     attacked = attack_run(pipeline.config, redact=True)
-    if not (folder / f"seed{seed}" / "drift.json").exists():
-        write_json(folder / f"seed{seed}" / "drift.json", drifts(pipeline.config, attacked))
+    path = folder / f"seed{seed}" / "drift.json"
+    known = read_json(path, ResultError) if path.exists() else {}
+    if any(row["method"] not in ("target", *known) for row in attacked["results"]):  # also where a method was added
+        write_json(path, drifts(pipeline.config, attacked))
 
 
 def drifts(config: RunConfig, attacked: Mapping[str, Any]) -> dict[str, float]:
