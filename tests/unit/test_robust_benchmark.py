@@ -94,7 +94,7 @@ def recomputed(path: Path) -> None:
             assert model["gap"] == pytest.approx(sum(abs(own[key] - oracle[key]) for key in own) / 2)
 
 
-@pytest.mark.parametrize("name", ["robust", "leaderboard"])
+@pytest.mark.parametrize("name", ["robust", "leaderboard", "rivals", "robust_tofu", "robust_codes", "robust_neox"])
 def test_recorded_figures_are_those_of_the_rows(name: str) -> None:
     recomputed(FOLDER / "results" / f"{name}.json")
 
