@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 from scopewise.cli import quiet_libraries
-from scopewise.data.instances import instance_of
 from scopewise.data.load import load_benchmark
 from scopewise.data.rows import FIELDS, FORGET, RETAIN, TRAIN, VAL, Row
 from scopewise.documents import read_json
@@ -30,8 +29,11 @@ from scopewise.errors import ResultError
 from scopewise.files import write_json, write_text
 from scopewise.recipes import Recipe
 from scopewise.run_file import load_config
+from scopewise.runs.tune import last_of_each
 
 CANDIDATES = ("ihl:0.7:0.05:0.62", "ihl:0.7:0.065:0.62", "ihl:0.7:0.1:0.62", "ihl:0.35:0.2:0.33")
+HELD_OUT = 1 / 5
+"""Share of each person's forget train rows."""
 KEYS = ("unlearn_success/val", "retention_success/val")
 
 
@@ -42,10 +44,7 @@ def rows_to_choose_on(rows: Sequence[Row]) -> list[Row]:
     (`nearness.py`).
     """
     forget = [row for row in rows if row.scope == FORGET and row.split == TRAIN]
-    persons: dict[str, list[int]] = {}
-    for i, row in enumerate(forget):
-        persons.setdefault(instance_of(row.instance, row.question), []).append(i)
-    held = {i for own in persons.values() for i in own[len(own) - round(len(own) / 5) :]}
+    held = last_of_each(forget, HELD_OUT)
     retain = [row for row in rows if row.scope == RETAIN]
     return [*(replace(row, split=VAL if i in held else TRAIN) for i, row in enumerate(forget)), *retain]
 

@@ -6,7 +6,7 @@ r"""What does a pre-trained model know of twelve real books out of copyright: fa
 
 - Facts: the rank of the true answer among those of the other books, by exposure (docs/verdict.md), with two other titles to
   compare with. Known: the first rank of twelve, which chance gives to one fact in twelve. The question is the first of train.
-  Extensions and revisions are invented, so that they show what chance looks like.
+  Extensions and revisions are invented, so no model knows them; but they name characters and places of their book.
 - Words: how much of the opening the model completes word for word by greedy decoding, if it is given what comes before
   (extraction strength: 1 minus the share that has to be given). 0 also if only the last token is wrong.
 """

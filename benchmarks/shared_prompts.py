@@ -29,6 +29,8 @@ TASKS = ("arc_challenge:100", "truthfulqa_mc2:100", "social_iqa:100", "mmlu:20:5
 class Counting(Engine):
     """An engine that counts the tokens of what it is asked to score."""
 
+    tokens: dict[str, int]
+
     def score(self, pairs: Sequence[Pair], what: str = "score", **_: Any) -> list[Scored]:
         """Count, and return scores that are no scores."""
         unique = list(dict.fromkeys(pairs))
@@ -42,8 +44,6 @@ class Counting(Engine):
         ):
             self.tokens[name] = self.tokens.get(name, 0) + sum(map(len, units))
         return [Scored((-1.0,) * len(answer), (False,) * len(answer)) for _, answer in pairs]
-
-    tokens: dict[str, int]
 
 
 def main(words: Sequence[str] | None = None) -> None:

@@ -66,7 +66,7 @@ def _reference(pipeline: Pipeline) -> str:
     tune = pipeline.config.bench.tune
     part = holdout(pipeline.benchmark, tune)
     models = ("target", "oracle") if tune.choose == "oracle" else ("target",)
-    reached = [f"{which} {u:.2f} / {r:.2f}" for which in models for u, r in [pipeline.held_out(which, part)]]
+    reached = [f"{name} {u:.2f} / {r:.2f}" for name in models for u, r in [pipeline.held_out(name, part)]]
     which = "random ones" if tune.holdout == "random" else "the last of each person or book"
     counts = " and ".join(f"{len(part.select(scope, VAL))} {scope}" for scope in SCOPES)
     return f"held out: {counts} rows of train, {which}; Unlearn / Retention there: {', '.join(reached)}"

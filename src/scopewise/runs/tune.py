@@ -206,7 +206,7 @@ def holdout(benchmark: Benchmark, tune: TuneSection) -> Benchmark:
     for scope in SCOPES:
         train = benchmark.select(scope, TRAIN)
         if tune.holdout == "last":
-            held = _last_of_each(train, tune.holdout_fraction)
+            held = last_of_each(train, tune.holdout_fraction)
         else:
             held = set(rng.sample(range(len(train)), max(1, round(tune.holdout_fraction * len(train)))))
         if not 0 < len(held) < len(train):
@@ -215,7 +215,7 @@ def holdout(benchmark: Benchmark, tune: TuneSection) -> Benchmark:
     return replace(benchmark, rows=tuple(rows))
 
 
-def _last_of_each(rows: Sequence[Row], fraction: float) -> set[int]:
+def last_of_each(rows: Sequence[Row], fraction: float) -> set[int]:
     """Return the places of the last `fraction` of each instance's rows."""
     places: dict[str, list[int]] = {}
     for i, row in enumerate(rows):
