@@ -33,6 +33,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from memory import alone, peak_of
+from open_unlearning_run import local
 from scopewise.config import DataSection, EarlyStoppingSection, EvaluateSection
 from scopewise.data.load import load_benchmark
 from scopewise.data.prompt import Prompt, encode
@@ -45,9 +46,16 @@ from scopewise.record import manifest
 COMMIT = "d3d7cf9e6b3c125d16687d4232680d8d83548f1a"
 TAGS = ("Question: ", "\n", "Answer:\n")
 """Before the question, after it, and before the answer: no token of the prompt goes across into the answer."""
-FILES = ("forget10", "forget10_perturbed", "retain_perturbed", "real_authors_perturbed", "world_facts_perturbed")
-HOLDOUT = "holdout10"
-TRAIN_ROWS = "retain90"
+PROMPT = f"{TAGS[0]}{{question}}{TAGS[1]}{TAGS[2]}"
+TEMPLATE = {
+    "apply_chat_template": False,
+    **dict(zip(("user_start_tag", "user_end_tag", "asst_start_tag"), TAGS, strict=True)),
+    "asst_end_tag": "",
+}
+"""The same for OpenUnlearning."""
+RETAINED = {"forget10": "retain90", "forget01": "retain99"}
+FILES = ("retain_perturbed", "real_authors_perturbed", "world_facts_perturbed")
+"""Of the suite, besides the forget rows."""
 SUITE = {
     "forget_truth_ratio": "truth_ratio_forget/val",
     "forget_Q_A_Prob": "probability/forget_val",
@@ -82,23 +90,29 @@ def read(folder: Path, name: str) -> list[str]:
     return (folder / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
 
 
-def prepare(source: Path, folder: Path, rows: int) -> None:
-    """Write the files of the suite into a folder, each cut to `rows` (0: whole)."""
-    for name in (*FILES, TRAIN_ROWS, HOLDOUT):
+def prepare(source: Path, folder: Path, rows: int, forget: str, retained: int | None) -> None:
+    """Write the files of the suite into a folder, each cut to `rows` (0: whole), and `retained` train rows (None: all)."""
+    train, holdout = RETAINED[forget], forget.replace("forget", "holdout")
+    for name in (forget, f"{forget}_perturbed", *FILES, train, holdout):
         if (source / f"{name}.jsonl").exists():
             lines = read(source, name)
         else:
             asked = {json.loads(line)["question"] for line in read(source, "retain_perturbed")}
-            lines = [line for line in read(source, TRAIN_ROWS) if json.loads(line)["question"] not in asked][:400]
-        lines = lines[: rows or None] if name != TRAIN_ROWS else lines[:1]  # of the train rows none is measured
+            lines = [line for line in read(source, train) if json.loads(line)["question"] not in asked][:400]
+        lines = lines[: rows or None] if name != train else lines[:retained]
         (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def check_checkout(checkout: Path) -> None:
+    """Stop if it is not the commit that is compared with."""
+    found = subprocess.run(["git", "-C", str(checkout), "rev-parse", "HEAD"], capture_output=True, text=True).stdout
+    if found.strip() != COMMIT:
+        raise SystemExit(f"{checkout}: is at {found.strip()}; a checkout of {COMMIT} is needed")
 
 
 def theirs(checkout: Path, data: Path, folder: Path, model: Any, tokenizer: Any) -> Callable[[], dict[str, float]]:
     """Return a run of their evaluator, with everything loaded but the data, which each of their metrics loads."""
-    found = subprocess.run(["git", "-C", str(checkout), "rev-parse", "HEAD"], capture_output=True, text=True).stdout
-    if found.strip() != COMMIT:
-        raise SystemExit(f"{checkout}: is at {found.strip()}; a checkout of {COMMIT} is needed")
+    check_checkout(checkout)
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
@@ -114,30 +128,12 @@ def theirs(checkout: Path, data: Path, folder: Path, model: Any, tokenizer: Any)
         config = compose("eval.yaml", given)
     suite = OmegaConf.to_container(config.eval.tofu, resolve=True)
     local(suite, data)
-    start, end, answer = TAGS
-    template = {
-        "apply_chat_template": False,
-        "user_start_tag": start,
-        "user_end_tag": end,
-        "asst_start_tag": answer,
-        "asst_end_tag": "",
-    }
     evaluator = TOFUEvaluator(OmegaConf.create(suite))
 
     def run() -> dict[str, float]:
-        return evaluator.evaluate(model, tokenizer=tokenizer, template_args=template)
+        return evaluator.evaluate(model, tokenizer=tokenizer, template_args=TEMPLATE)
 
     return run
-
-
-def local(node: Any, data: Path) -> None:
-    """Point every dataset of a configuration at a file of the folder."""
-    if isinstance(node, dict):
-        if "hf_args" in node:
-            name = node["hf_args"]["name"]
-            node["hf_args"] = {"path": "json", "data_files": str(data / f"{name}.jsonl"), "split": "train"}
-        for value in node.values():
-            local(value, data)
 
 
 def ours(data: Path, model: Any, tokenizer: Any, costs: list[Any]) -> Callable[[], dict[str, float]]:
@@ -153,8 +149,7 @@ def ours(data: Path, model: Any, tokenizer: Any, costs: list[Any]) -> Callable[[
             max_new_tokens=200,
             eos=True,
         )
-        start, end, answer = TAGS
-        prompt = DataSection(benchmark="tofu", prompt=f"{start}{{question}}{end}{answer}", max_length=512)
+        prompt = DataSection(benchmark="tofu", prompt=PROMPT, max_length=512)
         found = evaluate(Engine(model, tokenizer, prompt), benchmark, settings)
         costs.append(found.cost)
         return found.metrics  # type: ignore[return-value]
@@ -165,9 +160,8 @@ def ours(data: Path, model: Any, tokenizer: Any, costs: list[Any]) -> Callable[[
 def probe(data: Path, model: Any, tokenizer: Any) -> float:
     """Return the seconds of one evaluation of early stopping: the hits of a few train rows of each scope."""
     benchmark = load_benchmark("tofu", str(data), "forget10")
-    start, end, answer = TAGS
     rows = [r for scope in (FORGET, RETAIN) for r in benchmark.select(scope, "val")[: EarlyStoppingSection().rows]]
-    items = encode(rows, tokenizer, Prompt(f"{start}{{question}}{end}{answer}"))
+    items = encode(rows, tokenizer, Prompt(PROMPT))
     engine = Engine(model, tokenizer)
     engine.hit_rate(items)
     begun = time.perf_counter()
@@ -209,7 +203,7 @@ def main() -> None:
     tokenizer = AutoTokenizer.from_pretrained(arguments.model)
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder)
-        prepare(arguments.tofu, data, arguments.rows)
+        prepare(arguments.tofu, data, arguments.rows, "forget10", 1)  # none of the train rows is measured
         costs: list[Any] = []
         sides = {
             "open_unlearning": theirs(arguments.checkout.resolve(), data, data / "theirs", model, tokenizer),

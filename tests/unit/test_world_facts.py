@@ -17,10 +17,11 @@ from scopewise.errors import DataError
 
 ROOT = Path(__file__).parents[2]
 BENCH = load_benchmark("world_facts")
+FACTS = read_facts()
 
 
 def value(row: Row) -> str:
-    about = next(kind for kind in read_facts().values() if row.attribute in kind["attributes"] and row.instance in {
+    about = next(kind for kind in FACTS.values() if row.attribute in kind["attributes"] and row.instance in {
         **kind[FORGET], **kind[RETAIN]
     })  # fmt: skip
     return str({**about[FORGET], **about[RETAIN]}[row.instance][row.attribute])

@@ -46,7 +46,7 @@ def list_(kind: Annotated[Kind, typer.Argument(help="The kind to list.")], as_js
         package = f" [{entry['package']}]" if "package" in entry else ""
         direction = f" ({', '.join(filter(None, (entry['unit'], entry['better'])))})" if "better" in entry else ""
         default = " (default)" if entry.get("default") else ""
-        line = f"  {entry['name'].replace('_', '-')}", f"{entry['summary']}{direction}{default}{package}"
+        line = f"  {entry['name']}", f"{entry['summary']}{direction}{default}{package}"
         groups.setdefault(entry.get("family", ""), []).append(line)
     rows: list[tuple[str, str]] = []
     width = max(len(name) for lines in groups.values() for name, _ in lines)

@@ -34,7 +34,7 @@ def leader(lead: Mapping[str, Any], start: str = "") -> str:
             f"(Holm-corrected p = {nearest['p_value']:.2g})."
         )
     if lead["reason"] == "one method":
-        return f"{start}No method leads: {best} is the only one."
+        return f"{start}There is only one method, {best}: nothing to compare."
     why = {
         "few seeds": f"with {counted(lead['seeds'], 'seed')}; at least {LEAST_SEEDS} are needed",
         "few instances": f"the rows are about {counted(lead['instances'], 'instance')}; at least {LEAST_INSTANCES} are needed",
