@@ -1,0 +1,107 @@
+"""What unlearning costs in general ability: models of a run, each compared with the target question by question.
+
+    python benchmarks/ability_cost.py RUN --path DATA [--base MODEL] [--models models/wga/tuned/seed0 ...] [--out FILE]
+
+RUN is a run folder; without `--models` all its unlearned models are measured, besides target and oracle. `--base` is the model
+before fine-tuning, so that what fine-tuning costs is seen, too. DATA holds the tasks' files (docs/ability.md), which are asked
+without examples. What is measured is kept: run it again to go on. Markdown on stdout, JSON with the score of each question in
+`--out`.
+
+A difference is that of the mean over the questions of all tasks with an accuracy, with a 95 % interval (1.96 standard errors of
+the paired differences): questions are a sample, the model is the one that stands there. Perplexity is per word of the texts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import statistics
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from scopewise.ability.measure import measure_ability
+from scopewise.cli import quiet_libraries
+from scopewise.config import AbilitySection
+from scopewise.documents import read_json
+from scopewise.errors import ResultError
+from scopewise.files import write_json
+from scopewise.models.engine import Engine
+from scopewise.record import manifest
+
+LIMITS = {"arc_challenge": 100, "truthfulqa_mc2": 100, "social_iqa": 100, "mmlu": 2, "wikitext": 2}
+"""Questions of each task (of each of MMLU's subjects), and texts."""
+PERPLEXITY = "word_perplexity/wikitext"
+NORMAL_95 = 1.959964
+
+Scores = Mapping[str, list[float]]
+"""Task → score of each question, in percent; `PERPLEXITY` → its one value."""
+
+
+def scores(model: str | Path, settings: AbilitySection) -> dict[str, list[float]]:
+    """Return the scores of a model on each task's questions."""
+    found = measure_ability(Engine.load(model), settings)
+    kept: dict[str, list[float]] = {}
+    for key, value in found.items():
+        if key == PERPLEXITY:
+            kept[key] = [float(value.value or math.inf)]
+        elif key.startswith("ability/") and key != "ability/mean" and not key.endswith("_norm"):
+            kept[key.removeprefix("ability/")] = [float(score or 0.0) for score in value.per_row]
+    return kept
+
+
+def difference(one: Scores, other: Scores) -> tuple[float, float, float]:
+    """Return the mean difference of two models over all questions, and its 95 % interval."""
+    pairs = [(a, b) for key in one if key != PERPLEXITY for a, b in zip(one[key], other[key], strict=True)]
+    values = [a - b for a, b in pairs]
+    mean = statistics.fmean(values)
+    half = NORMAL_95 * statistics.stdev(values) / math.sqrt(len(values))
+    return mean, mean - half, mean + half
+
+
+def table(found: Mapping[str, Scores]) -> str:
+    """Return the Markdown table."""
+    tasks = [key for key in found["target"] if key != PERPLEXITY]
+    heads = [f"{task} ({len(found['target'][task])})" for task in tasks]
+    lines = [
+        f"| | {' | '.join(heads)} | all, to the target | perplexity |",
+        "|---|" + "---:|" * (len(tasks) + 2),
+    ]
+    for name, one in found.items():
+        cells = [f"{statistics.fmean(one[task]):.1f}" for task in tasks]
+        if name == "target":
+            cells.append("")
+        else:
+            mean, low, high = difference(one, found["target"])
+            cells.append(f"{mean:+.1f} [{low:.1f}, {high:.1f}]")
+        cells.append(f"{one[PERPLEXITY][0]:.1f}" if PERPLEXITY in one else "")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure, print the table, write the scores."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--path", required=True, help="folder of the tasks' files")
+    parser.add_argument("--base", help="the model before fine-tuning")
+    parser.add_argument("--models", nargs="+", help="folders in the run; none: all")
+    parser.add_argument("--out", default=str(Path(__file__).parent / "results" / "ability_cost.json"))
+    arguments = parser.parse_args()
+    quiet_libraries()
+    settings = AbilitySection(tasks=tuple(LIMITS), path=arguments.path, limit=LIMITS)
+    run: Path = arguments.run
+    own = arguments.models or sorted(str(file.parent.relative_to(run)) for file in run.glob("models/*/*/*/stage.json"))
+    models: dict[str, Any] = {"base": arguments.base} if arguments.base else {}
+    models |= {name: run / name for name in ("target", "oracle", *own) if (run / name).exists()}
+    out = Path(arguments.out)
+    found: dict[str, dict[str, list[float]]] = read_json(out, ResultError)["scores"] if out.exists() else {}
+    for name, path in models.items():
+        if name not in found:
+            found[name] = scores(path, settings)
+            write_json(out, {"manifest": manifest(None, None), "limits": LIMITS, "scores": found})
+    print(table({name: found[name] for name in models}))
+
+
+if __name__ == "__main__":
+    main()
