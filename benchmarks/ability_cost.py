@@ -2,10 +2,10 @@
 
     python benchmarks/ability_cost.py RUN --path DATA [--base MODEL] [--models models/wga/tuned/seed0 ...] [--out FILE]
 
-RUN is a run folder; without `--models` all its unlearned models are measured, besides target and oracle. `--base` is the model
-before fine-tuning, so that what fine-tuning costs is seen, too. DATA holds the tasks' files (docs/ability.md), which are asked
-without examples. What is measured is kept: run it again to go on. Markdown on stdout, JSON with the score of each question in
-`--out`.
+RUN is a run folder; without `--models` all its unlearned models are measured, besides target and oracle, which may be elsewhere
+(`model.target`). `--base` is the model before fine-tuning, so that what fine-tuning costs is seen, too. DATA holds the tasks' files (docs/ability.md), which are asked
+without examples. What is measured is kept in `--out` (by default in the run), with the score of each question: run it again to go
+on. A model that has changed since is refused. Markdown on stdout.
 
 A difference is that of the mean over the questions of all tasks with an accuracy, with a 95 % interval (1.96 standard errors of
 the paired differences): questions are a sample, the model is the one that stands there. Perplexity is per word of the texts.
@@ -28,6 +28,8 @@ from scopewise.errors import ResultError
 from scopewise.files import write_json
 from scopewise.models.engine import Engine
 from scopewise.record import manifest
+from scopewise.run_file import load_config
+from scopewise.runs.stages import digest, model_identity
 
 LIMITS = {"arc_challenge": 100, "truthfulqa_mc2": 100, "social_iqa": 100, "mmlu": 2, "wikitext": 2}
 """Questions of each task (of each of MMLU's subjects), and texts."""
@@ -67,7 +69,8 @@ def table(found: Mapping[str, Scores]) -> str:
         f"| | {' | '.join(heads)} | all, to the target | perplexity |",
         "|---|" + "---:|" * (len(tasks) + 2),
     ]
-    for name, one in found.items():
+    for path, one in found.items():
+        name = path.removeprefix("models/")
         cells = [f"{statistics.fmean(one[task]):.1f}" for task in tasks]
         if name == "target":
             cells.append("")
@@ -86,21 +89,28 @@ def main() -> None:
     parser.add_argument("--path", required=True, help="folder of the tasks' files")
     parser.add_argument("--base", help="the model before fine-tuning")
     parser.add_argument("--models", nargs="+", help="folders in the run; none: all")
-    parser.add_argument("--out", default=str(Path(__file__).parent / "results" / "ability_cost.json"))
+    parser.add_argument("--out", type=Path, help="none: RUN/ability_cost.json")
     arguments = parser.parse_args()
     quiet_libraries()
     settings = AbilitySection(tasks=tuple(LIMITS), path=arguments.path, limit=LIMITS)
     run: Path = arguments.run
     own = arguments.models or sorted(str(file.parent.relative_to(run)) for file in run.glob("models/*/*/*/stage.json"))
-    models: dict[str, Any] = {"base": arguments.base} if arguments.base else {}
-    models |= {name: run / name for name in ("target", "oracle", *own) if (run / name).exists()}
-    out = Path(arguments.out)
-    found: dict[str, dict[str, list[float]]] = read_json(out, ResultError)["scores"] if out.exists() else {}
+    given = load_config(run / "config.yaml").model
+    models: dict[str, str | Path] = {"base": arguments.base} if arguments.base else {}
+    models["target"] = given.target or run / "target"
+    if (oracle := Path(given.oracle or run / "oracle")).exists():
+        models["oracle"] = oracle
+    models |= {name: run / name for name in own}
+    out: Path = arguments.out or run / "ability_cost.json"
+    kept: dict[str, Any] = read_json(out, ResultError)["models"] if out.exists() else {}
     for name, path in models.items():
-        if name not in found:
-            found[name] = scores(path, settings)
-            write_json(out, {"manifest": manifest(None, None), "limits": LIMITS, "scores": found})
-    print(table({name: found[name] for name in models}))
+        measured = digest(model_identity(path))
+        if name not in kept:
+            kept[name] = {"digest": measured, "scores": scores(path, settings)}
+            write_json(out, {"manifest": manifest(None, None), "limits": LIMITS, "models": kept})
+        elif kept[name]["digest"] != measured:
+            raise SystemExit(f"{out}: {name} is another model now; name another file with --out, or remove this one")
+    print(table({name: kept[name]["scores"] for name in models}))
 
 
 if __name__ == "__main__":
