@@ -2,10 +2,10 @@
 
     python benchmarks/ability_cost.py RUN --path DATA [--base MODEL] [--models models/wga/tuned/seed0 ...] [--out FILE]
 
-RUN is a run folder; without `--models` all its unlearned models are measured, besides target and oracle, which may be elsewhere
-(`model.target`). `--base` is the model before fine-tuning, so that what fine-tuning costs is seen, too. DATA holds the tasks' files (docs/ability.md), which are asked
-without examples. What is measured is kept in `--out` (by default in the run), with the score of each question: run it again to go
-on. A model that has changed since is refused. Markdown on stdout.
+RUN is a run folder; without `--models` all its unlearned models are measured, besides target and oracle, which may be
+elsewhere (`model.target`). `--base` is the model before fine-tuning, so that what fine-tuning costs is seen, too. DATA holds
+the tasks' files (docs/ability.md), which are asked without examples. What is measured is kept in `--out` (by default in the
+run), with the score of each question: run it again to go on. A model that has changed since is refused. Markdown on stdout.
 
 A difference is that of the mean over the questions of all tasks with an accuracy, with a 95 % interval (1.96 standard errors of
 the paired differences): questions are a sample, the model is the one that stands there. Perplexity is per word of the texts.

@@ -265,13 +265,18 @@ def test_privacy_sized_page_is_small_written_and_opened_soon(made_run: Path, ope
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_screenshots(scheme: str, opened: Any, made_run: Path, tmp_path: Path) -> None:
-    """Pictures for the docs: kept there, and of the demo, where they are asked for."""
+    """Pictures for the docs: kept there, and of the demo, where they are asked for.
+
+    `SCOPEWISE_SCREENSHOTS_RUN` names another run, of which only the top is taken, redacted, as `report-NAME-….png`.
+    """
     asked = "SCOPEWISE_SCREENSHOTS" in os.environ
     run = Path(os.environ.get("SCOPEWISE_SCREENSHOTS_RUN", ROOT / "runs" / "demo")) if asked else made_run
+    other = run.name if asked and "SCOPEWISE_SCREENSHOTS_RUN" in os.environ else None
     path = tmp_path / "report.html"
-    path.write_text(render(read_runs([run])), encoding="utf-8")
+    path.write_text(render(read_runs([run]), redact=other is not None), encoding="utf-8")
     page = opened(path, scheme, 1100)
-    for name, selector in {"report": "body", "report-questions": "#questions"}.items():
+    shown = {"report": "body", "report-questions": "#questions"} if other is None else {f"report-{other}": "body"}
+    for name, selector in shown.items():
         page.evaluate(f"document.querySelector('{selector}').scrollIntoView({{behavior: 'instant'}})")
         image = (ROOT / "docs" / "images" if asked else tmp_path) / f"{name}-{scheme}.png"
         image.parent.mkdir(exist_ok=True)
