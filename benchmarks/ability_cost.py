@@ -1,9 +1,9 @@
 """What unlearning costs in general ability: models of a run, each compared with the target question by question.
 
-    python benchmarks/ability_cost.py RUN --path DATA [--base MODEL] [--models models/wga/tuned/seed0 ...] [--out FILE]
+    python benchmarks/ability_cost.py RUN --path TASKS [--base MODEL] [--models models/wga/tuned/seed0 ...] [--out FILE]
 
 RUN is a run folder; without `--models` all its unlearned models are measured, besides target and oracle, which may be
-elsewhere (`model.target`). `--base` is the model before fine-tuning, so that what fine-tuning costs is seen, too. DATA holds
+elsewhere (`model.target`). `--base` is the model before fine-tuning, so that what fine-tuning costs is seen, too. TASKS holds
 the tasks' files (docs/ability.md), which are asked without examples. What is measured is kept in `--out` (by default in the
 run), with the score of each question: run it again to go on. A model that has changed since is refused. Markdown on stdout.
 
@@ -34,28 +34,28 @@ from scopewise.runs.stages import digest, model_identity
 LIMITS = {"arc_challenge": 100, "truthfulqa_mc2": 100, "social_iqa": 100, "mmlu": 2, "wikitext": 2}
 """Questions of each task (of each of MMLU's subjects), and texts."""
 PERPLEXITY = "word_perplexity/wikitext"
-NORMAL_95 = 1.959964
+NORMAL_95 = statistics.NormalDist().inv_cdf(0.975)
 
-Scores = Mapping[str, list[float]]
-"""Task → score of each question, in percent; `PERPLEXITY` → its one value."""
+Scores = Mapping[str, list[float | None]]
+"""Task → score of each question, in percent; `PERPLEXITY` → its one value. None where the model's score is not finite."""
 
 
-def scores(model: str | Path, settings: AbilitySection) -> dict[str, list[float]]:
+def scores(model: str | Path, settings: AbilitySection) -> dict[str, list[float | None]]:
     """Return the scores of a model on each task's questions."""
     found = measure_ability(Engine.load(model), settings)
-    kept: dict[str, list[float]] = {}
+    kept: dict[str, list[float | None]] = {}
     for key, value in found.items():
         if key == PERPLEXITY:
-            kept[key] = [float(value.value or math.inf)]
+            kept[key] = [value.value]
         elif key.startswith("ability/") and key != "ability/mean" and not key.endswith("_norm"):
-            kept[key.removeprefix("ability/")] = [float(score or 0.0) for score in value.per_row]
+            kept[key.removeprefix("ability/")] = list(value.per_row)
     return kept
 
 
 def difference(one: Scores, other: Scores) -> tuple[float, float, float]:
-    """Return the mean difference of two models over all questions, and its 95 % interval."""
+    """Return the mean difference of two models over all questions that both have a score of, and its 95 % interval."""
     pairs = [(a, b) for key in one if key != PERPLEXITY for a, b in zip(one[key], other[key], strict=True)]
-    values = [a - b for a, b in pairs]
+    values = [a - b for a, b in pairs if a is not None and b is not None]
     mean = statistics.fmean(values)
     half = NORMAL_95 * statistics.stdev(values) / math.sqrt(len(values))
     return mean, mean - half, mean + half
@@ -71,13 +71,14 @@ def table(found: Mapping[str, Scores]) -> str:
     ]
     for path, one in found.items():
         name = path.removeprefix("models/")
-        cells = [f"{statistics.fmean(one[task]):.1f}" for task in tasks]
+        cells = [f"{statistics.fmean(score for score in one[task] if score is not None):.1f}" for task in tasks]
         if name == "target":
             cells.append("")
         else:
             mean, low, high = difference(one, found["target"])
             cells.append(f"{mean:+.1f} [{low:.1f}, {high:.1f}]")
-        cells.append(f"{one[PERPLEXITY][0]:.1f}" if PERPLEXITY in one else "")
+        perplexity = one.get(PERPLEXITY, [None])[0]
+        cells.append("" if perplexity is None else f"{perplexity:.1f}")
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
+import runpy
 import sys
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ def table(name: str) -> str:
     """
     if name == "against":
         ours, published = (read_row_values(RESULTS / f"{run}.rows.json.gz") for run in ("robust", "leaderboard"))
-        return str(_robust().against(ours, published))
+        return str(_robust()["against"](ours, published))
     document = json.loads((RESULTS / f"{name}.json").read_text())
     if "seeds" not in document:
         return attacks_table(document)
@@ -34,16 +34,11 @@ def table(name: str) -> str:
     commits = ", ".join(commit[:12] for commit in made["runs_at"])
     origin = f"scopewise {made['scopewise']}, commit {commits}, {made['processor']}, {made['date'][:10]}"
     statistics = compared(read_row_values(RESULTS / f"{name}.rows.json.gz"))
-    return f"{_robust().table(document['seeds'], statistics)} {origin}."
+    return f"{_robust()['table'](document['seeds'], statistics)} {origin}."
 
 
-def _robust() -> Any:
-    spec = importlib.util.spec_from_file_location("robust", RESULTS.parent / "robust.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def _robust() -> dict[str, Any]:
+    return runpy.run_path(str(RESULTS.parent / "robust.py"))
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""What unlearning costs in ability: differences by hand, and a run of a small model."""
+"""What unlearning costs in ability: differences and the table by hand."""
 
 from __future__ import annotations
 
@@ -19,3 +19,11 @@ def test_differences_are_paired_by_question() -> None:
     text = COST.table({"target": target, "other": other})
     assert "| target | 33.3 | 50.0 |  | 20.0 |" in text
     assert "| other | 66.7 | 50.0 | +20.0 [-53.3, 93.3] | 40.0 |" in text
+
+
+def test_a_question_without_a_score_is_left_out() -> None:
+    """Of three questions two have both scores: differences 100 and 0. A collapsed model has no perplexity."""
+    target = {"one": [0.0, 50.0, 100.0], COST.PERPLEXITY: [20.0]}
+    other = {"one": [100.0, None, 100.0], COST.PERPLEXITY: [None]}
+    assert COST.difference(other, target)[0] == 50
+    assert "| other | 100.0 | +50.0 [-48.0, 148.0] |  |" in COST.table({"target": target, "other": other})
