@@ -24,7 +24,7 @@ from scopewise.erasure import keys
 from scopewise.erasure.export import REQUESTS
 from scopewise.erasure.ledger import Ledger
 from scopewise.erasure.run import forget
-from scopewise.erasure.setup import Options
+from scopewise.erasure.setup import Options, Setup
 from scopewise.errors import ConfigError
 
 TEXTS = [{"question": r.question, "answer": r.answer, "scope": r.scope, "instance": r.instance} for r in rows()]
@@ -59,6 +59,8 @@ def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("budget of nothing", "--budget: '0m'; a time is a number above 0"),
         ("unknown attack", "--attack: 'magic'; allowed are question"),
         ("other models", "requests of one training have the same model"),
+        ("folder as a setting", "--set run.dir=…: a request sets this itself; use --out"),
+        ("rows as a setting", "--set data.path=…: it chooses rows of a benchmark, and the request is a file"),
     ],
 )
 def test_one_sentence_before_anything_is_made(house: Path, model: Path, wrong: str, sentence: str) -> None:
@@ -85,6 +87,10 @@ def test_one_sentence_before_anything_is_made(house: Path, model: Path, wrong: s
             options = ["--budget", "0m"]
         case "unknown attack":
             options = ["--attack", "magic"]
+        case "folder as a setting":
+            options = ["--set", f"run.dir={house / 'run'}"]
+        case "rows as a setting":
+            options = ["--set", f"data.path={house / 'other.jsonl'}"]
         case "other models":
             files.append(house / "REQ-2.yaml")
             files[1].write_text(json.dumps(given | {"id": "REQ-2", "model": {"path": "another"}}))
@@ -98,6 +104,18 @@ def test_one_sentence_before_anything_is_made(house: Path, model: Path, wrong: s
     assert not any(text["answer"] in done.output for text in FACTS)
     assert ledger.read_bytes() == before
     assert not out.exists() or not [path for path in out.iterdir() if not path.name.startswith(".")]
+
+
+def test_settings_that_choose_rows_of_a_benchmark_do_not_change_the_rows_that_are_trained_on(
+    house: Path, model: Path
+) -> None:
+    """`forget knowundo --set data.path=FOLDER`: the folder is read once, and training reads the request's own rows."""
+    changes = (f"data.path={house / 'elsewhere'}", "data.domain=privacy", "data.instances=1", "data.prompt=chat")
+    setup = Setup(request(rows()), Options(model=str(model), changes=changes), house)
+    data = setup.run.config.data
+    assert (data.path, data.domain, data.instances) == (str(house / "run.jsonl"), None, None)
+    assert data.prompt == "chat"
+    assert len(setup.run.benchmark.rows) == len(rows())
 
 
 def test_a_wrong_request_is_said_without_importing_torch(tmp_path: Path) -> None:

@@ -31,8 +31,8 @@ def open_request(path: str | Path) -> PlayRun:
         )
     options = read_json(folder / INPUTS, ResultError)["options"]
     target = options["model"] or str(folder / "run" / "target")
-    values = ["data.benchmark=jsonl", f"data.path={folder / 'run.jsonl'}", f"model.target={target}"]
-    config = load_config(None, [*values, *options["changes"]])
+    rows = ["data.benchmark=jsonl", f"data.path={folder / 'run.jsonl'}", "data.domain=null", "data.instances=null"]
+    config = load_config(None, [*options["changes"], *rows, f"model.target={target}"])
     examples, why_not = examples_of(config)
     models = {"target": target, "export": str(folder / "export")}
     return PlayRun(folder, config, models, examples, why_not, _result(folder / "steps"))

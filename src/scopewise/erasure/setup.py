@@ -38,6 +38,14 @@ _TINY_STEPS = 300
 _FEW = 3
 _BEGINNING = 8
 """Words of a general text that are its question."""
+_GIVEN = {
+    "run.dir": "--out",
+    "model.path": "--model, and --base",
+    "model.target": "--model",
+    "model.oracle": "--base",
+    "data.benchmark": "REQUEST, which may be the name of a benchmark",
+}
+"""Settings that a request makes itself, and what says them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +80,11 @@ class Options:
         for name in self.attacks:
             if name not in ATTACKS:
                 raise ConfigError(f"--attack: {name!r}; {allowed(name, ATTACKS)}")
+        settings = load_config(None, list(self.changes))
+        for key, instead in _GIVEN.items():
+            section, name = key.split(".")
+            if name in getattr(settings, section).model_fields_set:
+                raise ConfigError(f"--set {key}=…: a request sets this itself; use {instead}")
 
 
 class Setup:
@@ -230,11 +243,9 @@ class Setup:
         if model is None:
             steps = math.ceil(len(rows) / TINY["batch_size"])
             epochs = max(TINY["num_train_epochs"], math.ceil(_TINY_STEPS / steps))
-            values = [f"model.path={self._tiny()}"]
-            values += [f"finetune.{key}={value}" for key, value in {**TINY, "num_train_epochs": epochs}.items()]
-        else:
-            values = [f"model.path={self.base or model}", f"model.target={model}"]
-        return self._pipeline("run", rows, values)
+            defaults = [f"finetune.{key}={value}" for key, value in {**TINY, "num_train_epochs": epochs}.items()]
+            return self._pipeline("run", rows, [f"model.path={self._tiny()}"], defaults)
+        return self._pipeline("run", rows, [f"model.path={self.base or model}", f"model.target={model}"])
 
     @cached_property
     def unlearning(self) -> Pipeline:
@@ -273,16 +284,18 @@ class Setup:
         entry = BenchEntry.of(section.method, None)
         return self.unlearning.unlearned(entry, section, self.options.seed, label)
 
-    def _pipeline(self, name: str, rows: Sequence[Row], values: Sequence[str]) -> Pipeline:
+    def _pipeline(
+        self, name: str, rows: Sequence[Row], models: Sequence[str], defaults: Sequence[str] = ()
+    ) -> Pipeline:
         folder, file = self.folder / name, self.folder / f"{name}.jsonl"
         if not any(row.scope == RETAIN for row in rows):
             rows = [*rows, *self._continued]
         write_text(file, "".join(json.dumps(_line(row), ensure_ascii=False) + "\n" for row in rows))
-        shared = [
-            f"run.dir={folder}", f"run.seed={self.options.seed}", "data.benchmark=jsonl", f"data.path={file}",
-            "evaluate.splits=[train]", "evaluate.direct_splits=[]", "evaluate.generate_splits=[]",
+        own = [  # a benchmark's path, domain and instances, if given, were for reading it
+            f"run.dir={folder}", "data.benchmark=jsonl", f"data.path={file}", "data.domain=null", "data.instances=null",
+            "evaluate.splits=[train]", "evaluate.direct_splits=[]", "evaluate.generate_splits=[]", *models,
         ]  # fmt: skip
-        config = load_config(None, [*shared, *values, *self.options.changes])
+        config = load_config(None, [f"run.seed={self.options.seed}", *defaults, *self.options.changes, *own])
         return Pipeline(config, resume=(folder / "config.yaml").exists())
 
 
