@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -57,18 +58,31 @@ def parse_config(values: Mapping[str, Any], where: str = "run file") -> RunConfi
 def find_config(source: str | Path) -> Path:
     """Return the path of a run file, given as a path or as the name of a run shipped with the package."""
     path = Path(source)
-    shipped = Path(str(resources.files("scopewise"))) / "configs"
     if path.suffix == ".jsonl":
         raise ConfigError(
             f"{source}: JSON lines, not a run file; rows are given by --set data.benchmark=jsonl --set data.path={source}"
         )
     if path.is_file():
         return path
-    candidate = shipped / (path.name if path.suffix else f"{path.name}.yaml")
+    candidate = _shipped() / (path.name if path.suffix else f"{path.name}.yaml")
     if candidate.is_file() and len(path.parts) <= 2:
         return candidate
-    known = ", ".join(sorted(p.stem for p in shipped.glob("*.yaml")))
+    known = ", ".join(shipped_runs())
     raise ConfigError(f"{source}: no such run file; give a YAML file, or one of those shipped: {known}")
+
+
+def shipped_runs() -> dict[str, str]:
+    """Return the run files that come with the package: name → first sentence of the comment at its top."""
+    found = {}
+    for path in sorted(_shipped().glob("*.yaml")):
+        comment = takewhile(lambda line: line.startswith("#"), read_text(path, ConfigError).splitlines())
+        words = " ".join(line.removeprefix("#").strip() for line in comment)
+        found[path.stem] = re.split(r"(?<=[.?]) ", words)[0].removesuffix(".")
+    return found
+
+
+def _shipped() -> Path:
+    return Path(str(resources.files("scopewise"))) / "configs"
 
 
 def override(values: dict[str, Any], text: str) -> dict[str, Any]:

@@ -75,6 +75,12 @@ def test_list_json_names_every_entry_with_a_summary(kind: str) -> None:
     assert all(e["summary"] for e in entries)
 
 
+def test_list_runs_names_every_run_file_that_comes_with_the_package() -> None:
+    entries = json.loads(scopewise("list", "runs", "--json").stdout)
+    assert [e["name"] for e in entries] == sorted(path.stem for path in (ROOT / "configs").glob("*.yaml"))
+    assert all(0 < len(e["summary"]) <= 100 for e in entries)
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

@@ -11,14 +11,26 @@ from scopewise.methods import FAMILIES
 from scopewise.metrics.columns import Declaration
 from scopewise.recipes import RECIPES
 from scopewise.registry import package_of, plugins, summary, table
+from scopewise.run_file import shipped_runs
 from scopewise.terminal import echo, echo_json, echo_table
 
 Kind = Literal["methods", "wrappers", "localizers", "metrics", "benchmarks", "attacks"]
+Listed = Literal[Kind, "runs"]
 
 
 @command
-def list_(kind: Annotated[Kind, typer.Argument(help="The kind to list.")], as_json: Json = False) -> None:
+def list_(
+    kind: Annotated[Listed, typer.Argument(help="The kind to list; `runs`: run files that come with the package.")],
+    as_json: Json = False,
+) -> None:
     """List the names of a kind with one line about each, and for plugins their package."""
+    if kind == "runs":
+        runs = [{"name": name, "summary": about} for name, about in shipped_runs().items()]
+        if as_json:
+            echo_json(runs)
+        else:
+            echo_table((), [(f"  {run['name']}", run["summary"]) for run in runs])
+        return
     known = table(kind)
     entries: list[dict[str, Any]] = [{"name": name, "summary": summary(target)} for name, target in known.items()]
     entries += [

@@ -383,6 +383,9 @@ class Pipeline:
         forget, retain = (self._encode(part, tokenizer) for part in rows)
         model = self._prepared(target, seed, section)
         wrappers = make_wrappers(entry.method, section.wrapper_args)
+        name = f"{entry.name}, seed {seed}"
+        if prefix:  # a trial
+            name = f"tune {entry.name}, lr {section.learning_rate:.2g}, {section.num_train_epochs:.2g} epochs"
         base_model = None
         if any(wrapper.needs_base for wrapper in wrappers) and not isinstance(model, PeftModel):
             base = self.base()
@@ -392,7 +395,7 @@ class Pipeline:
             work,
             section,
             seed,
-            f"{'tune ' if prefix else ''}{entry.name}, seed {seed}",
+            name,
             early_stopping=section.early_stopping,
             expand=section.expand,
             held_out=[
