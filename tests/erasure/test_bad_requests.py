@@ -59,6 +59,7 @@ def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("budget of nothing", "--budget: '0m'; a time is a number above 0"),
         ("unknown attack", "--attack: 'magic'; allowed are question"),
         ("other models", "requests of one training have the same model"),
+        ("exact without a base", "--exact: no base; retraining begins at the model before fine-tuning"),
         ("folder as a setting", "--set run.dir=…: a request sets this itself; use --out"),
         ("rows as a setting", "--set data.path=…: it chooses rows of a benchmark, and the request is a file"),
     ],
@@ -87,6 +88,8 @@ def test_one_sentence_before_anything_is_made(house: Path, model: Path, wrong: s
             options = ["--budget", "0m"]
         case "unknown attack":
             options = ["--attack", "magic"]
+        case "exact without a base":
+            options = ["--exact"]
         case "folder as a setting":
             options = ["--set", f"run.dir={house / 'run'}"]
         case "rows as a setting":

@@ -125,12 +125,8 @@ def plan(*, known: bool, base: str | None, retain: int, asked: Literal["exact", 
     """
     if not known:
         return Plan("nothing", "", "The model does not show that it knows these facts, so there is nothing to unlearn.")
-    if asked == "exact" and base is None:
-        raise ConfigError("--exact: no base; retraining begins at the model before fine-tuning; give it with --base")
-    if asked == "exact" and not retain:
-        raise ConfigError(
-            "--exact: no retain row; retraining needs the other rows of the fine-tuning; add them with scope 'retain'"
-        )
+    if asked == "exact":
+        check_exact(base, retain)
     if base is not None and retain and asked != "approximate":
         return Plan(
             "exact", "retrain",
@@ -144,6 +140,16 @@ def plan(*, known: bool, base: str | None, retain: int, asked: Literal["exact", 
     missing = "no base" if base is None else "no retain rows"
     why = f"Exact retraining is not possible ({missing}): approximate unlearning ({method})."
     return Plan("approximate", method, why)
+
+
+def check_exact(base: str | None, retain: int) -> None:
+    """Raise ConfigError if there is no base, or no retain row, without which nothing can be retrained."""
+    if base is None:
+        raise ConfigError("--exact: no base; retraining begins at the model before fine-tuning; give it with --base")
+    if not retain:
+        raise ConfigError(
+            "--exact: no retain row; retraining needs the other rows of the fine-tuning; add them with scope 'retain'"
+        )
 
 
 def approximate(base: str | None, retain: int) -> str:

@@ -27,7 +27,7 @@ from scopewise.erasure.ledger import Ledger, State
 from scopewise.erasure.model_card import Card
 from scopewise.erasure.outcome import Forgotten
 from scopewise.erasure.page import Answers
-from scopewise.erasure.plan import Plan, approximate, check_models, plan, unlearning
+from scopewise.erasure.plan import Plan, approximate, check_exact, check_models, plan, unlearning
 from scopewise.erasure.probes import ASKED
 from scopewise.erasure.recording import LIMITS, RETRAINED, TOKENIZER, Done, write_request_record
 from scopewise.erasure.request import Request, union
@@ -187,6 +187,8 @@ class _Job:
     def _check(self) -> dict[str, Any]:
         model, setup = self.options.model, self.setup
         check_types(self.options.gguf)
+        if self.options.kind == "exact":
+            check_exact(setup.base, len(setup.retain))
         files: dict[str, str] = {}
         earlier: list[str] = []
         if model is not None:
