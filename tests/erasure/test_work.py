@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,15 @@ def test_the_parts_follow_the_plan_and_leave_out_what_is_done(setup: Setup) -> N
     assert names("approximate", "known", "unlearn") == ["verify"]
     assert names("nothing") == ["known"]
     assert all(part.cost > 0 for part in expected(setup, "approximate"))
+
+
+@pytest.mark.parametrize(("minutes", "attempts"), [(0.5, 1), (2.5, 2), (60.0, 3)])
+def test_a_budget_says_how_many_attempts_are_expected(setup: Setup, minutes: float, attempts: int) -> None:
+    """An attempt takes a minute; the first is always made, and more than three are not expected."""
+    settings = unlearning("wga", setup.finetuning, len(setup.plain.forget), len(setup.retain))
+    setup.options = replace(setup.options, minutes=minutes)
+    parts = work.parts(setup, lambda name: False, "approximate", settings, 0, lambda parts: 60.0)
+    assert [part.name for part in parts].count("train") == attempts
 
 
 def test_the_time_is_known_once_the_exposure_is_measured(setup: Setup, capsys: pytest.CaptureFixture[str]) -> None:

@@ -241,7 +241,7 @@ class _Job:
 
     def _expect(self, kind: str, attempt: int = 0) -> list[Part]:
         """Say what is to come, for the time that is left."""
-        found = work.parts(self.setup, self.steps.has, kind, self._settings(kind), attempt)
+        found = work.parts(self.setup, self.steps.has, kind, self._settings(kind), attempt, self.steps.whole.seconds)
         self.steps.whole.expect(found)
         return found
 

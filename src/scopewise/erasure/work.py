@@ -32,8 +32,9 @@ _LARGE, _MORE = 30_000_000, 3.5
 
 
 def parts(
-    setup: Setup, there: Callable[[str], bool], kind: str, settings: Mapping[str, Any], attempt: int
-) -> list[Part]:
+    setup: Setup, there: Callable[[str], bool], kind: str, settings: Mapping[str, Any], attempt: int,
+    seconds: Callable[[Sequence[Part]], float | None] = lambda parts: None,
+) -> list[Part]:  # fmt: skip
     """Return the parts of a request that are to come.
 
     Args:
@@ -42,6 +43,7 @@ def parts(
         kind: Of the plan; before there is one, what is likely.
         settings: Of the training.
         attempt: Number of attempts that were made.
+        seconds: Returns how long parts will take, about; None if that is not known. By it a budget says how many attempts fit.
     """
     found = []
     if not there("known"):
@@ -54,17 +56,24 @@ def parts(
     if not there("unlearn"):
         rows = setup.retain if kind == "exact" else 2 * list(setup.plain.forget)
         kept = 2 * _text(setup.retain or setup.general)
-        attempts = max(1, ATTEMPTS[kind] - attempt)
-        attacked = undoing_more(settings) is not None and "relearning" in setup.options.attacks
-        for _ in range(attempts):
-            found.append(Part("train", (kind, "train"), _trained(setup, rows, settings)))
-            exposed = 0.0 if kind == "exact" else scored(setup.facts_to_choose, few=setup.few)
-            found.append(Part("measure", ("score",), exposed + kept))
-        for _ in range(min(attempts, _ATTACKED) if attacked else 0):
-            found.append(Part("attack", ("score",), _relearned(setup, _tested(setup.facts_to_choose, kind), kind, 0)))
+        exposed = 0.0 if kind == "exact" else scored(setup.facts_to_choose, few=setup.few)
+        one = [
+            Part("train", (kind, "train"), _trained(setup, rows, settings)), Part("measure", ("score",), exposed + kept)
+        ]  # fmt: skip
+        attempts = max(1, _attempts(setup, kind, seconds(one)) - attempt)
+        found += attempts * one
+        if undoing_more(settings) is not None and "relearning" in setup.options.attacks:
+            attack = Part("attack", ("score",), _relearned(setup, _tested(setup.facts_to_choose, kind), kind, 0))
+            found += min(attempts, _ATTACKED) * [attack]
     if not there("verify"):
         found.append(Part("verify", ("score",), _verified(setup, kind)))
     return found
+
+
+def _attempts(setup: Setup, kind: str, each: float | None) -> int:
+    """Return how many attempts are expected if each takes so many seconds."""
+    minutes = setup.options.minutes
+    return ATTEMPTS[kind] if not minutes or not each else min(ATTEMPTS[kind], int(60 * minutes / each))
 
 
 def check_budget(setup: Setup, whole: Whole, kind: str, minutes: float) -> None:
