@@ -147,3 +147,13 @@ def test_the_first_scoring_is_followed_by_its_bars(time: Time) -> None:
     with whole.part("b"):
         score(whole, time, 10, 1.0)
         assert whole.left() == pytest.approx(30)
+
+
+def test_the_steps_of_an_attack_count_as_rows_of_the_scoring_that_it_is_part_of(time: Time) -> None:
+    """Ten of the twenty rows that were expected are steps."""
+    whole = Whole([Part("a", ("score",), 10.0), Part("b", ("score",), 20.0)], time)
+    with whole.part("a"):
+        score(whole, time, 10, 1.0)
+    with whole.part("b"):
+        train(whole, time, 10, 1.0)
+        assert whole.left() == pytest.approx(10)

@@ -221,7 +221,7 @@ def trained(
     parameters = [p for p in engine.model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.0)
     label = f"{engine.name}: relearn, {what}" if engine.name else what
-    with bar(steps, label) as progress:
+    with bar(steps, label, "step") as progress:
         for step, batch in enumerate(_batches(items, batch_size, steps, seed), start=1):
             for group in optimizer.param_groups:
                 group["lr"] = rate * min(1.0, step / _WARM_UP)
