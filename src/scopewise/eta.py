@@ -170,7 +170,7 @@ class Whole:
             return
         if not current.works:  # loading a model takes as long for much work as for little
             current.works, current.start, current.begun = True, self._clock(), self._clock()
-        trains = unit == "step" and "score" not in current.part.kinds  # of a score, an attack's steps count as rows
+        trains = unit == "step" and "train" in current.part.kinds  # the steps of an attack count as rows
         if trains and not current.trains and len(self._open) == 1:
             current.trains, current.begun = True, self._clock()
             current.share = current.first = first / total

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 
 from attacking import ascended, engine, leak
+from scopewise.attacks import suite
 from scopewise.attacks.base import Facts, Work, make_attack
 from scopewise.attacks.curves import Curve, curves_of, steps_to_recover
 from scopewise.attacks.leakage import leakage
 from scopewise.attacks.price import Price, measured
 from scopewise.attacks.relearning import attacker, trained
+from scopewise.bars import showing
 from scopewise.config import AttackSection
 from scopewise.data.prompt import encode
 from scopewise.data.rows import FORGET, RETAIN
 from scopewise.errors import ConfigError
+from scopewise.eta import Whole
 from scopewise.run_file import parse_config
 from scopewise.testing.attacks import trained as taught
 
@@ -146,12 +150,32 @@ def test_the_price_is_work_times_measured_seconds(attacked: Any) -> None:
     assert attack.work(facts).steps == 40
     assert attack.work(facts).passes == 0.5 * (1 + 2 * 3)
     assert "2 runs" in Price(0.5, 2.0).sentence([(attack, facts)] * 2)
+    two = Price(0.5, 2.0).whole([("target", attack), ("oracle", attack)], facts)
+    assert two.left() == pytest.approx(2 * Price(0.5, 2.0).of(attack.work(facts)))
     subject = engine(attacked, "target", attacked[2])
     before = copy.deepcopy(subject.model.state_dict())
     price = measured(subject, facts)
     assert price.step > 0
     assert price.one_pass > 0
     assert all(torch.equal(subject.model.state_dict()[key], value) for key, value in before.items())
+
+
+def test_each_attack_is_a_part_of_the_whole_and_its_speed_counts(
+    attacked: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    benchmark, _, target, oracle = attacked
+    shown: list[Whole] = []
+    monkeypatch.setattr(suite, "showing", lambda whole: shown.append(whole) or showing(whole))
+    section = AttackSection(attacks=("question", "quantization"))
+    models = [
+        partial(engine, attacked, name, one) for name, one in (("m", target), ("oracle", oracle), ("target", target))
+    ]
+    said: list[str] = []
+    suite.attack_models({"m": models[0]}, *models[1:], benchmark, section, tell=said.append)
+    assert "6 runs" in said[0]
+    assert shown[0].title == "6/6 m: quantization"
+    assert shown[0].left() == 0
+    assert {"question", "quantization"} < set(shown[0].speeds)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import torch
 
 from scopewise.attacks.base import Attack, Facts, Work
 from scopewise.data.batch import collate, to_device
+from scopewise.eta import Part, Whole
 from scopewise.models.engine import Engine
 from scopewise.ops import token_log_probs
 
@@ -46,6 +47,17 @@ class Price:
             f"attack: {len(runs)} runs of attacks on models, about {_minutes(total)} ({dearest.name} {share:.0%}); a training "
             f"step takes {self.step:.2g} s here, a pass over the rows {self.one_pass:.2g} s"
         )
+
+    def whole(self, runs: Sequence[tuple[str, Attack]], facts: Facts) -> Whole:
+        """Return what is to be done, for the time that is left: first by this price, then by what the attacks have taken.
+
+        Args:
+            runs: Name of a model and attack, in order.
+            facts: The rows.
+        """
+        whole = Whole(Part(f"{name}: {one.name}", (one.name,), self.of(one.work(facts))) for name, one in runs)
+        whole.remember({"": (1.0, 1.0, 0.0)})  # a cost is a second, until more than that is known
+        return whole
 
 
 def measured(engine: Engine, facts: Facts) -> Price:

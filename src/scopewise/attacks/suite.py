@@ -15,8 +15,10 @@ from scopewise.attacks.curves import Curve, curves_document, curves_of
 from scopewise.attacks.leakage import Leakage, leakage
 from scopewise.attacks.oracle import check_alike, check_ignorant
 from scopewise.attacks.price import measured
+from scopewise.bars import showing
 from scopewise.config import AttackSection
 from scopewise.data.rows import Benchmark
+from scopewise.eta import Whole
 from scopewise.files import write_json
 from scopewise.models.engine import Engine
 from scopewise.statistics import LEAST_INSTANCES
@@ -192,20 +194,28 @@ def attack_models(
     ]
     check_ignorant(*asked)
     outstanding = [
-        (attack, facts)
+        (name, attack)
         for name in ("target", "oracle", *unlearned)
         for attack in attacks
         if keep.saved(name, attack.name) is None
     ]
+    whole = Whole()
     if tell is not None and outstanding:
-        tell(measured(before(), facts).sentence(outstanding))
+        price = measured(before(), facts)
+        tell(price.sentence([(attack, facts) for _, attack in outstanding]))
+        whole = price.whole(outstanding, facts)
     pieces: dict[str, dict[str, Piece]] = {}
-    for name, load in {"target": target, "oracle": oracle, **unlearned}.items():
-        subject = {"target": before, "oracle": ignorant}.get(name) or cache(load)
-        pieces[name] = {
-            attack.name: keep(name, attack.name, lambda a=attack, s=subject: piece_of(a, s(), facts, before()))  # type: ignore[misc]
-            for attack in attacks
-        }
+    with showing(whole):
+        for name, load in {"target": target, "oracle": oracle, **unlearned}.items():
+            subject = {"target": before, "oracle": ignorant}.get(name) or cache(load)
+            pieces[name] = {}
+            for attack in attacks:
+                if (name, attack) in outstanding:
+                    whole.call(f"{1 + outstanding.index((name, attack))}/{len(outstanding)} {name}: {attack.name}")
+                with whole.part(f"{name}: {attack.name}"):
+                    pieces[name][attack.name] = keep(
+                        name, attack.name, lambda a=attack, s=subject: piece_of(a, s(), facts, before())  # type: ignore[misc]
+                    )  # fmt: skip
     oracles, targets = pieces["oracle"], pieces["target"]
     return [
         compared(
