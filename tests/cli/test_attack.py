@@ -27,7 +27,7 @@ def test_attacks_of_a_run_join_and_are_kept(tmp_path: Path) -> None:
         return {(row["method"], row["attack"]): row for row in document["results"]}
 
     few = ["--set", "rows=12"]
-    shown = attack("--attack", "question", "--attack", "extraction", "--model", "memflex", *few)
+    shown = attack("--attack", "question", "--attack", "extraction", "--model", "models/memflex/", *few)
     assert "| memflex " in shown
     assert "| ga_descent " not in shown
     assert set(results()) == {(m, a) for m in ("target", "oracle", "memflex") for a in ("question", "extraction")}

@@ -173,7 +173,8 @@ def _models(run: Path, chosen: Sequence[str]) -> list[str]:
         raise ResultError(f"{run}: no unlearned model in it; `scopewise bench` or `unlearn` makes some")
     if any(not name.strip("/ ") for name in chosen):
         raise ResultError(f"attack.models: an empty name; leave it out to attack every model of {run}")
-    found = [name for name in every if not chosen or any(name.startswith(f"models/{c}".rstrip("/")) for c in chosen)]
+    chosen = [name.removeprefix("models/").rstrip("/") for name in chosen]
+    found = [name for name in every if not chosen or name.startswith(tuple(f"models/{c}" for c in chosen))]
     if not found:
         parts = chosen[0].count("/") + 1  # compare `memflx` with `memflex`, not with a whole path
         known = dict.fromkeys("/".join(name.split("/")[1 : parts + 1]) for name in every)
