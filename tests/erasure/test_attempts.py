@@ -15,6 +15,7 @@ from scopewise.erasure.request import Lineage, Request
 from scopewise.erasure.search import Attempt
 from scopewise.erasure.setup import Options, Setup
 from scopewise.erasure.verdict import read_policy
+from scopewise.errors import ConfigError
 from scopewise.eta import Whole
 
 _FINETUNE = {"parameters": "all", "learning_rate": 2e-3, "num_train_epochs": 20.0, "batch_size": 10}
@@ -87,15 +88,16 @@ def test_the_attempts_end_with_the_one_that_leaks_least() -> None:
 
 
 def test_a_budget_ends_the_attempts() -> None:
-    """An attempt takes 10 s, as it says, and the budget is a second: neither one that forgot too much nor a good one from
-    which an attack brings facts back has a next one."""
-    made = MadeUp("reset_robust", leaky=100.0, minutes=1 / 60)
-    made.run()
-    assert [one.name for one in made.made] == ["0.0650 0.7"]
+    """An attempt takes 10 s, as it says, and the budget is a second. A good model from which an attack brings facts back has no
+    next one; one that forgot too much is not attacked for its record, and a longer budget goes on."""
     made = MadeUp("reset_robust", leaky=100.0, minutes=1 / 60)
     made.settings["method_args"] = {"forget_weight": 0.03}
     made.run()
     assert [(one.name, one.leakage) for one in made.made] == [("0.0300 0.7", pytest.approx(30))]
+    made = MadeUp("reset_robust", leaky=100.0, minutes=1 / 60)
+    with pytest.raises(ConfigError, match=r"^--budget: .*1 attempt.*--resume"):
+        made.run()
+    assert [one.name for one in made.made] == ["0.0650 0.7"]
 
 
 def test_a_method_that_undoes_nothing_is_not_attacked() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
+from scopewise.bars import duration
 from scopewise.documents import read_json
 from scopewise.erasure.keep import keep
 from scopewise.erasure.plan import Plan, searched, strengths, undoing_more, with_strength
@@ -14,7 +15,7 @@ from scopewise.erasure.resist import DRAWS, halves, resist, settings_of
 from scopewise.erasure.search import FACTOR, Attempt, chosen, search
 from scopewise.erasure.setup import Setup
 from scopewise.erasure.verdict import Policy, is_known, is_over_unlearned
-from scopewise.errors import ResultError
+from scopewise.errors import ConfigError, ResultError
 from scopewise.eta import Whole
 from scopewise.exposure import expose
 from scopewise.files import write_json
@@ -72,6 +73,8 @@ class Attempts:
             self.made += search(strength, self._told, most=most - len(self.made), budget=left)
             last, undone = self.made[-1], undoing_more(self.settings)
             undoes = "reset" in strengths(self.settings, self.name)
+            if not last.good:
+                self._check_budget(time.monotonic() - begin)
             if not last.good or not undoes or "relearning" not in self.setup.options.attacks:
                 break
             self.made[-1] = last = self._attacked(last)
@@ -84,6 +87,20 @@ class Attempts:
             more = in_time and len(self.made) < most
             strength, self.settings = last.strength / FACTOR, undone  # less is left to forget
         return self._document(chosen(self.made))
+
+    def _check_budget(self, spent: float) -> None:
+        """Raise ConfigError if the budget ended the search before a model both forgot and kept.
+
+        To attack a model that is known to fail can take hours.
+        """
+        minutes, dearest = self.setup.options.minutes, max(one.seconds for one in self.made)
+        if minutes is None or any(one.good for one in self.made) or len(self.made) >= MOST[self.plan.kind]:
+            return
+        if spent + dearest > 60 * minutes:
+            raise ConfigError(
+                f"--budget: {duration(60 * minutes)}; {counted(len(self.made), 'attempt')}, of which none both forgot and kept "
+                f"enough; another one takes about {duration(dearest)}; add --resume and a longer budget, or no budget"
+            )
 
     def _told(self, strength: float) -> Attempt:
         made = self._attempt(strength)
