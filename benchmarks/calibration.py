@@ -48,7 +48,7 @@ from scopewise.data.prompt import encode
 from scopewise.data.rows import FORGET, RETAIN, Row
 from scopewise.erasure.figures import ATTACKS, Kept
 from scopewise.erasure.keep import keep, retention
-from scopewise.erasure.resist import ResistSettings, attacked_exposures, lighter, resisted
+from scopewise.erasure.resist import ResistSettings, lighter, resisted, trials
 from scopewise.erasure.verdict import decide, read_policy
 from scopewise.exposure import expose
 from scopewise.files import write_json
@@ -218,7 +218,9 @@ def main() -> None:
             "exposure": expose(engine, facts),
             "lost": {one.instance: one for one in lost.instances},
             "attacks": [
-                a for a in attacked_exposures(engine, tested, facts, retain, general, settings) if a[2] is not None
+                (trial.attack, trial.setting, exposure)
+                for trial in trials(engine, tested, facts, retain, general, settings)
+                if (exposure := trial.measure()) is not None
             ],
             "light": expose(engine, tested) if first is engine else None,
         }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +14,8 @@ from scopewise.data.facts import Fact, facts_of
 from scopewise.data.rows import FORGET, RETAIN, TRAIN, Row
 from scopewise.erasure.figures import ATTACKS
 from scopewise.erasure.keep import keep, retention
-from scopewise.erasure.resist import ResistSettings, halves, leakage, resist, resisted
+from scopewise.erasure.made_trials import MadeTrials
+from scopewise.erasure.resist import ResistSettings, Trial, halves, leakage, resist, resisted, trials
 from scopewise.erasure.verdict import decide, read_policy
 from scopewise.errors import DataError
 from scopewise.exposure import expose
@@ -121,11 +124,41 @@ def test_attacks_find_what_the_target_knows_and_nothing_in_the_oracle(attack_wor
     assert found.notes == ("prompts: not run.", "sampling: not run.", "relearning: not run.")
 
 
+def test_an_interrupted_suite_goes_on_where_it_stopped(attack_world: AttackWorld, tmp_path: Path) -> None:
+    """Each trial is made once, and what comes out is what an uninterrupted suite finds."""
+    retain, general = attack_world.benchmark.select(RETAIN), list(attack_world.benchmark.general)
+    target, oracle = attack_world.engine("target"), attack_world.engine("oracle")
+    tested, how = facts(attack_world), replace(QUICK, steps=1, draws=2)
+    whole = resist(oracle, target, tested, retain, general, how)
+    for interrupted_after in (3, 4, 5, None):  # among the quantized weights, prompts and relearning
+        measured: list[Trial] = []
+
+        def made(
+            trial: Trial, most: int | None = interrupted_after, measured: list[Trial] = measured
+        ) -> Exposure | None:
+            def measure() -> Exposure | None:
+                if len(measured) == most:
+                    raise KeyboardInterrupt
+                measured.append(trial)
+                return trial.measure()
+
+            return MadeTrials(tmp_path, "the model").made(replace(trial, measure=measure))
+
+        with pytest.raises(KeyboardInterrupt) if interrupted_after is not None else nullcontext():
+            found = resist(oracle, target, tested, retain, general, how, made=made)
+    assert found == whole
+    every = [*trials(oracle, tested, tested, retain, general, how)]
+    assert len(measured) == len(every) - 3 - 4 - 5
+    again = MadeTrials(tmp_path, "the model")
+    assert again.made(replace(every[0], measure=lambda: None)) is not None
+    assert MadeTrials(tmp_path, "another").made(replace(every[0], measure=lambda: None)) is None
+
+
 def test_a_copy_that_still_knows_is_found(attack_world: AttackWorld) -> None:
     """A GGUF file that is given away with a model is judged as the model is: here the model forgot, and its copy did not."""
     target, oracle = attack_world.engine("target"), attack_world.engine("oracle")
     tested, how = facts(attack_world), replace(QUICK, attacks=("question", "quantization"))
-    found = resist(oracle, target, tested, [], [], how, [("GGUF q8_0, as exported", target)])
+    found = resist(oracle, target, tested, [], [], how, [("GGUF q8_0, as exported", lambda: target)])
     worst = found.worst
     assert worst is not None
     assert (worst.attack, worst.setting, worst.leakage.value) == (

@@ -10,6 +10,7 @@ from typing import Any
 from scopewise.bars import duration
 from scopewise.documents import read_json
 from scopewise.erasure.keep import keep
+from scopewise.erasure.made_trials import MadeTrials
 from scopewise.erasure.plan import Plan, searched, strengths, undoing_more, with_strength
 from scopewise.erasure.resist import DRAWS, halves, resist, settings_of
 from scopewise.erasure.search import FACTOR, Attempt, chosen, search
@@ -169,7 +170,8 @@ class Attempts:
         how = settings_of(kind, ("relearning",), setup.finetuning["learning_rate"], seed)
         other = ([], []) if all(halves(facts, seed)) else (setup.retain, setup.general)
         with self.whole.part("attack"):
-            found = resist(self._engine(path), self.target, facts, *other, how)
+            made = MadeTrials(self._file.parent, path).made
+            found = resist(self._engine(path), self.target, facts, *other, how, made=made)
         ends = [one.leakage.value if one.leakage.high is None else one.leakage.high for one in found.settings]
         return max(ends, default=0.0)
 

@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -76,7 +77,8 @@ def resist(
     retain: Sequence[Row],
     general: Sequence[Row],
     settings: ResistSettings | None = None,
-    copies: Iterable[tuple[str, Engine]] = (),
+    copies: Iterable[tuple[str, Callable[[], Engine]]] = (),
+    made: Callable[[Trial], Exposure | None] = lambda trial: trial.measure(),
 ) -> Resisted:
     """Attack a model in several ways, and measure the exposure of its facts under each.
 
@@ -91,8 +93,9 @@ def resist(
         retain: Retain rows.
         general: Texts without a question.
         settings: Which attacks, and how strong.
-        copies: Name and engine of each quantized copy that is given away with the model, such as a GGUF file; they are
-            settings of the attack `quantization`.
+        copies: Name of each quantized copy that is given away with the model, such as a GGUF file, and a function that loads
+            it; they are settings of the attack `quantization`.
+        made: Makes a trial, or returns what it gave before an interruption.
 
     Returns:
         No settings, and a note, if the target does not know the facts: then there is no scale.
@@ -104,16 +107,17 @@ def resist(
     found, notes = [], [f"{name}: not run." for name in left_out]
     if "relearning" in settings.attacks and not all(halves(facts, settings.seed)):
         notes.append(f"relearning, {OF_OTHERS}: not run, since there is one fact only.")
-    for attack, setting, exposure in attacked_exposures(engine, tested, facts, retain, general, settings):
-        if exposure is None:
-            notes.append(f"{attack}, {setting}: the attacked model's logits are not numbers.")
+    every = [*trials(engine, tested, facts, retain, general, settings)]
+    if "quantization" in settings.attacks:
+        every += [
+            Trial("quantization", name, tested, partial(_exposed_copy, load, tested, settings.seed))
+            for name, load in copies
+        ]
+    for trial in every:
+        if (exposure := made(trial)) is None:
+            notes.append(f"{trial.attack}, {trial.setting}: the attacked model's logits are not numbers.")
         elif 2 * len(exposure.facts) >= len(tested):
-            found.append((attack, setting, exposure))
-    for name, copy in copies if "quantization" in settings.attacks else ():
-        if (exposure := _exposed(copy, tested, settings.seed)) is None:
-            notes.append(f"quantization, {name}: the model's logits are not numbers.")
-        else:
-            found.append(("quantization", name, exposure))
+            found.append((trial.attack, trial.setting, exposure))
     return replace(resisted(before, found, notes), left_out=left_out)
 
 
@@ -160,40 +164,54 @@ def leakage(exposure: Exposure, known: Sequence[float]) -> Interval:
     return estimate(values[None], np.array([names.index(fact.fact.instance) for fact in exposure.facts])).interval()
 
 
-Step = tuple[str, str, Exposure | None]
+@dataclass(frozen=True)
+class Trial:
+    """An attack with one setting; not made yet.
+
+    Attributes:
+        attack: Its name.
+        setting: Its setting. One with several draws has a trial for each.
+        facts: The facts whose exposure is measured, in order.
+        measure: Makes it, and returns the exposure; None of a model that it makes diverge.
+        draw: Number of the draw.
+    """
+
+    attack: str
+    setting: str
+    facts: Sequence[Fact]
+    measure: Callable[[], Exposure | None]
+    draw: int = 0
 
 
-def attacked_exposures(
+def trials(
     engine: Engine,
     tested: Sequence[Fact],
     facts: Sequence[Fact],
     retain: Sequence[Row],
     general: Sequence[Row],
     settings: ResistSettings,
-) -> Iterator[Step]:
-    """Yield the name of each attack, its setting, and the exposure under it; None of a model that it makes diverge.
-
-    A setting with several draws comes as often.
+) -> Iterator[Trial]:
+    """Yield the trials of all attacks.
 
     Args: as `resist`, with `tested`, the facts whose exposure is measured.
     """
     if "question" in settings.attacks:
-        yield "question", "as asked", _exposed(engine, tested, settings.seed)
+        yield Trial("question", "as asked", tested, partial(_exposed, engine, tested, settings.seed))
     if "quantization" in settings.attacks:
         yield from _quantized(engine, tested, settings)
     if "prompts" in settings.attacks:
         yield from _prompted(engine, tested, retain, general, settings)
     if "sampling" in settings.attacks:
-        yield "sampling", f"best of {settings.samples}", _sampled(engine, tested, settings)
+        sampled = partial(_sampled, engine, tested, settings)
+        yield Trial("sampling", f"best of {settings.samples}", tested, sampled)
     if "relearning" in settings.attacks:
         for rate in settings.learning_rates:
             for draw in range(settings.draws):
-                yield from _relearned_in_halves(
-                    engine, tested, facts, rate, replace(settings, seed=settings.seed + draw)
-                )
+                yield from _relearned_in_halves(engine, tested, facts, rate, settings, draw)
             for name, rows in (("retain rows", retain), ("general text", general)):
                 if rows:
-                    yield from _relearned(engine, rows, name, tested, rate, settings)
+                    relearned = partial(_relearned, engine, rows, name, tested, rate, settings)
+                    yield Trial("relearning", _said(name, rate, settings), tested, relearned)
 
 
 def _exposed(engine: Engine, facts: Sequence[Fact], seed: int, begun: str = "") -> Exposure | None:
@@ -203,22 +221,30 @@ def _exposed(engine: Engine, facts: Sequence[Fact], seed: int, begun: str = "") 
         return None
 
 
-def _quantized(engine: Engine, facts: Sequence[Fact], settings: ResistSettings) -> Iterator[Step]:
+def _exposed_copy(load: Callable[[], Engine], facts: Sequence[Fact], seed: int) -> Exposure | None:
+    return _exposed(load(), facts, seed)
+
+
+def _quantized(engine: Engine, facts: Sequence[Fact], settings: ResistSettings) -> Iterator[Trial]:
     changes: dict[str, Callable[[Tensor], Tensor]] = {
         "int8": lambda w: rounded(w, "int8"),
         "int4": lambda w: round_symmetric(w, 4, 64),
         "nf4": lambda w: rounded(w, "nf4"),
     }
-    for name, change in changes.items():
+
+    def exposed(change: Callable[[Tensor], Tensor]) -> Exposure | None:
         with engine.lend() as model, torch.no_grad():
             for weight in block_weights(model).values():
                 weight.copy_(change(weight.float()))
-            yield "quantization", name, _exposed(engine, facts, settings.seed)
+            return _exposed(engine, facts, settings.seed)
+
+    for name, change in changes.items():
+        yield Trial("quantization", name, facts, partial(exposed, change))
 
 
 def _prompted(
     engine: Engine, facts: Sequence[Fact], retain: Sequence[Row], general: Sequence[Row], settings: ResistSettings
-) -> Iterator[Step]:
+) -> Iterator[Trial]:
     benchmark = Benchmark("request", (*[fact.row for fact in facts], *retain), tuple(general))
     lawful = Facts(benchmark, AttackSection(seed=settings.seed))
     for template in Prompts().templates():
@@ -227,7 +253,8 @@ def _prompted(
         fitting = {item.row.question for item in engine.encode([row for _, row in asked], over_length="drop")}
         prompted = [fact for fact in prompted if fact.questions[0] in fitting]
         if prompted:
-            yield "prompts", template.name, _exposed(engine, prompted, settings.seed, template.start)
+            exposed = partial(_exposed, engine, prompted, settings.seed, template.start)
+            yield Trial("prompts", template.name, prompted, exposed)
 
 
 def _sampled(engine: Engine, facts: Sequence[Fact], settings: ResistSettings) -> Exposure:
@@ -248,27 +275,33 @@ def _sampled(engine: Engine, facts: Sequence[Fact], settings: ResistSettings) ->
 
 def _relearned(
     engine: Engine, rows: Sequence[Row], name: str, facts: Sequence[Fact], rate: float, settings: ResistSettings
-) -> Iterator[Step]:
+) -> Exposure | None:
     with attacker(engine, "full", settings.seed) as attacked:
         for _ in trained(attacked, rows, settings.batch_size, settings.steps, rate, settings.seed, name):
             pass
-        setting = f"{name}, rate {rate:.2g}, {settings.steps} steps"
-        yield "relearning", setting, _exposed(attacked, facts, settings.seed)
+        return _exposed(attacked, facts, settings.seed)
+
+
+def _said(name: str, rate: float, settings: ResistSettings) -> str:
+    return f"{name}, rate {rate:.2g}, {settings.steps} steps"
 
 
 def _relearned_in_halves(
-    engine: Engine, tested: Sequence[Fact], facts: Sequence[Fact], rate: float, settings: ResistSettings
-) -> Iterator[Step]:
-    """Train on one half of the facts and test the other, and the other way round; join the two, setting by setting."""
-    rows_of = [[row for fact in half for row in fact.rows] for half in halves(facts, settings.seed)]
+    engine: Engine, tested: Sequence[Fact], facts: Sequence[Fact], rate: float, settings: ResistSettings, draw: int
+) -> Iterator[Trial]:
+    """Train on one half of the facts and test the other, and the other way round; join the two."""
+    own = replace(settings, seed=settings.seed + draw)
+    rows_of = [[row for fact in half for row in fact.rows] for half in halves(facts, own.seed)]
     if not all(rows_of):
         return
-    first, second = (
-        list(_relearned(engine, held, OF_OTHERS, _among(tested, other, settings), rate, settings))
-        for held, other in (rows_of, rows_of[::-1])
-    )
-    for (attack, setting, one), (_, _, other) in zip(first, second, strict=True):
-        yield attack, setting, None if one is None or other is None else Exposure((*one.facts, *other.facts))
+    turns = [(held, _among(tested, other, own)) for held, other in (rows_of, rows_of[::-1])]
+
+    def relearned() -> Exposure | None:
+        both = [_relearned(engine, held, OF_OTHERS, asked, rate, own) for held, asked in turns]
+        return None if None in both else Exposure(tuple(fact for one in both if one is not None for fact in one.facts))
+
+    asked = [fact for _, facts_of_half in turns for fact in facts_of_half]
+    yield Trial("relearning", _said(OF_OTHERS, rate, settings), asked, relearned, draw)
 
 
 def halves(facts: Sequence[Fact], seed: int) -> tuple[list[Fact], list[Fact]]:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from scopewise.erasure.gguf_file import check_types
 from scopewise.erasure.handouts import PAGE
 from scopewise.erasure.keep import keep
 from scopewise.erasure.ledger import Ledger, State
+from scopewise.erasure.made_trials import MadeTrials
 from scopewise.erasure.model_card import Card
 from scopewise.erasure.outcome import Forgotten
 from scopewise.erasure.page import Answers
@@ -142,7 +144,9 @@ class _Job:
         )
         exported = Exported(folder, **made_files["made"])
         model = evidence.digest_files(exported.files)
-        verified = step("verify", lambda: self._verify(exported, chosen_plan, checked), lambda found: found["said"])
+        verified = step(
+            "verify", lambda: self._verify(exported, model, chosen_plan, checked), lambda found: found["said"]
+        )
         for one in self.requests:
             self._reach(one, "verified", model, exact=chosen_plan.kind == "exact")
         for found in verified["earlier"]:
@@ -281,7 +285,7 @@ class _Job:
         made = export(engine, folder, card, self.options.gguf, private)
         return {"made": {"files": made.files, "errors": made.errors}}
 
-    def _verify(self, exported: Exported, plan: Plan, checked: Mapping[str, Any]) -> dict[str, Any]:
+    def _verify(self, exported: Exported, model: str, plan: Plan, checked: Mapping[str, Any]) -> dict[str, Any]:
         engine, target = reload(exported, self.setup.run.config.data), self.setup.engine(self.setup.target, "model")
         engine.name = "verify"
         rate = self.setup.finetuning["learning_rate"]
@@ -291,8 +295,11 @@ class _Job:
             rows, more = self.setup.kept_rows
             kept = keep(engine, target, rows, self.setup.general, more)
             data = self.setup.run.config.data
-            copies = ((f"GGUF {kind}, as exported", reload(exported, data, kind)) for kind in self.options.gguf)
-            resisted = resist(engine, target, self._facts, self.setup.retain, self.setup.general, how, copies)
+            copies = [
+                (f"GGUF {kind}, as exported", partial(reload, exported, data, kind)) for kind in self.options.gguf
+            ]
+            made = MadeTrials(self.folder / "steps", model).made
+            resisted = resist(engine, target, self._facts, self.setup.retain, self.setup.general, how, copies, made)
             shown = examples(exposure, engine, target)
             earlier = recheck.regress(
                 engine, self.ledger, self.policy, self.setup.request.rows, own=[one.id for one in self.requests],
