@@ -9,7 +9,6 @@ from typing import Any
 
 from scopewise.bars import duration
 from scopewise.documents import read_json
-from scopewise.erasure.keep import keep
 from scopewise.erasure.made_trials import MadeTrials
 from scopewise.erasure.plan import Plan, searched, strengths, undoing_more, with_strength
 from scopewise.erasure.resist import DRAWS, halves, resist, settings_of
@@ -59,7 +58,6 @@ class Attempts:
         self.setup, self.plan, self.policy, self.whole = setup, plan, policy, whole
         self.expect, self.tell = expect, tell
         self.settings, self.name = dict(settings), searched(plan.method)
-        self.target = setup.engine(setup.target, "model")
         self.made: list[Attempt] = []
         self._settings_of: dict[str, dict[str, Any]] = {}
         self._file = setup.folder / "steps" / "tried.json"
@@ -126,8 +124,7 @@ class Attempts:
         self._settings_of[path] = settings
         with self.whole.part("measure"):
             engine = self._engine(path)
-            rows, more = self.setup.kept_rows
-            lost = keep(engine, self.target, rows, more=more).loss.value
+            lost = self.setup.before.kept(engine, general=False).loss.value
             kept = lost <= self.policy.kept.bound / 2
             # A model that was trained without the rows only has to keep: the verdict measures the rest.
             known, below, distance = (False, False, 0.0) if exact else self._exposed(engine)
@@ -171,7 +168,7 @@ class Attempts:
         other = ([], []) if all(halves(facts, seed)) else (setup.retain, setup.general)
         with self.whole.part("attack"):
             made = MadeTrials(self._file.parent, path).made
-            found = resist(self._engine(path), self.target, facts, *other, how, made=made)
+            found = resist(self._engine(path), setup.before.target, facts, *other, how, made=made)
         ends = [one.leakage.value if one.leakage.high is None else one.leakage.high for one in found.settings]
         return max(ends, default=0.0)
 

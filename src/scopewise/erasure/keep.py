@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 
@@ -35,15 +36,58 @@ def keep(
     Raises:
         DataError: no row that fits.
     """
-    own, others = ([item.row for item in target.encode(part, over_length="drop")] for part in (rows, more))
-    if not own and not others:
-        raise DataError("verdict: no retain row that fits data.max_length; give one, or leave retention out")
-    fitting = [*own, *others]
-    names = [instance_of(row.instance, row.question) for row in fitting]
-    lost = _accuracy(target, fitting) - _accuracy(engine, fitting)
-    rise = _rise(engine, target, general)
-    found = [retention(lost[:n], names[:n], rise) for n in {len(fitting), len(own)} if n]
-    return max(found, key=lambda kept: kept.loss.value)
+    return Before(target, rows, more, general).kept(engine)
+
+
+class Before:
+    """What the target knows of the retain rows and of general text: measured once, for all models that are compared with it.
+
+    Args: as `keep`.
+    """
+
+    def __init__(
+        self, target: Engine, rows: Sequence[Row], more: Sequence[Row] = (), general: Sequence[Row] = ()
+    ) -> None:
+        self.target = target
+        own, others = ([item.row for item in target.encode(part, over_length="drop")] for part in (rows, more))
+        if not own and not others:
+            raise DataError("verdict: no retain row that fits data.max_length; give one, or leave retention out")
+        self._own, self._rows = len(own), [*own, *others]
+        self._texts = [item.row for item in target.encode(general, over_length="drop")]
+
+    def kept(self, engine: Engine, *, general: bool = True) -> Kept:
+        """Return the retention of a model; with `general` also the rise of its loss on the texts, if there are any."""
+        names = [instance_of(row.instance, row.question) for row in self._rows]
+        lost = self._accuracy - _accuracy(engine, self._rows)
+        rise = self._rise(engine) if general else None
+        found = [retention(lost[:n], names[:n], rise) for n in {len(self._rows), self._own} if n]
+        return max(found, key=lambda kept: kept.loss.value)
+
+    @cached_property
+    def _accuracy(self) -> np.ndarray:
+        return _accuracy(self.target, self._rows)
+
+    @cached_property
+    def _nll(self) -> np.ndarray | None:
+        """Its loss on each text; None of a model whose logits are not numbers."""
+        try:
+            return _nll(self.target, self._texts)
+        except ModelError:
+            return None
+
+    def _rise(self, engine: Engine) -> Interval | None:
+        """Return the rise of the loss in nats per token.
+
+        None without text, of a model whose logits are not numbers, and if the target is no better than a uniform guess over the
+        vocabulary: it has no general ability that could be lost.
+        """
+        if not self._texts or self._nll is None or self._nll.mean() >= math.log(self.target.vocab_size):
+            return None
+        try:
+            rise = _nll(engine, self._texts) - self._nll
+        except ModelError:
+            return None
+        return _interval(rise, [str(i) for i in range(len(self._texts))])
 
 
 def retention(lost: np.ndarray, names: Sequence[str], general: Interval | None = None) -> Kept:
@@ -53,25 +97,6 @@ def retention(lost: np.ndarray, names: Sequence[str], general: Interval | None =
         rows.setdefault(name, []).append(value)
     instances = [InstanceLoss(name, len(values), float(np.mean(values))) for name, values in rows.items()]
     return Kept(_interval(lost, names), tuple(sorted(instances, key=lambda one: -one.loss)), general)
-
-
-def _rise(engine: Engine, target: Engine, general: Sequence[Row]) -> Interval | None:
-    """Return the rise of the loss in nats per token.
-
-    None without text, of a model whose logits are not numbers, and if the target is no better than a uniform guess over the
-    vocabulary: it has no general ability that could be lost.
-    """
-    texts = [item.row for item in target.encode(general, over_length="drop")]
-    if not texts:
-        return None
-    try:
-        before = _nll(target, texts)
-        if before.mean() >= math.log(target.vocab_size):
-            return None
-        rise = _nll(engine, texts) - before
-    except ModelError:
-        return None
-    return _interval(rise, [str(i) for i in range(len(texts))])
 
 
 def _accuracy(engine: Engine, rows: Sequence[Row]) -> np.ndarray:

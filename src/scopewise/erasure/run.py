@@ -23,7 +23,6 @@ from scopewise.erasure.facts_file import exposure_document, exposure_in, facts_h
 from scopewise.erasure.figures import Kept, Resisted
 from scopewise.erasure.gguf_file import check_types
 from scopewise.erasure.handouts import PAGE
-from scopewise.erasure.keep import keep
 from scopewise.erasure.ledger import Ledger, State
 from scopewise.erasure.made_trials import MadeTrials
 from scopewise.erasure.model_card import Card
@@ -286,14 +285,13 @@ class _Job:
         return {"made": {"files": made.files, "errors": made.errors}}
 
     def _verify(self, exported: Exported, model: str, plan: Plan, checked: Mapping[str, Any]) -> dict[str, Any]:
-        engine, target = reload(exported, self.setup.run.config.data), self.setup.engine(self.setup.target, "model")
+        engine, target = reload(exported, self.setup.run.config.data), self.setup.before.target
         engine.name = "verify"
         rate = self.setup.finetuning["learning_rate"]
         how = settings_of(plan.kind, self.options.attacks, rate, self.options.seed)
         with self.steps.whole.part("verify"):
             exposure = expose(engine, self._facts, seed=self.options.seed)
-            rows, more = self.setup.kept_rows
-            kept = keep(engine, target, rows, self.setup.general, more)
+            kept = self.setup.before.kept(engine)
             data = self.setup.run.config.data
             copies = [
                 (f"GGUF {kind}, as exported", partial(reload, exported, data, kind)) for kind in self.options.gguf

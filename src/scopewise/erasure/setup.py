@@ -18,6 +18,7 @@ from scopewise.data.instances import instance_names
 from scopewise.data.rows import FORGET, RETAIN, TRAIN, Row
 from scopewise.erasure.expand import Expanded, expand
 from scopewise.erasure.figures import ATTACKS
+from scopewise.erasure.keep import Before
 from scopewise.erasure.plan import finetuning, taught
 from scopewise.erasure.request import Request
 from scopewise.erasure.verdict import is_known
@@ -232,6 +233,11 @@ class Setup:
         """Load a model; `name` is the label of its progress bars."""
         config = self.run.config
         return Engine.load(path, config.model, config.data, max_tokens=config.evaluate.max_tokens, name=name)
+
+    @cached_property
+    def before(self) -> Before:
+        """What the target knows of the rows that are kept."""
+        return Before(self.engine(self.target, "model"), *self.kept_rows, self.general)
 
     # -- runs -----------------------------------------------------------------------------------------------------------
 

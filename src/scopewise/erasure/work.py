@@ -55,13 +55,13 @@ def parts(
         return found
     if not there("unlearn"):
         rows = setup.retain if kind == "exact" else 2 * list(setup.plain.forget)
-        kept = 2 * _text(setup.retain or setup.general)
         exposed = 0.0 if kind == "exact" else scored(setup.facts_to_choose, few=setup.few)
-        one = [
-            Part("train", (kind, "train"), _trained(setup, rows, settings)), Part("measure", ("score",), exposed + kept)
-        ]  # fmt: skip
-        attempts = max(1, _attempts(setup, kind, seconds(one)) - attempt)
-        found += attempts * one
+        train = Part("train", (kind, "train"), _trained(setup, rows, settings))
+        measure = Part("measure", ("score",), exposed + _kept(setup))
+        attempts = max(1, _attempts(setup, kind, seconds([train, measure])) - attempt)
+        found += attempts * [train, measure]
+        if attempt == 0:  # what the target knows of them is measured once
+            found[-2 * attempts + 1] = replace(measure, cost=exposed + 2 * _kept(setup))
         if undoing_more(settings) is not None and "relearning" in setup.options.attacks:
             attack = Part("attack", ("score",), _relearned(setup, _tested(setup.facts_to_choose, kind), kind, 0))
             found += min(attempts, _ATTACKED) * [attack]
@@ -121,6 +121,11 @@ def _text(rows: Sequence[Row]) -> float:
     return float(sum(len(row.question) + len(row.answer) for row in rows))
 
 
+def _kept(setup: Setup) -> float:
+    """Return the cost of measuring the retention of a model, in the wordings of the request and in others."""
+    return _text([*setup.plain.retain, *setup.plain.held_out] if setup.retain else setup.general)
+
+
 def _trained(setup: Setup, rows: Sequence[Row], settings: Mapping[str, Any]) -> float:
     steps = math.ceil(len(rows) / settings["batch_size"])
     return _more(setup) * float(settings["num_train_epochs"] * (_TRAINED * _text(rows) + _STEP * steps))
@@ -138,7 +143,7 @@ def _tested(facts: Sequence[Fact], kind: str) -> list[Fact]:
 
 def _verified(setup: Setup, kind: str) -> float:
     """Return the cost of exposure, retention and attacks."""
-    kept = 2 * (_text(setup.retain) + _text(setup.general))
+    kept = 2 * (_kept(setup) + _text(setup.general))
     return scored(setup.facts, few=setup.few) + kept + sum(_attacks(setup, kind))
 
 
