@@ -139,7 +139,9 @@ trials are in `benchmarks/results/knowundo_privacy_smollm2_12_search.json`. Reci
   only. WGA with these rows, too (in the table under the paper's protocol: one seed, the rate and epochs that were chosen
   without them), keeps 99 % and is 12.0 points away: the rows explain the Retention, and not the forgetting.
 - **Nothing forgets as the oracle does.** All are 8 points away or more.
-- **Not known here:** what relearning brings back, other seeds of the target, a longer search, and the copyright domain.
+- **Relearning** brings 72 % of what MemFlex hid back, and nearly nothing after the robust recipe, which leaves 23 % unforgotten
+  ([attacks on both](attack-study.md#a-pre-trained-model-smollm2)).
+- **Not known here:** other seeds of the target, a longer search, and the copyright domain.
 """
 
 ABILITY = """
