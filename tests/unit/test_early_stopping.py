@@ -69,11 +69,26 @@ def test_nothing_forgotten_is_said_when_half_is_over(
 def test_a_model_that_knows_nothing_is_not_said_to_forget_nothing(
     tiny: Any, make_trainer: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As after a reset, when Unlearn Success begins near 100."""
+    """Unlearn Success begins near 100."""
     trainer = stopping(make_trainer, tiny, "ga_descent", {"steps": 1}, learning_rate=1e-9, max_steps=2)
     with caplog.at_level(logging.WARNING, "scopewise"):
         trainer.train()
     assert trainer.early_stopping.evaluations[0].unlearn_success > 50
+    assert not caplog.messages
+
+
+def test_a_reset_forgets_before_the_first_step(
+    learnt: Any, make_trainer: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Then the steps need not: a model that guesses half of the tokens can begin below 50."""
+    model, tokenizer = copy.deepcopy(learnt)
+    trainer = make_trainer(
+        model, tokenizer, "ga_descent+reset", early_stopping=EarlyStoppingSection(rows=16, steps=1), max_steps=2,
+        learning_rate=1e-9, wrapper_args={"reset": {"alpha": 0.05}}, base_model=copy.deepcopy(learnt[0]), **ADAM,
+    )  # fmt: skip
+    with caplog.at_level(logging.WARNING, "scopewise"):
+        trainer.train()
+    assert trainer.early_stopping.evaluations[0].unlearn_success < 50
     assert not caplog.messages
 
 

@@ -33,7 +33,7 @@ their end."""
 _NOTHING = 1.0
 """Nothing is forgotten if Unlearn Success has risen by less than this, in points."""
 _FORGOTTEN = 50.0
-"""Nor is there much to forget if it was this high before the first step, as it is after a reset."""
+"""Nor is there much to forget if it was this high before the first step."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,10 @@ class EarlyStopping(TrainerCallback):
     """Early stopping on a few train rows of both scopes, evaluated every few steps; val rows are never used.
 
     It warns (through `logging`, logger `scopewise`) in two cases: nothing is forgotten after half of the training (and
-    at least 10 steps, or all if there are fewer), or the accuracy on retain rows falls below half of that before
-    unlearning. With `keep_best`, training ends with the state of highest Average Success on these rows; with `patience`,
-    it stops after that many evaluations without improvement; with `max_kl`, after the first one whose KL is above it.
+    at least 10 steps, or all if there are fewer; not if a wrapper made the model forget before the first step), or the
+    accuracy on retain rows falls below half of that before unlearning. With `keep_best`, training ends with the state of
+    highest Average Success on these rows; with `patience`, it stops after that many evaluations without improvement; with
+    `max_kl`, after the first one whose KL is above it.
 
     Args:
         forget: Forget train rows.
@@ -73,6 +74,7 @@ class EarlyStopping(TrainerCallback):
         seed: Of the choice of rows.
         hit_rate: Returns the teacher-forced accuracy (0-1) on some rows.
         logits: Returns the logits at the answer tokens of some rows.
+        changed: Whether a wrapper changes the model before the first step, as `reset` does.
 
     Attributes:
         evaluations: Those so far, in order.
@@ -86,12 +88,14 @@ class EarlyStopping(TrainerCallback):
         seed: int,
         hit_rate: Callable[[Sequence[Encoded]], float],
         logits: Callable[[Sequence[Encoded]], Tensor],
+        changed: bool = False,
     ) -> None:
         rng = random.Random(seed)
         half = settings.rows // 2
         self.forget = rng.sample(list(forget), min(half, len(forget)))
         self.retain = rng.sample(list(retain), min(half, len(retain)))
         self.settings, self._hit_rate, self._logits = settings, hit_rate, logits
+        self._changed = changed
         self._before: Tensor | None = None
         self.evaluations: list[StepEvaluation] = []
         self._best: dict[str, Tensor] = {}
@@ -180,7 +184,7 @@ class EarlyStopping(TrainerCallback):
             )
         far = 2 * state.global_step >= state.max_steps and state.global_step >= _STEPS
         level = now.unlearn_success < first.unlearn_success + _NOTHING and first.unlearn_success < _FORGOTTEN
-        if level and (far or state.global_step == state.max_steps):
+        if level and not self._changed and (far or state.global_step == state.max_steps):
             self._once(
                 "nothing",
                 f"step {state.global_step}: nothing is being forgotten: Unlearn Success {now.unlearn_success:.0f} %, "

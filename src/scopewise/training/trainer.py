@@ -221,8 +221,9 @@ class UnlearningTrainer(Trainer):
         self.loss = self.step_loss.loss
         self.early_stopping: EarlyStopping | None = None
         if args.early_stopping.rows and forget and retain:
+            changed = any(wrapper.changes_start for wrapper in self.wrappers)
             self.early_stopping = EarlyStopping(
-                forget, retain, args.early_stopping, args.seed, self._hit_rate, self._answer_logits
+                forget, retain, args.early_stopping, args.seed, self._hit_rate, self._answer_logits, changed
             )
         watching = [
             self.mask,

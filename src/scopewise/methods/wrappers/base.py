@@ -126,6 +126,11 @@ class Wrapper:
         return type(self).gradient is not Wrapper.gradient or type(self).combine is not Wrapper.combine
 
     @property
+    def changes_start(self) -> bool:
+        """Whether it changes the model before the first step."""
+        return type(self).begin is not Wrapper.begin
+
+    @property
     def then(self) -> Phase | None:
         """A second training after the wrapped one."""
         return None
