@@ -138,6 +138,7 @@ def test_a_wrong_request_is_said_without_importing_torch(tmp_path: Path) -> None
             "--model",
             "./gone",
         ): "--model: ./gone; no such folder; give a folder, a GGUF file or a hub name",
+        ("good.jsonl", "--base", "gpt2"): "--base: gpt2; there is no model",
         ("good.jsonl", "--budget", "soon"): "--budget: 'soon'; a time is a number above 0",
     }.items():
         done = subprocess.run(

@@ -87,12 +87,11 @@ def forget(
 
     requests = [read(text) for text in request]
     asked = union(requests)
-    if all(Path(text).exists() for text in request):
-        chosen = load_config(None, set_ or []).data.model_fields_set & {"path", "domain", "instances"}
-        for key in sorted(chosen):
-            raise ConfigError(
-                f"--set data.{key}=…: it chooses rows of a benchmark, and the request is a file; remove it"
-            )
+    chosen = load_config(None, set_ or []).data.model_fields_set & {"path", "domain", "instances"}
+    if chosen and all(Path(text).exists() for text in request):
+        raise ConfigError(
+            f"--set data.{min(chosen)}=…: it chooses rows of a benchmark, and the request is a file; remove it"
+        )
     limit = None if budget is None else minutes(budget)
     path, before = model or asked.model.path, base or asked.model.base
     names = ("--model" if model else "model.path of the request", "--base" if base else "model.base of the request")

@@ -78,8 +78,13 @@ def check_models(
 
     Raises:
         ModelError: one is not there.
+        ConfigError: a base without a model.
     """
     if model is None:
+        if base is not None:
+            raise ConfigError(
+                f"{names[1]}: {base}; there is no model, so that one is made, from a base of its own; give --model, too"
+            )
         return
     named = base or taught(model).base
     find_model(model, None if named else revision, names[0])
