@@ -55,6 +55,19 @@ def parse_config(values: Mapping[str, Any], where: str = "run file") -> RunConfi
     )
 
 
+def given(overrides: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return only the settings that `section.key=value` overrides give: section → name → checked value.
+
+    Raises:
+        ConfigError: as `load_config`.
+    """
+    load_config(None, overrides)
+    values: dict[str, Any] = {}
+    for text in overrides:
+        values = override(values, text)
+    return RunConfig.model_validate(_numbers(values)).model_dump(mode="json", exclude_unset=True)
+
+
 def find_config(source: str | Path) -> Path:
     """Return the path of a run file, given as a path or as the name of a run shipped with the package."""
     path = Path(source)

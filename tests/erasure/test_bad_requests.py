@@ -61,6 +61,13 @@ def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("other models", "requests of one training have the same model"),
         ("exact without a base", "--exact: no base; retraining begins at the model before fine-tuning"),
         ("folder as a setting", "--set run.dir=…: a request sets this itself; use --out"),
+        ("seed as a setting", "--set run.seed=…: a request has seed 0; remove it"),
+        ("bench as a setting", "--set bench.…: a request compares no methods; remove it"),
+        ("metrics as a setting", "--set evaluate.…: a request measures exposure"),
+        ("recipe without a base", "--set unlearn.method=reset_robust: no base"),
+        ("retraining as a method", "--set unlearn.method=retrain: it retrains; use --exact"),
+        ("unlearning beside a retraining", "--set unlearn.…: the base will be retrained"),
+        ("settings of another method", "unlearn.method_args"),
         ("rows as a setting", "--set data.path=…: it chooses rows of a benchmark, and the request is a file"),
     ],
 )
@@ -94,6 +101,20 @@ def test_one_sentence_before_anything_is_made(house: Path, model: Path, wrong: s
             options = ["--set", f"run.dir={house / 'run'}"]
         case "rows as a setting":
             options = ["--set", f"data.path={house / 'other.jsonl'}"]
+        case "seed as a setting":
+            options = ["--set", "run.seed=1"]
+        case "bench as a setting":
+            options = ["--set", "bench.seeds=[0,1]"]
+        case "metrics as a setting":
+            options = ["--set", "evaluate.metrics=[rouge_l_generated]", "--set", "evaluate.max_tokens=512"]
+        case "recipe without a base":
+            options = ["--set", "unlearn.method=reset_robust"]
+        case "retraining as a method":
+            options = ["--set", "unlearn.method=retrain"]
+        case "unlearning beside a retraining":
+            options = ["--base", str(model), "--set", "unlearn.learning_rate=1e-3"]
+        case "settings of another method":
+            options = ["--set", "unlearn.method=ga_descent", "--set", "unlearn.method_args.beta=2"]
         case "other models":
             files.append(house / "REQ-2.yaml")
             files[1].write_text(json.dumps(given | {"id": "REQ-2", "model": {"path": "another"}}))
@@ -119,6 +140,24 @@ def test_settings_that_choose_rows_of_a_benchmark_do_not_change_the_rows_that_ar
     assert (data.path, data.domain, data.instances) == (str(house / "run.jsonl"), None, None)
     assert data.prompt == "chat"
     assert len(setup.run.benchmark.rows) == len(rows())
+
+
+def test_an_unlearning_begins_with_the_settings_that_are_asked_for(house: Path, model: Path) -> None:
+    """Of a method or of a recipe; what is not asked for stays, also within `method_args`."""
+    own = ("unlearn.learning_rate=3e-4", "unlearn.localizer=random", "evaluate.max_tokens=512")
+    plain = Setup(request(rows()), Options(model=str(model)), house)
+    setup = Setup(request(rows()), Options(model=str(model), changes=own), house)
+    assert setup.unlearning_settings == plain.unlearning_settings | {"learning_rate": 3e-4, "localizer": "random"}
+    assert (plain.method, setup.method) == ("wga", "wga")
+    lora = Options(model=str(model), changes=("unlearn.parameters=lora",))
+    rates = [one.unlearning_settings["learning_rate"] for one in (plain, Setup(request(rows()), lora, house))]
+    assert rates[1] == pytest.approx(10 * rates[0])
+    more = ("unlearn.method=reset_robust", "unlearn.method_args.margin=0.5", "unlearn.batch_size=4")
+    options = Options(model=str(model), base=str(model), kind="approximate", changes=more)
+    recipe, setup = replace(options, changes=()), Setup(request(rows()), options, house)
+    begin = Setup(request(rows()), recipe, house).unlearning_settings
+    assert setup.method == "reset_robust"
+    assert setup.unlearning_settings == begin | {"method_args": begin["method_args"] | {"margin": 0.5}, "batch_size": 4}
 
 
 def test_a_wrong_request_is_said_without_importing_torch(tmp_path: Path) -> None:

@@ -116,7 +116,14 @@ class Plan:
         return f"{self.why} This takes {'about ' if self.seconds >= 30 else ''}{duration(self.seconds)}."
 
 
-def plan(*, known: bool, base: str | None, retain: int, asked: Literal["exact", "approximate"] | None) -> Plan:
+def plan(
+    *,
+    known: bool,
+    base: str | None,
+    retain: int,
+    asked: Literal["exact", "approximate"] | None,
+    method: str | None = None,
+) -> Plan:
     """Choose: exact retraining where base and retain rows are there, since no approximate method is as good.
 
     Args:
@@ -124,6 +131,7 @@ def plan(*, known: bool, base: str | None, retain: int, asked: Literal["exact", 
         base: The model before fine-tuning, if known.
         retain: Number of retain rows that the user gave.
         asked: What the user asked for.
+        method: The approximate method; None chooses.
 
     Raises:
         ConfigError: exact retraining was asked for without a base or without retain rows.
@@ -138,7 +146,7 @@ def plan(*, known: bool, base: str | None, retain: int, asked: Literal["exact", 
             f"The base is fine-tuned again on {counted(retain, 'retain row')} and nothing else. What other rows taught the "
             "model is lost.",
         )  # fmt: skip
-    method = approximate(base, retain)
+    method = method or approximate(base, retain)
     if base is not None and retain:
         why = f"As asked: approximate unlearning ({method}), although exact retraining is possible."
         return Plan("approximate", method, why)

@@ -28,7 +28,7 @@ from scopewise.erasure.made_trials import MadeTrials
 from scopewise.erasure.model_card import Card
 from scopewise.erasure.outcome import Forgotten
 from scopewise.erasure.page import Answers
-from scopewise.erasure.plan import Plan, approximate, check_exact, check_models, plan, unlearning
+from scopewise.erasure.plan import Plan, check_exact, check_models, plan
 from scopewise.erasure.probes import ASKED
 from scopewise.erasure.recording import LIMITS, RETRAINED, TOKENIZER, Done, write_request_record
 from scopewise.erasure.request import Request, union
@@ -192,6 +192,7 @@ class _Job:
         check_types(self.options.gguf)
         if self.options.kind == "exact":
             check_exact(setup.base, len(setup.retain))
+        setup.check_unlearning()
         files: dict[str, str] = {}
         earlier: list[str] = []
         if model is not None:
@@ -236,7 +237,7 @@ class _Job:
     def _plan(self, before: Mapping[str, Exposure]) -> dict[str, Any]:
         not_known = [id for id, exposure in before.items() if not is_known(exposure, self.policy.level)]
         some, retain = len(not_known) < len(before), len(self.setup.retain)
-        made = plan(known=some, base=self.setup.base, retain=retain, asked=self.options.kind)
+        made = plan(known=some, base=self.setup.base, retain=retain, asked=self.options.kind, method=self.setup.method)
         if made.kind != "nothing" and self.options.minutes is not None:
             work.check_budget(self.setup, self.steps.whole, made.kind, self.options.minutes)
         seconds = None if made.kind == "nothing" else self.steps.whole.seconds(self._expect(made.kind))
@@ -249,11 +250,7 @@ class _Job:
         return found
 
     def _settings(self, kind: str) -> dict[str, Any]:
-        setup = self.setup
-        if kind == "exact":
-            return setup.finetuning
-        method = approximate(setup.base, len(setup.retain))
-        return unlearning(method, setup.finetuning, len(setup.plain.forget), len(setup.retain))
+        return self.setup.finetuning if kind == "exact" else self.setup.unlearning_settings
 
     def _unlearn(self, plan: Plan) -> dict[str, Any]:
         settings, whole = self._settings(plan.kind), self.steps.whole

@@ -19,18 +19,20 @@ from scopewise.data.rows import FORGET, RETAIN, TRAIN, Row
 from scopewise.erasure.expand import Expanded, expand
 from scopewise.erasure.figures import ATTACKS
 from scopewise.erasure.keep import Before
-from scopewise.erasure.plan import finetuning, taught
+from scopewise.erasure.plan import Taught, approximate, finetuning, taught, unlearning
 from scopewise.erasure.request import Request
 from scopewise.erasure.verdict import is_known
 from scopewise.errors import ConfigError
 from scopewise.exposure import compared_with, expose
 from scopewise.files import remove, write_text
+from scopewise.methods.wrappers.base import make_wrappers
 from scopewise.models.engine import Engine
 from scopewise.models.load import save_model
 from scopewise.models.outline import outline
 from scopewise.models.tiny import build_tiny, tokenizer_texts
-from scopewise.registry import allowed
-from scopewise.run_file import load_config
+from scopewise.registry import EXACT, allowed, split_method
+from scopewise.run_file import given, load_config
+from scopewise.runs.checks import check_unlearning
 from scopewise.runs.pipeline import BenchEntry, Pipeline
 
 TINY: Mapping[str, Any] = {"parameters": "all", "learning_rate": 2e-3, "num_train_epochs": 60, "batch_size": 32}
@@ -40,13 +42,18 @@ _FEW = 3
 _BEGINNING = 8
 """Words of a general text that are its question."""
 _GIVEN = {
-    "run.dir": "--out",
-    "model.path": "--model, and --base",
-    "model.target": "--model",
-    "model.oracle": "--base",
-    "data.benchmark": "REQUEST, which may be the name of a benchmark",
+    "run.dir": "a request sets this itself; use --out",
+    "run.seed": "a request has seed 0; remove it",
+    "model.path": "a request sets this itself; use --model, and --base",
+    "model.target": "a request sets this itself; use --model",
+    "model.oracle": "a request sets this itself; use --base",
+    "data.benchmark": "a request sets this itself; use REQUEST, which may be the name of a benchmark",
+    "data.general": "a request takes general text of its own; remove it",
+    "bench": "a request compares no methods; remove it",
+    "attack": "a request has attacks of its own; choose with --attack",
+    "evaluate": "a request measures exposure, of which only evaluate.max_tokens can be set; remove it",
 }
-"""Settings that a request makes itself, and what says them."""
+"""Settings, or sections, that have no effect in a request, and what to do instead."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +68,7 @@ class Options:
         policy: File with the bounds of the verdict; None takes the shipped ones.
         gguf: Types of GGUF files to write beside the exported weights.
         operator: Who does it, as a role or an organisation, for the record.
-        changes: Settings of the run file, as `--set`.
+        changes: Settings of the run file, as `--set`; the search begins at those of `unlearn`, or of `finetune` if it is exact.
         attacks: Which attacks are run on the exported model, of `figures.ATTACKS`; the record names those that were not.
         seed: Of everything that is drawn.
     """
@@ -81,11 +88,11 @@ class Options:
         for name in self.attacks:
             if name not in ATTACKS:
                 raise ConfigError(f"--attack: {name!r}; {allowed(name, ATTACKS)}")
-        settings = load_config(None, list(self.changes))
-        for key, instead in _GIVEN.items():
-            section, name = key.split(".")
-            if name in getattr(settings, section).model_fields_set:
-                raise ConfigError(f"--set {key}=…: a request sets this itself; use {instead}")
+        asked = given(self.changes)
+        names = [name for section, own in asked.items() for name in (section, *(f"{section}.{key}" for key in own))]
+        for name, instead in _GIVEN.items():
+            if name in names and asked.get(name, {}).keys() != {"max_tokens"}:
+                raise ConfigError(f"--set {name}{'=' if '.' in name else '.'}…: {instead}")
 
 
 class Setup:
@@ -217,10 +224,50 @@ class Setup:
         """Settings of the retraining: as the model's files say or by its size, and what `--set finetune.…` changes."""
         if self.options.model is None:
             return self.run.config.finetune.model_dump(mode="json")
-        given = self.run.config.finetune.model_dump(mode="json")
-        names = [change.partition("=")[0].strip().split(".") for change in self.options.changes]
-        asked = {name[1]: given[name[1]] for name in names if name[0] == "finetune" and len(name) == 2}
+        asked = self._asked("finetune")
         return finetuning(taught(self.options.model), self.parameters, asked.get("parameters")) | asked
+
+    @cached_property
+    def method(self) -> str:
+        """The approximate method: that of `--set unlearn.method`, or what is there for it."""
+        return str(self._asked("unlearn").get("method") or approximate(self.base, len(self.retain)))
+
+    @property
+    def unlearning_settings(self) -> dict[str, Any]:
+        """Settings of the approximate unlearning to begin with, and what `--set unlearn.…` changes."""
+        asked, finetune = self._asked("unlearn"), self.finetuning
+        if (what := asked.get("parameters", finetune["parameters"])) != finetune["parameters"]:
+            finetune = finetuning(Taught(), self.parameters, what)  # the rate is of what is trained
+        begin = unlearning(self.method, finetune, len(self.plain.forget), len(self.retain))
+        for name, value in asked.items():
+            if name != "method":  # a recipe has named its own
+                begin[name] = begin.get(name, {}) | value if isinstance(value, dict) else value
+        return begin
+
+    def check_unlearning(self) -> None:
+        """Check what `--set unlearn.…` gives, before anything is measured.
+
+        Raises:
+            UserError: a method cannot be used with it, or nothing will be unlearned with it.
+        """
+        if not self._asked("unlearn"):
+            return
+        if self.options.kind == "exact" or (self.options.kind is None and self.base is not None and self.retain):
+            raise ConfigError(
+                "--set unlearn.…: the base will be retrained, with the settings of 'finetune'; remove it, or add --approximate"
+            )
+        section = UnlearnSection.model_validate(self.unlearning_settings)
+        if split_method(section.method)[0] in EXACT:
+            raise ConfigError(f"--set unlearn.method={self.method}: it retrains; use --exact instead")
+        if self.base is None and any(one.needs_base for one in make_wrappers(section.method, section.wrapper_args)):
+            raise ConfigError(
+                f"--set unlearn.method={self.method}: no base; it undoes a part of the fine-tuning; give the base with --base"
+            )
+        check_unlearning(self.run.checked, section)
+
+    def _asked(self, section: str) -> dict[str, Any]:
+        """Return the settings of a section that `--set` gives."""
+        return given(self.options.changes).get(section, {})
 
     @cached_property
     def parameters(self) -> int:
@@ -287,7 +334,7 @@ class Setup:
     def unlearned(self, settings: Mapping[str, Any], label: str) -> Path:
         """Unlearn with these settings of the `unlearn` section; `label` is the folder's."""
         section = UnlearnSection.model_validate(settings)
-        entry = BenchEntry.of(section.method, None)
+        entry = BenchEntry.of(section.method, self._asked("unlearn").get("localizer"))
         return self.unlearning.unlearned(entry, section, self.options.seed, label)
 
     def _pipeline(
