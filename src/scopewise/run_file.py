@@ -29,7 +29,7 @@ def load_config(source: str | Path | None = None, overrides: Sequence[str] = ())
         ConfigError: no such file, broken YAML, an unknown key, or a value out of range.
     """
     values: Any = {}
-    where = "run file"
+    where = "--set"
     if source is not None:
         where = str(source)
         values = parse_yaml(read_text(find_config(source), ConfigError), where, ConfigError) or {}

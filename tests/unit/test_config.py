@@ -100,7 +100,7 @@ def test_unknown_localizer_of_the_run() -> None:
     ],
 )
 def test_a_value_of_another_kind_says_what_is_allowed(override: str, sentence: str) -> None:
-    assert message(None, override).startswith(f"run file: {sentence}")
+    assert message(None, override).startswith(f"--set: {sentence}")
 
 
 def test_rows_given_for_a_run_file(tmp_path: Path) -> None:
@@ -167,7 +167,7 @@ def test_exponents_are_numbers(tmp_path: Path, text: str, value: float) -> None:
 def test_value_out_of_range_names_key_and_value(override: str, key: str) -> None:
     text = message(None, override)
     given = override.partition("=")[2]
-    assert text.startswith(f"run file: {key}: ")
+    assert text.startswith(f"--set: {key}: ")
     assert given in text
 
 
@@ -281,7 +281,7 @@ def test_switches_stay_switches_and_every_scheduler_is_known_to_the_library() ->
     ],
 )
 def test_what_no_setting_means(override: str, key: str) -> None:
-    assert message(None, override).startswith(f"run file: {key}: ")
+    assert message(None, override).startswith(f"--set: {key}: ")
 
 
 def test_what_stays_allowed() -> None:
