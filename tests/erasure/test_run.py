@@ -23,7 +23,8 @@ from scopewise.erasure.played import open_request
 from scopewise.erasure.run import forget
 from scopewise.erasure.setup import Options, Setup
 from scopewise.erasure.verify import verify_record
-from scopewise.errors import ResultError, UserError
+from scopewise.errors import ConfigError, ResultError, UserError
+from scopewise.run_file import load_config
 
 SMALL = ("model.tiny={width: 64, layers: 2, heads: 2, vocab_size: 600}",)
 
@@ -230,3 +231,19 @@ def test_python_takes_dicts(tmp_path: Path, tiny_folder: Path) -> None:
     plain = [{"question": r.question, "answer": r.answer, "scope": r.scope, "instance": r.instance} for r in rows()]
     found = scopewise.forget(str(tiny_folder), rows=plain, out=tmp_path / "asked")
     assert found.document()["plan"]["kind"] == "nothing"
+
+
+def test_python_takes_the_sections_of_a_run_file(tmp_path: Path, tiny_folder: Path) -> None:
+    prompt = "Question: {question}\nAnswer:"
+    scopewise.forget(
+        str(tiny_folder),
+        rows=rows(),
+        out=tmp_path / "asked",
+        attacks=["question"],
+        settings={"data": {"prompt": prompt}, "unlearn": {"learning_rate": 5e-4, "method_args": {"beta": 0.5}}},
+    )
+    assert load_config(tmp_path / "asked" / "run" / "config.yaml").data.prompt == prompt
+    for wrong in ({"bench": {"seeds": [0, 1]}}, {"data": "chat"}, {"unlearn": {"methd": "wga"}}):
+        with pytest.raises(ConfigError):
+            scopewise.forget(str(tiny_folder), rows=rows(), out=tmp_path / "wrong", settings=wrong)
+    assert not (tmp_path / "wrong").exists()

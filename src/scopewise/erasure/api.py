@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -13,11 +14,12 @@ from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from scopewise.data.rows import FORGET, Row, make_rows
+from scopewise.erasure.figures import ATTACKS
 from scopewise.erasure.request import Lineage, Request, read_request
 from scopewise.erasure.run import Forgotten
 from scopewise.erasure.run import forget as _forget
 from scopewise.erasure.setup import Options
-from scopewise.errors import DataError
+from scopewise.errors import ConfigError, DataError
 
 logger = logging.getLogger("scopewise")
 
@@ -32,6 +34,10 @@ def forget(
     kind: Literal["exact", "approximate"] | None = None,
     minutes: float | None = None,
     policy: str | Path | None = None,
+    attacks: Sequence[str] = ATTACKS,
+    gguf: Sequence[str] = (),
+    operator: str = "not named",
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
     resume: bool = False,
     overwrite: bool = False,
 ) -> Forgotten:
@@ -47,6 +53,10 @@ def forget(
         kind: Insist on `exact` retraining or an `approximate` method.
         minutes: Budget of the unlearning.
         policy: File with the bounds of the verdict.
+        attacks: Run only these, so that *Resists* is amber at best if one is left out.
+        gguf: Types of GGUF files to write as well, such as `q8_0`.
+        operator: Who does it, as a role, for the record.
+        settings: Sections of the run file, such as `{"data": {"prompt": "chat"}, "unlearn": {"learning_rate": 5e-4}}`.
         resume: Continue the request in the folder.
         overwrite: Replace it.
 
@@ -81,8 +91,20 @@ def forget(
             kind=kind,
             minutes=minutes,
             policy=None if policy is None else str(policy),
+            attacks=tuple(attacks),
+            gguf=tuple(gguf),
+            operator=operator,
+            changes=tuple(_changes(settings or {})),
         )
         return _forget(request, options, out, resume=resume, overwrite=overwrite, tell=logger.info)
+
+
+def _changes(settings: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Yield settings as arguments of `--set`, whose values are YAML, and so JSON."""
+    for section, own in settings.items():
+        if not isinstance(own, Mapping):
+            raise ConfigError(f"settings: {section!r} is {own!r}; give a mapping of names to values")
+        yield from (f"{section}.{name}={json.dumps(value, default=str)}" for name, value in own.items())
 
 
 def _rows(given: Iterable[Any]) -> list[Row]:

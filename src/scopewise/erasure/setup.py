@@ -348,7 +348,9 @@ class Setup:
             f"run.dir={folder}", "data.benchmark=jsonl", f"data.path={file}", "data.domain=null", "data.instances=null",
             "evaluate.splits=[train]", "evaluate.direct_splits=[]", "evaluate.generate_splits=[]", *models,
         ]  # fmt: skip
-        config = load_config(None, [f"run.seed={self.options.seed}", *defaults, *self.options.changes, *own])
+        # Settings of `unlearn` are of the request's method, and each attempt brings its own.
+        asked = [change for change in self.options.changes if not change.strip().startswith("unlearn.")]
+        config = load_config(None, [f"run.seed={self.options.seed}", *defaults, *asked, *own])
         return Pipeline(config, resume=(folder / "config.yaml").exists())
 
 
