@@ -191,11 +191,11 @@ OTHERS = """
 The paper's other methods at the same settings, in a later run from the start (target and oracle came out the same, to the last
 digit):
 
-- **Retain rows of the same persons keep more than general text**, as in the paper: GA + descent keeps 71 % of the retain scope with
-  them and 52 % with text, GA + KL 65 and 38 %. (Gradient ascent alone makes 24 steps in four epochs and these 44, so do not
-  compare its 73 %.)
-- **The highest Unlearn is not the best.** Random labels reach 79, where a model that never saw the rows has 47: they are the farthest
-  from the oracle.
+- **Retain rows of the same persons keep more than general text**, as in the paper: GA + descent keeps 71 % of the retain
+  scope with them and 52 % with text, GA + KL 65 and 38 %. (Gradient ascent alone makes 24 steps in four epochs and these 44,
+  so do not compare its 73 %.)
+- **The highest Unlearn is not the best.** Random labels reach 79, where a model that never saw the rows has 47: they are the
+  farthest from the oracle.
 - **MemFlex is not first here, either.** GA + KL is 18.0 points from the oracle [14.5, 21.7], gradient ascent 19.5 and GA +
   descent 19.9, adversarial samples 21.6, MemFlex 22.6. One seed and no search: take no order from it.
 """

@@ -69,12 +69,14 @@ class Part:
         cost: Work, in a unit that all parts share.
         bars: Number of progress bars that it opens, of about the same length, from which its progress is read until a part of
             its kind is done; 0: not known.
+        step: Cost of a training step, if it trains besides other things, as attacks do.
     """
 
     name: str
     kinds: tuple[str, ...]
     cost: float
     bars: int = 0
+    step: float = 0.0
 
 
 def _nothing() -> None:
@@ -92,13 +94,14 @@ class _Current:
         first: How much was done already when it began.
         works: Whether it does anything, or only reads what was there.
         trains: Whether a training has begun: then its steps alone are the measure.
-        rows: Units of its bars that are done.
+        rows: Units of its bars that are done, but for steps of a known cost.
         bars: The same, as a share of each bar.
+        stepped: Share of its cost that is done by such steps.
     """
 
     def __init__(self, part: Part, begun: float) -> None:
         self.part, self.begun, self.start = part, begun, begun
-        self.share = self.first = self.rows = self.bars = 0.0
+        self.share = self.first = self.rows = self.bars = self.stepped = 0.0
         self.works = self.trains = False
 
     def pace(self, now: float) -> float | None:
@@ -183,10 +186,14 @@ class Whole:
             if unit == "step" and self._open[:1] == [bar]:
                 current.share += count / total
         elif current.part.cost:
-            current.rows, current.bars = current.rows + count, current.bars + count / total
+            if unit == "step" and current.part.step:
+                current.stepped += count * current.part.step / current.part.cost
+            else:
+                current.rows, current.bars = current.rows + count, current.bars + count / total
             known = next((self._spent[kind] for kind in current.part.kinds if kind in self._spent), None)
             if known is not None and known[2]:  # the rows that such a part has
-                current.share = min(current.rows / (known[2] / known[1] * current.part.cost), 0.99)
+                scored = current.rows / (known[2] / known[1] * current.part.cost)
+                current.share = min(scored + current.stepped, 0.99)
             elif current.part.bars:
                 current.share = min(current.bars / current.part.bars, 0.99)
 
@@ -213,10 +220,10 @@ class Whole:
         done = (1 - current.first) * current.part.cost
         if not current.works or done <= 0:
             return
-        took = self._clock() - current.start
+        took, rows_done = self._clock() - current.start, current.rows / max(1 - current.stepped, 0.01)
         for kind in (*current.part.kinds, ""):
             seconds, cost, rows = self._spent.get(kind, (0.0, 0.0, 0.0))
-            self._spent[kind] = seconds + took, cost + done, rows + current.rows
+            self._spent[kind] = seconds + took, cost + done, rows + rows_done
 
     def _pace(self, part: Part) -> float | None:
         """Return seconds per cost: of finished parts of the same kind, else of the current one, else of all."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from scopewise.eta import ActiveClock, Part, Whole
@@ -157,3 +159,22 @@ def test_the_steps_of_an_attack_count_as_rows_of_the_scoring_that_it_is_part_of(
     with whole.part("b"):
         train(whole, time, 10, 1.0)
         assert whole.left() == pytest.approx(10)
+
+
+def test_steps_of_a_known_cost_count_by_it_and_not_as_rows(time: Time) -> None:
+    """100 rows of cost 1 take 100 s. An attack of cost 1000: 400 rows, and 60 steps of cost 10, which take 10 s each."""
+    attack = Part("attack", ("score",), 1000.0, step=10.0)
+    whole = Whole([Part("score", ("score",), 100.0), attack, replace(attack, name="again")], time)
+    with whole.part("score"):
+        score(whole, time, 100, 1.0)
+    with whole.part("attack"):
+        score(whole, time, 200, 1.0)
+        assert whole.left() == pytest.approx(1800)
+        for done in (30, 60):
+            train(whole, time, 30, 10.0)
+            assert whole.left() == pytest.approx(1800 - 10 * done)
+        score(whole, time, 200, 1.0)
+    assert whole.left() == pytest.approx(1000)
+    with whole.part("again"):  # the first one's rows are not taken for all of its cost
+        score(whole, time, 200, 1.0)
+        assert whole.left() == pytest.approx(800)

@@ -63,10 +63,11 @@ def parts(
         if attempt == 0:  # what the target knows of them is measured once
             found[-2 * attempts + 1] = replace(measure, cost=exposed + 2 * _kept(setup))
         if undoing_more(settings) is not None and "relearning" in setup.options.attacks:
-            attack = Part("attack", ("score",), _relearned(setup, _tested(setup.facts_to_choose, kind), kind, 0))
+            relearned = _relearned(setup, _tested(setup.facts_to_choose, kind), kind, 0)
+            attack = Part("attack", ("score",), relearned, step=_step(setup))
             found += min(attempts, _ATTACKED) * [attack]
     if not there("verify"):
-        found.append(Part("verify", ("score",), _verified(setup, kind)))
+        found.append(Part("verify", ("score",), _verified(setup, kind), step=_step(setup)))
     return found
 
 
@@ -160,7 +161,11 @@ def _attacks(setup: Setup, kind: str) -> Iterator[float]:
 
 def _relearned(setup: Setup, tested: Sequence[Fact], kind: str, other: int) -> float:
     """Return the cost of relearning on forget rows and on some `other` kinds, and of measuring the tested facts after each."""
-    row = _text(setup.forget) / len(setup.forget)
-    step = _more(setup) * (_TRAINED * _HOW.batch_size * row + _STEP)
-    draws, measured, trained = DRAWS[kind], scored(tested, few=setup.few), _HOW.steps * step
+    draws, measured, trained = DRAWS[kind], scored(tested, few=setup.few), _HOW.steps * _step(setup)
     return len(_HOW.learning_rates) * (draws * (measured + 2 * trained) + other * (measured + trained))
+
+
+def _step(setup: Setup) -> float:
+    """Return the cost of a step of relearning."""
+    row = _text(setup.forget) / len(setup.forget)
+    return _more(setup) * (_TRAINED * _HOW.batch_size * row + _STEP)
