@@ -22,6 +22,7 @@ RESULTS, PRETRAINED, UNDONE, UNTUNED, METHODS = (
     RECORDED / f"knowundo_privacy_{run}.json"
     for run in ("tiny", "smollm2_12_tuned", "smollm2_12_undone", "smollm2_12", "smollm2_12_methods")
 )
+BOOKS = RECORDED / "books_smollm2.json"
 COST = RECORDED / "ability_cost.json"
 KEYS = ("unlearn_success/val", "retention_success/val", "average_success/val")
 
@@ -146,7 +147,7 @@ epochs. All trials are in `benchmarks/results/knowundo_privacy_smollm2_12_search
 - **Relearning** brings 72 % of what MemFlex hid back, and little after the robust recipe, which leaks 23 % when asked and
   26 % after relearning; [with more undone](#with-more-undone), 5 and 9 %
   ([the attacks](attack-study.md#a-pre-trained-model-smollm2)).
-- **Not known here:** other seeds of the target, a longer search, and the copyright domain.
+- **Not known here:** other seeds of the target and a longer search.
 """
 
 MORE = """
@@ -200,6 +201,34 @@ digit):
   descent 19.9, adversarial samples 21.6, MemFlex 22.6. One seed and no search: take no order from it.
 """
 
+COPYRIGHT = """
+## Copyright
+
+The released rows of the copyright domain have passages of real books, of which SmolLM2-135M [has no opening by
+heart](howto/pre-trained.md#real-books). So it was taught six fictitious books of `builtin_full`, whose continuation and other
+ending must go, and whose author, review and recommendation stay. Settings are those of the persons, not searched; one seed:
+
+<!-- not run: an hour on one core -->
+```console
+$ scopewise bench knowundo_privacy_smollm2_12 --set data.benchmark=builtin_full --set data.domain=copyright \\
+    --set data.instances=6 --set finetune.num_train_epochs=12 --set unlearn.num_train_epochs=24 \\
+    --set 'bench.methods=[wga, memflex, memflex@random, reset_robust]' \\
+    --set 'bench.settings={wga: {learning_rate: 9.1e-4}, memflex: {learning_rate: 4.66e-4}}' --set run.dir=runs/books
+```
+
+- **By the paper's measure this is solved; by the oracle it is not.** WGA's Average is 96.6, above the paper's best, 90.1. But
+  a model that never read the stories gets 42 % of their tokens right (Unlearn 58), and after WGA nearly none: it is 24 points
+  from the oracle, nearly as far as the target (29). 48 steps are too many here; fewer were not tried.
+- **What the model knew of real books is lost**, which Retention, on the taught rows, does not show. On 23 questions about three
+  real books (*Don Quixote* and others; no row about them is trained on) the perplexity is 30 before, 18 with the oracle, 2,200
+  after WGA, 100,000 after MemFlex and 660,000 after its random control. After the recipe it is 19.
+- **The robust recipe is nearest** (12.8 [9.3, 16.6]) and forgets too little: Unlearn 37, the oracle's 58.
+- **Localization helps here:** MemFlex's Average is 7.5 points above its random control's [4.7, 10.2], with both far from
+  the oracle.
+
+Val has 24 forget and 38 retain rows, all about the six books.
+"""
+
 
 def ability_table() -> str:
     """Return the table of what unlearning costs in ability, with its origin."""
@@ -240,7 +269,12 @@ def document(results: Mapping[str, Any]) -> str:
         ours = [cell(large.get((method, "tuned")) or large.get((method, ""), []))]
         ours += [cell(found.get((method, p)) or found.get((method, ""), [])) for p in protocols]
         lines.append([f"`{method}`", paper[1] if paper else "–", paper[3] if paper else "–", *ours])
-    copyrights = [[f"`{method}` ({row[0]})", row[2], row[4]] for method, row in PAPER.items()]
+    books = with_comparisons(read(BOOKS, ResultsDocument))
+    taught = groups(books)
+    copyrights = [
+        [f"`{method}` ({row[0]})", row[2], row[4], cell(taught.get((method, "paper")) or taught.get((method, ""), []))]
+        for method, row in PAPER.items()
+    ]
     differences = "".join(f"- {line}\n" for line in [*leaders(results), *controls(results)])
     parts = [
         HEAD,
@@ -252,8 +286,8 @@ def document(results: Mapping[str, Any]) -> str:
         ABILITY + "\n" + ability_table() + "\n",
         NO_SEARCH + "\n" + markdown(with_comparisons(read(UNTUNED, ResultsDocument))),
         OTHERS + "\n" + markdown(with_comparisons(read(METHODS, ResultsDocument))),
-        "\n## Copyright\n\nNot recorded by us yet; the paper's:\n\n"
-        + table(["Method", "paper, LLaMA-2", "paper, Qwen-1.5"], copyrights),
+        COPYRIGHT + "\n" + table(["Method", "paper, LLaMA-2", "paper, Qwen-1.5", "SmolLM2-135M, 6 books"], copyrights),
+        "\n" + markdown(books),
         "\n## Everything that was measured\n\n" + markdown(results),
     ]
     return "".join(parts).rstrip() + "\n"
