@@ -48,6 +48,7 @@ check: $(VENV)/.installed
 	$(BIN)/python docs/make_calibration.py --check
 	$(BIN)/python docs/make_architectures.py --check
 	$(BIN)/python docs/make_record.py --check
+	$(BIN)/python docs/make_request.py --check
 	$(BIN)/python docs/make_sequence.py --check
 
 format: $(VENV)/.installed
@@ -63,6 +64,7 @@ docs: $(VENV)/.installed
 	$(BIN)/python docs/make_calibration.py
 	$(BIN)/python docs/make_architectures.py
 	$(BIN)/python docs/make_record.py
+	$(BIN)/python docs/make_request.py
 	$(BIN)/python docs/make_sequence.py
 
 site: $(VENV)/.installed

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from scopewise.erasure.attempts import Attempts
+from scopewise.erasure.figures import Kept
 from scopewise.erasure.plan import Plan, undoing_more, unlearning
 from scopewise.erasure.request import Lineage, Request
 from scopewise.erasure.search import Attempt
@@ -17,6 +20,7 @@ from scopewise.erasure.setup import Options, Setup
 from scopewise.erasure.verdict import read_policy
 from scopewise.errors import ConfigError
 from scopewise.eta import Whole
+from scopewise.statistics import Interval
 
 _FINETUNE = {"parameters": "all", "learning_rate": 2e-3, "num_train_epochs": 20.0, "batch_size": 10}
 
@@ -70,6 +74,23 @@ def test_more_is_undone_while_too_much_comes_back() -> None:
         "attempt 3, forget_weight 0.0163, reset 0.97: forgotten, retained rows kept",
         "attempt 3: relearning brings back up to 9%",
     ]
+
+
+@pytest.mark.parametrize(("rise", "said"), [(0.25, False), (1.1, True), (None, False)])
+def test_an_attempt_that_loses_general_text_says_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, rise: float | None, said: bool
+) -> None:
+    """Its verdict will be red, which the user should know before hours of attacks."""
+    made = MadeUp("wga", leaky=0.0)
+    made._file, made._tried, made.name = tmp_path / "tried.json", {}, "learning_rate"
+    found = Kept(Interval(0.0, 0.0, 0.0), (), None if rise is None else Interval(rise, rise, rise))
+    made.setup.__dict__["before"] = SimpleNamespace(kept=lambda engine: found)
+    monkeypatch.setattr(made.setup, "unlearned", lambda settings, label: tmp_path / label)
+    monkeypatch.setattr(made, "_engine", lambda path: None)
+    monkeypatch.setattr(made, "_exposed", lambda engine: (False, False, 0.0))
+    monkeypatch.setattr(made, "_attempt", partial(Attempts._attempt, made))
+    assert made._told(1e-3).rise == rise
+    assert ("general text" in made.told[0]) == said
 
 
 def test_a_model_that_resists_at_once_is_taken() -> None:

@@ -106,7 +106,10 @@ class Attempts:
         if self.plan.kind == "approximate":
             forgot = "forgotten" if made.forgotten else "still known" if made.weak else "over-unlearned"
             lost = "retained rows kept" if made.kept else "too much of the retained rows lost"
-            self.tell(f"attempt {len(self._settings_of)}, {self._said(made.name)}: {forgot}, {lost}")
+            rise, most = made.rise or 0.0, self.policy.kept.general
+            # Said now, since the verdict will be red for it, after hours of attacks.
+            text = f", but general text is lost ({rise:.2f} nats per token, bound {most:g})" if rise > most else ""
+            self.tell(f"attempt {len(self._settings_of)}, {self._said(made.name)}: {forgot}, {lost}{text}")
         return made
 
     def _attempt(self, strength: float) -> Attempt:
@@ -124,7 +127,8 @@ class Attempts:
         self._settings_of[path] = settings
         with self.whole.part("measure"):
             engine = self._engine(path)
-            lost = self.setup.before.kept(engine, general=False).loss.value
+            held = self.setup.before.kept(engine)
+            lost, general = held.loss.value, held.general
             kept = lost <= self.policy.kept.bound / 2
             # A model that was trained without the rows only has to keep: the verdict measures the rest.
             known, below, distance = (False, False, 0.0) if exact else self._exposed(engine)
@@ -137,6 +141,7 @@ class Attempts:
                 kept=kept,
                 distance=distance + max(0.0, lost),
                 seconds=time.monotonic() - begin,
+                rise=None if general is None else general.value,
             )
         )
 

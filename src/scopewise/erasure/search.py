@@ -24,6 +24,7 @@ class Attempt:
         distance: How far it is from both, for the choice if no attempt reaches them; 0 is best.
         seconds: Duration of training and measuring, and of the attack if there was one.
         leakage: The largest upper end of an interval of leakage under relearning; None if it was not attacked.
+        rise: Of the loss on general text in nats per token; None if it was not measured. It does not steer the search.
     """
 
     strength: float
@@ -34,6 +35,7 @@ class Attempt:
     distance: float
     seconds: float
     leakage: float | None = None
+    rise: float | None = None
 
     @property
     def good(self) -> bool:
