@@ -192,9 +192,9 @@ OTHERS = """
 The paper's other methods at the same settings, in a later run from the start (target and oracle came out the same, to the last
 digit):
 
-- **Retain rows of the same persons keep more than general text**, as in the paper: GA + descent keeps 71 % of the retain
+- **Retain rows of the same persons keep more than general text**: GA + descent keeps 71 % of the retain
   scope with them and 52 % with text, GA + KL 65 and 38 %. (Gradient ascent alone makes 24 steps in four epochs and these 44,
-  so do not compare its 73 %.)
+  so do not compare its 73 %.) In the paper that holds for GA + descent only.
 - **The highest Unlearn is not the best.** Random labels reach 79, where a model that never saw the rows has 47: they are the
   farthest from the oracle.
 - **MemFlex is not first here, either.** GA + KL is 18.0 points from the oracle [14.5, 21.7], gradient ascent 19.5 and GA +
@@ -206,7 +206,8 @@ COPYRIGHT = """
 
 The released rows of the copyright domain have passages of real books, of which SmolLM2-135M [has no opening by
 heart](howto/pre-trained.md#real-books). So it was taught six fictitious books of `builtin_full`, whose continuation and other
-ending must go, and whose author, review and recommendation stay. Settings are those of the persons, not searched; one seed:
+ending must go, and whose author, review and recommendation stay. Learning rates are those chosen on the persons; epochs were
+raised, and nothing was searched; one seed:
 
 <!-- not run: an hour on one core -->
 ```console
@@ -218,13 +219,13 @@ $ scopewise bench knowundo_privacy_smollm2_12 --set data.benchmark=builtin_full 
 
 - **By the paper's measure this is solved; by the oracle it is not.** WGA's Average is 96.6, above the paper's best, 90.1. But
   a model that never read the stories gets 42 % of their tokens right (Unlearn 58), and after WGA nearly none: it is 24 points
-  from the oracle, nearly as far as the target (29). 48 steps are too many here; fewer were not tried.
-- **What the model knew of real books is lost**, which Retention, on the taught rows, does not show. On 23 questions about three
-  real books (*Don Quixote* and others; no row about them is trained on) the perplexity is 30 before, 18 with the oracle, 2,200
-  after WGA, 100,000 after MemFlex and 660,000 after its random control. After the recipe it is 19.
+  from the oracle, nearly as far as the target (29). Fewer steps than 48 were not tried.
+- **What the model knew of real books is lost**, which Retention, on the taught rows, does not show. On 23 questions about six
+  real works (*Don Quixote* and others; no row about them is trained on) the perplexity is 30 with the target, 19 with the
+  oracle, 2,200 after WGA, 100,000 after MemFlex and 660,000 after its random control. After the recipe it is 19.
 - **The robust recipe is nearest** (12.8 [9.3, 16.6]) and forgets too little: Unlearn 37, the oracle's 58.
-- **Localization helps here:** MemFlex's Average is 7.5 points above its random control's [4.7, 10.2], with both far from
-  the oracle.
+- **Localization raises the Average** by 7.5 points over the random control [4.7, 10.2], and brings nothing nearer to the oracle:
+  33.5 and 32.9 points away, farther than the target itself.
 
 Val has 24 forget and 38 retain rows, all about the six books.
 """
