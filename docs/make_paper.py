@@ -224,8 +224,8 @@ $ scopewise bench knowundo_privacy_smollm2_12 --set data.benchmark=builtin_full 
   real works (*Don Quixote* and others; no row about them is trained on) the perplexity is 30 with the target, 19 with the
   oracle, 2,200 after WGA, 100,000 after MemFlex and 660,000 after its random control. After the recipe it is 19.
 - **The robust recipe is nearest** (12.8 [9.3, 16.6]) and forgets too little: Unlearn 37, the oracle's 58.
-- **Localization raises the Average** by 7.5 points over the random control [4.7, 10.2], and brings nothing nearer to the oracle:
-  33.5 and 32.9 points away, farther than the target itself.
+- **Localization raises the Average** by 7.5 points over the random control [4.7, 10.2], but brings nothing nearer to the oracle
+  (33.5 and 32.9 points away, farther than the target itself).
 
 Val has 24 forget and 38 retain rows, all about the six books.
 """
