@@ -194,7 +194,7 @@ digit):
 
 - **Retain rows of the same persons keep more than general text**: GA + descent keeps 71 % of the retain
   scope with them and 52 % with text, GA + KL 65 and 38 %. (Gradient ascent alone makes 24 steps in four epochs and these 44,
-  so do not compare its 73 %.) In the paper that holds for GA + descent only.
+  so do not compare its 73 %.) In the paper's privacy table that holds for GA + descent only.
 - **The highest Unlearn is not the best.** Random labels reach 79, where a model that never saw the rows has 47: they are the
   farthest from the oracle.
 - **MemFlex is not first here, either.** GA + KL is 18.0 points from the oracle [14.5, 21.7], gradient ascent 19.5 and GA +

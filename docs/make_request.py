@@ -16,13 +16,14 @@ RECORD = Path(__file__).parents[1] / "benchmarks" / "results" / "forget_world_fa
 SECTION = re.compile(r"(<!-- begin: request -->\n).*?(<!-- end: request -->)", re.DOTALL)
 
 
-def lights(verdict: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return Markdown: the three lights, the value of each with its interval, and the bound."""
+def lights(verdict: Mapping[str, Mapping[str, Any]], metrics: Sequence[Mapping[str, Any]]) -> str:
+    """Return Markdown: the three lights with value, interval and bound, and what else was measured."""
     lines = ["| light | | value | bound |", "|---|---|---:|---:|"]
     lines += [
         f"| *{name.capitalize()}* | {one['light']} | {_interval(one)} | {one['bound']:g} |"
         for name, one in verdict.items()
     ]
+    lines += [f"| {one['name']} | | {_interval(one)} | |" for one in metrics]
     return "\n".join(lines)
 
 
@@ -56,7 +57,11 @@ def origin(found: Mapping[str, Any]) -> str:
 def main() -> None:
     """Write the section, or compare it."""
     found = predicate_of(read_record(RECORD.read_bytes(), RECORD.name))
-    parts = [lights(found["evidence"]["verdict"]), attacks(found["evidence"]["attacks"]), origin(found)]
+    parts = [
+        lights(found["evidence"]["verdict"], found["evidence"]["metrics"]),
+        attacks(found["evidence"]["attacks"]),
+        origin(found),
+    ]
     old = PAGE.read_text(encoding="utf-8")
     text = SECTION.sub(lambda m: "\n\n".join([m[1], *parts, m[2]]).replace("\n\n\n", "\n\n"), old)
     if sys.argv[1:] != ["--check"]:

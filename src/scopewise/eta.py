@@ -173,7 +173,7 @@ class Whole:
             return
         if not current.works:  # loading a model takes as long for much work as for little
             current.works, current.start, current.begun = True, self._clock(), self._clock()
-        trains = unit == "step" and "train" in current.part.kinds  # the steps of an attack count as rows
+        trains = unit == "step" and "train" in current.part.kinds  # those of an attack count as rows, or by their cost
         if trains and not current.trains and len(self._open) == 1:
             current.trains, current.begun = True, self._clock()
             current.share = current.first = first / total

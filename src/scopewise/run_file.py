@@ -41,11 +41,8 @@ def load_config(source: str | Path | None = None, overrides: Sequence[str] = ())
 
 
 def parse_config(values: Mapping[str, Any], where: str = "run file") -> RunConfig:
-    """Check decoded values. Raises ConfigError with the first error."""
-    try:
-        config = RunConfig.model_validate(values)
-    except ValidationError as error:
-        raise ConfigError(f"{where}: {sentence(error, RunConfig)}") from None
+    """Check decoded values, and write out a recipe. Raises ConfigError with the first error."""
+    config = _checked(values, where)
     recipe, unlearn = RECIPES.get(config.unlearn.method), config.unlearn
     if recipe is None:
         return config
@@ -58,14 +55,22 @@ def parse_config(values: Mapping[str, Any], where: str = "run file") -> RunConfi
 def given(overrides: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Return only the settings that `section.key=value` overrides give: section → name → checked value.
 
+    A recipe is not written out: it depends on how the target was fine-tuned.
+
     Raises:
         ConfigError: as `load_config`.
     """
-    load_config(None, overrides)
     values: dict[str, Any] = {}
     for text in overrides:
         values = override(values, text)
-    return RunConfig.model_validate(_numbers(values)).model_dump(mode="json", exclude_unset=True)
+    return _checked(_numbers(values), "--set").model_dump(mode="json", exclude_unset=True)
+
+
+def _checked(values: Mapping[str, Any], where: str) -> RunConfig:
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(f"{where}: {sentence(error, RunConfig)}") from None
 
 
 def find_config(source: str | Path) -> Path:

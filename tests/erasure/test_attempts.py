@@ -84,7 +84,7 @@ def test_an_attempt_that_loses_general_text_says_so(
     made = MadeUp("wga", leaky=0.0)
     made._file, made._tried, made.name = tmp_path / "tried.json", {}, "learning_rate"
     found = Kept(Interval(0.0, 0.0, 0.0), (), None if rise is None else Interval(rise, rise, rise))
-    made.setup.__dict__["before"] = SimpleNamespace(kept=lambda engine: found)
+    made.setup.__dict__["before"] = SimpleNamespace(kept=lambda engine, general: found)
     monkeypatch.setattr(made.setup, "unlearned", lambda settings, label: tmp_path / label)
     monkeypatch.setattr(made, "_engine", lambda path: None)
     monkeypatch.setattr(made, "_exposed", lambda engine: (False, False, 0.0))

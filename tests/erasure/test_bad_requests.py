@@ -62,8 +62,9 @@ def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("exact without a base", "--exact: no base; retraining begins at the model before fine-tuning"),
         ("folder as a setting", "--set run.dir=…: a request sets this itself; use --out"),
         ("seed as a setting", "--set run.seed=…: a request has seed 0; remove it"),
-        ("bench as a setting", "--set bench.…: a request compares no methods; remove it"),
-        ("metrics as a setting", "--set evaluate.…: a request measures exposure"),
+        ("bench as a setting", "--set bench.seeds=…: a request compares no methods; remove it"),
+        ("metrics as a setting", "--set evaluate.metrics=…: a request measures exposure"),
+        ("attacks as a setting", "--set attack.max_tokens=…: a request has attacks of its own"),
         ("recipe without a base", "--set unlearn.method=reset_robust: no base"),
         ("retraining as a method", "--set unlearn.method=retrain: it retrains; use --exact"),
         ("unlearning beside a retraining", "--set unlearn.…: the base will be retrained"),
@@ -107,6 +108,8 @@ def test_one_sentence_before_anything_is_made(house: Path, model: Path, wrong: s
             options = ["--set", "bench.seeds=[0,1]"]
         case "metrics as a setting":
             options = ["--set", "evaluate.metrics=[rouge_l_generated]", "--set", "evaluate.max_tokens=512"]
+        case "attacks as a setting":
+            options = ["--set", "attack.max_tokens=512"]
         case "recipe without a base":
             options = ["--set", "unlearn.method=reset_robust"]
         case "retraining as a method":

@@ -127,7 +127,7 @@ class Attempts:
         self._settings_of[path] = settings
         with self.whole.part("measure"):
             engine = self._engine(path)
-            held = self.setup.before.kept(engine)
+            held = self.setup.before.kept(engine, general=not exact)
             lost, general = held.loss.value, held.general
             kept = lost <= self.policy.kept.bound / 2
             # A model that was trained without the rows only has to keep: the verdict measures the rest.

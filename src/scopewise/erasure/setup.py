@@ -41,7 +41,7 @@ _TINY_STEPS = 300
 _FEW = 3
 _BEGINNING = 8
 """Words of a general text that are its question."""
-_GIVEN = {
+_USELESS = {
     "run.dir": "a request sets this itself; use --out",
     "run.seed": "a request has seed 0; remove it",
     "model.path": "a request sets this itself; use --model, and --base",
@@ -88,11 +88,11 @@ class Options:
         for name in self.attacks:
             if name not in ATTACKS:
                 raise ConfigError(f"--attack: {name!r}; {allowed(name, ATTACKS)}")
-        asked = given(self.changes)
-        names = [name for section, own in asked.items() for name in (section, *(f"{section}.{key}" for key in own))]
-        for name, instead in _GIVEN.items():
-            if name in names and asked.get(name, {}).keys() != {"max_tokens"}:
-                raise ConfigError(f"--set {name}{'=' if '.' in name else '.'}…: {instead}")
+        names = [f"{section}.{key}" for section, own in given(self.changes).items() for key in own]
+        for name in names:
+            useless = next((one for one in (name, name.partition(".")[0]) if one in _USELESS), None)
+            if useless is not None and name != "evaluate.max_tokens":
+                raise ConfigError(f"--set {name}=…: {_USELESS[useless]}")
 
 
 class Setup:

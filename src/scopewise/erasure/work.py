@@ -56,12 +56,13 @@ def parts(
     if not there("unlearn"):
         rows = setup.retain if kind == "exact" else 2 * list(setup.plain.forget)
         exposed = 0.0 if kind == "exact" else scored(setup.facts_to_choose, few=setup.few)
+        kept = _kept(setup) + (0.0 if kind == "exact" else _text(setup.general))
         train = Part("train", (kind, "train"), _trained(setup, rows, settings))
-        measure = Part("measure", ("score",), exposed + _kept(setup))
+        measure = Part("measure", ("score",), exposed + kept)
         attempts = max(1, _attempts(setup, kind, seconds([train, measure])) - attempt)
         found += attempts * [train, measure]
         if attempt == 0:  # what the target knows of them is measured once
-            found[-2 * attempts + 1] = replace(measure, cost=exposed + 2 * _kept(setup))
+            found[-2 * attempts + 1] = replace(measure, cost=exposed + 2 * kept)
         if undoing_more(settings) is not None and "relearning" in setup.options.attacks:
             relearned = _relearned(setup, _tested(setup.facts_to_choose, kind), kind, 0)
             attack = Part("attack", ("score",), relearned, step=_step(setup))
