@@ -32,7 +32,7 @@ READ = {
     "mean": "leakage of the mean over settings",
     "recovery": "leakage at the best settings, as a share of what the target knows without the attack",
 }
-KEPT = {"retain": "retain rows", "general": "general text"}
+KEPT = {"retain": "retain rows", "general": "general text", "both": "retain rows and general text"}
 
 
 # -- the line of facts about each class, read from its attributes ---------------------------------------------------

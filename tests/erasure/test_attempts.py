@@ -33,7 +33,7 @@ class MadeUp(Attempts):
         self.setup = Setup(request, Options(model="x", minutes=minutes), Path("x"))
         self.plan, self.policy, self.whole = Plan("approximate", method, ""), read_policy(), Whole()
         self.settings, self.name = unlearning(method, _FINETUNE, 50, 100), "forget_weight"
-        self.settings.setdefault("method_args", {"forget_weight": 0.05})
+        self.settings["method_args"] = {"forget_weight": 0.05} | self.settings.get("method_args", {})
         self.expect, self.made, self._settings_of = lambda made: None, [], {}
         self.told: list[str] = []
         self.tell = self.told.append

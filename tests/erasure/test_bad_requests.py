@@ -152,15 +152,44 @@ def test_an_unlearning_begins_with_the_settings_that_are_asked_for(house: Path, 
     setup = Setup(request(rows()), Options(model=str(model), changes=own), house)
     assert setup.unlearning_settings == plain.unlearning_settings | {"learning_rate": 3e-4, "localizer": "random"}
     assert (plain.method, setup.method) == ("wga", "wga")
-    lora = Options(model=str(model), changes=("unlearn.parameters=lora",))
-    rates = [one.unlearning_settings["learning_rate"] for one in (plain, Setup(request(rows()), lora, house))]
-    assert rates[1] == pytest.approx(10 * rates[0])
+    whole = Options(model=str(model), changes=("unlearn.parameters=all",))
+    rates = [one.unlearning_settings["learning_rate"] for one in (Setup(request(rows()), whole, house), plain)]
+    assert rates[1] == pytest.approx(50 * rates[0]), "ten times the rate, of which all parameters begin at a fifth"
     more = ("unlearn.method=reset_robust", "unlearn.method_args.margin=0.5", "unlearn.batch_size=4")
     options = Options(model=str(model), base=str(model), kind="approximate", changes=more)
     recipe, setup = replace(options, changes=()), Setup(request(rows()), options, house)
     begin = Setup(request(rows()), recipe, house).unlearning_settings
     assert setup.method == "reset_robust"
     assert setup.unlearning_settings == begin | {"method_args": begin["method_args"] | {"margin": 0.5}, "batch_size": 4}
+
+
+def test_an_unlearning_trains_what_the_fine_tuning_did(house: Path, model: Path) -> None:
+    """LoRA if nothing is known of that; a recipe undoes a part of the fine-tuning, so it never takes something else."""
+
+    def trained(*changes: str, base: Path | None = None) -> str:
+        given = Options(model=str(model), base=base and str(base), kind="approximate", changes=changes)
+        return str(Setup(request(rows()), given, house).unlearning_settings["parameters"])
+
+    assert trained() == trained("finetune.batch_size=4") == "lora"
+    assert trained("finetune.parameters=all") == trained("unlearn.parameters=all") == trained(base=model) == "all"
+
+
+def test_general_text_is_trained_on_or_measured(house: Path, model: Path) -> None:
+    """Every other text each; `data.general` may name the user's own, of which there are at least two."""
+    own = house / "own.jsonl"
+    texts = [f"The {name} text has a few words." for name in ("first", "second", "third")]
+    own.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    for changes in ((), (f"data.general={own}",)):
+        setup = Setup(request(rows()), Options(model=str(model), changes=changes), house)
+        trained, measured = ([row.answer for row in part] for part in (setup.anchors, setup.general))
+        assert [row.answer for row in setup.run.benchmark.general] == trained
+        assert not set(trained) & set(measured)
+        assert len(trained) - len(measured) in (0, 1)
+        assert setup.unlearning_settings["method_args"]["retain_data"] == "both"
+    assert (trained, measured) == (texts[::2], texts[1::2])
+    own.write_text(json.dumps({"text": texts[0]}))
+    with pytest.raises(ConfigError, match=r"^data\.general"):
+        Setup(request(rows()), Options(model=str(model), changes=changes), house)
 
 
 def test_a_wrong_request_is_said_without_importing_torch(tmp_path: Path) -> None:

@@ -71,8 +71,11 @@ def test_settings_by_size() -> None:
     assert asked == found, "the learning rate is of what is trained"
     assert finetuning(Taught("base", own), 4_000_000, own["parameters"]) == own
     begin = unlearning("wga", found, 100, 300)
-    assert begin["learning_rate"] == pytest.approx(2e-3)
+    assert begin["learning_rate"] == found["learning_rate"] == 1e-2
+    assert unlearning("wga", own, 100, 300)["learning_rate"] == pytest.approx(3e-4 / 5)
     assert begin["num_train_epochs"] == pytest.approx(120 / 13)
+    assert begin["method_args"]["retain_data"] == "both"
+    assert "method_args" not in unlearning("ga_descent", found, 100, 300), "its own losses"
 
 
 def test_a_recipe_takes_a_share_of_the_steps_of_retraining() -> None:

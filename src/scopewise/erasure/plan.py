@@ -20,12 +20,17 @@ from scopewise.terminal import counted
 Kind = Literal["nothing", "exact", "approximate"]
 APPROXIMATE = "wga"
 """The approximate method without a base: of the published losses one of the nearest to the oracle (docs/attack-study.md)."""
+ARGUMENTS: Mapping[str, Any] = {"beta": 0.25, "retain": "ce+kl", "retain_data": "both"}
+"""Its settings in a request, ours, by trials on a real model (docs/howto/pre-trained.md): it stays near the model as it was on
+general text, too, and goes on where the true answer is no longer likely, but still likelier than others."""
 RECIPE = "reset_robust"
 """The approximate method with base and retain rows: of our recipes the one that resists relearning best."""
 _SIZES = ((3e7, 1e-3), (3e8, 3e-4), (2e9, 1e-4), (math.inf, 2e-5))
 """Largest number of parameters, and a learning rate at which all parameters of such a model are fine-tuned."""
 _LORA_RATE = 10
 """The learning rate of LoRA, as a multiple."""
+_SLOWER: Mapping[str, float] = {"all": 5, "lora": 1}
+"""By how much an unlearning that trains these begins slower than a fine-tuning. Ours."""
 _LEAST_STEPS, _LEAST_EPOCHS = 120, 4.0
 _MOST_UNDONE = 0.99
 """Share of the fine-tuning beyond which nothing worth undoing is left. Ours."""
@@ -197,8 +202,8 @@ def unlearning(
     """Return settings of the `unlearn` section to begin with.
 
     A recipe has its own, with as many steps as it had in the study for each of a retraining's: so it costs less than that, and
-    learns the retain rows again, however many rows have to go. Else they are a fifth of the fine-tuning's learning rate, and at
-    least 120 steps.
+    learns the retain rows again, however many rows have to go. Else they are the fine-tuning's learning rate with LoRA, a fifth
+    of it with all parameters, and at least 120 steps.
 
     Args:
         method: Of the plan: a method or a recipe.
@@ -217,9 +222,10 @@ def unlearning(
     return {
         "method": method,
         "parameters": finetune["parameters"],
-        "learning_rate": finetune["learning_rate"] / 5,
+        "learning_rate": finetune["learning_rate"] / _SLOWER[finetune["parameters"]],
         "num_train_epochs": max(_LEAST_EPOCHS, _LEAST_STEPS / math.ceil(2 * forget / batch_size)),
         "batch_size": batch_size,
+        **({"method_args": dict(ARGUMENTS)} if method == APPROXIMATE else {}),
     }
 
 

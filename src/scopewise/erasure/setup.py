@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from itertools import islice
@@ -15,6 +15,7 @@ from scopewise.config import UnlearnSection
 from scopewise.data.builtin import read_general
 from scopewise.data.facts import Fact, facts_of, together
 from scopewise.data.instances import instance_names
+from scopewise.data.load import general_rows
 from scopewise.data.rows import FORGET, RETAIN, TRAIN, Row
 from scopewise.erasure.expand import Expanded, expand
 from scopewise.erasure.figures import ATTACKS
@@ -30,6 +31,7 @@ from scopewise.models.engine import Engine
 from scopewise.models.load import save_model
 from scopewise.models.outline import outline
 from scopewise.models.tiny import build_tiny, tokenizer_texts
+from scopewise.recipes import RECIPES
 from scopewise.registry import EXACT, allowed, split_method
 from scopewise.run_file import given, load_config
 from scopewise.runs.checks import check_unlearning
@@ -48,7 +50,6 @@ _USELESS = {
     "model.target": "a request sets this itself; use --model",
     "model.oracle": "a request sets this itself; use --base",
     "data.benchmark": "a request sets this itself; use REQUEST, which may be the name of a benchmark",
-    "data.general": "a request takes general text of its own; remove it",
     "bench": "a request compares no methods; remove it",
     "attack": "a request has attacks of its own; choose with --attack",
     "evaluate": "a request measures exposure, of which only evaluate.max_tokens can be set; remove it",
@@ -106,13 +107,20 @@ class Setup:
     Attributes:
         forget: The request's forget rows.
         retain: Its retain rows.
-        general: General text.
+        general: General text that is measured, and with which the attacker trains.
+        anchors: General text that is trained on.
     """
 
     def __init__(self, request: Request, options: Options, folder: Path) -> None:
         self.request, self.options, self.folder = request, options, folder
         self.forget, self.retain = ([row for row in request.rows if row.scope == scope] for scope in (FORGET, RETAIN))
-        self.general = read_general()
+        path = given(options.changes).get("data", {}).get("general")
+        texts = read_general() if path is None else general_rows(path)
+        if len(texts) < 2:
+            raise ConfigError(
+                f"data.general: {path}; one text; give more: half of them are trained on, the others measured"
+            )
+        self.anchors, self.general = texts[::2], texts[1::2]
 
     # -- rows -----------------------------------------------------------------------------------------------------------
 
@@ -136,7 +144,7 @@ class Setup:
         every = [*self.expanded.retain, *self.expanded.held_out]
         given = {row for row in self.retain if row.split == TRAIN}
         if not given:
-            return every or self._continued, []
+            return every or _continued(self.general), []
         return [row for row in every if row in given], [row for row in every if row not in given]
 
     @cached_property
@@ -191,13 +199,6 @@ class Setup:
         """Number of persons or works that the facts are about."""
         return len({fact.instance for fact in self.facts})
 
-    @property
-    def _continued(self) -> list[Row]:
-        """Return general text as rows: its first words are the question."""
-        words = [row.answer.split() for row in self.general]
-        cut = [(" ".join(w[:_BEGINNING]), " ".join(w[_BEGINNING:])) for w in words if len(w) > _BEGINNING]
-        return [Row(question, answer, RETAIN, origin="general text") for question, answer in cut]
-
     # -- models ---------------------------------------------------------------------------------------------------------
 
     @cached_property
@@ -236,13 +237,20 @@ class Setup:
     def unlearning_settings(self) -> dict[str, Any]:
         """Settings of the approximate unlearning to begin with, and what `--set unlearn.…` changes."""
         asked, finetune = self._asked("unlearn"), self.finetuning
-        if (what := asked.get("parameters", finetune["parameters"])) != finetune["parameters"]:
+        if (what := asked.get("parameters", self._trained)) != finetune["parameters"]:
             finetune = finetuning(Taught(), self.parameters, what)  # the rate is of what is trained
         begin = unlearning(self.method, finetune, len(self.plain.forget), len(self.retain))
         for name, value in asked.items():
             if name != "method":  # a recipe has named its own
                 begin[name] = begin.get(name, {}) | value if isinstance(value, dict) else value
         return begin
+
+    @property
+    def _trained(self) -> str:
+        """What an unlearning trains: as the fine-tuning; LoRA, which changes other text least, if nothing is known of that."""
+        model = self.options.model
+        known = model is None or taught(model).settings or "parameters" in self._asked("finetune")
+        return str(self.finetuning["parameters"]) if known or self.method in RECIPES else "lora"
 
     def check_unlearning(self) -> None:
         """Check what `--set unlearn.…` gives, before anything is measured.
@@ -317,7 +325,7 @@ class Setup:
         if not folder.exists():
             sizes = load_config(None, list(self.options.changes)).model.tiny
             model, tokenizer = build_tiny(
-                tokenizer_texts([*self.request.rows, *self.general]), sizes, self.options.seed
+                tokenizer_texts([*self.request.rows, *self.anchors, *self.general]), sizes, self.options.seed
             )
             work = folder.with_name(".tiny")
             remove(work)
@@ -342,11 +350,14 @@ class Setup:
     ) -> Pipeline:
         folder, file = self.folder / name, self.folder / f"{name}.jsonl"
         if not any(row.scope == RETAIN for row in rows):
-            rows = [*rows, *self._continued]
-        write_text(file, "".join(json.dumps(_line(row), ensure_ascii=False) + "\n" for row in rows))
+            rows = [*rows, *_continued(self.anchors)]
+        texts = self.folder / "general.jsonl"
+        _write_lines(file, map(_line, rows))
+        _write_lines(texts, ({"text": row.answer} for row in self.anchors))
         own = [  # a benchmark's path, domain and instances, if given, were for reading it
-            f"run.dir={folder}", "data.benchmark=jsonl", f"data.path={file}", "data.domain=null", "data.instances=null",
-            "evaluate.splits=[train]", "evaluate.direct_splits=[]", "evaluate.generate_splits=[]", *models,
+            f"run.dir={folder}", "data.benchmark=jsonl", f"data.path={file}", f"data.general={texts}", "data.domain=null",
+            "data.instances=null", "evaluate.splits=[train]", "evaluate.direct_splits=[]", "evaluate.generate_splits=[]",
+            *models,
         ]  # fmt: skip
         # Settings of `unlearn` are of the request's method, and each attempt brings its own.
         asked = [change for change in self.options.changes if not change.strip().startswith("unlearn.")]
@@ -389,6 +400,17 @@ def _facts(rows: Sequence[Row], wordings: Sequence[Row], seed: int) -> list[Fact
         others = [asked for asked in of_fact.get((row.answer, row.instance), ()) if asked != row.question]
         found.append(replace(row, paraphrased_questions=tuple(others[:1])))
     return facts_of(found, retain, seed)
+
+
+def _continued(texts: Sequence[Row]) -> list[Row]:
+    """Return general text as rows: its first words are the question."""
+    words = [row.answer.split() for row in texts]
+    cut = [(" ".join(w[:_BEGINNING]), " ".join(w[_BEGINNING:])) for w in words if len(w) > _BEGINNING]
+    return [Row(question, answer, RETAIN, origin="general text") for question, answer in cut]
+
+
+def _write_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    write_text(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
 
 
 def _line(row: Row) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from scopewise.settings import make
 
 BatchLoss = Callable[[nn.Module, Batch, Batch], Tensor]
 """Computes the loss of a micro-batch (a scalar) from the model, the forget rows and the retain rows paired with them."""
+RetainData = Literal["retain", "general", "both"]
 LossInput = Literal["nll", "logits", "reference_logits", "reference_nll", "preferred", "hidden", "perturbed_logits"]
 
 
@@ -112,14 +113,14 @@ class Method:
         forget_weight: Factor of the forget term. Default: the KnowUnDo paper, whose losses have no weights.
         retain_weight: Factor of the retain term. Default: the KnowUnDo paper, whose losses have no weights.
         retain: Retain term: `none`, or some of `ce`, `kl`, `js`, `ap`, `hidden` joined by `+`. Default: the method's source.
-        retain_data: Data of the retain term: `retain` rows (in-distribution) or `general` text (out-of-distribution).
-            Default: the KnowUnDo paper's in-distribution.
+        retain_data: Data of the retain term: `retain` rows (in-distribution), `general` text (out-of-distribution), or `both`
+            in equal parts. Default: the KnowUnDo paper's in-distribution.
     """
 
     forget_weight: float = 1.0
     retain_weight: float = 1.0
     retain: str = "none"
-    retain_data: Literal["retain", "general"] = "retain"
+    retain_data: RetainData = "retain"
 
     localizer: ClassVar[str] = "all"
     """Default localizer."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
 
-from scopewise.methods.base import Answers, LossInput, Method
+from scopewise.methods.base import Answers, LossInput, Method, RetainData
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +80,7 @@ class GADescentGeneral(Ascent):
     """
 
     retain: str = "ce"
-    retain_data: Literal["retain", "general"] = "general"
+    retain_data: RetainData = "general"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +125,7 @@ class GAKLGeneral(Ascent):
     """
 
     retain: str = "kl"
-    retain_data: Literal["retain", "general"] = "general"
+    retain_data: RetainData = "general"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -162,7 +162,7 @@ def check_unlearning(checked: Checked, section: UnlearnSection, where: str = "un
                 )
 
         each_row(((row.origin, row) for row in forget), has_alternative)
-    if checked.tokenizer is not None and method.retain_data == "general" and method.retain_terms:
+    if checked.tokenizer is not None and method.retain_data != "retain" and method.retain_terms:
         data = config.data
         encode(benchmark.general, checked.tokenizer, Prompt.of(data), data.max_length, over_length=data.over_length)
     if config.model.target is None:

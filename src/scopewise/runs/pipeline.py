@@ -376,7 +376,7 @@ class Pipeline:
             region = Region.load(self.region(entry.localizer, seed, benchmark, prefix))
         tokenizer = load_tokenizer(target)
         method = make_method(entry.method, **section.method_args)
-        general = self._encode(benchmark.general, tokenizer) if method.retain_data == "general" else None
+        general = self._encode(benchmark.general, tokenizer) if method.retain_data != "retain" else None
         kept = (TRAIN,) if section.retain_rows == "train" else benchmark.taught
         to_retain = [row for row in benchmark.rows if row.scope == RETAIN and row.split in kept]
         rows = [benchmark.select(FORGET, TRAIN), to_retain]

@@ -69,12 +69,15 @@ def read_rows(
     check_scopes(item.row for item in (*forgotten, *retained))
     if not method.retain_terms:
         return forgotten, retained, []
-    kept = retained
-    if method.retain_data == "general":
-        kept = tokenized(read_general() if general is None else general, general_rows)
-    if not kept:
-        raise ConfigError("retain_dataset: none given; this method needs retain rows of the same instances")
-    return forgotten, retained, kept
+    parts = []
+    if method.retain_data != "general":
+        if not retained:
+            raise ConfigError("retain_dataset: none given; this method needs retain rows of the same instances")
+        parts.append(retained)
+    if method.retain_data != "retain":
+        parts.append(tokenized(read_general() if general is None else general, general_rows))
+    most = max(map(len, parts))  # the shorter of two parts is repeated
+    return forgotten, retained, [item for part in parts for item in itertools.islice(itertools.cycle(part), most)]
 
 
 class Rows(Dataset):
