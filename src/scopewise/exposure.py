@@ -40,7 +40,7 @@ def expose(engine: Engine, facts: Sequence[Fact], base: Engine | None = None, se
 
 
 def exposure_of(
-    facts: Sequence[Fact], scores: Sequence[Float[np.ndarray, "questions answers"]], seed: int = 0
+    facts: Sequence[Fact], scores: Sequence[Float[np.ndarray, "_questions _answers"]], seed: int = 0
 ) -> Exposure:
     """Rank the true answer (first) of each fact by scores, the highest first; ties are broken at random by the seed."""
     rng = np.random.default_rng(seed)
@@ -54,7 +54,7 @@ def exposure_of(
 
 def answer_scores(
     engine: Engine, facts: Sequence[Fact], begun: str = ""
-) -> list[Float[np.ndarray, "questions answers"]]:
+) -> list[Float[np.ndarray, "_questions _answers"]]:
     """Return the scores of the true answer (first) and of the wrong ones, under each question of each fact; as `expose`.
 
     The score of an answer that the model recites is infinite. All answers are treated alike, so the rank of a true answer that

@@ -23,7 +23,7 @@ from scopewise.erasure.played import open_request
 from scopewise.erasure.run import forget
 from scopewise.erasure.setup import Options, Setup
 from scopewise.erasure.verify import verify_record
-from scopewise.errors import ConfigError, ResultError, UserError
+from scopewise.errors import ConfigError, DataError, ResultError, UserError
 from scopewise.run_file import load_config
 
 SMALL = ("model.tiny={width: 64, layers: 2, heads: 2, vocab_size: 600}",)
@@ -231,6 +231,19 @@ def test_python_takes_dicts(tmp_path: Path, tiny_folder: Path) -> None:
     plain = [{"question": r.question, "answer": r.answer, "scope": r.scope, "instance": r.instance} for r in rows()]
     found = scopewise.forget(str(tiny_folder), rows=plain, out=tmp_path / "asked")
     assert found.document()["plan"]["kind"] == "nothing"
+
+
+def test_python_takes_the_name_of_a_benchmark(tmp_path: Path, tiny_folder: Path) -> None:
+    found = scopewise.forget(
+        str(tiny_folder), rows="builtin", out=tmp_path / "asked", settings={"data": {"instances": 1}}
+    )
+    assert found.document()["plan"]["kind"] == "nothing"
+    with pytest.raises(DataError, match="bultin"):
+        scopewise.forget(str(tiny_folder), rows="bultin", out=tmp_path / "wrong")
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps({"question": "Who?", "answer": "Me"}))
+    with pytest.raises(ConfigError, match=r"data\.instances"):
+        scopewise.forget(str(tiny_folder), rows=file, out=tmp_path / "wrong", settings={"data": {"instances": 1}})
 
 
 def test_python_takes_the_sections_of_a_run_file(tmp_path: Path, tiny_folder: Path) -> None:

@@ -7,10 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from scopewise import registry
 from scopewise.cli import Json, Overwrite, Resume, Set, command, quiet_libraries, sets
 from scopewise.cli.signals import again
-from scopewise.errors import ConfigError, DataError
+from scopewise.errors import ConfigError
 from scopewise.run_file import load_config
 from scopewise.terminal import echo, echo_json, echo_table, echo_wrapped
 
@@ -69,29 +68,14 @@ def forget(
     Exit code 0 if all three lights are green, or if the model did not know the facts; 3 if not.
     """
     from scopewise.erasure.plan import check_models
-    from scopewise.erasure.request import Request, read_request, request_of, union
+    from scopewise.erasure.request import find_requests, union
 
     if exact and approximate:
         raise ConfigError("--exact, --approximate: both given; give one, or none to let the request decide")
 
-    def read(text: str) -> Request:
-        name, benchmarks = text.replace("-", "_"), registry.table("benchmarks")
-        if not Path(text).exists() and name not in benchmarks:
-            raise DataError(
-                f"{text}: no such file; give a file of rows, a request file or the name of a benchmark."
-                f"{'' if Path(text).suffix else registry.nearest(name, benchmarks)}"
-            )
-        if Path(text).exists():
-            return read_request(text, _mapping(map_ or []), name=out.name if out and len(request) == 1 else None)
-        return request_of(name, load_config(None, set_ or []).data)
-
-    requests = [read(text) for text in request]
+    named = out.name if out and len(request) == 1 else None
+    requests = find_requests(request, load_config(None, set_ or []).data, _mapping(map_ or []), name=named)
     asked = union(requests)
-    chosen = load_config(None, set_ or []).data.model_fields_set & {"path", "domain", "instances"}
-    if chosen and all(Path(text).exists() for text in request):
-        raise ConfigError(
-            f"--set data.{min(chosen)}=…: it chooses rows of a benchmark, and the request is a file; remove it"
-        )
     limit = None if budget is None else minutes(budget)
     path, before = model or asked.model.path, base or asked.model.base
     names = ("--model" if model else "model.path of the request", "--base" if base else "model.base of the request")

@@ -15,11 +15,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from scopewise.data.rows import FORGET, Row, make_rows
 from scopewise.erasure.figures import ATTACKS
-from scopewise.erasure.request import Lineage, Request, read_request
+from scopewise.erasure.request import Lineage, Request, find_requests
 from scopewise.erasure.run import Forgotten
 from scopewise.erasure.run import forget as _forget
 from scopewise.erasure.setup import Options
 from scopewise.errors import ConfigError, DataError
+from scopewise.run_file import load_config
 
 logger = logging.getLogger("scopewise")
 
@@ -46,8 +47,8 @@ def forget(
     Args:
         model: A folder, a hub name, or a model in memory; None teaches a tiny model the rows first.
         tokenizer: Of a model in memory.
-        rows: A request file or a file of rows as `scopewise forget` takes it, or `Row`s or dicts with `question`, `answer` and
-            `scope` (`forget` unless given).
+        rows: A request file, a file of rows or the name of a benchmark, as `scopewise forget` takes it; or `Row`s or dicts with
+            `question`, `answer` and `scope` (`forget` unless given).
         base: The model before fine-tuning; None: what the model's own files say.
         out: Folder of the request.
         kind: Insist on `exact` retraining or an `approximate` method.
@@ -67,8 +68,9 @@ def forget(
         UserError: bad input.
     """
     out = Path(out)
+    changes = tuple(_changes(settings or {}))
     if isinstance(rows, str | Path):
-        request = read_request(rows)
+        [request] = find_requests([rows], load_config(None, changes).data)
     else:
         now = datetime.now(UTC).replace(microsecond=0)
         request = Request(out.name, None, now, None, None, Lineage(), tuple(_rows(rows)), {}, out)
@@ -94,7 +96,7 @@ def forget(
             attacks=tuple(attacks),
             gguf=tuple(gguf),
             operator=operator,
-            changes=tuple(_changes(settings or {})),
+            changes=changes,
         )
         return _forget(request, options, out, resume=resume, overwrite=overwrite, tell=logger.info)
 

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, ValidationError, field_validator
 
+from scopewise import registry
 from scopewise.config import DataSection
 from scopewise.data.crossed import plain
 from scopewise.data.instances import instance_names
@@ -21,7 +22,7 @@ from scopewise.data.rows import CHOICE, FORGET, RETAIN, SCOPES, TRAIN, Row, chec
 from scopewise.data.tables import read_table, table_rows
 from scopewise.documents import parse_json, parse_yaml, read_text
 from scopewise.erasure.open_dsr import from_open_dsr
-from scopewise.errors import DataError
+from scopewise.errors import ConfigError, DataError
 from scopewise.section import Section, sentence
 
 logger = logging.getLogger("scopewise")
@@ -152,6 +153,42 @@ class Request:
     source: Path
     parts: tuple[int, ...] = ()
     dated: frozenset[str] = frozenset()
+
+
+def find_requests(
+    sources: Sequence[str | Path],
+    data: DataSection,
+    mapping: Mapping[str, str] | None = None,
+    *,
+    name: str | None = None,
+) -> list[Request]:
+    """Return the requests in files, or those of benchmarks by their names.
+
+    Args:
+        sources: Files as `read_request` takes them, or names of benchmarks.
+        data: Which rows of a benchmark.
+        mapping: As in `read_request`.
+        name: As there, of a single file.
+
+    Raises:
+        DataError: as `read_request`, or neither a file nor a benchmark.
+        ConfigError: a setting chooses rows of a benchmark, and there are only files.
+    """
+    benchmarks, found = registry.table("benchmarks"), []
+    for source in map(str, sources):
+        benchmark, file = source.replace("-", "_"), Path(source)
+        if not file.exists() and benchmark not in benchmarks:
+            raise DataError(
+                f"{source}: no such file; give a file of rows, a request file or the name of a benchmark."
+                f"{'' if file.suffix else registry.nearest(benchmark, benchmarks)}"
+            )
+        found.append(read_request(file, mapping, name=name) if file.exists() else request_of(benchmark, data))
+    chosen = data.model_fields_set & {"path", "domain", "instances"}
+    if chosen and all(Path(source).exists() for source in sources):
+        raise ConfigError(
+            f"--set data.{min(chosen)}=…: it chooses rows of a benchmark, and the request is a file; remove it"
+        )
+    return found
 
 
 def read_request(
