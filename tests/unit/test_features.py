@@ -11,9 +11,6 @@ import pytest
 
 from loading import module_of
 from scopewise import registry
-from scopewise.config import DataSection
-from scopewise.methods.base import make_method
-from scopewise.training.sampler import read_rows
 
 ROOT = Path(__file__).parents[2]
 GROUPS = {
@@ -85,15 +82,3 @@ def test_general_methods_keep_general_text(name: str, tiny: Any, make_trainer: A
     assert [item.row.answer for item in kept] == [row.answer for row in general]
     usual = make_trainer(model, tokenizer, name.removesuffix("_general")).train_dataset.retain
     assert [item.row.answer for item in usual] == [row.answer for row in retain]
-
-
-@pytest.mark.parametrize("texts", [2, 100])
-def test_both_keep_as_many_retain_rows_as_texts(texts: int, tiny: Any, forget: Any, retain: Any) -> None:
-    """The fewer are repeated: each text or row as often as every other, but for one."""
-    given = [f"Text {i}: rain fell on the hills all day." for i in range(texts)]
-    method = make_method("wga", retain="kl", retain_data="both")
-    own = [row.answer for row in retain]
-    kept = read_rows(method, DataSection(), tiny[1], forget, retain, [{"text": text} for text in given])[2]
-    counts = [[[item.row.answer for item in kept].count(one) for one in part] for part in (own, given)]
-    assert sum(counts[0]) == sum(counts[1]) == max(len(retain), texts)
-    assert all(max(part) - min(part) <= 1 for part in counts)

@@ -61,19 +61,19 @@ def test_rows_are_added_once_and_none_is_held_out(world: World) -> None:
     trainer = made(world)
     rows = trainer.train_dataset
     own = len(world.rows[RETAIN])
-    assert rows.self_made > 1
-    assert len(rows.retain) == own + rows.self_made
+    assert rows.anchored > 1
+    assert len(rows.retain) == own + rows.anchored
     questions = [item.row.question for item in rows.retain[own:]]
     assert not set(questions) & {item.row.question for item in (*rows.forget, *rows.retain[:own])}
     assert all(item.row.answer for item in rows.retain)
     trainer.prepare()
-    assert len(rows.retain) == own + rows.self_made
+    assert len(rows.retain) == own + rows.anchored
     other = world.trainer(world.model(), make_method("ga_descent"), expand=ALL, held_out=questions[:1])
     other.prepare()
     assert questions[0] not in [item.row.question for item in other.train_dataset.retain]
     none = world.trainer(world.model(), make_method("ga_descent"), expand=ExpandSection(retain=9, max_nll=1e-6))
     none.prepare()
-    assert none.train_dataset.self_made == 0
+    assert none.train_dataset.anchored == 0
 
 
 def test_forget_rows_are_answered_too(world: World) -> None:

@@ -20,7 +20,7 @@ from scopewise.terminal import counted
 Kind = Literal["nothing", "exact", "approximate"]
 APPROXIMATE = "wga"
 """The approximate method without a base: of the published losses one of the nearest to the oracle (docs/attack-study.md)."""
-ARGUMENTS: Mapping[str, Any] = {"beta": 0.25, "retain": "ce+kl", "retain_data": "both"}
+ARGUMENTS: Mapping[str, Any] = {"beta": 0.25, "retain_data": "both"}
 """Its settings in a request, ours, by trials on a real model (docs/howto/pre-trained.md): it stays near the model as it was on
 general text, too, and goes on where the true answer is no longer likely, but still likelier than others."""
 RECIPE = "reset_robust"

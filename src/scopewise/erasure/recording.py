@@ -32,6 +32,7 @@ RETRAINED = (
     "learned after its base is gone."
 )
 GENERAL = "Of other knowledge than that of the request, only the loss on general text was tested."
+SAME_TEXT = "The method was trained on other text of the same collection, so text of other kinds may have lost more."
 NO_GENERAL = (
     "The loss on general text was not compared: a model that guesses it no better than by chance has none to lose."
 )
@@ -125,9 +126,7 @@ def write_request_record(
                 for one in done.resisted["settings"]
             ],
         }  # fmt: skip
-        retrained = [RETRAINED] if plan.kind == "exact" else []
-        tested = NO_GENERAL if general is None else GENERAL
-        limits = [*LIMITS, *retrained, tested, *done.limits, *done.resisted["notes"]]
+        limits = limits_of(plan, done)
     statement = evidence.make_record(
         request=evidence.describe_request(request, rows_key),
         before={
@@ -147,6 +146,15 @@ def write_request_record(
     )  # fmt: skip
     evidence.write_record(folder, evidence.sign(statement, key))
     return _hand_out(path, request, done)
+
+
+def limits_of(plan: Plan, done: Done) -> list[str]:
+    """Return the sentences that say what was not tested, and what may still leak."""
+    retrained = [RETRAINED] if plan.kind == "exact" else []
+    tested = [NO_GENERAL if done.kept.general is None else GENERAL]
+    if done.kept.general is not None and done.settings.get("method_args", {}).get("retain_data", "retain") != "retain":
+        tested.append(SAME_TEXT)
+    return [*LIMITS, *retrained, *tested, *done.limits, *done.resisted["notes"]]
 
 
 def _named(model: str) -> str:

@@ -114,7 +114,7 @@ class Method:
         retain_weight: Factor of the retain term. Default: the KnowUnDo paper, whose losses have no weights.
         retain: Retain term: `none`, or some of `ce`, `kl`, `js`, `ap`, `hidden` joined by `+`. Default: the method's source.
         retain_data: Data of the retain term: `retain` rows (in-distribution), `general` text (out-of-distribution), or `both`
-            in equal parts. Default: the KnowUnDo paper's in-distribution.
+            in equal parts, with `kl` on the text. Default: the KnowUnDo paper's in-distribution.
     """
 
     forget_weight: float = 1.0

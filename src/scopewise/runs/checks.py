@@ -147,7 +147,8 @@ def check_unlearning(checked: Checked, section: UnlearnSection, where: str = "un
             f"{where}.batch_size: {rows} rows per step; {section.method} pairs forget with retain rows, so it must be even; "
             "change batch_size"
         )
-    check_whole_batch(method, rows=section.batch_size, wrapped=bool(wrappers), expands=section.expand.retain > 0)
+    anchors = section.expand.retain > 0 or method.retain_data == "both"
+    check_whole_batch(method, rows=section.batch_size, wrapped=bool(wrappers), anchors=anchors)
     forget = benchmark.select(FORGET, TRAIN)
     if section.expand.paraphrases:
         known = [row.question for row in benchmark.rows if row.split != TRAIN or row.scope != FORGET]

@@ -21,7 +21,7 @@ from scopewise.training.sampler import FORGET_GROUP, PREFERRED_GROUP, REFUSED_GR
 
 
 def check_whole_batch(
-    method: Method, *, rows: int, wrapped: bool, expands: bool, splits_terms: bool = False, shared: bool = False
+    method: Method, *, rows: int, wrapped: bool, anchors: bool, splits_terms: bool = False, shared: bool = False
 ) -> None:
     """Raise ConfigError where a loss of whole micro-batches would be split, or run by several processes.
 
@@ -29,7 +29,7 @@ def check_whole_batch(
         method: The method.
         rows: Of a micro-batch.
         wrapped: Whether there are wrappers, which compute the two terms separately.
-        expands: Whether there are self-questions among the retain rows, whose loss is KL.
+        anchors: Whether there are self-questions or general text among the retain rows, whose loss is KL.
         splits_terms: Whether the terms have different regions.
         shared: Whether several processes share a step, or the model is sharded.
     """
@@ -40,8 +40,8 @@ def check_whole_batch(
         raise ConfigError(f"{where} with a wrapper, which needs a loss of each term; leave the wrapper out")
     if splits_terms:
         raise ConfigError(f"{where} with a region for each term; choose another localizer or region")
-    if expands:
-        raise ConfigError(f"{where} with unlearn.expand.retain, whose rows need KL; set 0")
+    if anchors:
+        raise ConfigError(f"{where} with unlearn.expand.retain or retain_data=both, whose rows need KL; leave them out")
     if shared:
         raise ConfigError(f"{where} in several processes, or with FSDP2 or DeepSpeed; use one process without them")
     if rows % 2:
@@ -89,8 +89,8 @@ class Loss:
         # Groups are contiguous (see `Rows.collate`), so a group's tokens are a slice, without a copy.
         starts = [0, *itertools.accumulate(counts)]
         terms = method.retain_terms if counts[2] else ()
-        self_made = inputs["self_made"][starts[2] : starts[3]] if terms and "self_made" in inputs else None
-        if self_made is not None and bool(self_made.any()):
+        anchored = inputs["anchored"][starts[2] : starts[3]] if terms and "anchored" in inputs else None
+        if anchored is not None and bool(anchored.any()):
             terms = (*terms, *(() if "kl" in terms else ("kl",)))
         outputs = self._outputs(forward, inputs, bool(counts[0]), terms)
         forget = retain = torch.zeros((), device=group.device)
@@ -119,9 +119,9 @@ class Loss:
                 logits, hidden = self._before(inputs, starts[2], starts[3], logits=wanted, layer=layer)
                 answers = replace(answers, reference_logits=logits, reference_hidden=hidden)
             values = {term: RETAIN_LOSSES[term](answers) for term in terms}
-            if self_made is not None:  # they have no true answer, only what the model said of them
+            if anchored is not None:
                 own = torch.stack([values[term] for term in method.retain_terms]).sum(0)
-                value = torch.where(self_made, values["kl"], own) if "kl" in values else own
+                value = torch.where(anchored, values["kl"], own) if "kl" in values else own
             else:
                 value = torch.stack(list(values.values())).sum(0)
             retain = self._share("retain", value, answers, inputs, starts[2])

@@ -76,7 +76,7 @@ def read_rows(
         parts.append(retained)
     if method.retain_data != "retain":
         parts.append(tokenized(read_general() if general is None else general, general_rows))
-    most = max(map(len, parts))  # the shorter of two parts is repeated
+    most = max(map(len, parts))  # the shorter of two is repeated, so that the second half is general text
     return forgotten, retained, [item for part in parts for item in itertools.islice(itertools.cycle(part), most)]
 
 
@@ -93,11 +93,12 @@ class Rows(Dataset):
         reference_nll: NLL of each forget answer before unlearning, in nats; empty if the method needs none.
         preferred_nll: The same for each preferred answer.
         retain_preferred: Refusals of the questions of the retain rows; empty if the retain term reads none.
-        self_made: Number of retain rows, at their end, that the model has made itself.
+        anchored: Number of retain rows, at their end, on which the model is to stay as it was (KL) whatever the retain term:
+            general text beside retain rows, and rows that the model has made itself.
         subject: Which tokens of each forget row name its subject; empty if the method needs none.
     """
 
-    def __init__(self, forget: Sequence[Encoded], retain: Sequence[Encoded]) -> None:
+    def __init__(self, forget: Sequence[Encoded], retain: Sequence[Encoded], anchored: int = 0) -> None:
         self.forget = list(forget)
         self.retain = list(retain)
         self.labels = [item.answer_ids for item in self.forget]
@@ -105,7 +106,7 @@ class Rows(Dataset):
         self.reference_nll: list[float] = []
         self.preferred_nll: list[float] = []
         self.retain_preferred: list[Encoded] = []
-        self.self_made = 0
+        self.anchored = anchored
         self.subject: list[tuple[int, ...]] = []
         self._expanded = False
 
@@ -186,13 +187,13 @@ class Rows(Dataset):
                 self.forget += made
             else:
                 self.retain += made
-                self.self_made = len(made)
+                self.anchored += len(made)
 
     def collate(self, indices: Sequence[int], pad_id: int = 0, *, last: bool = False) -> Batch:
         """Return a batch: forget rows first, then their preferred answers, then retain rows, then their refusals.
 
         It adds to the keys of `data.batch.collate`: `index` and `group` of each sequence, `reference_nll` if known, and
-        `counted` (1 or 0) if rows were repeated to fill the batch, and `self_made` if there are such rows. `subject`, if
+        `counted` (1 or 0) if rows were repeated to fill the batch, and `anchored` if there are such rows. `subject`, if
         known, is [batch seq+1]: 0, or the number of a token of the subject, from 1; it has one position more than
         `input_ids`, since an answer's last token may be left out there. `last` is as there.
         """
@@ -213,8 +214,8 @@ class Rows(Dataset):
             counted = [[one for _, one in part] for part in ordered]
             again = [counted[0] if others else [], counted[1] if refused else []]
             batch["counted"] = torch.tensor(counted[0] + again[0] + counted[1] + again[1])
-        if self.self_made:
-            batch["self_made"] = batch["index"] >= len(self) - self.self_made
+        if self.anchored:
+            batch["anchored"] = batch["index"] >= len(self) - self.anchored
         if self.subject:
             batch["subject"] = torch.zeros(len(items), batch["input_ids"].shape[1] + 1, dtype=torch.long)
             for number, i in enumerate(forget):
@@ -227,7 +228,7 @@ class Rows(Dataset):
 
 def part_of(batch: Batch, keep: Tensor) -> Batch:
     """Return the sequences `keep` (ascending indices) of a batch from `Rows.collate`."""
-    per_row = ("index", "group", "reference_nll", "counted", "self_made")
+    per_row = ("index", "group", "reference_nll", "counted", "anchored")
     return select_rows(batch, keep) | {k: batch[k][keep] for k in per_row if k in batch}
 
 

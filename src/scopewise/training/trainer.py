@@ -188,7 +188,7 @@ class UnlearningTrainer(Trainer):
             self.method,
             rows=args.train_batch_size,
             wrapped=bool(self.wrappers),
-            expands=args.expand.retain > 0,
+            anchors=args.expand.retain > 0 or self.method.retain_data == "both",
             splits_terms=self.mask.splits_terms,
             shared=args.world_size > 1 or uses_fsdp() or on_deepspeed(),
         )
@@ -207,7 +207,7 @@ class UnlearningTrainer(Trainer):
         self._retain, self._held_out, self._given_callbacks = retain, held_out, list(callbacks or [])
         self._memory: dict[str, Gradient] = {}
         self._start: list[Tensor] = []
-        self.rows = Rows(forget, kept)
+        self.rows = Rows(forget, kept, len(kept) // 2 if self.method.retain_data == "both" else 0)
         self.step_loss = StepLoss(
             self.method,
             self.method.hidden_layer(len(self.forward.blocks)),
@@ -276,7 +276,7 @@ class UnlearningTrainer(Trainer):
         kernels = before_unlearning.kernels
         with (
             frozen_reference(before_unlearning)
-            if method.needs_reference or self.rows.self_made
+            if method.needs_reference or self.rows.anchored
             else contextlib.nullcontext() as self.loss.reference,
             float32_masters(self.model),
             loadable_padding(self.model),
@@ -365,9 +365,9 @@ class UnlearningTrainer(Trainer):
         if method.whole_batch:
             self.loss.of_batch = method.batch_loss(engine, self.args)
         counts = [len(item.answer_ids) for item in rows.retain]
-        true = rows.retain[: len(rows.retain) - rows.self_made]  # KL to the model itself is 0 before the first step
+        true = rows.retain[: len(rows.retain) - rows.anchored]  # KL to the model itself is 0 before the first step
         self.step_loss.dual = method.dual(
-            counts, lambda: engine.sequence_nll(true, "retain loss") + [0.0] * rows.self_made
+            counts, lambda: engine.sequence_nll(true, "retain loss") + [0.0] * rows.anchored
         )
 
     # -- a step ---------------------------------------------------------------------------------------------------
