@@ -6,6 +6,7 @@ import hashlib
 import json
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,9 +18,12 @@ from scopewise.erasure import evidence, keys
 from scopewise.erasure import verify as verifying
 from scopewise.erasure.envelope import canonical, pre_authentication
 from scopewise.erasure.handouts import handouts
+from scopewise.erasure.plan import Plan
+from scopewise.erasure.recording import GENERAL, NO_GENERAL, RETRAINED, SAME_TEXT, limits_of
 from scopewise.erasure.request import read_request
 from scopewise.erasure.verify import Check, verify_record
 from scopewise.errors import ConfigError, ResultError
+from scopewise.statistics import Interval
 
 
 @pytest.fixture
@@ -223,6 +227,26 @@ def test_the_hash_of_a_person_is_hashed_again(tmp_path: Path) -> None:
     made = evidence.make_record(**values(b"k" * 32, request=found))["predicate"]["request"]
     assert (made["id"], made["due"]) == ("R", request.due and request.due.isoformat())
     assert "0" * 64 not in json.dumps(made)
+
+
+@pytest.mark.parametrize(
+    ("settings", "rise", "said"),
+    [
+        ({"method_args": {"retain_data": "both"}}, Interval(0.1, None, None), True),
+        ({"method_args": {"beta": 0.25}}, Interval(0.1, None, None), False),
+        ({}, Interval(0.1, None, None), False),
+        ({"method_args": {"retain_data": "both"}}, None, False),
+    ],
+)
+def test_text_like_that_which_was_trained_on_is_a_limit(settings: Any, rise: Interval | None, said: bool) -> None:
+    done: Any = SimpleNamespace(
+        settings=settings, kept=SimpleNamespace(general=rise), limits=("One.",), resisted={"notes": ["Two."]}
+    )
+    found = limits_of(Plan("approximate", "wga", ""), done)
+    assert (SAME_TEXT in found) == said
+    assert (GENERAL in found, NO_GENERAL in found) == (rise is not None, rise is None)
+    assert found[-2:] == ["One.", "Two."]
+    assert RETRAINED in limits_of(Plan("exact", "retrain", ""), done)
 
 
 def test_a_record_is_not_replaced(house: House) -> None:
