@@ -12,7 +12,7 @@ from scopewise.erasure.evidence import read_record
 from scopewise.erasure.record_schema import predicate_of
 
 PAGE = Path(__file__).parent / "howto" / "pre-trained.md"
-RECORD = Path(__file__).parents[1] / "benchmarks" / "results" / "forget_world_facts.intoto.json"
+RECORD = Path(__file__).parents[1] / "benchmarks" / "results" / "forget_world_facts_all.intoto.json"
 SECTION = re.compile(r"(<!-- begin: request -->\n).*?(<!-- end: request -->)", re.DOTALL)
 
 
