@@ -25,7 +25,7 @@ from scopewise.erasure.export import REQUESTS
 from scopewise.erasure.ledger import Ledger
 from scopewise.erasure.run import forget
 from scopewise.erasure.setup import Options, Setup
-from scopewise.errors import ConfigError
+from scopewise.errors import ConfigError, DataError
 
 TEXTS = [{"question": r.question, "answer": r.answer, "scope": r.scope, "instance": r.instance} for r in rows()]
 FACTS = [text for text in TEXTS if text["scope"] == FORGET]
@@ -171,6 +171,7 @@ def test_an_unlearning_trains_what_the_fine_tuning_did(house: Path, model: Path)
         return str(Setup(request(rows()), given, house).unlearning_settings["parameters"])
 
     assert trained() == trained("finetune.batch_size=4") == "lora"
+    assert trained("finetune.learning_rate=1e-4") == "all", "the rate is of what is trained unless it is said"
     assert trained("finetune.parameters=all") == trained("unlearn.parameters=all") == trained(base=model) == "all"
 
 
@@ -187,6 +188,9 @@ def test_general_text_is_trained_on_or_measured(house: Path, model: Path) -> Non
         assert len(trained) - len(measured) in (0, 1)
         assert setup.unlearning_settings["method_args"]["retain_data"] == "both"
     assert (trained, measured) == (texts[::2], texts[1::2])
+    own.write_text("".join(json.dumps({"text": 300 * text}) + "\n" for text in texts))
+    with pytest.raises(DataError, match=r"max_length"):
+        Setup(request(rows()), Options(model=str(model), changes=changes), house / "long").check_unlearning()
     own.write_text(json.dumps({"text": texts[0]}))
     with pytest.raises(ConfigError, match=r"^data\.general"):
         Setup(request(rows()), Options(model=str(model), changes=changes), house)

@@ -232,10 +232,10 @@ def test_the_hash_of_a_person_is_hashed_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "rise", "said"),
     [
-        ({"method_args": {"retain_data": "both"}}, Interval(0.1, None, None), True),
-        ({"method_args": {"beta": 0.25}}, Interval(0.1, None, None), False),
-        ({}, Interval(0.1, None, None), False),
-        ({"method_args": {"retain_data": "both"}}, None, False),
+        ({"method": "wga", "method_args": {"retain_data": "both"}}, Interval(0.1, None, None), True),
+        ({"method": "ga_kl_general+sam"}, Interval(0.1, None, None), True),
+        ({"method": "wga", "method_args": {"beta": 0.25}}, Interval(0.1, None, None), False),
+        ({"method": "wga", "method_args": {"retain_data": "both"}}, None, False),
     ],
 )
 def test_text_like_that_which_was_trained_on_is_a_limit(settings: Any, rise: Interval | None, said: bool) -> None:

@@ -75,6 +75,7 @@ def test_settings_by_size() -> None:
     assert unlearning("wga", own, 100, 300)["learning_rate"] == pytest.approx(3e-4 / 5)
     assert begin["num_train_epochs"] == pytest.approx(120 / 13)
     assert begin["method_args"]["retain_data"] == "both"
+    assert unlearning("wga+sam", found, 100, 300)["method_args"] == begin["method_args"]
     assert "method_args" not in unlearning("ga_descent", found, 100, 300), "its own losses"
 
 

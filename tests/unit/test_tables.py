@@ -109,6 +109,7 @@ def test_unknown_kind() -> None:
             {"retain_data": "all"},
             "unlearn.method_args.retain_data: 'all'",
         ),
+        ({"retain_data": "both", "retain": "none"}, "retain_data: 'both'; nothing is retained"),
     ],
 )
 def test_wrong_hyper_parameters(arguments: dict[str, object], part: str) -> None:

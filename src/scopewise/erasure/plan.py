@@ -15,6 +15,7 @@ from scopewise.documents import read_json
 from scopewise.errors import ConfigError, ModelError
 from scopewise.models.find import find_model
 from scopewise.recipes import RECIPES
+from scopewise.registry import split_method
 from scopewise.terminal import counted
 
 Kind = Literal["nothing", "exact", "approximate"]
@@ -225,7 +226,7 @@ def unlearning(
         "learning_rate": finetune["learning_rate"] / _SLOWER[finetune["parameters"]],
         "num_train_epochs": max(_LEAST_EPOCHS, _LEAST_STEPS / math.ceil(2 * forget / batch_size)),
         "batch_size": batch_size,
-        **({"method_args": dict(ARGUMENTS)} if method == APPROXIMATE else {}),
+        **({"method_args": dict(ARGUMENTS)} if split_method(method)[0] == APPROXIMATE else {}),
     }
 
 

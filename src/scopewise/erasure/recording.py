@@ -16,6 +16,7 @@ from scopewise.erasure.page import Answers
 from scopewise.erasure.plan import Plan
 from scopewise.erasure.request import Request
 from scopewise.erasure.verdict import Policy, Verdict
+from scopewise.methods.base import make_method
 from scopewise.ranks import Exposure
 
 LIMITS = (
@@ -152,8 +153,10 @@ def limits_of(plan: Plan, done: Done) -> list[str]:
     """Return the sentences that say what was not tested, and what may still leak."""
     retrained = [RETRAINED] if plan.kind == "exact" else []
     tested = [NO_GENERAL if done.kept.general is None else GENERAL]
-    if done.kept.general is not None and done.settings.get("method_args", {}).get("retain_data", "retain") != "retain":
-        tested.append(SAME_TEXT)
+    if done.kept.general is not None and plan.kind == "approximate":
+        method = make_method(done.settings["method"], **done.settings.get("method_args", {}))
+        if method.retain_terms and method.retain_data != "retain":
+            tested.append(SAME_TEXT)
     return [*LIMITS, *retrained, *tested, *done.limits, *done.resisted["notes"]]
 
 

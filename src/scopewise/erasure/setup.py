@@ -249,18 +249,21 @@ class Setup:
     def _trained(self) -> str:
         """What an unlearning trains: as the fine-tuning; LoRA, which changes other text least, if nothing is known of that."""
         model = self.options.model
-        known = model is None or taught(model).settings or "parameters" in self._asked("finetune")
+        known = (
+            model is None or taught(model).settings or {"parameters", "learning_rate"} & self._asked("finetune").keys()
+        )
         return str(self.finetuning["parameters"]) if known or self.method in RECIPES else "lora"
 
     def check_unlearning(self) -> None:
-        """Check what `--set unlearn.…` gives, before anything is measured.
+        """Check what `--set unlearn.…` gives, and general text of the user's own, before anything is measured.
 
         Raises:
-            UserError: a method cannot be used with it, or nothing will be unlearned with it.
+            UserError: a method cannot be used with it, nothing will be unlearned with it, or a text is too long.
         """
-        if not self._asked("unlearn"):
+        exact = self.options.kind == "exact" or (self.options.kind is None and self.base is not None and self.retain)
+        if not self._asked("unlearn") and (exact or "general" not in self._asked("data")):
             return
-        if self.options.kind == "exact" or (self.options.kind is None and self.base is not None and self.retain):
+        if exact:
             raise ConfigError(
                 "--set unlearn.…: the base will be retrained, with the settings of 'finetune'; remove it, or add --approximate"
             )

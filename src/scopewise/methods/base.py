@@ -179,6 +179,10 @@ class Method:
     def __post_init__(self) -> None:
         if self.retain != "none" and not set(self.retain.split("+")) <= set(RETAIN_LOSSES):
             raise ValueError(f"retain: {self.retain!r}; none, or some of {', '.join(RETAIN_LOSSES)} joined by '+'")
+        if self.retain == "none" and self.retain_data == "both":
+            raise ValueError(
+                "retain_data: 'both'; nothing is retained with retain=none; set retain, or leave retain_data out"
+            )
 
     @property
     def answers_from(self) -> str | None:
