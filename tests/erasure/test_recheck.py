@@ -19,9 +19,9 @@ from scopewise.cli import requests as _requests  # noqa: F401
 from scopewise.config import DataSection
 from scopewise.data.rows import FORGET, RETAIN, Row
 from scopewise.erasure import evidence, facts_file, keys, recheck
+from scopewise.erasure.facts import measured_facts
 from scopewise.erasure.ledger import Ledger
 from scopewise.erasure.probes import compared_lights
-from scopewise.erasure.setup import facts_under_wordings
 from scopewise.erasure.verdict import Light, read_policy
 from scopewise.erasure.verify import Check, verify_record
 from scopewise.errors import DataError
@@ -58,7 +58,7 @@ def ledger(tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch) -> Led
 
 
 def record(ledger: Ledger, id: str, given: list[Row], kind: str, models: Path) -> None:
-    facts, key = facts_under_wordings(given), keys.rows_key()
+    facts, key = measured_facts(given), keys.rows_key()
     assert key is not None
     folder = ledger.path.parent / id
     facts_file.write_facts(folder, facts, DataSection())
@@ -155,7 +155,7 @@ def test_a_request_whose_folder_is_gone_is_not_green(ledger: Ledger, models: Pat
     assert lights(found)["REQ-1"] == ("green", "amber")
     assert found[0].now.why.startswith("its folder is gone")
     assert not recheck.holds(found, together)
-    assert recheck.past(ledger, {"REQ-1": rows(*NAMES[:2])})[0].facts == tuple(facts_under_wordings(rows(*NAMES[:2])))
+    assert recheck.past(ledger, {"REQ-1": rows(*NAMES[:2])})[0].facts == tuple(measured_facts(rows(*NAMES[:2])))
     with pytest.raises(DataError, match="--rows-of: REQ-9"):
         recheck.recheck(ledger, str(models / "clean"), POLICY, {"REQ-9": rows()})
 
@@ -164,13 +164,13 @@ def test_few_persons_are_compared_with_the_base_again(ledger: Ledger, models: Pa
     """Rows in place of a folder: with the base they are measured as they were first, without it against other names."""
     shutil.rmtree(ledger.path.parent / "REQ-1")
     given, base = {"REQ-1": rows(*NAMES[:2])}, Engine.load(models / "base")
-    facts, engine = facts_under_wordings(given["REQ-1"]), Engine.load(models / "clean")
+    facts, engine = measured_facts(given["REQ-1"]), Engine.load(models / "clean")
     for path, wanted in ((None, facts), (models / "base", compared_with(base, facts)), (models / "target", facts)):
         found, _ = recheck.recheck(ledger, str(models / "clean"), POLICY, given, path)
         assert found[0].now.value == pytest.approx(
             expose(engine, wanted).known.value
         )  # the target knows them by itself
-    assert not any(fact.reference for fact in facts_under_wordings(rows(), base=models / "base"))  # of six persons
+    assert not any(fact.reference for fact in measured_facts(rows(), base=models / "base"))  # of six persons
 
 
 @pytest.mark.parametrize("damage", ["other facts", "broken", "missing", "other rows given", "other key"])

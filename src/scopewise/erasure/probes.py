@@ -10,8 +10,8 @@ from typing import Any, Literal
 from scopewise.config import DataSection
 from scopewise.data.rows import Row
 from scopewise.erasure.envelope import canonical
+from scopewise.erasure.facts import measured_facts
 from scopewise.erasure.recheck import few, judge
-from scopewise.erasure.setup import facts_under_wordings
 from scopewise.erasure.verdict import Policy
 from scopewise.exposure import expose
 from scopewise.models.engine import Engine
@@ -34,12 +34,12 @@ def probe(
         model: Folder of the model that the record is about.
         rows: Of the request.
         policy: The bounds that the record names.
-        base: The model before fine-tuning, as in `facts_under_wordings`.
+        base: The model before fine-tuning, as in `measured_facts`.
     """
     predicate = statement["predicate"]
     action, verdict = predicate["action"], predicate["evidence"].get("verdict")
     seed = int.from_bytes(hashlib.sha256(canonical(dict(statement))).digest()[:4])
-    facts = few(facts_under_wordings(rows, action.get("seed") or 0, base), seed)
+    facts = few(measured_facts(rows, action.get("seed") or 0, base), seed)
     data = DataSection.model_validate(action.get("settings", {}).get("data", {}))
     exposure = expose(Engine.load(model, data=data, name="probes"), facts)
     now = judge(exposure, policy, known=verdict is not None, exact=action["kind"] == "exact")

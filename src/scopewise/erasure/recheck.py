@@ -11,9 +11,9 @@ from scopewise.config import DataSection
 from scopewise.data.facts import Fact
 from scopewise.data.rows import Row
 from scopewise.erasure import evidence, facts_file, keys
+from scopewise.erasure.facts import measured_facts
 from scopewise.erasure.ledger import Ledger, Status
 from scopewise.erasure.resist import ResistSettings, lighter
-from scopewise.erasure.setup import facts_under_wordings
 from scopewise.erasure.verdict import Light, Policy, decide, is_known
 from scopewise.errors import DataError, ResultError
 from scopewise.exposure import expose
@@ -80,7 +80,7 @@ def past(
     Args:
         ledger: The ledger.
         rows_of: Request → its rows, in place of the facts in its folder.
-        base: The model before fine-tuning, with which few instances of `rows_of` are compared (`facts_under_wordings`).
+        base: The model before fine-tuning, with which few instances of `rows_of` are compared (`measured_facts`).
 
     Raises:
         ResultError: the chain is broken.
@@ -99,7 +99,7 @@ def _past(status: Status, record: Path | None, rows: Sequence[Row] | None, base:
     try:
         models = () if record is None else _models(record)
         if rows is not None:
-            facts, data = tuple(facts_under_wordings(rows, base=base)), None
+            facts, data = tuple(measured_facts(rows, base=base)), None
         elif record is None:
             return Past(status, why="its folder is gone; give its rows with --rows-of")
         else:

@@ -13,11 +13,11 @@ from typing import Any, Literal
 
 from scopewise.config import UnlearnSection
 from scopewise.data.builtin import read_general
-from scopewise.data.facts import Fact, facts_of, together
-from scopewise.data.instances import instance_names
+from scopewise.data.facts import Fact, together
 from scopewise.data.load import general_rows
 from scopewise.data.rows import FORGET, RETAIN, TRAIN, Row
 from scopewise.erasure.expand import Expanded, expand
+from scopewise.erasure.facts import facts_under, facts_under_wordings, names_few
 from scopewise.erasure.figures import ATTACKS
 from scopewise.erasure.keep import Before
 from scopewise.erasure.plan import Taught, approximate, finetuning, taught, unlearning
@@ -40,7 +40,6 @@ from scopewise.runs.pipeline import BenchEntry, Pipeline
 TINY: Mapping[str, Any] = {"parameters": "all", "learning_rate": 2e-3, "num_train_epochs": 60, "batch_size": 32}
 """How the tiny model is fine-tuned if no model is given, for at least 300 steps."""
 _TINY_STEPS = 300
-_FEW = 3
 _BEGINNING = 8
 """Words of a general text that are its question."""
 _USELESS = {
@@ -150,7 +149,7 @@ class Setup:
     @cached_property
     def _facts_of_each(self) -> list[list[Fact]]:
         """The facts of the verdict, of each request: what is the same in two of them is a fact of each."""
-        left = iter(_facts_under_wordings(self.request.rows, self.options.seed))
+        left = iter(facts_under_wordings(self.request.rows, self.options.seed))
         return [together(list(islice(left, count))) for count in self.request.parts or (len(self.forget),)]
 
     @property
@@ -161,7 +160,7 @@ class Setup:
     @cached_property
     def facts_to_choose(self) -> list[Fact]:
         """The facts under the questions that are trained on, by which an attempt is chosen."""
-        return together(_facts(self.request.rows, (), self.options.seed))
+        return together(facts_under(self.request.rows, (), self.options.seed))
 
     @cached_property
     def measured(self) -> list[list[Fact]]:
@@ -192,7 +191,7 @@ class Setup:
     @property
     def few(self) -> bool:
         """Whether the rows name so few instances that a base, if there is one, takes the place of other names."""
-        return self.base is not None and _names_few(self.request.rows)
+        return self.base is not None and names_few(self.request.rows)
 
     @property
     def instances(self) -> int:
@@ -366,43 +365,6 @@ class Setup:
         asked = [change for change in self.options.changes if not change.strip().startswith("unlearn.")]
         config = load_config(None, [f"run.seed={self.options.seed}", *defaults, *asked, *own])
         return Pipeline(config, resume=(folder / "config.yaml").exists())
-
-
-def facts_under_wordings(rows: Sequence[Row], seed: int = 0, base: str | Path | None = None) -> list[Fact]:
-    """Return the facts of a request's rows, under their own questions and one wording each that is not trained on.
-
-    Args:
-        rows: Of the request.
-        seed: Of what is drawn.
-        base: Folder or hub name of the model before fine-tuning. If the rows name few instances, it is compared with, as in the
-            first measurement, unless it knows the facts by itself.
-    """
-    facts = together(_facts_under_wordings(rows, seed))
-    if base is None or not _names_few(rows):
-        return facts
-    engine = Engine.load(base, name="base")
-    return facts if is_known(expose(engine, facts)) else compared_with(engine, facts)
-
-
-def _facts_under_wordings(rows: Sequence[Row], seed: int) -> list[Fact]:
-    return _facts(rows, expand(rows, seed=seed).verification, seed)
-
-
-def _names_few(rows: Sequence[Row]) -> bool:
-    """Return whether rows name so few instances that the base takes the place of other names."""
-    return len(instance_names(rows)) <= _FEW
-
-
-def _facts(rows: Sequence[Row], wordings: Sequence[Row], seed: int) -> list[Fact]:
-    forget, retain = ([row for row in rows if row.scope == scope] for scope in (FORGET, RETAIN))
-    of_fact: dict[tuple[str, str], list[str]] = {}
-    for row in wordings:
-        of_fact.setdefault((row.answer, row.instance), []).append(row.question)
-    found = []
-    for row in forget:
-        others = [asked for asked in of_fact.get((row.answer, row.instance), ()) if asked != row.question]
-        found.append(replace(row, paraphrased_questions=tuple(others[:1])))
-    return facts_of(found, retain, seed)
 
 
 def _continued(texts: Sequence[Row]) -> list[Row]:
